@@ -1,0 +1,58 @@
+"""Errors that are answers: what was expected, what came, and what to type next."""
+
+import difflib
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
+
+
+class UserError(Exception):
+  """A mistake of the user's, not of the program: printed as text, never as a traceback.
+
+  Args:
+    problems: one sentence, or all that were found at once.
+  """
+
+  def __init__(self, problems: str | Sequence[str]):
+    self.problems = [problems] if isinstance(problems, str) else list(problems)
+    super().__init__('; '.join(self.problems))
+
+  def __reduce__(self):
+    return UserError, (self.problems,)  # crosses process borders with its list
+
+
+def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
+  """Says the nearest valid names, or all of them when they are few.
+
+  Returns:
+    A clause to end an error with, such as "did you mean 'vit_b16'?".
+  """
+  names = sorted(str(n) for n in names)
+  near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+  if near:
+    return 'did you mean ' + ' or '.join(repr(n) for n in near) + '?'
+  if len(names) <= every_up_to:
+    return 'valid: ' + ', '.join(names)
+  return f'valid: {", ".join(names[:every_up_to])} and {len(names) - every_up_to} more'
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+  """Runs a command; a `UserError` becomes one line on stderr and exit status 1.
+
+  Set VIT_JAX_TRACEBACK=1 to see where it was raised. An interrupt ends with status 130 and a closed
+  pipe (`... | head`) quietly, as shells expect.
+  """
+  try:
+    status = main() or 0
+  except UserError as e:
+    if os.environ.get('VIT_JAX_TRACEBACK'):
+      raise
+    print('error: ' + ' | '.join(e.problems), file=sys.stderr)
+    status = 1
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    status = 130
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status = 0
+  sys.exit(status)
