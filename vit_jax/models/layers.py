@@ -1,0 +1,196 @@
+"""What transformers are made of: MLP, stochastic depth, LayerScale, blocks, pooling, heads."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_jax.models.attention import (
+  Attention,
+  BlockOptions,
+  CrossAttention,
+  layer_norm,
+  xavier,
+)
+
+GELUS = ('tanh', 'exact')
+REMATS = ('none', 'block')
+
+tiny_normal = nn.initializers.normal(1e-6)
+
+
+def gelu(x: jax.Array, kind: str) -> jax.Array:
+  """GELU, with tanh or exactly (PyTorch's and timm's weights were trained with the exact one)."""
+  return jax.nn.gelu(x, approximate=kind == 'tanh')
+
+
+def drop_path_rates(rate: float, depth: int) -> list[float]:
+  """Stochastic depth's rates: 0 at the first block, growing evenly to `rate` at the last.
+
+  Source: Huang et al. 2016 (1603.09382), section 3.
+  """
+  return [rate * i / max(depth - 1, 1) for i in range(depth)]
+
+
+class DropPath(nn.Module):
+  """Drops a residual branch for whole examples and scales up the ones kept."""
+
+  rate: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    if not train or self.rate == 0.0:
+      return x
+    shape = (x.shape[0],) + (1,) * (x.ndim - 1)
+    kept = jax.random.bernoulli(self.make_rng('dropout'), 1.0 - self.rate, shape)
+    return jnp.where(kept, x / (1.0 - self.rate), jnp.zeros_like(x))
+
+
+class LayerScale(nn.Module):
+  """A learned gain for each channel of a residual branch. Source: CaiT (2103.17239), section 2."""
+
+  initial: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    gamma = self.param('gamma', nn.initializers.constant(self.initial), (x.shape[-1],))
+    return x * gamma.astype(x.dtype)
+
+
+class Mlp(nn.Module):
+  """Two dense layers with a GELU between them, on tokens laid out as rows of one matrix.
+
+  Args:
+    hidden: hidden units.
+    gelu, dropout, dtype: as in `BlockOptions`.
+    features: outputs; None for as many as inputs.
+  """
+
+  hidden: int
+  gelu: str = 'tanh'
+  dropout: float = 0.0
+  dtype: str = 'float32'
+  features: int | None = None
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    dtype = jnp.dtype(self.dtype)
+    *batch, d = x.shape
+    features = self.features or d
+    y = x.reshape(-1, d)  # [b n, d]: one plain matmul is quicker than a batch of them on CPU
+    y = nn.Dense(self.hidden, dtype=dtype, kernel_init=xavier, bias_init=tiny_normal, name='fc1')(y)
+    y = gelu(y, self.gelu)
+    y = nn.Dropout(self.dropout, name='dropout1')(y, deterministic=not train)
+    y = nn.Dense(features, dtype=dtype, kernel_init=xavier, bias_init=tiny_normal, name='fc2')(y)
+    y = nn.Dropout(self.dropout, name='dropout2')(y, deterministic=not train)
+    return y.reshape(*batch, features)
+
+
+class Block(nn.Module):
+  """A transformer block: x + attention(norm(x)), then x + mlp(norm(x)).
+
+  Args:
+    options: shared by all blocks of the encoder.
+    drop_path: this block's rate of stochastic depth.
+  """
+
+  options: BlockOptions
+  drop_path: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    o = self.options
+    y = layer_norm(o, 'norm1')(x)
+    y = Attention(o, name='attention')(y, train)
+    y = nn.Dropout(o.dropout, name='dropout')(y, deterministic=not train)
+    x = x + self._branch(y, 1, train)
+    y = layer_norm(o, 'norm2')(x)
+    y = Mlp(o.mlp_dim, o.gelu, o.dropout, o.dtype, name='mlp')(y, train)
+    x = x + self._branch(y, 2, train)
+    self.sow('intermediates', 'output', x)
+    return x
+
+  def _branch(self, y: jax.Array, number: int, train: bool) -> jax.Array:
+    if self.options.layer_scale is not None:
+      y = LayerScale(self.options.layer_scale, name=f'scale{number}')(y)
+    return DropPath(self.drop_path, name=f'drop_path{number}')(y, train)
+
+
+class Encoder(nn.Module):
+  """Blocks one after another and a LayerNorm.
+
+  Args:
+    depth: number of blocks.
+    options: of every block.
+    drop_path_rate: stochastic depth of the last block.
+    remat: 'block' recomputes each block in the backward pass instead of keeping its activations.
+  """
+
+  depth: int
+  options: BlockOptions
+  drop_path_rate: float = 0.0
+  remat: str = 'none'
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    block = nn.remat(Block, static_argnums=(2,)) if self.remat == 'block' else Block
+    for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
+      x = block(self.options, rate, name=f'block_{i:02d}')(x, train)
+    return layer_norm(self.options, 'norm')(x)
+
+
+class MapPool(nn.Module):
+  """Pools tokens by attention from one learned probe, followed by an MLP.
+
+  Source: Scaling Vision Transformers (2106.04560), section 3.2.
+  """
+
+  options: BlockOptions
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    o = self.options
+    b, _, d = x.shape
+    probe = self.param('probe', xavier, (1, 1, d))
+    probe = jnp.broadcast_to(probe, (b, 1, d)).astype(x.dtype)
+    y = CrossAttention(o, name='attention')(probe, x)
+    z = layer_norm(o, 'norm')(y)
+    return (y + Mlp(o.mlp_dim, o.gelu, o.dropout, o.dtype, name='mlp')(z, train))[:, 0]
+
+
+def head(num_classes: int, dtype: str, name: str, bias_init: float = 0.0) -> nn.Dense:
+  """The last layer, started at zero so that fine-tuning begins with equal logits."""
+  return nn.Dense(
+    num_classes,
+    dtype=jnp.dtype(dtype),
+    kernel_init=nn.initializers.zeros,
+    bias_init=nn.initializers.constant(bias_init),
+    name=name,
+  )
+
+
+class PatchEmbedding(nn.Module):
+  """Cuts images into patches and maps each to a token; a strided convolution written as a matmul.
+
+  Args:
+    patch_size: (height, width) of a patch in input pixels.
+    features: width of the tokens.
+    use_bias: adds a bias.
+    dtype: of the computation.
+  """
+
+  patch_size: tuple[int, int]
+  features: int
+  use_bias: bool = True
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> jax.Array:
+    dtype = jnp.dtype(self.dtype)
+    p, q = self.patch_size
+    b, h, w, c = x.shape
+    kernel = self.param('kernel', nn.initializers.lecun_normal(), (p, q, c, self.features))
+    x = x.astype(dtype).reshape(b, h // p, p, w // q, q, c).transpose(0, 1, 3, 2, 4, 5)
+    y = jnp.dot(x.reshape(-1, p * q * c), kernel.reshape(-1, self.features).astype(dtype))
+    if self.use_bias:
+      y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(dtype)
+    return y.reshape(b, h // p, w // q, self.features)
