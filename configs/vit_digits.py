@@ -1,0 +1,35 @@
+"""A small ViT from scratch on scikit-learn's handwritten digits: the demo, no files needed.
+
+python -m vit_jax.main --config=configs/vit_digits.py --workdir=runs/digits
+"""
+
+from vit_jax import config as options
+
+
+def get_config():
+  config = options.default()
+  config.total = '60 epochs'
+  config.batch_size = 128
+
+  config.model.name = 'vit_ti16'
+  config.model.patch_size = (2, 2)
+  config.model.width = 64
+  config.model.depth = 4
+  config.model.num_heads = 4
+  config.model.mlp_dim = 128
+  config.model.pool = 'gap'
+
+  config.dataset.name = 'digits'
+  config.input.image_size = (8,)
+  config.input.train_transform = 'decode|random_crop(8, 1)'
+  config.input.eval_transform = 'decode|resize(8)'
+
+  config.optimizer.name = 'adamw'
+  config.optimizer.learning_rate = 2e-3
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.clip_norm = 1.0
+  config.schedule.warmup = '5 epochs'
+
+  config.evaluation.every = '10 epochs'
+  config.checkpoint.every = '10 epochs'
+  return config

@@ -1,0 +1,46 @@
+"""Packaging of vit_jax; tested versions are in constraints.txt."""
+
+import pathlib
+import re
+
+import setuptools
+
+ROOT = pathlib.Path(__file__).parent
+VERSION = re.search(r"__version__ = '(.+)'", (ROOT / 'vit_jax/__init__.py').read_text())[1]
+
+setuptools.setup(
+  name='vit_jax',
+  version=VERSION,
+  description='Vision Transformers in JAX/Flax: train, fine-tune, evaluate, convert and explain',
+  long_description=(ROOT / 'README.md').read_text(),
+  long_description_content_type='text/markdown',
+  license='Apache-2.0',
+  packages=setuptools.find_packages(include=['vit_jax', 'vit_jax.*']),
+  package_data={'vit_jax.convert': ['*.txt', '*.json']},
+  python_requires='>=3.11',
+  install_requires=[
+    'jax>=0.10.2,<0.11',
+    'flax>=0.12.8,<0.13',
+    'optax>=0.2.8,<0.3',
+    'orbax-checkpoint>=0.12.8,<0.13',
+    'tensorflow-datasets>=4.9.10,<5',
+    'ml-collections>=1.1,<2',
+    'clu>=0.0.12,<0.1',
+    'grain>=0.2.18,<0.3',
+    'array_record>=0.8,<0.9',
+    'numpy>=2.2,<3',
+    'scipy>=1.15,<2',
+    'scikit-learn>=1.7,<2',
+    'pillow>=12,<14',
+    'simplejpeg>=1.8,<2',
+    'safetensors>=0.7,<1',
+    'tensorboardX>=2.6,<3',
+    'tqdm>=4.67,<5',
+  ],
+  extras_require={
+    'gpu': ['jax[cuda13]>=0.10.2,<0.11'],
+    'tpu': ['jax[tpu]>=0.10.2,<0.11'],
+    'tfds': ['tensorflow-cpu>=2.20,<3'],
+    'test': ['pytest>=9,<10', 'ruff>=0.17,<0.18'],
+  },
+)

@@ -1,0 +1,216 @@
+"""Checkpoints: all that a run needs to go on, or to be used, in one atomic unit.
+
+A checkpoint holds 'variables' (what the model needs), 'training' (step and optimizer) and 'meta'
+(data position, config, classes, preprocessing, metrics), so that nothing that loads one needs flags.
+"""
+
+import dataclasses
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from vit_jax import config
+from vit_jax.errors import UserError
+from vit_jax.train_state import TrainState
+
+logging.getLogger('absl').setLevel(logging.ERROR)  # orbax tells every step of every save
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+  """What a run saved, for anything that uses its model.
+
+  Attributes:
+    variables: numpy arrays: 'params' and the model's other collections.
+    config: the run's options, as nested dictionaries.
+    classes: names by index.
+    preprocess: as `Preprocess.to_json` gives it.
+    step: updates made when it was saved.
+    metrics: validation metrics then, empty if there were none.
+  """
+
+  variables: dict
+  config: dict
+  classes: tuple[str, ...]
+  preprocess: dict
+  step: int
+  metrics: dict[str, float]
+
+
+class Checkpointer:
+  """Writes checkpoints in the background and restores the newest.
+
+  Args:
+    workdir: the run's folder; checkpoints go to its `checkpoints/`.
+    options: how many of the newest are kept, and by which metric the best.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, options: config.Checkpoint):
+    sign = 1.0 if options.best_mode == 'max' else -1.0
+
+    def score(metrics: dict) -> float:
+      return sign * metrics.get(options.best, -sign * np.inf)
+
+    policies = [
+      checkpoint_managers.LatestN(max(1, options.keep)),
+      checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
+    ]
+    self._manager = ocp.CheckpointManager(
+      pathlib.Path(workdir).resolve() / 'checkpoints',
+      options=ocp.CheckpointManagerOptions(
+        preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+        best_fn=score,
+        best_mode='max',
+        enable_async_checkpointing=True,
+      ),
+      item_names=('variables', 'training', 'meta'),
+    )
+
+  def latest_step(self) -> int | None:
+    return self._manager.latest_step()
+
+  def save(self, state: TrainState, meta: dict, metrics: dict[str, float]) -> None:
+    """Begins to write a checkpoint; arrays are copied before it returns.
+
+    Args:
+      state: one copy, as `Placement.get_state` gives it.
+      meta: JSON-able: 'data_state', 'config', 'classes', 'preprocess'.
+      metrics: validation metrics at this step, or empty.
+    """
+    step = int(state.step)
+    if step in self._manager.all_steps():
+      return
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        variables=ocp.args.StandardSave(state.variables),
+        training=ocp.args.StandardSave({'step': state.step, 'opt_state': state.opt_state}),
+        meta=ocp.args.JsonSave({**meta, 'step': step, 'metrics': metrics}),
+      ),
+      metrics=metrics or None,
+    )
+
+  def latest_meta(self) -> dict:
+    """What the newest checkpoint says of itself; see `save`."""
+    step = self.latest_step()
+    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+
+  def restore(self, state: TrainState) -> TrainState:
+    """The newest checkpoint as numpy arrays, in the structure of `state` (arrays or shapes).
+
+    Raises:
+      UserError: where the checkpoint holds another model's or optimizer's state.
+    """
+    step = self.latest_step()
+    host = jax.tree.map(_empty, state)
+    training = {'step': host.step, 'opt_state': host.opt_state}
+    try:
+      found = self._manager.restore(
+        step,
+        args=ocp.args.Composite(
+          variables=ocp.args.StandardRestore(host.variables),
+          training=ocp.args.StandardRestore(training),
+        ),
+      )
+    except (ValueError, KeyError, TypeError) as e:
+      reason = ' '.join(str(e).split())[:300]
+      raise UserError(f'the checkpoint at step {step} does not fit this config: {reason}') from e
+    model_state = {k: v for k, v in found.variables.items() if k != 'params'}
+    return TrainState(
+      step=found.training['step'],
+      params=found.variables['params'],
+      model_state=model_state,
+      opt_state=found.training['opt_state'],
+    )
+
+  def wait(self) -> None:
+    """Returns when every checkpoint begun is on disk."""
+    self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    self._manager.close()
+
+
+def _empty(x: Any) -> np.ndarray:
+  # A numpy target makes orbax restore numpy, whatever devices wrote the checkpoint. No memory.
+  return np.broadcast_to(np.zeros((), x.dtype), x.shape)
+
+
+def is_run(path: str) -> bool:
+  """Whether a folder is a run's workdir, or its `checkpoints/`, or one checkpoint in it."""
+  return _locate(pathlib.Path(path)) is not None
+
+
+def load_run(path: str, which: str = 'best') -> Run:
+  """What a run saved, without needing to know its model.
+
+  Args:
+    path: a workdir, its `checkpoints` folder or one checkpoint in that.
+    which: 'best' by the run's validation metric (the newest where there is none), 'last', or a step.
+
+  Raises:
+    UserError: where there is no complete checkpoint.
+  """
+  located = _locate(pathlib.Path(path))
+  if located is None:
+    raise UserError(f'{path} holds no checkpoint of a run')
+  folder, step = located
+  with ocp.CheckpointManager(
+    folder.resolve(), item_names=('variables', 'meta', 'training', 'metrics')
+  ) as manager:
+    steps = sorted(manager.all_steps())
+    if not steps:
+      raise UserError(f'{folder} holds no complete checkpoint')
+    metas = {
+      s: manager.restore(s, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+      for s in steps
+    }
+    step = _choose(metas, str(step) if step is not None else which, folder)
+    structure = manager.item_metadata(step).variables
+    variables = manager.restore(
+      step,
+      args=ocp.args.Composite(variables=ocp.args.StandardRestore(jax.tree.map(_empty, structure))),
+    ).variables
+  meta = metas[step]
+  return Run(
+    variables=variables,
+    config=meta['config'],
+    classes=tuple(meta['classes']),
+    preprocess=meta['preprocess'],
+    step=step,
+    metrics=meta['metrics'],
+  )
+
+
+def _choose(metas: dict[int, dict], which: str, folder: pathlib.Path) -> int:
+  last = max(metas)
+  if which == 'last':
+    return last
+  if which == 'best':
+    kept = metas[last]['config']['checkpoint']
+    scored = {s: m['metrics'][kept['best']] for s, m in metas.items()
+              if kept['best'] in m['metrics']}
+    if not scored:
+      return last
+    pick = max if kept['best_mode'] == 'max' else min
+    best = pick(scored.values())
+    return max(s for s, value in scored.items() if value == best)
+  if not which.isdigit() or int(which) not in metas:
+    raise UserError(f'{folder} has no checkpoint {which!r}: it has {sorted(metas)}')
+  return int(which)
+
+
+def _locate(path: pathlib.Path) -> tuple[pathlib.Path, int | None] | None:
+  """The checkpoints folder a path means, and the step if it names one."""
+  if (path / 'checkpoints').is_dir():
+    return path / 'checkpoints', None
+  if path.name == 'checkpoints' and path.is_dir():
+    return path, None
+  if path.parent.name == 'checkpoints' and path.name.isdigit() and path.is_dir():
+    return path.parent, int(path.name)
+  return None

@@ -1,0 +1,176 @@
+"""Scores a model on any split, every example once: `python -m vit_jax.evaluate MODEL`."""
+
+import argparse
+import dataclasses
+import json
+import sys
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import UserError, did_you_mean, run_cli
+
+
+def score(
+  eval_step: Callable[[Any, dict], tuple[dict, Any]],
+  placement: Any,
+  variables: Any,
+  batches: Iterable[dict],
+  on_batch: Callable[[dict, np.ndarray], None] | None = None,
+) -> dict[str, float]:
+  """Means of the metrics over all unmasked examples.
+
+  Args:
+    eval_step: compiled by the placement: (variables, batch) -> ({name: [b]}, outputs [b, ...]).
+    placement: puts batches on devices and brings rows back.
+    variables: placed.
+    batches: with 'mask' [b], False for padding.
+    on_batch: sees each batch with this process's outputs, padding included.
+
+  Returns:
+    The mean of each metric and 'examples', how many there were, over all processes.
+  """
+  sums: dict[str, float] = {}
+  count = 0
+  for batch in batches:
+    metrics, outputs = eval_step(variables, placement.put_batch(_arrays(batch)))
+    mask = batch['mask']
+    for name, values in placement.get_examples(metrics).items():
+      # Chosen, not multiplied: a padded row's NaN must not spoil the sum.
+      total = np.where(mask, values.astype(np.float64), 0.0).sum()
+      sums[name] = sums.get(name, 0.0) + float(total)
+    count += int(mask.sum())
+    if on_batch:
+      on_batch(batch, placement.get_examples(outputs))
+  sums, count = _over_processes(sums, count)
+  if not count:
+    raise UserError('no picture could be evaluated: the split is empty or unreadable')
+  return {name: total / count for name, total in sums.items()} | {'examples': count}
+
+
+def _arrays(batch: dict) -> dict:
+  return {name: x for name, x in batch.items() if name in ('image', 'label', 'box')}
+
+
+def _over_processes(sums: dict[str, float], count: int) -> tuple[dict[str, float], int]:
+  import jax  # noqa: PLC0415  (--help must not wait for it)
+
+  if jax.process_count() == 1:
+    return sums, count
+  from jax.experimental import multihost_utils  # noqa: PLC0415
+
+  names = sorted(sums)
+  mine = np.array([*(sums[n] for n in names), count], np.float64)
+  # Sent as bytes: JAX would round float64 to float32 on the way.
+  every = multihost_utils.process_allgather(np.frombuffer(mine.tobytes(), np.uint8))
+  total = np.frombuffer(every.tobytes(), np.float64).reshape(-1, len(mine)).sum(axis=0)
+  return dict(zip(names, total[:-1].tolist())), int(total[-1])
+
+
+def align_labels(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> np.ndarray:
+  """The model's class index of each of the dataset's classes, matched by name.
+
+  A dataset may hold some of the model's classes only. ImageNet classes match by name or by WordNet
+  id ('tench', 'n01440764', 'n01440764_tench').
+
+  Returns:
+    Indices [len(dataset_classes)], int32.
+
+  Raises:
+    UserError: naming classes that the model does not know.
+  """
+  from vit_jax.convert import labels  # noqa: PLC0415
+
+  if dataset_classes == model_classes:
+    return np.arange(len(model_classes), dtype=np.int32)
+  index = labels.index_of(model_classes)
+  found = [index.get(labels.normalize(name)) for name in dataset_classes]
+  unknown = [name for name, i in zip(dataset_classes, found) if i is None]
+  if unknown:
+    hint = did_you_mean(unknown[0], model_classes, every_up_to=5)
+    raise UserError(
+      f'the model has {len(model_classes)} classes and does not know {len(unknown)} of the '
+      f"dataset's {len(dataset_classes)}, such as {unknown[0]!r}: {hint}"
+    )
+  return np.array(found, np.int32)
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m vit_jax.evaluate',
+    description='Scores a model: every picture of a split once, whatever the batch size.',
+    epilog='example: python -m vit_jax.evaluate runs/dogs --split=test',
+  )
+  parser.add_argument('model', help="a run's workdir, a weights file or a zoo name")
+  parser.add_argument('--dataset', help="folder, TFDS name or 'digits'; default: the run's own")
+  parser.add_argument('--data_dir', default='', help='where prepared TFDS datasets lie')
+  parser.add_argument('--split', default='test', help="which pictures, such as 'train[:10%%]'")
+  parser.add_argument('--batch_size', type=int, default=64, help='pictures a step, all devices')
+  parser.add_argument('--parallel', default='data', choices=('data', 'pmap'))
+  parser.add_argument('--on_error', default='raise', choices=('raise', 'skip'),
+                      help='what an unreadable picture does')
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  args = _parser().parse_args(argv)
+  import vit_jax  # noqa: PLC0415
+  from vit_jax import data, parallel, tasks, train_step  # noqa: PLC0415
+
+  loaded = vit_jax.load(args.model)
+  placement = parallel.make(args.parallel)
+  batch_size = parallel.round_up(args.batch_size, placement)
+  dataset = _open(args, loaded.config)
+  examples = dataset.split(args.split)
+  to_model = align_labels(dataset.classes, tuple(loaded.classes or ()))
+  transform = data.parse_transform(loaded.preprocess.transform, train=False)
+  batches = data.eval_batches(
+    examples, transform, batch_size=batch_size, on_error=args.on_error
+  )
+  task_options = dict(loaded.config.get('task') or {'name': 'classify'})
+  task = tasks.build(num_classes=len(loaded.classes), **task_options)
+  step = placement.compile_eval(
+    train_step.make_eval_step(loaded.module, task, loaded.preprocess)
+  )
+  began = time.monotonic()
+  shown = _with_progress(batches, len(examples), batch_size)
+  relabelled = ({**batch, 'label': to_model[batch['label']]} for batch in shown)
+  result = score(step, placement, placement.put_state(loaded.variables), relabelled)
+  result['skipped'] = len(examples) - result['examples']
+  result['img_sec'] = result['examples'] / (time.monotonic() - began)
+  if args.json:
+    print(json.dumps({'model': args.model, 'dataset': dataset.name, 'split': args.split, **result}))
+  else:
+    print(f'{args.model} on {dataset.name} {args.split}: {result["examples"]} pictures')
+    for name, value in result.items():
+      if name not in ('examples', 'skipped'):
+        print(f'  {name:10} {value:.4f}')
+    if result['skipped']:
+      print(f'  skipped    {result["skipped"]} unreadable pictures')
+  return 0
+
+
+def _open(args: argparse.Namespace, config: dict) -> Any:
+  from vit_jax.config import Dataset  # noqa: PLC0415
+
+  if args.dataset:
+    return Dataset(name=args.dataset, data_dir=args.data_dir).open()
+  if not config.get('dataset'):
+    raise UserError(f'{args.model} names no dataset: say --dataset=PATH')
+  options = Dataset(**config['dataset'])
+  return dataclasses.replace(options, data_dir=args.data_dir or options.data_dir).open()
+
+
+def _with_progress(batches: Iterable[dict], examples: int, batch_size: int) -> Iterable[dict]:
+  import tqdm  # noqa: PLC0415
+
+  return tqdm.tqdm(batches, total=-(-examples // batch_size), unit='batch', leave=False,
+                   disable=not sys.stderr.isatty())
+
+
+if __name__ == '__main__':
+  run_cli(main)

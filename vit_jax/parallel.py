@@ -1,0 +1,139 @@
+"""Where a step runs: one interface over pmap and over jit on a device mesh.
+
+The step itself is the same pure function; a placement says where state and batches lie and compiles
+the step for them. Batches enter as this process's numpy arrays [b / processes, ...].
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from vit_jax.errors import UserError
+
+AXIS = 'batch'
+
+
+class DataPlacement:
+  """jit over a mesh: state on every device, the batch divided among them."""
+
+  axis_name = None
+
+  def __init__(self, devices: Sequence[jax.Device]):
+    self.devices = list(devices)
+    mesh = Mesh(np.array(self.devices), (AXIS,))
+    self._everywhere = NamedSharding(mesh, PartitionSpec())
+    self._divided = NamedSharding(mesh, PartitionSpec(AXIS))
+
+  def put_state(self, state: Any) -> Any:
+    """Host or device arrays -> the same arrays on every device."""
+    return jax.device_put(state, self._everywhere)
+
+  def get_state(self, state: Any) -> Any:
+    """Placed state -> one copy, as checkpoints hold it."""
+    return state
+
+  def put_batch(self, batch: dict) -> dict:
+    """This process's examples -> one global array, divided along its first axis."""
+    return jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(self._divided, np.asarray(x)), batch
+    )
+
+  def get_examples(self, outputs: Any) -> Any:
+    """Arrays with one row an example -> this process's rows, numpy, in batch order."""
+    return jax.tree.map(_local_rows, outputs)
+
+  def get_metrics(self, metrics: dict) -> dict[str, np.ndarray]:
+    """Metrics of a train step -> host scalars."""
+    return jax.device_get(metrics)
+
+  def compile_train(self, step: Callable) -> Callable:
+    """Compiles (state, batch, rng) -> (state, metrics); the old state's memory is reused."""
+    return jax.jit(
+      step,
+      donate_argnums=0,
+      in_shardings=(self._everywhere, self._divided, self._everywhere),
+      out_shardings=(self._everywhere, self._everywhere),
+    )
+
+  def compile_eval(self, step: Callable) -> Callable:
+    """Compiles (variables, batch) -> arrays with one row an example."""
+    return jax.jit(
+      step, in_shardings=(self._everywhere, self._divided), out_shardings=self._divided
+    )
+
+
+class PmapPlacement:
+  """pmap: every device holds a copy of the state and maps the step over its share of the batch."""
+
+  axis_name = AXIS
+
+  def __init__(self, devices: Sequence[jax.Device]):
+    self.devices = list(devices)
+    self._local = [d for d in self.devices if d.process_index == jax.process_index()]
+    mesh = Mesh(np.array(self.devices), (AXIS,))
+    self._stacked = NamedSharding(mesh, PartitionSpec(AXIS))
+
+  def put_state(self, state: Any) -> Any:
+    def replicate(x):
+      rows = np.broadcast_to(np.asarray(x)[None], (len(self._local), *np.shape(x)))
+      return jax.make_array_from_process_local_data(self._stacked, rows)
+
+    return jax.tree.map(replicate, state)
+
+  def get_state(self, state: Any) -> Any:
+    return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], state)
+
+  def put_batch(self, batch: dict) -> dict:
+    def divide(x):
+      rows = np.asarray(x).reshape(len(self._local), -1, *np.shape(x)[1:])
+      return jax.make_array_from_process_local_data(self._stacked, rows)
+
+    return jax.tree.map(divide, batch)
+
+  def get_examples(self, outputs: Any) -> Any:
+    return jax.tree.map(lambda x: _local_rows(x).reshape(-1, *x.shape[2:]), outputs)
+
+  def get_metrics(self, metrics: dict) -> dict[str, np.ndarray]:
+    return self.get_state(metrics)
+
+  def compile_train(self, step: Callable) -> Callable:
+    return jax.pmap(
+      step, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None), donate_argnums=0
+    )
+
+  def compile_eval(self, step: Callable) -> Callable:
+    return jax.pmap(step, axis_name=AXIS, devices=self.devices)
+
+
+def _local_rows(x: jax.Array) -> np.ndarray:
+  shards = {s.index[0].start or 0: s for s in x.addressable_shards}
+  return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
+
+
+PLACEMENTS = {'data': DataPlacement, 'pmap': PmapPlacement}
+
+
+def make(name: str, devices: Sequence[jax.Device] | None = None) -> DataPlacement | PmapPlacement:
+  """The placement of a name over all devices, or over those given."""
+  return PLACEMENTS[name](devices if devices is not None else jax.devices())
+
+
+def check_batch_size(option: str, batch_size: int, parts: int, why: str) -> None:
+  """Refuses a batch that cannot be divided, naming the nearest sizes that can.
+
+  Raises:
+    UserError: unless `batch_size` is a multiple of `parts`.
+  """
+  if batch_size % parts:
+    below = batch_size // parts * parts
+    near = ' or '.join(str(n) for n in (below, below + parts) if n)
+    raise UserError(f'{option}={batch_size} cannot be divided by {parts} ({why}): use {near}')
+
+
+def round_up(batch_size: int, placement: DataPlacement | PmapPlacement) -> int:
+  """The nearest batch size from here up that all devices can share, for padded batches."""
+  devices = len(placement.devices)
+  return -(-batch_size // devices) * devices

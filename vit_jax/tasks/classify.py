@@ -1,0 +1,47 @@
+"""Classification: one class a picture."""
+
+import dataclasses
+from typing import Literal
+
+import jax
+
+from vit_jax.tasks import losses, metrics
+
+
+@dataclasses.dataclass(frozen=True)
+class Classify:
+  """Learns one class a picture from logits.
+
+  Attributes:
+    num_classes: k.
+    loss: cross-entropy over all classes ('softmax') or for each class alone ('sigmoid').
+    label_smoothing: share of the target spread over all classes, 0 to 1.
+  """
+
+  num_classes: int
+  loss: Literal['softmax', 'sigmoid'] = 'softmax'
+  label_smoothing: float = 0.0
+
+  def losses(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> jax.Array:
+    """The loss of each example.
+
+    Args:
+      outputs: logits [b, k]; or one for each head, whose losses are averaged.
+      batch: with 'label' [b].
+
+    Returns:
+      Losses [b], float32.
+    """
+    targets = losses.smooth_one_hot(batch['label'], self.num_classes, self.label_smoothing)
+    entropy = {
+      'softmax': losses.softmax_cross_entropy,
+      'sigmoid': losses.sigmoid_cross_entropy,
+    }[self.loss]
+    heads = outputs if isinstance(outputs, tuple) else (outputs,)
+    return sum(entropy(logits, targets) for logits in heads) / len(heads)
+
+  def metrics(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> dict:
+    """Metrics of each example, named as in metrics.jsonl: {'loss': [b], 'accuracy': [b], ...}."""
+    heads = outputs if isinstance(outputs, tuple) else (outputs,)
+    logits = sum(heads) / len(heads)
+    return {'loss': self.losses(outputs, batch)} | metrics.top_k(logits, batch['label'])

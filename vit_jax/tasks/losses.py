@@ -1,0 +1,35 @@
+"""Losses for each example, in float32 whatever the model computes in."""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
+  """Labels as target distributions.
+
+  Args:
+    labels: class indices [b].
+    num_classes: k.
+    smoothing: share of the target spread evenly over all k classes.
+
+  Returns:
+    Targets [b, k]; each row adds up to 1.
+
+  Source: Szegedy et al., 1512.00567, section 7.
+  """
+  return jax.nn.one_hot(labels, num_classes) * (1.0 - smoothing) + smoothing / num_classes
+
+
+def softmax_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Cross-entropy of one distribution over the classes: [b, k], [b, k] -> [b]."""
+  return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+
+def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
+  """Binary cross-entropy summed over classes: [b, k], [b, k] -> [b].
+
+  Source: Beyer et al., 2006.07159, section 5, as in AugReg's ImageNet-21k pretraining.
+  """
+  losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)  # [b, k]
+  return losses.sum(axis=-1)

@@ -1,0 +1,431 @@
+"""The training loop. There is one."""
+
+import contextlib
+import dataclasses
+import json
+import math
+import pathlib
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vit_jax import convert, data, models, optim, parallel, plan, rng, tasks, train_step
+from vit_jax.checkpoint import Checkpointer, load_run
+from vit_jax.config import Config, get, leaves, parse
+from vit_jax.errors import UserError
+from vit_jax.evaluate import score
+from vit_jax.train_state import TrainState, create
+from vit_jax.writer import (
+  MetricWriter,
+  Progress,
+  make_workdir,
+  write_json,
+  write_text,
+)
+
+# Options that a run may change between two attempts; any other change makes it another run.
+_FREE = ('total', 'parallel', 'pretrained_dir', 'log.', 'evaluation.', 'checkpoint.',
+         'input.threads', 'input.workers', 'dataset.data_dir', 'dataset.test')
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """What a config means: pictures, transforms, model and task.
+
+  Attributes:
+    config: the options.
+    dataset: with classes and splits.
+    train: pictures trained on.
+    held_out: 'val' and 'test', where there are any.
+    train_transform, eval_transform: what the host does to them.
+    preprocess: value range and evaluation transform, saved with the weights.
+    module: the model.
+    task: losses and metrics.
+    weights: what `init_from` holds, not yet fitted to the module; None from scratch.
+  """
+
+  config: Config
+  dataset: data.Dataset
+  train: data.Examples
+  held_out: dict[str, data.Examples]
+  train_transform: data.Transform
+  eval_transform: data.Transform
+  preprocess: data.Preprocess
+  module: nn.Module
+  task: Any
+  weights: convert.Weights | None
+
+  @property
+  def image_hw(self) -> tuple[int, int]:
+    return self.train_transform.output_hw
+
+  def steps(self, length: str) -> int:
+    """A length such as '5 epochs' in steps of this run."""
+    return optim.steps_of(length, self.config.batch_size, len(self.train))
+
+  def variables(self) -> dict:
+    """Weights before the first step: those of `init_from`, or fresh ones from the seed."""
+    if self.weights is not None:
+      variables, report = convert.fit(
+        self.weights, self.module, image_size=self.image_hw, head=self.config.head
+      )
+      print(report)
+      return variables
+    images = np.zeros((1, *self.image_hw, 3), np.float32)
+    key = rng.stream(self.config.seed, 'params')
+    return jax.jit(self.module.init, static_argnames='train')(key, images, train=False)
+
+
+def prepare(config: Config) -> Prepared:
+  """Opens the data, reads the weights and builds the model, checking that they fit together.
+
+  Raises:
+    UserError: naming what is missing or does not fit.
+  """
+  size = config.input.image_size
+  image_size = size * 2 if len(size) == 1 else size
+  train_transform = data.parse_transform(config.input.train_transform, image_size, train=True)
+  eval_transform = data.parse_transform(config.input.eval_transform, image_size, train=False)
+  if train_transform.output_hw != eval_transform.output_hw:
+    raise UserError(
+      f'config.input.train_transform gives pictures of {train_transform.output_hw} pixels and '
+      f'eval_transform of {eval_transform.output_hw}: name one size in both'
+    )
+  dataset = config.dataset.open()
+  train = dataset.split(config.dataset.train)
+  held_out = {
+    role: dataset.split(spec)
+    for role, spec in (('val', config.dataset.val), ('test', config.dataset.test))
+    if spec and (dataset.has_split(spec) or not spec.isidentifier())
+  }
+  weights = None
+  wanted = data.Preprocess('decode')
+  if config.init_from:
+    weights = convert.read(config.init_from, pretrained_dir=config.pretrained_dir)
+    wanted = weights.preprocess or wanted
+  preprocess = dataclasses.replace(
+    wanted,
+    transform=str(eval_transform),
+    mean=config.input.mean or wanted.mean,
+    std=config.input.std or wanted.std,
+  )
+  fields = {k: v for k, v in config.model.items() if k != 'name'}
+  module = models.build(
+    config.model['name'],
+    num_classes=len(dataset.classes),
+    **convert.model_fields(weights, config.model['name']) | fields,
+  )
+  task = tasks.build(num_classes=len(dataset.classes), **dataclasses.asdict(config.task))
+  return Prepared(config, dataset, train, held_out, train_transform, eval_transform, preprocess,
+                  module, task, weights)
+
+
+def train(config: Config, workdir: str) -> dict[str, float]:
+  """Trains, or goes on where an earlier attempt in the same folder stopped.
+
+  Args:
+    config: checked options.
+    workdir: the run's folder; the README lists what is in it.
+
+  Returns:
+    The last metrics: of the test split, else of the validation split, else of training.
+
+  Raises:
+    UserError: for anything the user can mend; nothing already in the folder is lost.
+  """
+  path = make_workdir(workdir)
+  run = prepare(config)
+  placement = parallel.make(config.parallel)
+  parallel.check_batch_size(
+    'config.batch_size', config.batch_size, len(placement.devices) * config.accumulate,
+    f'{len(placement.devices)} devices x {config.accumulate} parts',
+  )
+  total_steps = max(1, run.steps(config.total))
+  schedule = optim.make_schedule(
+    config.schedule, config.optimizer.learning_rate, total_steps, run.steps
+  )
+  tx = optim.make_optimizer(config.optimizer, schedule)
+  checkpointer = Checkpointer(path, config.checkpoint)
+  state, data_state = _starting_point(run, tx, checkpointer, path)
+  start = int(state.step)
+  first = jax.process_index() == 0
+  if first:
+    _say_plan(run, state, placement, total_steps, path)
+  batches = data.train_batches(
+    run.train, run.train_transform, **_reading(config),
+    batch_size=config.batch_size // jax.process_count(), seed=config.seed,
+    workers=config.input.workers,
+  )
+  if data_state is not None:
+    batches.set_state(data_state)
+  writer = MetricWriter(path, config.log.tensorboard, resume_step=start, active=first)
+  progress = Progress(total_steps, start, active=first)
+  loop = _Loop(run, placement, checkpointer, writer, progress, batches, total_steps)
+  try:
+    step = train_step.make_train_step(
+      run.module, run.task, tx, schedule, run.preprocess, config.accumulate, placement.axis_name
+    )
+    stopped = loop.run(placement.compile_train(step), placement.put_state(state))
+    checkpointer.wait()
+    if stopped:
+      raise UserError(f'stopped at step {stopped}; the same command goes on from there')
+    return loop.final_test(path)
+  finally:
+    progress.close()
+    writer.close()
+    checkpointer.close()
+
+
+def _starting_point(
+  run: Prepared, tx: Any, checkpointer: Checkpointer, path: pathlib.Path
+) -> tuple[TrainState, Any]:
+  """The newest checkpoint's state and data position, or the first state and None."""
+  if checkpointer.latest_step() is None:
+    variables = run.variables()
+    if jax.process_index() == 0:
+      write_json(path / 'config.json', run.config.to_json())
+      write_json(path / 'classes.json', list(run.dataset.classes))
+      write_json(path / 'split.json', run.dataset.manifest())
+      write_text(path / 'parameters.txt', plan.parameter_table(variables['params']) + '\n')
+    return create(variables, tx), None
+  meta = checkpointer.latest_meta()
+  _refuse_other_run(parse(meta['config']), run.config, path)
+  split = path / 'split.json'
+  if split.exists() and json.loads(split.read_text()) != run.dataset.manifest():
+    raise UserError(f'the pictures of {run.dataset.name} or their split changed since {path} began')
+  images = jax.ShapeDtypeStruct((1, *run.image_hw, 3), np.float32)
+  shapes = jax.eval_shape(
+    lambda x: create(run.module.init(jax.random.key(0), x, train=False), tx), images
+  )
+  return checkpointer.restore(shapes), meta['data_state']
+
+
+def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
+  changed = [
+    f'config.{name} is {get(now, name)!r} and was {get(before, name)!r}'
+    for name, _ in leaves(Config)
+    if not name.startswith(_FREE) and get(now, name) != get(before, name)
+  ]
+  if changed:
+    raise UserError([f'--workdir={path} holds another run: take another folder', *changed])
+
+
+def _say_plan(
+  run: Prepared, state: TrainState, placement: Any, total_steps: int, path: pathlib.Path
+) -> None:
+  pictures = {'train': len(run.train)} | {k: len(v) for k, v in run.held_out.items()}
+  print(plan.parameter_summary(state.params))
+  print(plan.describe(run.config, run.module, state, placement.devices, run.image_hw, pictures,
+                      total_steps))
+  print(f'  classes   {len(run.dataset.classes)}')
+  print(f'  files     {path}', flush=True)
+  for role in ('val', 'test'):
+    if role not in run.held_out:
+      print(f'  note: {run.dataset.name} has no {role!r} split, so there is no {role} metric; '
+            f"set config.dataset.{role}='train[90%:]', say, or resplit=True")
+  if int(state.step):
+    print(f'  going on from the checkpoint at step {int(state.step)}', flush=True)
+
+
+def _reading(config: Config) -> dict:
+  return {
+    'process_index': jax.process_index(),
+    'process_count': jax.process_count(),
+    'threads': config.input.threads or None,
+    'on_error': config.dataset.on_error,
+  }
+
+
+class _Loop:
+  """One attempt at a run: from its starting step to the end, a signal or a NaN."""
+
+  def __init__(self, run: Prepared, placement, checkpointer, writer, progress, batches, total_steps):
+    self._run, self._placement, self._checkpointer = run, placement, checkpointer
+    self._writer, self._progress, self._batches = writer, progress, batches
+    self._total = total_steps
+    self._every = {
+      'log': max(1, run.steps(run.config.log.every)),
+      'save': max(1, run.steps(run.config.checkpoint.every)),
+      'evaluate': max(1, run.steps(run.config.evaluation.every)),
+    }
+    self._eval_step = placement.compile_eval(
+      train_step.make_eval_step(run.module, run.task, run.preprocess)
+    )
+    self._last: dict[str, float] = {}
+
+  def run(self, step_fn: Callable, state: Any) -> int | None:
+    """Trains to the end; returns None, or the step at which a signal stopped it."""
+    key = rng.stream(self._run.config.seed, 'dropout')
+    step = int(np.max(self._placement.get_state(state).step))
+    interval, compiling = _Interval(self._run.config.batch_size), True
+    with _StopSignal() as stop:
+      while step < self._total:
+        with interval.waiting():
+          batch = next(self._batches)
+        arrays = {k: v for k, v in batch.items() if k != 'index'}
+        state, metrics = step_fn(state, self._placement.put_batch(arrays), key)
+        step += 1
+        interval.add(step, metrics)
+        if compiling:
+          jax.block_until_ready(metrics)
+          self._progress.say(f'first step after {interval.restart_clock():.1f} s')
+          compiling = False
+        self._progress.step(step)
+
+        last = step == self._total
+        evaluate = last or step % self._every['evaluate'] == 0
+        save = evaluate or stop.requested or step % self._every['save'] == 0
+        if save or step % self._every['log'] == 0:
+          self._report(step, interval)
+        validation = self._validate(step, state) if evaluate else {}
+        if save:
+          self._save(state, validation)
+          interval.restart()
+        if stop.requested and not last:
+          return step
+    return None
+
+  def _report(self, step: int, interval: '_Interval') -> None:
+    rows = [(s, self._placement.get_metrics(m)) for s, m in interval.metrics]
+    for at, row in rows:
+      self._refuse_nan(at, row)
+    means = {name: float(np.mean([row[name] for _, row in rows])) for name in rows[0][1]}
+    means['learning_rate'] = float(rows[-1][1]['learning_rate'])
+    self._last = means | interval.timing()
+    if self._batches.skipped:
+      self._last['skipped'] = self._batches.skipped
+    self._writer.write(step, 'train', self._last)
+    self._progress.report(step, self._last)
+    interval.restart()
+
+  def _refuse_nan(self, step: int, row: dict) -> None:
+    bad = [name for name, value in row.items() if not math.isfinite(value)]
+    if not bad:
+      return
+    self._checkpointer.wait()
+    kept = self._checkpointer.latest_step()
+    rest = f'the checkpoint at step {kept} is kept' if kept is not None else 'none was saved before'
+    raise UserError(
+      f'step {step}: {" and ".join(bad)} became {row[bad[0]]}; {rest}. Try a lower '
+      'config.optimizer.learning_rate, a longer config.schedule.warmup or '
+      'config.optimizer.clip_norm=1'
+    )
+
+  def _evaluate(self, role: str, variables: Any) -> dict[str, float]:
+    run = self._run
+    batch_size = run.config.evaluation.batch_size or run.config.batch_size
+    batches = data.eval_batches(
+      run.held_out[role], run.eval_transform, **_reading(run.config),
+      batch_size=parallel.round_up(batch_size, self._placement) // jax.process_count(),
+    )
+    began = time.monotonic()
+    result = score(self._eval_step, self._placement, variables, batches)
+    result['img_sec'] = result['examples'] / (time.monotonic() - began)
+    return result
+
+  def _validate(self, step: int, state: Any) -> dict[str, float]:
+    if 'val' not in self._run.held_out:
+      return {}
+    metrics = self._evaluate('val', state.variables)
+    self._refuse_nan(step, {f'validation {k}': v for k, v in metrics.items()})
+    self._writer.write(step, 'val', metrics)
+    self._progress.say(f'step {step}  val {_shown(metrics)}')
+    self._last = metrics
+    return metrics
+
+  def _save(self, state: Any, validation: dict[str, float]) -> None:
+    run = self._run
+    meta = {
+      'data_state': self._batches.get_state(),
+      'config': run.config.to_json(),
+      'classes': list(run.dataset.classes),
+      'preprocess': run.preprocess.to_json(),
+    }
+    self._checkpointer.save(self._placement.get_state(state), meta, validation)
+
+  def final_test(self, path: pathlib.Path) -> dict[str, float]:
+    """Scores the test split once, with the best checkpoint, and says where everything is."""
+    best = load_run(path, 'best')
+    if 'test' in self._run.held_out:
+      self._last = self._evaluate('test', self._placement.put_state(best.variables))
+      self._writer.write(best.step, 'test', self._last)
+      self._progress.say(f'test {_shown(self._last)}  (checkpoint of step {best.step})')
+    self._progress.say(f'files of this run: {path}')
+    return self._last
+
+
+class _Interval:
+  """Metrics and times since the last report. Metrics stay on the device until they are read."""
+
+  def __init__(self, batch_size: int):
+    self._batch_size = batch_size
+    self._began = time.monotonic()
+    self.metrics: list[tuple[int, dict]] = []
+    self.restart()
+
+  def restart(self) -> None:
+    """Forgets metrics and starts the clock again."""
+    self.metrics = []
+    self.restart_clock()
+
+  def restart_clock(self) -> float:
+    """Leaves what came before out of the rate; returns its seconds."""
+    now = time.monotonic()
+    seconds, self._began = now - self._began, now
+    self._waited, self._timed_steps = 0.0, 0
+    return seconds
+
+  @contextlib.contextmanager
+  def waiting(self):
+    """Counts the time within as waiting for input."""
+    began = time.monotonic()
+    yield
+    self._waited += time.monotonic() - began
+
+  def add(self, step: int, metrics: dict) -> None:
+    self.metrics.append((step, metrics))
+    self._timed_steps += 1
+
+  def timing(self) -> dict[str, float]:
+    """Pictures a second and the share of time waited for input; empty before any timed step."""
+    seconds = time.monotonic() - self._began
+    if not self._timed_steps:
+      return {}
+    return {
+      'img_sec': self._timed_steps * self._batch_size / seconds,
+      'input_wait': self._waited / seconds,
+    }
+
+
+class _StopSignal:
+  """Turns the first SIGTERM or Ctrl-C into a request; the second one acts as usual."""
+
+  def __init__(self):
+    self.requested = False
+    self._before: dict[int, Any] = {}
+
+  def __enter__(self) -> '_StopSignal':
+    if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
+      for number in (signal.SIGTERM, signal.SIGINT):
+        self._before[number] = signal.signal(number, self._request)
+    return self
+
+  def __exit__(self, *_) -> None:
+    for number, handler in self._before.items():
+      signal.signal(number, handler)
+
+  def _request(self, number: int, _) -> None:
+    self.requested = True
+    signal.signal(number, self._before[number])
+    print('stopping after this step: saving a checkpoint', file=sys.stderr, flush=True)
+
+
+def _shown(metrics: dict[str, float]) -> str:
+  return '  '.join(f'{name} {value:.4g}' for name, value in metrics.items())
