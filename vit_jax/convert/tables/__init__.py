@@ -1,0 +1,33 @@
+"""Which table converts which family of models to and from which format."""
+
+from collections.abc import Callable, Collection
+
+from vit_jax.convert.tables import vit
+from vit_jax.convert.tables.table import Table
+from vit_jax.errors import UserError
+
+FORMATS = ('npz', 'big_vision', 'timm', 'hf', 'vit_jax')
+
+_TABLES: dict[tuple[str, str], Callable[[Collection[str]], Table]] = {
+  ('ViT', 'npz'): vit.official,
+  ('ViT', 'big_vision'): vit.big_vision,
+  ('ViT', 'timm'): vit.timm,
+  ('ViT', 'hf'): vit.hugging_face,
+}
+
+
+def find(family: str, format: str, names: Collection[str]) -> Table:
+  """The table of a family of models in a format.
+
+  Args:
+    family: name of the model's class.
+    format: one of FORMATS but 'vit_jax', which needs no table.
+    names: flat names of the model's variables.
+
+  Raises:
+    UserError: nobody keeps such models in that format.
+  """
+  if (family, format) not in _TABLES:
+    formats = [f for c, f in _TABLES if c == family] + ['vit_jax']
+    raise UserError(f'{family} models have no {format!r} format; they have {", ".join(formats)}')
+  return _TABLES[family, format](names)

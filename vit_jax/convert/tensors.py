@@ -1,0 +1,173 @@
+"""Weight files as lazy mappings: names and shapes first, arrays only when they are asked for.
+
+A file that came from elsewhere is not trusted. Its headers are read and compared with what the
+model needs before any array is, so that memory is bounded by the model and not by what a header
+claims.
+"""
+
+import contextlib
+import dataclasses
+import math
+import pathlib
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+
+from vit_jax.errors import UserError
+
+# Weights hardly compress. A file that claims to unpack to far more than this is not weights.
+MAX_EXPANSION = 100
+FREE_BYTES = 64 << 20
+_FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+  """What a tensor is, known without reading it.
+
+  Args:
+    shape: its axes.
+    dtype: its numpy name; also 'bfloat16', and the file's own words where numpy has none.
+  """
+
+  shape: tuple[int, ...]
+  dtype: str = 'float32'
+
+  @property
+  def size(self) -> int:
+    return math.prod(self.shape)
+
+
+class Tensors(Mapping[str, np.ndarray]):
+  """The tensors of a file, each read when it is looked up.
+
+  Args:
+    path: where they come from, for messages.
+    specs: name to shape and dtype.
+    metadata: what else the file says, as text.
+  """
+
+  def __init__(
+    self, path: str | pathlib.Path, specs: Mapping[str, Spec], metadata: Mapping | None = None
+  ):
+    self.path = pathlib.Path(path)
+    self.specs = dict(specs)
+    self.metadata = dict(metadata or {})
+
+  def _read(self, name: str) -> np.ndarray:
+    raise NotImplementedError
+
+  def __getitem__(self, name: str) -> np.ndarray:
+    if name not in self.specs:
+      raise KeyError(name)
+    with damaged(self.path, name):
+      return self._read(name)
+
+  def __contains__(self, name: object) -> bool:
+    return name in self.specs
+
+  def __iter__(self) -> Iterator[str]:
+    return iter(self.specs)
+
+  def __len__(self) -> int:
+    return len(self.specs)
+
+
+class Arrays(Tensors):
+  """Tensors that are in memory already."""
+
+  def __init__(self, arrays: Mapping[str, np.ndarray], path='', metadata: Mapping | None = None):
+    specs = {k: Spec(tuple(v.shape), str(v.dtype)) for k, v in arrays.items()}
+    super().__init__(path, specs, metadata)
+    self._arrays = dict(arrays)
+
+  def _read(self, name: str) -> np.ndarray:
+    return np.asarray(self._arrays[name])
+
+
+class View(Tensors):
+  """Some of the tensors of another file under other names.
+
+  Args:
+    base: the file.
+    names: new name to (name in the file, index along its first axis or None for all of it).
+  """
+
+  def __init__(self, base: Tensors, names: Mapping[str, tuple[str, int | None]]):
+    specs = {}
+    for new, (old, index) in names.items():
+      spec = base.specs[old]
+      specs[new] = spec if index is None else Spec(spec.shape[1:], spec.dtype)
+    super().__init__(base.path, specs, base.metadata)
+    self._base, self._names = base, dict(names)
+    self._last: tuple[str, np.ndarray] | None = None
+
+  def _read(self, name: str) -> np.ndarray:
+    old, index = self._names[name]
+    if index is None:
+      return self._base[old]
+    if self._last is None or self._last[0] != old:  # a stack is asked for slice after slice
+      self._last = (old, self._base[old])
+    return self._last[1][index]
+
+
+@contextlib.contextmanager
+def damaged(path: str | pathlib.Path, what: str = '') -> Iterator[None]:
+  """Turns whatever a parser makes of a broken file into one line that names it."""
+  try:
+    yield
+  except UserError:
+    raise
+  except OSError as e:
+    raise UserError(f'cannot read {path}: {e.strerror or e}') from e
+  except Exception as e:
+    where = f' at {what!r}' if what else ''
+    why = str(e).splitlines()[0][:160] if str(e) else type(e).__name__
+    raise UserError(
+      f'{path} is damaged or not a weights file{where} ({why}); fetch or copy it again'
+    ) from e
+
+
+def check_expansion(path: pathlib.Path, claimed: int) -> None:
+  """Refuses a compressed file that claims far more bytes than weights of its size can hold."""
+  held = path.stat().st_size
+  if claimed > FREE_BYTES + MAX_EXPANSION * held:
+    raise UserError(
+      f'{path} holds {held:,} bytes and claims to unpack to {claimed:,}: not a weights file'
+    )
+
+
+def to_float32(name: str, array: np.ndarray) -> np.ndarray:
+  """A parameter in float32, whatever float the file keeps it in.
+
+  Raises:
+    UserError: for another dtype, or for values that are not finite.
+  """
+  if array.dtype == np.dtype('V2'):  # numpy's name for what it does not know: bfloat16
+    array = from_bfloat16(array.view(np.uint16))
+  if str(array.dtype) not in _FLOATS:
+    raise UserError(f'{name}: expected floating point numbers, got {array.dtype}')
+  with np.errstate(over='ignore'):
+    array = np.asarray(array, np.float32, order='C')
+  if not np.isfinite(array).all():
+    bad = int(array.size - np.isfinite(array).sum())
+    raise UserError(f'{name}: {bad} of {array.size} values are NaN or infinite')
+  return array
+
+
+def from_bfloat16(bits: np.ndarray) -> np.ndarray:
+  """float32 values of bfloat16 bit patterns: the same bits, followed by zeros."""
+  return (bits.astype(np.uint32) << 16).view(np.float32)
+
+
+def what_is_it(path: pathlib.Path) -> str:
+  """A guess for the error message of a file that is no weights file."""
+  with damaged(path), open(path, 'rb') as f:
+    start = f.read(200)
+  if not start:
+    return 'it is empty'
+  if start.startswith(b'version https://git-lfs'):
+    return 'it is a Git LFS pointer: fetch the file itself (git lfs pull)'
+  if start.lstrip()[:5].lower() in (b'<html', b'<!doc', b'<?xml'):
+    return 'it is a web page: the download got an error page'
+  return 'it may have been cut off: fetch or copy it again'
