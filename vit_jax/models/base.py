@@ -125,4 +125,7 @@ def _as_tuple(value: Any, kinds: tuple) -> tuple[int, ...]:
 def _describe(hint: Any) -> str:
   if isinstance(hint, types.UnionType):
     return ' or '.join(_describe(h) for h in typing.get_args(hint))
+  if typing.get_origin(hint) is tuple:
+    kinds = typing.get_args(hint)
+    return 'a tuple of ints' if Ellipsis in kinds else f'a tuple of {len(kinds)} ints'
   return 'None' if hint is type(None) else str(getattr(hint, '__name__', hint))

@@ -67,7 +67,7 @@ class ViT(nn.Module):
       found.append(f'num_heads={self.num_heads} does not divide width={self.width}')
     if self.position_embedding == 'sincos_2d' and (self.width % 4 or self.width < 8):
       found.append(
-        f"position_embedding='sincos_2d' needs a width divisible by 4 >= 8, got width={self.width}"
+        f"position_embedding='sincos_2d' needs a multiple of 4 from 8 on, got width={self.width}"
       )
     if self.distilled and self.pool != 'token':
       found.append(f"distilled=True needs pool='token', got pool={self.pool!r}")
