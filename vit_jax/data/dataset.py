@@ -1,0 +1,234 @@
+"""Datasets under one interface: open one by name, take splits, read examples."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.data import splits as splits_lib
+from vit_jax.data.records import PooledRecords, Records, Source
+from vit_jax.data.sources import find_source
+from vit_jax.errors import UserError, did_you_mean
+
+Rows = tuple[Records, np.ndarray]
+
+
+class Examples:
+  """Labelled pictures in a fixed order, read at random; safe in threads and worker processes.
+
+  Args:
+    parts: stored pictures and which of their rows to take, one after another.
+    new_label: int32, the label by stored label.
+  """
+
+  def __init__(self, parts: Sequence[Rows], new_label: np.ndarray):
+    self._records = [records for records, _ in parts]
+    sizes = [len(rows) for _, rows in parts]
+    self._part = np.repeat(np.arange(len(parts)), sizes)
+    self._row = np.concatenate([rows for _, rows in parts])
+    self._new_label = new_label
+
+  def __len__(self) -> int:
+    return len(self._row)
+
+  def __getitem__(self, index: int) -> dict[str, Any]:
+    if not 0 <= index < len(self._row):
+      raise IndexError(f'example {index} of {len(self._row)}')
+    records, row = self._records[self._part[index]], int(self._row[index])
+    example = records.read(row)
+    return {**example, 'label': int(self._new_label[example['label']]), 'id': records.id(row)}
+
+  def id(self, index: int) -> str:
+    """The picture's name, without reading it."""
+    return self._records[self._part[index]].id(int(self._row[index]))
+
+  @property
+  def labels(self) -> np.ndarray:
+    """int32 `[n]` class of every example. Costs a pass over the data where labels lie within it."""
+    labels = np.zeros(len(self), np.int32)
+    for i, records in enumerate(self._records):
+      here = self._part == i
+      labels[here] = self._new_label[records.labels[self._row[here]]]
+    return labels
+
+
+class Dataset:
+  """Named splits of labelled pictures with one list of classes.
+
+  Args:
+    name: as the user wrote it.
+    kind: 'folder', 'tfds' or 'digits'.
+    classes: class names in label order.
+    base: stored pictures and rows by split name.
+    new_label: int32, the label by stored label.
+    made_split: whether the split was made here, by seed, and should be written down.
+  """
+
+  def __init__(
+    self,
+    name: str,
+    kind: str,
+    classes: tuple[str, ...],
+    base: dict[str, list[Rows]],
+    new_label: np.ndarray,
+    made_split: bool,
+  ):
+    self.name = name
+    self.kind = kind
+    self.classes = classes
+    self.made_split = made_split
+    self._base = base
+    self._new_label = new_label
+
+  @property
+  def splits(self) -> dict[str, int]:
+    """Examples by split; 'valid' and 'validation' are called 'val'."""
+    return {name: sum(len(rows) for _, rows in parts) for name, parts in self._base.items()}
+
+  def has_split(self, name: str) -> bool:
+    """Whether there is such a split, under any of its names."""
+    return splits_lib.canonical(name) in self._base
+
+  def split(self, spec: str) -> Examples:
+    """The examples of a split string, for example 'train[:90%]' or 'train+val'.
+
+    Raises:
+      UserError: unreadable, unknown, out of range or empty.
+    """
+    taken: list[Rows] = []
+    try:
+      wanted = splits_lib.parse_split(spec, self.splits)
+    except UserError as e:
+      raise UserError([f'dataset {self.name}: {p}' for p in e.problems]) from None
+    for name, first, end in wanted:
+      for records, rows in self._base[name]:
+        part = rows[min(first, len(rows)) : min(end, len(rows))]
+        first, end = max(first - len(rows), 0), max(end - len(rows), 0)
+        if len(part):
+          taken.append((records, part))
+    return Examples(taken, self._new_label)
+
+  def manifest(self) -> dict[str, list[str]]:
+    """The ids of every split's pictures, as JSON values."""
+    return {
+      name: [records.id(int(row)) for records, rows in parts for row in rows]
+      for name, parts in self._base.items()
+    }
+
+  def __repr__(self) -> str:
+    return f'Dataset({self.name!r}, {self.kind}, {len(self.classes)} classes, {self.splits})'
+
+
+def open_dataset(
+  name: str,
+  *,
+  data_dir: str = '',
+  seed: int = 0,
+  classes: Sequence[str] = (),
+  per_class: int = 0,
+  split_fractions: Sequence[float] = (0.8, 0.1, 0.1),
+  resplit: bool = False,
+  image_key: str | None = None,
+  label_key: str | None = None,
+) -> Dataset:
+  """Opens a dataset of any kind.
+
+  Which pictures are chosen and how they are split depends on the names in the dataset and on the
+  seed alone; a class's choice does not depend on which other classes are used.
+
+  Args:
+    name: a folder, a TFDS name ('stanford_dogs', 'tfds:cifar10'), or 'digits'.
+    data_dir: folder in which `name` lies, or TFDS's data folder.
+    seed: varies the selection, the split and the order.
+    classes: names to keep, in label order; all, in the dataset's order, when empty.
+    per_class: keep at most so many pictures a class, in each of the dataset's own splits, or of the
+      whole before it is split here. 0 keeps all.
+    split_fractions: shares of train, val and test where the dataset has no splits of its own.
+    resplit: put the dataset's own splits together and split anew.
+    image_key: TFDS feature with the picture, where the dataset names none.
+    label_key: TFDS feature with the class, likewise.
+
+  Raises:
+    UserError: missing, empty, unreadable, or options that do not fit.
+  """
+  problems = []
+  if not isinstance(seed, int) or not 0 <= seed < 1 << 32:
+    problems.append(f'dataset seed must be an integer from 0 to 2**32 - 1, got {seed!r}')
+  if per_class < 0:
+    problems.append(f'per_class must be 0 (all) or more, got {per_class}')
+  try:
+    fractions = splits_lib.check_fractions(split_fractions)
+  except UserError as e:
+    problems += e.problems
+  if problems:
+    raise UserError(problems)
+  source = find_source(name, data_dir, image_key, label_key)
+  chosen, new_label = _choose_classes(name, source.classes, tuple(classes))
+  own_splits = '' not in source.records
+  if own_splits and not resplit:
+    base = {
+      split: [(records, _select(source, records, chosen, new_label, seed, per_class))]
+      for split, records in source.records.items()
+    }
+  else:
+    base = _split_anew(source, chosen, new_label, seed, per_class, fractions)
+  base = {split: parts for split, parts in base.items() if sum(len(r) for _, r in parts)}
+  if not base:
+    raise UserError(f'dataset {name}: no pictures of the classes {", ".join(chosen)}')
+  return Dataset(name, source.kind, chosen, base, new_label, not own_splits or resplit)
+
+
+def _choose_classes(
+  name: str, have: tuple[str, ...], wanted: tuple[str, ...]
+) -> tuple[tuple[str, ...], np.ndarray]:
+  """The classes to keep and, by stored label, the new label or -1."""
+  if isinstance(wanted, str):
+    wanted = (wanted,)
+  problems = [
+    f'dataset {name} has no class {c!r}: {did_you_mean(c, have)}' for c in wanted if c not in have
+  ]
+  if len(set(wanted)) != len(wanted):
+    problems.append(f'classes named twice: {sorted({c for c in wanted if wanted.count(c) > 1})}')
+  if problems:
+    raise UserError(problems)
+  chosen = wanted or have
+  new_label = np.full(len(have), -1, np.int32)
+  for label, c in enumerate(chosen):
+    new_label[have.index(c)] = label
+  return chosen, new_label
+
+
+def _select(
+  source: Source,
+  records: Records,
+  chosen: tuple[str, ...],
+  new_label: np.ndarray,
+  seed: int,
+  per_class: int,
+) -> np.ndarray:
+  """Rows of one stored split, in the order in which the split is sliced."""
+  if source.shuffled and not per_class and len(chosen) == len(source.classes):
+    return np.arange(len(records))  # no need to read the labels
+  return splits_lib.interleave(_relabel(records.labels, new_label), chosen, seed, per_class)
+
+
+def _split_anew(
+  source: Source,
+  chosen: tuple[str, ...],
+  new_label: np.ndarray,
+  seed: int,
+  per_class: int,
+  fractions: tuple[float, float, float],
+) -> dict[str, list[Rows]]:
+  """Pools all pictures and splits them by class."""
+  pool = list(source.records.values())
+  records = pool[0] if len(pool) == 1 else PooledRecords(pool)
+  labels = _relabel(records.labels, new_label)
+  order = splits_lib.interleave(labels, chosen, seed, per_class)
+  made = splits_lib.stratified(labels, order, fractions)
+  return {split: [(records, where)] for split, where in made.items()}
+
+
+def _relabel(labels: np.ndarray, new_label: np.ndarray) -> np.ndarray:
+  """New labels; unlabelled pictures (-1, as in some test splits) stay out."""
+  return np.where(labels >= 0, new_label[labels], -1)

@@ -1,0 +1,137 @@
+"""Random access to stored pictures, before anything is selected, split or shuffled."""
+
+import dataclasses
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from vit_jax.errors import UserError
+
+
+class Records(Protocol):
+  """The pictures of one split as they are stored. Safe to read from several threads; picklable."""
+
+  def __len__(self) -> int: ...
+
+  @property
+  def labels(self) -> np.ndarray:
+    """int32 `[n]` class of each picture; may have to read them all."""
+
+  def id(self, row: int) -> str:
+    """A name of the picture that stays the same everywhere."""
+
+  def read(self, row: int) -> dict[str, Any]:
+    """'image' as bytes or pixels, 'label', and 'path' where the picture is a file."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """What a kind of storage gives to `open_dataset`.
+
+  Args:
+    kind: 'folder', 'tfds', 'digits', ...
+    classes: class names in label order.
+    records: pictures by split; one entry named '' where the storage has no splits.
+    shuffled: whether the stored order is random already and should be kept.
+  """
+
+  kind: str
+  classes: tuple[str, ...]
+  records: Mapping[str, Records]
+  shuffled: bool = False
+
+
+class FileRecords:
+  """Pictures that are files.
+
+  Args:
+    root: folder that the ids are relative to.
+    names: path of each file below it, with forward slashes.
+    labels: class of each file.
+    extra: arrays `[n, ...]` that belong to the pictures, such as 'box'.
+  """
+
+  def __init__(
+    self,
+    root: str,
+    names: Sequence[str],
+    labels: Sequence[int],
+    extra: Mapping[str, np.ndarray] | None = None,
+  ):
+    self.root = root
+    self.names = list(names)
+    self.labels = np.asarray(labels, np.int32)
+    self.extra = dict(extra or {})
+
+  def __len__(self) -> int:
+    return len(self.names)
+
+  def id(self, row: int) -> str:
+    return self.names[row]
+
+  def read(self, row: int) -> dict[str, Any]:
+    path = os.path.join(self.root, self.names[row])
+    try:
+      with open(path, 'rb') as f:
+        data = f.read()
+    except OSError as e:
+      raise UserError(f'picture {path} cannot be read: {e.strerror}') from None
+    extra = {key: values[row] for key, values in self.extra.items()}
+    return {'image': data, 'label': self.labels[row], 'path': path, **extra}
+
+
+class ArrayRecords:
+  """Pictures in memory.
+
+  Args:
+    images: uint8 `[n, h, w, c]`.
+    labels: class of each.
+    prefix: what the ids begin with.
+  """
+
+  def __init__(self, images: np.ndarray, labels: Sequence[int], prefix: str):
+    self.images = images
+    self.labels = np.asarray(labels, np.int32)
+    self.prefix = prefix
+
+  def __len__(self) -> int:
+    return len(self.images)
+
+  def id(self, row: int) -> str:
+    return f'{self.prefix}/{row}'
+
+  def read(self, row: int) -> dict[str, Any]:
+    return {'image': self.images[row], 'label': self.labels[row]}
+
+
+class PooledRecords:
+  """Several stored splits as one.
+
+  Args:
+    pool: the splits, in order.
+  """
+
+  def __init__(self, pool: Sequence[Records]):
+    self.pool = list(pool)
+    self.starts = np.cumsum([0] + [len(records) for records in self.pool])
+
+  def __len__(self) -> int:
+    return int(self.starts[-1])
+
+  def _find(self, row: int) -> tuple[Records, int]:
+    part = int(np.searchsorted(self.starts, row, side='right')) - 1
+    return self.pool[part], row - int(self.starts[part])
+
+  @property
+  def labels(self) -> np.ndarray:
+    return np.concatenate([records.labels for records in self.pool])
+
+  def id(self, row: int) -> str:
+    records, row = self._find(row)
+    return records.id(row)
+
+  def read(self, row: int) -> dict[str, Any]:
+    records, row = self._find(row)
+    return records.read(row)

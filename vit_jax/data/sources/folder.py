@@ -1,0 +1,87 @@
+"""Folders of pictures: CLASS/* or {train,val,test}/CLASS/*."""
+
+import os
+
+from vit_jax.data.records import FileRecords, Source
+from vit_jax.data.splits import canonical
+from vit_jax.errors import UserError
+
+EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
+SPLITS = ('train', 'val', 'test')
+
+
+def folder_source(root: str) -> Source:
+  """Reads the names of a folder's pictures; classes are the sorted folder names of all splits.
+
+  Hidden files and files that are not pictures by their extension are passed over. Pictures may lie
+  deeper within a class folder.
+
+  Args:
+    root: the dataset's folder.
+
+  Raises:
+    UserError: no class folders, an empty one, or two folders for one split.
+  """
+  split_folders = find_split_folders(root)
+  tops = split_folders or {'': ''}
+  names = sorted({c for top in tops.values() for c in subfolders(os.path.join(root, top))})
+  problems, records = [], {}
+  for split, top in tops.items():
+    files, labels = [], []
+    present = subfolders(os.path.join(root, top))
+    if not present:
+      problems.append(_no_classes(root, top))
+    for label, name in enumerate(names):
+      if name not in present:
+        continue  # a class may be missing from a split; the label stays
+      found = list_pictures(root, os.path.join(top, name))
+      if not found:
+        problems.append(
+          f'class folder {os.path.join(root, top, name)} holds no pictures '
+          f'({", ".join(EXTENSIONS)}); fill or remove it'
+        )
+      files += found
+      labels += [label] * len(found)
+    records[split] = FileRecords(root, files, labels)
+  if problems:
+    raise UserError(problems)
+  return Source('folder', tuple(names), records)
+
+
+def find_split_folders(root: str) -> dict[str, str]:
+  """Folder name by split name, for {train,val,test}/CLASS; empty for CLASS/* directly.
+
+  A folder 'train' counts as a split only with folders in it: it may be a class of trains.
+  """
+  found: dict[str, str] = {}
+  for name in subfolders(root):
+    split = canonical(name)
+    if split in SPLITS and subfolders(os.path.join(root, name)):
+      if split in found:
+        raise UserError(f'dataset {root} has both {found[split]!r} and {name!r}; keep one of them')
+      found[split] = name
+  return {split: found[split] for split in SPLITS if split in found}
+
+
+def subfolders(path: str) -> list[str]:
+  """Sorted names of the folders in a folder, without hidden ones."""
+  with os.scandir(path) as entries:
+    return sorted(e.name for e in entries if e.is_dir() and e.name[0] not in '._')
+
+
+def list_pictures(root: str, folder: str) -> list[str]:
+  """Sorted paths of all pictures in and below `folder`, relative to `root`, with forward slashes."""
+  found = []
+  for path, folders, files in os.walk(os.path.join(root, folder), followlinks=True):
+    folders[:] = [f for f in folders if f[0] != '.']
+    for name in files:
+      if name[0] != '.' and name.lower().endswith(EXTENSIONS):
+        found.append(os.path.relpath(os.path.join(path, name), root).replace(os.sep, '/'))
+  return sorted(found)
+
+
+def _no_classes(root: str, top: str) -> str:
+  path = os.path.join(root, top)
+  if list_pictures(root, top):
+    return f'dataset {path} holds pictures but no class folders; expected {path}/CLASS/picture.jpg'
+  return f'dataset {path} has no class folders; expected {path}/CLASS/picture.jpg'

@@ -1,0 +1,144 @@
+"""TFDS datasets, read at random from array_record files without TensorFlow."""
+
+import os
+from typing import Any
+
+import numpy as np
+
+from vit_jax.data.records import Source
+from vit_jax.data.splits import canonical
+from vit_jax.errors import UserError, did_you_mean
+
+
+class TfdsRecords:
+  """One split of a TFDS dataset; pictures stay encoded.
+
+  Args:
+    source: what `as_data_source` gave.
+    split: its name, which the ids begin with.
+    image_key: feature with the picture.
+    label_key: feature with the class.
+  """
+
+  def __init__(self, source: Any, split: str, image_key: str, label_key: str):
+    self.source = source
+    self.split = split
+    self.image_key = image_key
+    self.label_key = label_key
+    self._labels: np.ndarray | None = None
+
+  def __len__(self) -> int:
+    return len(self.source)
+
+  @property
+  def labels(self) -> np.ndarray:
+    if self._labels is None:
+      rows = range(len(self.source))
+      labels = (self.source[row][self.label_key] for row in rows)
+      self._labels = np.fromiter(labels, np.int32, len(rows))
+    return self._labels
+
+  def id(self, row: int) -> str:
+    return f'{self.split}/{row}'
+
+  def read(self, row: int) -> dict[str, Any]:
+    record = self.source[row]
+    return {'image': record[self.image_key], 'label': int(record[self.label_key])}
+
+
+def is_tfds_folder(path: str) -> bool:
+  """Whether the folder is one prepared version of a TFDS dataset."""
+  return all(os.path.isfile(os.path.join(path, f)) for f in ('dataset_info.json', 'features.json'))
+
+
+def tfds_source(
+  name: str, data_dir: str = '', image_key: str | None = None, label_key: str | None = None
+) -> Source:
+  """Opens a prepared TFDS dataset.
+
+  Args:
+    name: 'stanford_dogs', 'imagenet2012:5.1.0', 'NAME/CONFIG', or a folder `is_tfds_folder` knows.
+    data_dir: TFDS's data folder; its default is ~/tensorflow_datasets.
+    image_key: feature with the picture; the dataset's own choice when None.
+    label_key: feature with the class, likewise.
+
+  Raises:
+    UserError: unknown, not prepared, in a format without random access, or without such features.
+  """
+  try:
+    import tensorflow_datasets as tfds
+  except ImportError as e:
+    raise UserError(
+      f'dataset {name!r} is no folder, and reading it as a TFDS name needs tensorflow_datasets '
+      f'({e}); run: pip install tensorflow-datasets array-record'
+    ) from None
+  data_dir = os.path.expanduser(data_dir)
+  builder = _open_builder(tfds, name, data_dir)
+  image_key, label_key = _keys(builder, name, image_key, label_key)
+  decoders = {image_key: tfds.decode.SkipDecoding()}
+  records = {}
+  for split in builder.info.splits:
+    try:
+      source = builder.as_data_source(split, decoders=decoders)
+    except (NotImplementedError, ValueError) as e:
+      raise UserError(_wrong_format(builder, name, str(e))) from None
+    records[canonical(split)] = TfdsRecords(source, split, image_key, label_key)
+  return Source('tfds', tuple(builder.info.features[label_key].names), records, shuffled=True)
+
+
+def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
+  """The builder of a prepared dataset."""
+  if is_tfds_folder(name):
+    return tfds.builder_from_directory(name)
+  try:
+    builder = tfds.builder(name, **({'data_dir': data_dir} if data_dir else {}))
+  except tfds.core.DatasetNotFoundError:
+    short = name.split('/')[0].split(':')[0]
+    known = tfds.list_builders(with_community_datasets=False)
+    raise UserError(
+      f'dataset {name!r} is neither a folder nor a TFDS name: {did_you_mean(short, known)}'
+    ) from None
+  except (ValueError, AssertionError) as e:
+    raise UserError(f'TFDS cannot open {name!r}: {" ".join(str(e).split())[:200]}') from None
+  if not builder.info.splits:
+    where = f' --data_dir={data_dir}' if data_dir else ''
+    raise UserError(
+      f'TFDS dataset {name!r} is not prepared in {builder.data_dir}. Prepare it once (this step '
+      f"needs TensorFlow): pip install 'vit_jax[tfds]' && tfds build {name} --file_format=array_record"
+      f'{where}'
+    )
+  return builder
+
+
+def _keys(
+  builder: Any, name: str, image_key: str | None, label_key: str | None
+) -> tuple[str, str]:
+  """The features with picture and class."""
+  features = builder.info.features
+  supervised = builder.info.supervised_keys
+  if supervised and len(supervised) == 2 and all(isinstance(k, str) for k in supervised):
+    image_key, label_key = image_key or supervised[0], label_key or supervised[1]
+  image_key, label_key = image_key or 'image', label_key or 'label'
+  problems = [
+    f'TFDS dataset {name!r} has no feature {key!r} for {option}: {did_you_mean(key, features)}'
+    for option, key in (('image_key', image_key), ('label_key', label_key))
+    if key not in features
+  ]
+  if not problems and not hasattr(features[label_key], 'names'):
+    kinds = [k for k in features if hasattr(features[k], 'names')]
+    problems.append(
+      f'TFDS dataset {name!r}: feature {label_key!r} is no class; set label_key to one of {kinds}'
+    )
+  if problems:
+    raise UserError(problems)
+  return image_key, label_key
+
+
+def _wrong_format(builder: Any, name: str, reason: str) -> str:
+  if 'random access' not in reason.lower():
+    return f'TFDS cannot read {name!r}: {" ".join(reason.split())[:200]}'
+  return (
+    f'TFDS dataset {name!r} in {builder.data_dir} is stored as '
+    f'{builder.info.file_format.value}, which cannot be read at random; convert it once: '
+    f'tfds convert_format --dataset_dir={builder.data_dir} --out_file_format=array_record'
+  )

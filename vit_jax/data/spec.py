@@ -1,0 +1,307 @@
+"""The transformation string: 'decode|inception_crop(224)|flip_lr', read and checked at once.
+
+A step is an `Op`: a frozen dataclass whose fields are its arguments, registered under a name with
+`@register('name')`. Reading the string finds every mistake before the first picture is touched.
+"""
+
+import ast
+import dataclasses
+from collections.abc import Iterator
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vit_jax.errors import UserError
+from vit_jax.registry import Registry
+
+OPS: Registry[type['Op']] = Registry('transformation')
+
+METHODS = ('bilinear', 'bicubic', 'lanczos', 'nearest')
+_MISSING = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Arg:
+  """What an argument of an op may be.
+
+  Args:
+    kind: 'size' (an integer or `(h, w)`), 'int', 'float' or 'name'.
+    low: smallest number allowed.
+    high: largest number allowed.
+    choices: the only values allowed, names or numbers.
+  """
+
+  kind: str
+  low: float | None = None
+  high: float | None = None
+  choices: tuple = ()
+
+  def check(self, value: Any) -> Any:
+    """The value in its final type.
+
+    Raises:
+      ValueError: says what was expected.
+    """
+    if self.kind == 'size':
+      size = value if isinstance(value, tuple) else (value, value)
+      if len(size) != 2 or not all(_is_int(v) and v >= 1 for v in size):
+        raise ValueError('a positive integer or (height, width)')
+      return size
+    if self.choices:
+      if value not in self.choices:
+        raise ValueError('one of ' + ', '.join(map(str, self.choices)))
+      return value
+    number = _is_int(value) or (self.kind == 'float' and isinstance(value, float))
+    low = -np.inf if self.low is None else self.low
+    high = np.inf if self.high is None else self.high
+    if not number or not low <= value <= high:
+      raise ValueError(self._words())
+    return float(value) if self.kind == 'float' else value
+
+  def _words(self) -> str:
+    noun = 'an integer' if self.kind == 'int' else 'a number'
+    if self.low is not None and self.high is not None:
+      return f'{noun} from {self.low:g} to {self.high:g}'
+    return noun if self.low is None else f'{noun} of at least {self.low:g}'
+
+
+def arg(kind: str, default: Any = _MISSING, **limits) -> Any:
+  """A checked field of an op; see `Arg`. A field named `size` takes the run's image size."""
+  metadata = {'arg': Arg(kind, **limits)}
+  if default is _MISSING:
+    return dataclasses.field(metadata=metadata)
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """What is known about a picture between two ops, before any picture is there.
+
+  Args:
+    hw: height and width in pixels, None while they vary by picture.
+    decoded: whether it is pixels already.
+    channels: number of channels.
+  """
+
+  hw: tuple[int, int] | None = None
+  decoded: bool = False
+  channels: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+  """One step of a transformation.
+
+  A subclass changes `example['image']` (uint8 `[h, w, c]`), and whatever else belongs to the
+  picture's geometry, through the functions of `geometry.py`, so that boxes follow by themselves.
+  """
+
+  name: ClassVar[str] = ''
+  random: ClassVar[bool] = False  # draws numbers, so has no place in an evaluation
+  two_ints: ClassVar[bool] = False  # `op(h, w)` is a size: no other argument is a number
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    raise NotImplementedError
+
+  def output(self, picture: Picture) -> Picture:
+    """What the picture is after this op; same size unless overridden."""
+    return picture
+
+  @classmethod
+  def default_size(cls, image_size: tuple[int, int]) -> Any:
+    """The size taken when the string gives none."""
+    return image_size
+
+  def __str__(self) -> str:
+    parts = []
+    for i, field in enumerate(dataclasses.fields(self)):
+      value = getattr(self, field.name)
+      if field.default is not dataclasses.MISSING and value == field.default:
+        continue
+      if isinstance(value, tuple):
+        value = value[0] if value[0] == value[1] else f'({value[0]}, {value[1]})'
+      elif isinstance(value, float):
+        value = f'{value:g}' if float(f'{value:g}') == value else repr(value)
+      parts.append(f'{value}' if i == 0 else f'{field.name}={value}')
+    return self.name + (f'({", ".join(parts)})' if parts else '')
+
+
+def register(name: str):
+  """Class decorator: makes an op usable under this name."""
+
+  def add(cls):
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.name = name
+    return OPS.add(name, cls)
+
+  return add
+
+
+class Transform:
+  """A checked transformation; call it with an example and a generator.
+
+  Args:
+    ops: its steps.
+    output: what comes out.
+  """
+
+  def __init__(self, ops: tuple[Op, ...], output: Picture):
+    self.ops = ops
+    self.output = output
+
+  @property
+  def output_hw(self) -> tuple[int, int] | None:
+    """Height and width of every result, in pixels; None where they vary."""
+    return self.output.hw
+
+  @property
+  def random(self) -> bool:
+    """Whether a result depends on the generator."""
+    return any(op.random for op in self.ops)
+
+  def __call__(self, example: dict, rng: np.random.Generator | None = None) -> dict:
+    """Applies all steps.
+
+    Args:
+      example: 'image' as bytes or pixels, 'id' for errors, 'box' where there is one.
+      rng: source of the random decisions.
+
+    Returns:
+      A new dict; 'image' is uint8 `[h, w, c]`.
+    """
+    example = dict(example)
+    for op in self.ops:
+      example = op(example, rng)
+    return example
+
+  def __str__(self) -> str:
+    return '|'.join(str(op) for op in self.ops)
+
+  def __repr__(self) -> str:
+    return f'Transform({str(self)!r})'
+
+  def __eq__(self, other) -> bool:
+    return isinstance(other, Transform) and self.ops == other.ops
+
+  def __hash__(self) -> int:
+    return hash(self.ops)
+
+
+def parse_transform(
+  spec: str,
+  image_size: tuple[int, int] = (224, 224),
+  train: bool = False,
+  fixed_size: bool = True,
+) -> Transform:
+  """Reads and checks a transformation.
+
+  Args:
+    spec: ops separated by '|', arguments in parentheses, by position or name.
+    image_size: height and width in pixels for ops that name none.
+    train: whether random ops may occur.
+    fixed_size: whether the size that comes out must be known; a cached prefix's need not.
+
+  Raises:
+    UserError: all mistakes, each naming the op and its position.
+  """
+  import vit_jax.data.ops  # noqa: F401  registers the ops, which need this module's names
+
+  problems: list[str] = []
+  ops: list[Op] = []
+  picture = Picture()
+  complete = True
+  for position, text in enumerate(spec.split('|'), start=1):
+    try:
+      op = _parse_op(text.strip(), image_size)
+      ops.append(op)
+      found = list(_misplaced(op, picture, train))
+      picture = op.output(dataclasses.replace(picture, decoded=True))
+    except UserError as e:
+      found, complete = e.problems, False
+    problems += [f'transform op {position} {text.strip()!r}: {p}' for p in found]
+  if complete and fixed_size and picture.hw is None:
+    problems.append(
+      f'transform {spec!r}: the pictures that come out differ in size; '
+      f'end it with resize({image_size[0]}) or central_crop({image_size[0]})'
+    )
+  if problems:
+    raise UserError(problems)
+  return Transform(tuple(ops), picture)
+
+
+def _misplaced(op: Op, picture: Picture, train: bool) -> Iterator[str]:
+  if op.random and not train:
+    yield 'is random, which an evaluation must not be'
+  if op.name == 'decode' and picture.decoded:
+    yield 'pictures are decoded already; remove it'
+  if op.name != 'decode' and not picture.decoded:
+    yield "needs decoded pictures; start with 'decode|'"
+
+
+def _parse_op(text: str, image_size: tuple[int, int]) -> Op:
+  if not text:
+    raise UserError("is empty; an op stands on each side of '|'")
+  try:
+    node = ast.parse(text, mode='eval').body
+  except SyntaxError:
+    raise UserError('cannot be read; write op, op(3) or op(3, name=4)') from None
+  call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
+  if not isinstance(call.func, ast.Name):
+    raise UserError('cannot be read; write op, op(3) or op(3, name=4)')
+  cls = OPS[call.func.id]
+  try:
+    args = [_literal(a) for a in call.args]
+    kwargs = {k.arg: _literal(k.value) for k in call.keywords}
+  except ValueError as e:
+    raise UserError(str(e)) from None
+  return cls(**_bind(cls, args, kwargs, image_size))
+
+
+def _bind(cls: type[Op], args: list, kwargs: dict, image_size: tuple[int, int]) -> dict:
+  """Arguments by field name, checked; all mistakes of the op at once."""
+  fields = dataclasses.fields(cls)
+  if cls.two_ints and len(args) >= 2 and _is_int(args[0]) and _is_int(args[1]):
+    args = [(args[0], args[1]), *args[2:]]
+  signature = f'{cls.name}({", ".join(_describe(f) for f in fields)})'
+  if len(args) > len(fields):
+    raise UserError(f'takes {len(fields)} arguments, got {len(args)}: {signature}')
+  values = dict(zip([f.name for f in fields], args))
+  problems = []
+  for key, value in kwargs.items():
+    if key in values:
+      problems.append(f'argument {key!r} is given twice')
+    elif key not in [f.name for f in fields]:
+      problems.append(f'has no argument {key!r}: {signature}')
+    values[key] = value
+  bound = {}
+  for field in fields:
+    spec: Arg = field.metadata['arg']
+    if field.name in values:
+      try:
+        bound[field.name] = spec.check(values[field.name])
+      except ValueError as e:
+        problems.append(f'{field.name} must be {e}, got {values[field.name]!r}')
+    elif field.name == 'size':
+      bound[field.name] = cls.default_size(image_size)
+    elif field.default is dataclasses.MISSING:
+      problems.append(f'needs {field.name}: {signature}')
+  if problems:
+    raise UserError(problems)
+  return bound
+
+
+def _describe(field: dataclasses.Field) -> str:
+  return field.name if field.default is dataclasses.MISSING else f'{field.name}={field.default}'
+
+
+def _literal(node: ast.expr) -> Any:
+  if isinstance(node, ast.Name):
+    return node.id
+  try:
+    return ast.literal_eval(node)
+  except ValueError:
+    raise ValueError(f'argument {ast.unparse(node)!r} is neither a number nor a name') from None
+
+
+def _is_int(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)
