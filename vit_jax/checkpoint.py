@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to go on, or to be used, in one atomic unit.
 
 A checkpoint holds 'variables' (what the model needs), 'training' (step and optimizer) and 'meta'
-(data position, config, classes, preprocessing, metrics), so that nothing that loads one needs flags.
+(data position, config, classes, preprocessing, metrics): nothing that loads one needs flags.
 """
 
 import dataclasses
@@ -151,7 +151,7 @@ def load_run(path: str, which: str = 'best') -> Run:
 
   Args:
     path: a workdir, its `checkpoints` folder or one checkpoint in that.
-    which: 'best' by the run's validation metric (the newest where there is none), 'last', or a step.
+    which: 'best' by the run's validation metric (the newest where it has none), 'last' or a step.
 
   Raises:
     UserError: where there is no complete checkpoint.

@@ -55,11 +55,11 @@ def _arrays(batch: dict) -> dict:
 
 
 def _over_processes(sums: dict[str, float], count: int) -> tuple[dict[str, float], int]:
-  import jax  # noqa: PLC0415  (--help must not wait for it)
+  import jax  # --help must not wait for it
 
   if jax.process_count() == 1:
     return sums, count
-  from jax.experimental import multihost_utils  # noqa: PLC0415
+  from jax.experimental import multihost_utils
 
   names = sorted(sums)
   mine = np.array([*(sums[n] for n in names), count], np.float64)
@@ -81,7 +81,7 @@ def align_labels(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...
   Raises:
     UserError: naming classes that the model does not know.
   """
-  from vit_jax.convert import labels  # noqa: PLC0415
+  from vit_jax.convert import labels
 
   if dataset_classes == model_classes:
     return np.arange(len(model_classes), dtype=np.int32)
@@ -118,8 +118,8 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
-  import vit_jax  # noqa: PLC0415
-  from vit_jax import data, parallel, tasks, train_step  # noqa: PLC0415
+  import vit_jax
+  from vit_jax import data, parallel, tasks, train_step
 
   loaded = vit_jax.load(args.model)
   placement = parallel.make(args.parallel)
@@ -155,7 +155,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _open(args: argparse.Namespace, config: dict) -> Any:
-  from vit_jax.config import Dataset  # noqa: PLC0415
+  from vit_jax.config import Dataset
 
   if args.dataset:
     return Dataset(name=args.dataset, data_dir=args.data_dir).open()
@@ -166,7 +166,7 @@ def _open(args: argparse.Namespace, config: dict) -> Any:
 
 
 def _with_progress(batches: Iterable[dict], examples: int, batch_size: int) -> Iterable[dict]:
-  import tqdm  # noqa: PLC0415
+  import tqdm
 
   return tqdm.tqdm(batches, total=-(-examples // batch_size), unit='batch', leave=False,
                    disable=not sys.stderr.isatty())

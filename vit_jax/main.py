@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args, overrides = _parse(argv)
   options = config.load(args.config, overrides)
-  from vit_jax.train import train  # noqa: PLC0415  (a wrong option is told before JAX is loaded)
+  from vit_jax.train import train  # a wrong option is told before JAX is loaded
 
   train(options, args.workdir)
   return 0

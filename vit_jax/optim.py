@@ -39,7 +39,7 @@ def make_schedule(
     elif options.name == 'linear':
       share = 1 - (1 - options.end) * progress
     elif options.name == 'rsqrt':
-      # Flat until one timescale after the warmup, then 1/sqrt(step). Source: 2106.04560, section 3.5
+      # Nearly flat for one timescale, then 1/sqrt(step). Source: 2106.04560, section 3.5
       share = 1 / jnp.sqrt(1 + since / timescale)
     else:
       share = jnp.float32(1.0)

@@ -74,7 +74,7 @@ class Prepared:
     """Weights before the first step: those of `init_from`, or fresh ones from the seed."""
     if self.weights is not None:
       variables, report = convert.fit(
-        self.weights, self.module, image_size=self.image_hw, head=self.config.head
+        self.weights, self.module, self.image_hw, convert.Options(head=self.config.head)
       )
       print(report)
       return variables
@@ -108,7 +108,7 @@ def prepare(config: Config) -> Prepared:
   weights = None
   wanted = data.Preprocess('decode')
   if config.init_from:
-    weights = convert.read(config.init_from, pretrained_dir=config.pretrained_dir)
+    weights = convert.read(config.init_from)
     wanted = weights.preprocess or wanted
   preprocess = dataclasses.replace(
     wanted,
@@ -120,7 +120,7 @@ def prepare(config: Config) -> Prepared:
   module = models.build(
     config.model['name'],
     num_classes=len(dataset.classes),
-    **convert.model_fields(weights, config.model['name']) | fields,
+    **fields,
   )
   task = tasks.build(num_classes=len(dataset.classes), **dataclasses.asdict(config.task))
   return Prepared(config, dataset, train, held_out, train_transform, eval_transform, preprocess,
@@ -246,7 +246,9 @@ def _reading(config: Config) -> dict:
 class _Loop:
   """One attempt at a run: from its starting step to the end, a signal or a NaN."""
 
-  def __init__(self, run: Prepared, placement, checkpointer, writer, progress, batches, total_steps):
+  def __init__(
+    self, run: Prepared, placement, checkpointer, writer, progress, batches, total_steps: int
+  ):
     self._run, self._placement, self._checkpointer = run, placement, checkpointer
     self._writer, self._progress, self._batches = writer, progress, batches
     self._total = total_steps

@@ -32,7 +32,7 @@ class MetricWriter:
       rows = [row for row in read_metrics(workdir) if row['step'] <= resume_step]
       write_text(self._path, ''.join(json.dumps(row) + '\n' for row in rows))
     if tensorboard:
-      import tensorboardX  # noqa: PLC0415  (half a second that a run without it need not pay)
+      import tensorboardX  # half a second that a run without it need not pay
 
       self._events = tensorboardX.SummaryWriter(
         str(workdir), purge_step=resume_step + 1 if resume_step else None
@@ -110,7 +110,7 @@ class Progress:
     self._began = time.monotonic()
     self._bar = None
     if active and sys.stderr.isatty():
-      import tqdm  # noqa: PLC0415
+      import tqdm
 
       self._bar = tqdm.tqdm(total=total, initial=start, unit='step', dynamic_ncols=True)
 

@@ -1,0 +1,73 @@
+"""Schedules and update rules against numbers worked by hand."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from vit_jax import optim
+from vit_jax.config import Optimizer, Schedule
+
+
+def _rate(total=103, peak=2.0, **options):
+  schedule = optim.make_schedule(Schedule(**options), peak, total, lambda n: int(n.split()[0]))
+  return lambda step: float(schedule(jnp.int32(step)))
+
+
+def test_cosine_with_warmup():
+  rate = _rate(name='cosine', warmup='3 steps')
+  np.testing.assert_allclose([rate(0), rate(1), rate(2)], [2 / 3, 4 / 3, 2.0], rtol=1e-6)
+  np.testing.assert_allclose(rate(3 + 50), 1.0, rtol=1e-6)  # half of the 100 steps that decay
+  np.testing.assert_allclose(rate(103), 0.0, atol=1e-6)
+
+
+def test_linear_ends_where_it_is_told():
+  rate = _rate(name='linear', end=0.1, total=100)
+  np.testing.assert_allclose([rate(0), rate(50), rate(100)], [2.0, 1.1, 0.2], rtol=1e-6)
+
+
+def test_rsqrt_and_cooldown():
+  rate = _rate(name='rsqrt', timescale='10 steps', cooldown='20 steps', total=100)
+  np.testing.assert_allclose([rate(0), rate(30)], [2.0, 1.0], rtol=1e-6)
+  np.testing.assert_allclose(rate(90), 2.0 / np.sqrt(10) / 2, rtol=1e-6)
+
+
+def _one_update(params, grads, **options):
+  tx = optim.make_optimizer(Optimizer(**options), lambda step: jnp.float32(0.1))
+  updates, state = tx.update(grads, tx.init(params), params)
+  return updates, state
+
+
+def test_sgd_adds_decay_to_kernels_only():
+  params = {'dense': {'kernel': jnp.full((2,), 3.0), 'bias': jnp.full((2,), 3.0)}}
+  grads = {'dense': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}}
+  updates, _ = _one_update(params, grads, name='sgd', weight_decay=0.5)
+  np.testing.assert_allclose(updates['dense']['kernel'], -0.1 * (1 + 0.5 * 3), rtol=1e-6)
+  np.testing.assert_allclose(updates['dense']['bias'], -0.1, rtol=1e-6)
+
+
+def test_adamw_decay_is_decoupled():
+  params = {'kernel': jnp.full((2,), 3.0)}
+  updates, _ = _one_update(params, {'kernel': jnp.full((2,), 7.0)}, name='adamw', weight_decay=0.5)
+  # The first Adam step is the gradient's sign.
+  np.testing.assert_allclose(updates['kernel'], -0.1 * (1 + 0.5 * 3), rtol=1e-5)
+
+
+def test_clipping_is_by_global_norm():
+  params = {'a': jnp.zeros(1), 'b': jnp.zeros(1)}
+  grads = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}
+  updates, _ = _one_update(params, grads, name='sgd', momentum=0.0, clip_norm=1.0)
+  np.testing.assert_allclose([updates['a'][0], updates['b'][0]], [-0.06, -0.08], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw'])
+def test_state_can_be_bfloat16(name):
+  params = {'kernel': jnp.zeros(3)}
+  _, state = _one_update(params, {'kernel': jnp.ones(3)}, name=name, state_dtype='bfloat16')
+  kinds = {str(x.dtype) for x in _leaves(state) if x.shape == (3,)}
+  assert 'bfloat16' in kinds
+
+
+def _leaves(state):
+  import jax
+
+  return jax.tree.leaves(state)

@@ -1,0 +1,42 @@
+"""The one list of options, and the door at which every configuration is checked.
+
+An experiment file edits `default()`, a locked `ConfigDict`; the command line overrides any leaf;
+`parse` returns the frozen dataclasses of `options`, or one error that names every problem.
+"""
+
+from vit_jax.config.check import parse
+from vit_jax.config.files import default, load
+from vit_jax.config.options import (
+  Checkpoint,
+  Config,
+  Dataset,
+  Evaluation,
+  Input,
+  Length,
+  Log,
+  Optimizer,
+  Schedule,
+  Task,
+  describe,
+  get,
+  leaves,
+)
+
+__all__ = [
+  'Checkpoint',
+  'Config',
+  'Dataset',
+  'Evaluation',
+  'Input',
+  'Length',
+  'Log',
+  'Optimizer',
+  'Schedule',
+  'Task',
+  'default',
+  'describe',
+  'get',
+  'leaves',
+  'load',
+  'parse',
+]
