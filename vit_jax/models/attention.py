@@ -146,6 +146,8 @@ class Attention(nn.Module):
       weights = softmax(jnp.einsum('bhnk,bhmk->bhnm', q * scale, k))
       for name, value in {'query': q, 'key': k, 'value': v, 'weights': weights}.items():
         self.sow('intermediates', name, value)
+      if self.has_variable('perturbations', 'weights'):  # zeros, to differentiate by
+        weights += self.get_variable('perturbations', 'weights')
       weights = nn.Dropout(o.attention_dropout, name='dropout')(weights, deterministic=not train)
       y = jnp.einsum('bhnm,bhmk->bhnk', weights, v).transpose(0, 2, 1, 3)
     return MergeHeads(d, dtype=o.dtype, name='out')(y)
@@ -175,5 +177,7 @@ class CrossAttention(nn.Module):
     scale = head_dim**-0.5 if o.query_scale is None else o.query_scale
     weights = softmax(jnp.einsum('bhnk,bhmk->bhnm', q * scale, k))
     self.sow('intermediates', 'weights', weights)
+    if self.has_variable('perturbations', 'weights'):  # zeros, to differentiate by
+      weights += self.get_variable('perturbations', 'weights')
     y = jnp.einsum('bhnm,bhmk->bhnk', weights, v).transpose(0, 2, 1, 3)
     return MergeHeads(d, dtype=o.dtype, name='out')(y)
