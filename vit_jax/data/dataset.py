@@ -36,7 +36,8 @@ class Examples:
       raise IndexError(f'example {index} of {len(self._row)}')
     records, row = self._records[self._part[index]], int(self._row[index])
     example = records.read(row)
-    return {**example, 'label': int(self._new_label[example['label']]), 'id': records.id(row)}
+    label = int(relabel(example['label'], self._new_label))
+    return {**example, 'label': label, 'id': records.id(row)}
 
   def id(self, index: int) -> str:
     """The picture's name, without reading it."""
@@ -48,7 +49,7 @@ class Examples:
     labels = np.zeros(len(self), np.int32)
     for i, records in enumerate(self._records):
       here = self._part == i
-      labels[here] = self._new_label[records.labels[self._row[here]]]
+      labels[here] = relabel(records.labels[self._row[here]], self._new_label)
     return labels
 
 
@@ -209,7 +210,7 @@ def _select(
   """Rows of one stored split, in the order in which the split is sliced."""
   if source.shuffled and not per_class and len(chosen) == len(source.classes):
     return np.arange(len(records))  # no need to read the labels
-  return splits_lib.interleave(_relabel(records.labels, new_label), chosen, seed, per_class)
+  return splits_lib.interleave(relabel(records.labels, new_label), chosen, seed, per_class)
 
 
 def _split_anew(
@@ -223,12 +224,12 @@ def _split_anew(
   """Pools all pictures and splits them by class."""
   pool = list(source.records.values())
   records = pool[0] if len(pool) == 1 else PooledRecords(pool)
-  labels = _relabel(records.labels, new_label)
+  labels = relabel(records.labels, new_label)
   order = splits_lib.interleave(labels, chosen, seed, per_class)
   made = splits_lib.stratified(labels, order, fractions)
   return {split: [(records, where)] for split, where in made.items()}
 
 
-def _relabel(labels: np.ndarray, new_label: np.ndarray) -> np.ndarray:
-  """New labels; unlabelled pictures (-1, as in some test splits) stay out."""
+def relabel(labels, new_label: np.ndarray):
+  """New labels; what has none (-1, as in some test splits) keeps none."""
   return np.where(labels >= 0, new_label[labels], -1)

@@ -65,7 +65,7 @@ def _decode_jpeg(data: bytes, channels: int) -> np.ndarray | None:
   colorspace = 'GRAY' if channels == 1 else 'RGB'
   try:
     header = simplejpeg.decode_jpeg_header(data, strict=False)
-  except ValueError:
+  except (ValueError, KeyError):
     return None  # a layout that the binding does not know, or no JPEG: Pillow decides
   if header[2] not in ('YCbCr', 'Gray', 'RGB') or (header[2] == 'RGB' and channels == 1):
     return None

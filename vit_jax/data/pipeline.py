@@ -91,12 +91,13 @@ class TrainBatches(_Batches):
     """
     have = self.get_state()
     problems = [
-      f'checkpoint was made with {key}={state[key]} of the training data, this run has {have[key]}'
+      f'the checkpoint stands at training data with {key}={state[key]}, this run has {have[key]}; '
+      'use the same data or start in a new workdir'
       for key in ('seed', 'examples', 'repeats')
       if state[key] != have[key]
     ]
     if problems:
-      raise UserError([p + '; use the same data or start in a new workdir' for p in problems])
+      raise UserError(problems)
     self.close()
     self._loader = dataclasses.replace(self._loader, first=state['position'])
     self._given, self.skipped = 0, state['skipped']
@@ -115,7 +116,7 @@ class TrainBatches(_Batches):
 
 
 class EvalBatches(_Batches):
-  """Every example once, in batches of one shape; made by `eval_batches`. Iterate as often as needed.
+  """Every example once, in batches of one shape; made by `eval_batches`; may be iterated again.
 
   Attributes:
     skipped: unreadable pictures of the last pass.
@@ -170,11 +171,11 @@ def train_batches(
     workers: processes that load, each with `threads` threads; 0 loads in this process.
     on_error: 'raise' names an unreadable picture; 'skip' takes the next readable one and counts.
     repeats: repeated augmentation: so many differently augmented copies of a picture follow each
-      other (3 in DeiT); an epoch of positions then shows 1/repeats of the pictures.
+      other (3 in DeiT); one epoch's number of positions then shows 1/repeats of the pictures.
 
   Returns:
-    An iterator of 'image' uint8 `[b, h, w, c]`, 'label' int32 `[b]`, 'index' int64 `[b]` and whatever
-    else the examples hold in numbers, with `get_state` and `set_state`.
+    An iterator of 'image' uint8 `[b, h, w, c]`, 'label' int32 `[b]`, 'index' int64 `[b]` and
+    whatever else the examples hold in numbers, with `get_state` and `set_state`.
 
   Raises:
     UserError: sizes that cannot be; when iterating, an unreadable picture.

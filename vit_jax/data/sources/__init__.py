@@ -5,7 +5,7 @@ import os
 from vit_jax.data.records import Source
 from vit_jax.data.sources.digits import digits_source
 from vit_jax.data.sources.folder import folder_source
-from vit_jax.data.sources.tfds import is_tfds_folder, tfds_source
+from vit_jax.data.sources.tfds import holds_tfds_versions, is_tfds_folder, tfds_source
 from vit_jax.errors import UserError
 
 
@@ -32,6 +32,9 @@ def find_source(
     if os.path.isdir(path):
       if is_tfds_folder(path):
         return tfds_source(path, '', image_key, label_key)
+      if holds_tfds_versions(path):
+        parent, base = os.path.split(os.path.abspath(path))
+        return tfds_source(base, parent, image_key, label_key)
       return folder_source(path)
   if name[0] in '.~/' or name.endswith('/') or os.sep in name and name.count('/') != 1:
     raise UserError(f'dataset folder {name} does not exist; check the path')

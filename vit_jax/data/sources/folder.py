@@ -70,7 +70,7 @@ def subfolders(path: str) -> list[str]:
 
 
 def list_pictures(root: str, folder: str) -> list[str]:
-  """Sorted paths of all pictures in and below `folder`, relative to `root`, with forward slashes."""
+  """Sorted paths of all pictures in and below `folder`, relative to `root`, with '/' between."""
   found = []
   for path, folders, files in os.walk(os.path.join(root, folder), followlinks=True):
     folders[:] = [f for f in folders if f[0] != '.']

@@ -1,6 +1,7 @@
 """TFDS datasets, read at random from array_record files without TensorFlow."""
 
 import os
+import pathlib
 from typing import Any
 
 import numpy as np
@@ -49,6 +50,12 @@ class TfdsRecords:
 def is_tfds_folder(path: str) -> bool:
   """Whether the folder is one prepared version of a TFDS dataset."""
   return all(os.path.isfile(os.path.join(path, f)) for f in ('dataset_info.json', 'features.json'))
+
+
+def holds_tfds_versions(path: str) -> bool:
+  """Whether the folder is a TFDS dataset's, with its versions (and configurations) in it."""
+  root = pathlib.Path(path)
+  return any(any(root.glob(f'{below}/dataset_info.json')) for below in ('*', '*/*'))
 
 
 def tfds_source(
@@ -104,8 +111,8 @@ def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
     where = f' --data_dir={data_dir}' if data_dir else ''
     raise UserError(
       f'TFDS dataset {name!r} is not prepared in {builder.data_dir}. Prepare it once (this step '
-      f"needs TensorFlow): pip install 'vit_jax[tfds]' && tfds build {name} --file_format=array_record"
-      f'{where}'
+      f"needs TensorFlow): pip install 'vit_jax[tfds]' && tfds build {name} "
+      f'--file_format=array_record{where}'
     )
   return builder
 

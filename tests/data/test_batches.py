@@ -1,0 +1,243 @@
+"""Batches: the same whoever makes them, and exact after a restart."""
+
+import gc
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_jax.data import eval_batches, open_dataset, parse_transform, train_batches
+from vit_jax.errors import UserError
+
+TRAIN = parse_transform('decode|inception_crop(5)|flip_lr', train=True)
+EVAL = parse_transform('decode|resize(5)')
+COUNT = 23
+
+
+@pytest.fixture
+def examples(tmp_path):
+  """23 pictures of noise in 2 classes."""
+  rng = np.random.default_rng(0)
+  for i in range(COUNT):
+    folder = tmp_path / 'set' / 'ab'[i % 2]
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(rng.integers(0, 256, (11, 13, 3), np.uint8)).save(folder / f'{i:02d}.png')
+  return open_dataset(str(tmp_path / 'set'), split_fractions=(1, 0, 0)).split('train')
+
+
+def spoil(examples, *indices):
+  for i in indices:
+    with open(examples[i]['path'], 'r+b') as f:
+      f.truncate(60)
+
+
+def take(count, examples, state=None, transform=TRAIN, **kwargs):
+  options = {'batch_size': 7, 'seed': 3, 'threads': 0, **kwargs}
+  with train_batches(examples, transform, **options) as batches:
+    if state is not None:
+      batches.set_state(state)
+    return [next(batches) for _ in range(count)]
+
+
+def assert_same(got, expected):
+  assert len(got) == len(expected)
+  for a, b in zip(got, expected):
+    assert sorted(a) == sorted(b)
+    for key in a:
+      assert a[key].dtype == b[key].dtype
+      np.testing.assert_array_equal(a[key], b[key])
+
+
+def test_shapes_and_kinds(examples):
+  batch = take(1, examples)[0]
+  assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
+    'image': ((7, 5, 5, 3), 'uint8'), 'label': ((7,), 'int32'), 'index': ((7,), 'int64')}
+  np.testing.assert_array_equal(batch['label'], examples.labels[batch['index']])
+
+
+def test_every_epoch_is_a_fresh_permutation(examples):
+  seen = np.concatenate([b['index'] for b in take(10, examples)])
+  epochs = [seen[i * COUNT : (i + 1) * COUNT] for i in range(3)]
+  for epoch in epochs:
+    assert sorted(epoch) == list(range(COUNT))
+  assert (epochs[0] != epochs[1]).any() and (epochs[1] != epochs[2]).any()
+
+
+def test_crops_differ_between_epochs(examples):
+  batches = take(8, examples)
+  first = {}
+  repeats = same = 0
+  for batch in batches:
+    for index, image in zip(batch['index'], batch['image']):
+      repeats += index in first
+      same += index in first and (first[index] == image).all()
+      first.setdefault(index, image)
+  assert repeats > 20 and same == 0
+
+
+def test_seeds_draw_differently(examples):
+  a, b, again = (take(1, examples, seed=s)[0] for s in (1, 2, 1))
+  assert (a['index'] != b['index']).any()
+  assert_same([a], [again])
+
+
+@pytest.mark.parametrize('kwargs', [{'threads': 0}, {'threads': 3}, {'threads': None}])
+def test_a_restart_goes_on_bit_for_bit(examples, kwargs):
+  expected = take(9, examples)
+  for stop in (0, 1, 5):
+    with train_batches(examples, TRAIN, batch_size=7, seed=3, **kwargs) as batches:
+      got = [next(batches) for _ in range(stop)]
+      state = json.loads(json.dumps(batches.get_state()))
+    assert state['position'] == 7 * stop
+    assert_same(got + take(9 - stop, examples, state, **kwargs), expected)
+
+
+def test_going_back_in_a_running_iterator(examples):
+  with train_batches(examples, TRAIN, batch_size=7, seed=3, threads=2) as batches:
+    next(batches)
+    state = batches.get_state()
+    expected = [next(batches) for _ in range(3)]
+    batches.set_state(state)
+    assert_same([next(batches) for _ in range(3)], expected)
+
+
+def test_worker_processes_give_the_same(examples):
+  expected = take(6, examples)
+  with train_batches(examples, TRAIN, batch_size=7, seed=3, threads=1, workers=2) as batches:
+    got = [next(batches) for _ in range(2)]
+    state = batches.get_state()
+  assert_same(got + take(4, examples, state, threads=1, workers=1), expected)
+
+
+@pytest.mark.parametrize('count', [2, 3])
+def test_processes_share_the_global_batch_in_order(examples, count):
+  whole = take(4, examples, batch_size=6)
+  parts = [take(4, examples, batch_size=6 // count, process_index=i, process_count=count)
+           for i in range(count)]
+  joined = [{k: np.concatenate([p[n][k] for p in parts]) for k in whole[0]} for n in range(4)]
+  assert_same(joined, whole)
+
+
+def test_another_batch_size_goes_on_from_the_same_picture(examples):
+  flat = np.concatenate([b['image'] for b in take(6, examples)])
+  with train_batches(examples, TRAIN, batch_size=7, seed=3, threads=0) as batches:
+    next(batches)
+    state = batches.get_state()
+  after = np.concatenate([b['image'] for b in take(7, examples, state, batch_size=5)])
+  np.testing.assert_array_equal(after, flat[7:42])
+
+
+def test_a_state_of_other_data_is_refused(examples):
+  with train_batches(examples, TRAIN, batch_size=7, seed=3, threads=0) as batches:
+    state = batches.get_state()
+    with pytest.raises(UserError, match='examples=22.*23'):
+      batches.set_state({**state, 'examples': 22})
+    with pytest.raises(UserError, match='seed=4'):
+      batches.set_state({**state, 'seed': 4})
+
+
+def test_a_set_smaller_than_the_batch_comes_round_sooner(examples):
+  batch = take(1, examples, batch_size=53)[0]
+  assert set(np.bincount(batch['index'])) == {2, 3}
+
+
+def test_repeated_augmentation(examples):
+  batches = take(2, examples, batch_size=6, repeats=3)
+  for batch in batches:
+    assert (batch['index'].reshape(2, 3) == batch['index'][::3, None]).all()
+    assert (batch['image'][0] != batch['image'][1]).any()
+  assert len({int(i) for b in batches for i in b['index']}) == 4
+
+
+def test_an_unreadable_picture_surfaces_as_itself(examples):
+  spoil(examples, 5)
+  for kwargs in ({'threads': 0}, {'threads': 2}, {'threads': 1, 'workers': 1}):
+    with pytest.raises(UserError, match=rf'{examples.id(5)} cannot be decoded'):
+      take(4, examples, **kwargs)
+
+
+def test_an_unreadable_picture_gives_way_to_the_next(examples):
+  clean = take(8, examples)
+  spoil(examples, 5, 6)
+  expected = []
+  with train_batches(examples, TRAIN, batch_size=7, seed=3, threads=2, on_error='skip') as batches:
+    got = [next(batches) for _ in range(8)]
+    counted, state = batches.skipped, batches.get_state()
+    assert sorted(batches.unreadable) == sorted([examples.id(5), examples.id(6)])
+  indices = np.concatenate([b['index'] for b in clean])
+  expected = np.where((indices == 5) | (indices == 6), 7, indices)
+  np.testing.assert_array_equal(np.concatenate([b['index'] for b in got]), expected)
+  assert counted == 2 * (indices == 5).sum() + (indices == 6).sum()
+  with train_batches(examples, TRAIN, batch_size=7, seed=3, on_error='skip') as batches:
+    batches.set_state(state)
+    assert batches.skipped == counted
+
+
+def test_when_nothing_can_be_read(examples):
+  spoil(examples, *range(COUNT))
+  with pytest.raises(UserError, match='none of the 23 pictures can be read'):
+    take(1, examples, on_error='skip')
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+@pytest.mark.parametrize('processes', [1, 2, 5])
+def test_evaluation_counts_everything_once(examples, threads, processes):
+  lengths, seen = [], []
+  for p in range(processes):
+    batches = eval_batches(examples, EVAL, batch_size=3, process_index=p, process_count=processes,
+                           threads=threads)
+    found = list(batches)
+    assert len(found) == len(batches)
+    lengths.append(len(found))
+    for batch in found:
+      assert batch['image'].shape == (3, 5, 5, 3) and batch['mask'].dtype == bool
+      assert not batch['image'][~batch['mask']].any()
+      seen += list(batch['index'][batch['mask']])
+      np.testing.assert_array_equal(batch['label'][batch['mask']],
+                                    examples.labels[batch['index'][batch['mask']]])
+  assert len(set(lengths)) == 1
+  assert sorted(seen) == list(range(COUNT))
+
+
+def test_evaluation_may_run_again_and_stop_early(examples):
+  batches = eval_batches(examples, EVAL, batch_size=5, threads=2)
+  for batch in batches:
+    first = batch
+    break
+  assert_same([first], list(batches)[:1])
+
+
+def test_evaluation_masks_what_cannot_be_read(examples):
+  spoil(examples, 4, 22)
+  batches = eval_batches(examples, EVAL, batch_size=5, on_error='skip')
+  for _ in range(2):
+    masks = np.concatenate([b['mask'] for b in batches])
+    assert list(np.flatnonzero(~masks)) == [4, 22, 23, 24]
+    assert batches.skipped == 2 and len(batches.unreadable) == 2
+  with pytest.raises(UserError, match=examples.id(4)):
+    list(eval_batches(examples, EVAL, batch_size=5))
+
+
+def test_threads_end_quietly(examples):
+  batches = train_batches(examples, TRAIN, batch_size=7, seed=3, threads=2)
+  next(batches)
+  del batches
+  gc.collect()
+
+
+@pytest.mark.parametrize('kwargs, said', [
+  ({'batch_size': 0}, 'at least 1'),
+  ({'process_index': 2, 'process_count': 2}, 'process 2 of 2'),
+  ({'on_error': 'ignore'}, "'raise' or 'skip'"),
+  ({'repeats': 0}, 'repeats'),
+])
+def test_mistakes(examples, kwargs, said):
+  with pytest.raises(UserError, match=said):
+    take(1, examples, **kwargs)
+
+
+def test_varying_sizes_make_no_batch(examples):
+  transform = parse_transform('decode|resize_small(5)', fixed_size=False)
+  with pytest.raises(UserError, match='varying size'):
+    take(1, examples, transform=transform)

@@ -1,0 +1,149 @@
+"""TFDS datasets through TFDS's own reader, made and read without TensorFlow."""
+
+import io
+import json
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from vit_jax.data import decode_image, open_dataset, parse_transform, train_batches
+from vit_jax.errors import UserError
+
+tfds = pytest.importorskip('tensorflow_datasets')
+writers = pytest.importorskip('array_record.python.array_record_module')
+
+COUNTS = {'train': 17, 'validation': 5}
+NAMES = ('ash', 'birch', 'cedar')
+
+
+def jpeg(red):
+  out = io.BytesIO()
+  Image.new('RGB', (13, 11), (red, 0, 0)).save(out, 'JPEG', quality=100, subsampling=0)
+  return out.getvalue()
+
+
+@pytest.fixture
+def data_dir(tmp_path):
+  """A prepared dataset `trees` of 22 pictures; picture i has label i % 3 and red value 10 i."""
+  from tensorflow_datasets.proto import tf_example_pb2
+
+  root = tmp_path / 'trees' / '1.0.0'
+  root.mkdir(parents=True)
+  for split, count in COUNTS.items():
+    writer = writers.ArrayRecordWriter(
+      str(root / f'trees-{split}.array_record-00000-of-00001'), 'group_size:1')
+    for i in range(count):
+      example = tf_example_pb2.Example()
+      feature = example.features.feature
+      feature['photo'].bytes_list.value.append(jpeg(10 * i))
+      feature['kind'].int64_list.value.append(i % 3)
+      feature['height'].int64_list.value.append(i)
+      writer.write(example.SerializeToString())
+    writer.close()
+  features = tfds.features.FeaturesDict({
+    'photo': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
+    'kind': tfds.features.ClassLabel(names=list(NAMES)),
+    'height': tfds.features.Scalar(np.int64),
+  })
+  (root / 'features.json').write_text(json.dumps(features.to_json()))
+  (root / 'kind.labels.txt').write_text('\n'.join(NAMES))
+  write_info(root, 'array_record')
+  return tmp_path
+
+
+def write_info(root, kind):
+  keys = [{'featureKey': 'photo'}, {'featureKey': 'kind'}]
+  (root / 'dataset_info.json').write_text(json.dumps({
+    'name': 'trees', 'version': '1.0.0', 'fileFormat': kind,
+    'supervisedKeys': {'tuple': {'items': keys}},
+    'splits': [{'name': s, 'shardLengths': [str(n)], 'numBytes': '1000',
+                'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'}
+               for s, n in COUNTS.items()],
+  }))
+
+
+@pytest.mark.parametrize('name', ['trees', 'tfds:trees', 'trees:1.0.0', 'folder', 'version'])
+def test_reads_what_was_written(data_dir, name):
+  if name in ('folder', 'version'):
+    dataset = open_dataset(str(data_dir / 'trees' / ('1.0.0' if name == 'version' else '')))
+  else:
+    dataset = open_dataset(name, data_dir=str(data_dir))
+  assert (dataset.kind, dataset.classes) == ('tfds', NAMES)
+  assert dataset.splits == {'train': 17, 'val': 5} and not dataset.made_split
+  examples = dataset.split('train[50%:]+validation[:2]')
+  assert len(examples) == 11
+  for i, source in enumerate([*range(8, 17), 0, 1]):
+    example = examples[i]
+    assert isinstance(example['image'], bytes)
+    assert abs(int(decode_image(example['image'])[0, 0, 0]) - 10 * source) <= 1
+    assert example['label'] == source % 3
+    assert example['id'] == f'{"train" if i < 9 else "validation"}/{source}'
+  np.testing.assert_array_equal(examples.labels, [*(np.arange(8, 17) % 3), 0, 1])
+
+
+def test_choice_by_class_and_count(data_dir):
+  dataset = open_dataset('trees', data_dir=str(data_dir), classes=('cedar', 'ash'), per_class=3)
+  assert dataset.splits == {'train': 6, 'val': 3}
+  assert np.bincount(dataset.split('train').labels).tolist() == [3, 3]
+  names = {'cedar': 0, 'ash': 1}
+  for i in range(6):
+    example = dataset.split('train')[i]
+    source = int(example['id'].split('/')[1])
+    assert example['label'] == names[NAMES[source % 3]]
+
+
+def test_resplit(data_dir):
+  dataset = open_dataset('trees', data_dir=str(data_dir), resplit=True, split_fractions=(0.5, 0.5))
+  assert sum(dataset.splits.values()) == 22 and dataset.made_split
+
+
+def test_batches(data_dir):
+  examples = open_dataset('trees', data_dir=str(data_dir)).split('train')
+  transform = parse_transform('decode|resize(3)|flip_lr', train=True)
+  for workers in (0, 1):
+    with train_batches(examples, transform, batch_size=5, seed=0, workers=workers) as batches:
+      batch = next(batches)
+    red = batch['image'][:, 0, 0, 0].astype(int)
+    assert np.abs(red - 10 * batch['index']).max() <= 1
+
+
+def test_other_features_by_name(data_dir):
+  dataset = open_dataset('trees', data_dir=str(data_dir), image_key='photo', label_key='kind')
+  assert dataset.classes == NAMES
+  with pytest.raises(UserError) as e:
+    open_dataset('trees', data_dir=str(data_dir), image_key='picture', label_key='kinds')
+  assert len(e.value.problems) == 2 and "did you mean 'kind'" in str(e.value)
+  with pytest.raises(UserError, match=r"'height' is no class; set label_key to one of \['kind'\]"):
+    open_dataset('trees', data_dir=str(data_dir), label_key='height')
+
+
+def test_not_prepared_says_what_to_type(tmp_path):
+  with pytest.raises(UserError) as e:
+    open_dataset('stanford_dogs', data_dir=str(tmp_path))
+  for words in ("pip install 'vit_jax[tfds]'", 'needs TensorFlow', 'tfds build stanford_dogs',
+                '--file_format=array_record', f'--data_dir={tmp_path}'):
+    assert words in str(e.value)
+
+
+def test_unknown_name_offers_the_nearest(tmp_path):
+  with pytest.raises(UserError, match='nor a TFDS name: did you mean.*stanford_dogs'):
+    open_dataset('stanford_dog', data_dir=str(tmp_path))
+  with pytest.raises(UserError, match='TFDS cannot open'):
+    open_dataset('tfds:a b', data_dir=str(tmp_path))
+
+
+def test_a_format_without_random_access_says_how_to_convert(data_dir):
+  root = data_dir / 'trees' / '1.0.0'
+  write_info(root, 'tfrecord')
+  next(root.glob('*train*')).rename(root / 'trees-train.tfrecord-00000-of-00001')
+  next(root.glob('*valid*')).rename(root / 'trees-validation.tfrecord-00000-of-00001')
+  with pytest.raises(UserError, match='stored as tfrecord.*tfds convert_format'):
+    open_dataset('trees', data_dir=str(data_dir))
+
+
+def test_without_tfds_says_what_to_install(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, 'tensorflow_datasets', None)
+  with pytest.raises(UserError, match='pip install tensorflow-datasets'):
+    open_dataset('stanford_dogs', data_dir=str(tmp_path))
