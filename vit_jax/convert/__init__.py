@@ -13,7 +13,10 @@ _LAZY = {
   'fit': 'loading',
   'load': 'loading',
   'load_with_report': 'loading',
+  'build': 'building',
+  'model_fields': 'building',
   'read': 'files',
+  'write': 'writing',
 }
 
 __all__ = sorted(_LAZY)

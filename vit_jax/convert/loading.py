@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax import tree
+from vit_jax import models, tree
 from vit_jax.convert import adapt, rules, tables
 from vit_jax.convert.files import Weights, read
 from vit_jax.convert.report import Report, some
@@ -58,6 +58,7 @@ def load_with_report(
   channels: int | None = None,
   resize: str = 'bilinear',
   source_grid: tuple[int, int] | None = None,
+  pretrained_dir: str | pathlib.Path = '',
 ) -> tuple[dict[str, Any], Report]:
   """Loads weights into a model and says what became of every tensor.
 
@@ -71,6 +72,7 @@ def load_with_report(
     channels: of the pictures; None for the file's.
     resize: 'bilinear' (as the official code) or 'bicubic' (antialiased) for position embeddings.
     source_grid: (h, w) of the file's position embeddings where they are no square.
+    pretrained_dir: a folder that is searched for a named file before any download.
 
   Returns:
     {'params': ..., 'batch_stats': ...} of float32 numpy arrays, and the report.
@@ -79,7 +81,7 @@ def load_with_report(
     UserError: with all problems at once.
   """
   options = Options(head, resize, source_grid)
-  weights = read(path_or_name, format)
+  weights = read(path_or_name, format, pretrained_dir=pretrained_dir)
   if image_size is None:
     size = getattr(weights.preprocess, 'image_size', None)
     image_size = size or (224, 224)
@@ -107,6 +109,8 @@ def fit(
     channels = _file_channels(table, tensors, target)
     if channels != 3:
       target = variable_specs(model, image_size, channels)
+  if options.source_grid is None and weights.grid:
+    options = dataclasses.replace(options, source_grid=weights.grid)
   loader = _Loader(tensors, target, table, options, report, _grid(model, image_size))
   variables = loader.run(type(model).__name__)
   return tree.unflatten(variables), report
@@ -120,6 +124,18 @@ def variable_specs(model: Any, image_size: tuple[int, int], channels: int = 3) -
   shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
   keep = {k: v for k, v in shapes.items() if k in ('params', 'batch_stats')}
   return {k: Spec(tuple(v.shape)) for k, v in tree.flatten(keep).items()}
+
+
+def description(module: Any, name: str) -> dict[str, Any]:
+  """{'name': ..., field: value} from which `models.build` makes a module again.
+
+  Args:
+    module: a model.
+    name: the name it was built by.
+  """
+  fields = models.fields(name)
+  changed = {k: getattr(module, k) for k, v in fields.items() if getattr(module, k) != v}
+  return {'name': name, **changed}
 
 
 def identity_rules(target: Mapping[str, Spec]) -> tuple[rules.Rule, ...]:

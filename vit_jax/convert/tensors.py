@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -109,6 +109,18 @@ class View(Tensors):
     if self._last is None or self._last[0] != old:  # a stack is asked for slice after slice
       self._last = (old, self._base[old])
     return self._last[1][index]
+
+
+class Merged(Tensors):
+  """The tensors of several files as one."""
+
+  def __init__(self, parts: Sequence[Tensors]):
+    self._home = {name: part for part in parts for name in part}
+    specs = {name: part.specs[name] for name, part in self._home.items()}
+    super().__init__(parts[0].path, specs, parts[0].metadata)
+
+  def _read(self, name: str) -> np.ndarray:
+    return self._home[name][name]
 
 
 @contextlib.contextmanager

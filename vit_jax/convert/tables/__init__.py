@@ -1,7 +1,9 @@
 """Which table converts which family of models to and from which format."""
 
 from collections.abc import Callable, Collection
+from typing import Any
 
+from vit_jax.convert.tables import unfit as _unfit
 from vit_jax.convert.tables import vit
 from vit_jax.convert.tables.table import Table
 from vit_jax.errors import UserError
@@ -31,3 +33,9 @@ def find(family: str, format: str, names: Collection[str]) -> Table:
     formats = [f for c, f in _TABLES if c == family] + ['vit_jax']
     raise UserError(f'{family} models have no {format!r} format; they have {", ".join(formats)}')
   return _TABLES[family, format](names)
+
+
+def unfit(family: str, format: str, module: Any) -> list[str]:
+  """What a format cannot say about a model although its tensors have places there."""
+  check = getattr(_unfit, family.lower(), None)
+  return check(format, module) if check else []

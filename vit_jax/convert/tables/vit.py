@@ -80,6 +80,7 @@ _OLDER_FLAX = (
   (r'(encoderblock(?:_\d+)?/)LayerNorm_2/', r'\1LayerNorm_1/'),
   (r'(encoderblock(?:_\d+)?/)MlpBlock_3/', r'\1MlpBlock_0/'),
   (r'MultiHeadDotProductAttention_1/', r'MultiHeadDotProductAttention_0/'),
+  (r'(block\d+/unit)0(\d)/', r'\1\2/'),
 )
 
 
@@ -170,6 +171,7 @@ def timm(names: Collection[str]) -> Table:
       Rule(conv[0].theirs, conv[0].ours, conv[0].axes, role='patch'),
       conv[1],
       Rule('cls_token', 'class_token', role='token'),
+      Rule('dist_token', 'distillation_token', role='token'),
       Rule('reg_token', 'registers'),
       Rule('pos_embed', 'position_embedding', role='position'),
       *torch_block('blocks.{i}', _BLOCK),
@@ -177,6 +179,7 @@ def timm(names: Collection[str]) -> Table:
       *_timm_map_pool(),
       *torch_linear('pre_logits.fc', 'pre_logits', role='representation'),
       *torch_linear('head', 'head', role='head'),
+      *torch_linear('head_dist', 'head_distillation', role='head'),
       *_timm_stem(names),
     ),
     'patch_embed.proj.weight',
@@ -218,28 +221,31 @@ _NEWER_HF = (
 )
 
 
-def hugging_face(names: Collection[str], tower: str = 'vit') -> Table:
-  """Hugging Face's `ViTForImageClassification` and `ViTModel`, or the same of DeiT.
-
-  Args:
-    names: our flat names.
-    tower: 'vit' or 'deit', the word in front of all names but the head's.
-  """
+def hugging_face(names: Collection[str]) -> Table:
+  """Hugging Face's `ViTForImageClassification` and `ViTModel`; with two tokens, those of DeiT."""
+  distilled = 'params/distillation_token' in names
+  tower = 'deit' if distilled else 'vit'  # the word in front of all names but the head's
   patches = 'embeddings.patch_embeddings.projection'
   backbone = [
     Rule(f'{patches}.weight', 'patch_embedding/kernel', 'o i h w -> h w i o', role='patch'),
     Rule(f'{patches}.bias', 'patch_embedding/bias'),
     Rule('embeddings.cls_token', 'class_token', role='token'),
+    Rule('embeddings.distillation_token', 'distillation_token', role='token'),
     Rule('embeddings.position_embeddings', 'position_embedding', role='position'),
     *_hf_block('encoder.layer.{i}', _BLOCK),
     *norm('layernorm', 'encoder/norm', 'weight'),
     *torch_linear('pooler.dense', 'pre_logits', role='representation'),
   ]
   return Table(
-    (*prefixed(backbone, f'{tower}.'), *torch_linear('classifier', 'head', role='head')),
+    (
+      *prefixed(backbone, f'{tower}.'),
+      *torch_linear('cls_classifier' if distilled else 'classifier', 'head', role='head'),
+      *torch_linear('distillation_classifier', 'head_distillation', role='head'),
+    ),
     f'{tower}.{patches}.weight',
     (
       *_NEWER_HF,
+      (r'^(vit|deit)\.', f'{tower}.'),
       # A bare ViTModel has no word in front.
       (r'^(embeddings|encoder|layernorm|pooler)\.', rf'{tower}.\1.'),
     ),

@@ -1,0 +1,281 @@
+"""Reads the pickles of PyTorch checkpoints as data.
+
+This is not an unpickler: it walks the opcodes and builds dictionaries, tuples and numbers, and
+calls nothing that the file names. The few functions that state dicts need have a meaning here;
+names that are known to be harmless stand for themselves; anything else is refused.
+"""
+
+import dataclasses
+import pickletools
+from typing import Any, BinaryIO
+
+from vit_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Name:
+  """A global that a pickle refers to; never imported."""
+
+  module: str
+  name: str
+
+  def __str__(self) -> str:
+    return f'{self.module}.{self.name}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Storage:
+  """A run of numbers that lies elsewhere in the file."""
+
+  key: str
+  dtype: str
+  count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TensorRef:
+  """A tensor as a view of a storage; offset and strides count numbers."""
+
+  storage: Storage
+  offset: int
+  shape: tuple[int, ...]
+  strides: tuple[int, ...]
+
+
+class Opaque:
+  """Something that is no weight: settings, an optimizer's state."""
+
+
+_STORAGES = {
+  'DoubleStorage': 'float64',
+  'FloatStorage': 'float32',
+  'HalfStorage': 'float16',
+  'BFloat16Storage': 'bfloat16',
+  'LongStorage': 'int64',
+  'IntStorage': 'int32',
+  'ShortStorage': 'int16',
+  'CharStorage': 'int8',
+  'ByteStorage': 'uint8',
+  'BoolStorage': 'bool',
+}
+# Objects that training scripts leave beside the weights. They become Opaque.
+_HARMLESS = (
+  'argparse.Namespace',
+  'collections.defaultdict',
+  'torch.device',
+  'torch.dtype',
+  'numpy.dtype',
+  'numpy.ndarray',
+  'numpy.core.multiarray.scalar',
+  'numpy.core.multiarray._reconstruct',
+  'numpy._core.multiarray.scalar',
+  'numpy._core.multiarray._reconstruct',
+  '_codecs.encode',
+  'builtins.set',
+  '__builtin__.set',
+  'torch.Size',
+  'pathlib.PosixPath',
+)
+_MARK = object()
+
+
+def parse(stream: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
+  """The value of one pickle; leaves the stream behind it.
+
+  Args:
+    stream: the file, at the pickle's beginning.
+    storages: is given all the storages that the pickle mentions, by key.
+
+  Raises:
+    UserError: the pickle names a function that no state dict needs.
+    ValueError: broken, or an opcode that no state dict needs.
+  """
+  return _Machine({} if storages is None else storages).run(stream)
+
+
+class _Machine:
+  def __init__(self, storages: dict[str, Storage]):
+    self.storages = storages
+    self.stack: list[Any] = []
+    self.memo: dict[int, Any] = {}
+
+  def run(self, stream: BinaryIO) -> Any:
+    for opcode, value, _ in pickletools.genops(stream):
+      name = opcode.name
+      if name == 'STOP':
+        return self.stack.pop()
+      if name in _VALUES:
+        self.stack.append(value)
+      elif name in _CONSTANTS:
+        self.stack.append(_CONSTANTS[name]())
+      elif name not in ('PROTO', 'FRAME'):
+        method = getattr(self, '_' + name.lower(), None)
+        if method is None:
+          raise ValueError(f'pickle opcode {name}')
+        method(value)
+    raise ValueError('pickle without an end')
+
+  def _mark(self, value):
+    self.stack.append(_MARK)
+
+  def _to_mark(self) -> list[Any]:
+    for i in range(len(self.stack) - 1, -1, -1):
+      if self.stack[i] is _MARK:
+        items = self.stack[i + 1 :]
+        del self.stack[i:]
+        return items
+    raise ValueError('pickle mark missing')
+
+  def _binput(self, index):
+    self.memo[index] = self.stack[-1]
+
+  _long_binput = _put = _binput
+
+  def _memoize(self, value):
+    self.memo[len(self.memo)] = self.stack[-1]
+
+  def _binget(self, index):
+    self.stack.append(self.memo[index])
+
+  _long_binget = _get = _binget
+
+  def _pop(self, value):
+    self.stack.pop()
+
+  def _tuple(self, value):
+    self.stack.append(tuple(self._to_mark()))
+
+  def _tuple1(self, value):
+    self.stack[-1:] = [tuple(self.stack[-1:])]
+
+  def _tuple2(self, value):
+    self.stack[-2:] = [tuple(self.stack[-2:])]
+
+  def _tuple3(self, value):
+    self.stack[-3:] = [tuple(self.stack[-3:])]
+
+  def _list(self, value):
+    self.stack.append(self._to_mark())
+
+  def _dict(self, value):
+    items = self._to_mark()
+    self.stack.append(dict(zip(items[::2], items[1::2])))
+
+  def _append(self, value):
+    item = self.stack.pop()
+    self._extend([item])
+
+  def _appends(self, value):
+    self._extend(self._to_mark())
+
+  def _extend(self, items):
+    if isinstance(self.stack[-1], list):
+      self.stack[-1].extend(items)
+
+  def _additems(self, value):
+    self._to_mark()
+
+  def _setitem(self, value):
+    item, key = self.stack.pop(), self.stack.pop()
+    self._update([key, item])
+
+  def _setitems(self, value):
+    self._update(self._to_mark())
+
+  def _update(self, items):
+    if isinstance(self.stack[-1], dict):
+      self.stack[-1].update(zip(map(_hashable, items[::2]), items[1::2]))
+
+  def _global(self, value):
+    self.stack.append(Name(*value.split(' ', 1)))
+
+  def _stack_global(self, value):
+    name, module = self.stack.pop(), self.stack.pop()
+    self.stack.append(Name(str(module), str(name)))
+
+  def _binpersid(self, value):
+    storage = _storage(self.stack.pop())
+    self.storages[storage.key] = storage
+    self.stack.append(storage)
+
+  def _reduce(self, value):
+    arguments, function = self.stack.pop(), self.stack.pop()
+    self.stack.append(_call(function, arguments))
+
+  _newobj = _reduce
+
+  def _build(self, value):
+    self.stack.pop()  # the state of an object: attributes of an OrderedDict, of settings
+
+
+_VALUES = {
+  'BININT',
+  'BININT1',
+  'BININT2',
+  'INT',
+  'LONG',
+  'LONG1',
+  'LONG4',
+  'BINFLOAT',
+  'FLOAT',
+  'UNICODE',
+  'BINUNICODE',
+  'SHORT_BINUNICODE',
+  'BINUNICODE8',
+  'BINSTRING',
+  'SHORT_BINSTRING',
+  'STRING',
+  'BINBYTES',
+  'SHORT_BINBYTES',
+}
+_CONSTANTS = {
+  'NONE': lambda: None,
+  'NEWTRUE': lambda: True,
+  'NEWFALSE': lambda: False,
+  'EMPTY_TUPLE': tuple,
+  'EMPTY_LIST': list,
+  'EMPTY_DICT': dict,
+  'EMPTY_SET': Opaque,
+}
+
+
+def _hashable(key: Any) -> Any:
+  return key if isinstance(key, str | int | float | tuple) else id(key)
+
+
+def _storage(persistent: Any) -> Storage:
+  kind, storage_type, key, _, count = persistent[:5]
+  if kind != 'storage' or any(v is not None for v in persistent[5:]):
+    raise ValueError(f'persistent id {kind!r}')
+  dtype = _STORAGES.get(getattr(storage_type, 'name', ''), str(storage_type))
+  return Storage(str(key), dtype, int(count))
+
+
+def _call(function: Any, arguments: Any) -> Any:
+  """What a call in the pickle stands for."""
+  name = str(function)
+  if name == 'collections.OrderedDict':
+    return {}
+  if name in ('torch._utils._rebuild_tensor', 'torch._utils._rebuild_tensor_v2'):
+    storage, offset, shape, strides = arguments[:4]
+    return _tensor(storage, offset, shape, strides)
+  if name in ('torch._utils._rebuild_parameter', 'torch._tensor._rebuild_from_type_v2'):
+    return arguments[0] if isinstance(arguments[0], TensorRef) else Opaque()
+  if isinstance(function, Opaque) or name in _HARMLESS:
+    return Opaque()
+  raise UserError(
+    f'is a pickle that would run {name} when loaded with torch.load; nothing was run. Ask whoever '
+    'made it for .safetensors, or for a plain state dict'
+  )
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorRef:
+  if not isinstance(storage, Storage) or len(shape) != len(strides):
+    raise ValueError('a tensor without storage')
+  numbers = (offset, *shape, *strides)
+  if not all(isinstance(n, int) and n >= 0 for n in numbers):
+    raise ValueError(f'a tensor of shape {shape}')
+  last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
+  if 0 not in shape and last >= storage.count:
+    raise ValueError(f'a tensor of shape {shape} in a storage of {storage.count} numbers')
+  return TensorRef(storage, offset, tuple(shape), tuple(strides))
