@@ -1,5 +1,6 @@
 """Pictures: where they are, how they become arrays, and in which order. Never imports jax."""
 
+from vit_jax.data.cache import cached
 from vit_jax.data.dataset import Dataset, Examples, open_dataset
 from vit_jax.data.decode import decode_image
 from vit_jax.data.pipeline import EvalBatches, TrainBatches, eval_batches, train_batches
@@ -14,6 +15,7 @@ __all__ = [
   'Preprocess',
   'TrainBatches',
   'Transform',
+  'cached',
   'decode_image',
   'eval_batches',
   'open_dataset',

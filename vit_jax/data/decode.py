@@ -1,5 +1,6 @@
 """File bytes to pixels: libjpeg-turbo for JPEG, Pillow for everything else."""
 
+import contextlib
 import io
 
 import numpy as np
@@ -19,6 +20,7 @@ _TURNS = {
   7: (True, True, True),
   8: (True, True, False),
 }
+_METADATA = bytes([*range(0xE0, 0xF0), 0xFE])  # second bytes of APPn and comment markers
 # libjpeg reports these although every pixel could be read; cameras and old editors write them.
 _HARMLESS = ('extraneous bytes before marker', 'unknown JFIF revision', 'Unknown Adobe color')
 
@@ -41,12 +43,19 @@ def decode_image(data: bytes, name: str = '', channels: int = 3) -> np.ndarray:
   Raises:
     UserError: truncated, corrupt, or not a picture.
   """
-  try:
+  with named_errors(data, name):
     if data[:2] == b'\xff\xd8':
       image = _decode_jpeg(data, channels)
       if image is not None:
         return image
     return _decode_pillow(data, channels)
+
+
+@contextlib.contextmanager
+def named_errors(data: bytes, name: str):
+  """Turns a decoder's complaint into a `UserError` that names the picture."""
+  try:
+    yield
   except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
     what = 'is empty' if not data else f'cannot be decoded ({_reason(e)})'
     raise UserError(
@@ -69,28 +78,48 @@ def _decode_jpeg(data: bytes, channels: int) -> np.ndarray | None:
     return None  # a layout that the binding does not know, or no JPEG: Pillow decides
   if header[2] not in ('YCbCr', 'Gray', 'RGB') or (header[2] == 'RGB' and channels == 1):
     return None
+  image = read_jpeg(data, colorspace)
+  return turn_upright(image, jpeg_orientation(data))
+
+
+def read_jpeg(data: bytes, colorspace: str, fastupsample: bool = False, **scale) -> np.ndarray:
+  """Pixels of a JPEG as stored, passing over what libjpeg reports but could read anyway.
+
+  Args:
+    data: the file's bytes.
+    colorspace: 'RGB', 'BGR' or 'GRAY'.
+    fastupsample: take colours from the nearest sample instead of blending; some 6 % faster.
+    **scale: the binding's `min_height`, `min_width` and `min_factor`.
+
+  Returns:
+    uint8 `[h, w, c]`.
+
+  Raises:
+    ValueError: truncated or damaged.
+  """
+  options = {'fastdct': False, 'fastupsample': fastupsample, **scale}
   try:
-    image = simplejpeg.decode_jpeg(data, colorspace, fastdct=False, fastupsample=False)
+    return simplejpeg.decode_jpeg(data, colorspace, **options)
   except ValueError as e:
     if not any(h in str(e) for h in _HARMLESS):
       raise
-    image = simplejpeg.decode_jpeg(
-      data, colorspace, fastdct=False, fastupsample=False, strict=False
-    )
-  return turn_upright(image, jpeg_orientation(data))
+    return simplejpeg.decode_jpeg(data, colorspace, **options, strict=False)
 
 
 def jpeg_orientation(data: bytes) -> int:
   """EXIF orientation of a JPEG, 1 (upright) to 8."""
-  start = data.find(b'Exif\x00\x00', 0, 1 << 16)
-  if start < 4 or data[start - 4 : start - 2] != b'\xff\xe1':
-    return 1
-  exif = Image.Exif()
-  try:
-    exif.load(data[start : start - 2 + int.from_bytes(data[start - 2 : start])])
-    return int(exif.get(_ORIENTATION, 1))
-  except (SyntaxError, ValueError, TypeError, KeyError):
-    return 1  # broken metadata says nothing about the pixels
+  start = 2
+  while data[start : start + 1] == b'\xff' and data[start + 1 : start + 2] in _METADATA:
+    end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+    if data[start + 4 : start + 10] == b'Exif\x00\x00':
+      exif = Image.Exif()
+      try:
+        exif.load(data[start + 4 : end])
+        return int(exif.get(_ORIENTATION, 1))
+      except (SyntaxError, ValueError, TypeError, KeyError):
+        return 1  # broken metadata says nothing about the pixels
+    start = end
+  return 1
 
 
 def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:

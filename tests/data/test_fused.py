@@ -1,0 +1,104 @@
+"""The quick way through a training picture equals the separate ops, within a grey level."""
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.support import SHARED, needs_shared
+from vit_jax.data import parse_transform
+from vit_jax.data.spec import Transform
+from vit_jax.errors import UserError
+
+pytest.importorskip('cykooz_resizer')
+
+
+def both(spec, example, seed):
+  """The example by the quick way and by the separate ops, and whether both drew the same."""
+  quick = parse_transform(spec, train=True)
+  slow = Transform(quick.ops, quick.output)
+  assert quick._steps != quick.ops
+  rngs = np.random.default_rng(seed), np.random.default_rng(seed)
+  results = quick(example, rngs[0]), slow(example, rngs[1])
+  assert rngs[0].random() == rngs[1].random()
+  return results
+
+
+def smooth(h, w):
+  """A picture of waves: red across, green down, blue diagonal."""
+  y, x = np.mgrid[:h, :w]
+  waves = [np.sin(x / 17), np.cos(y / 23), np.sin((x + y) / 31)]
+  return Image.fromarray(np.stack([(127 + 120 * v) for v in waves], -1).astype(np.uint8))
+
+
+def jpeg(picture, **options):
+  out = io.BytesIO()
+  picture.save(out, 'JPEG', **{'quality': 95, **options})
+  return out.getvalue()
+
+
+@pytest.mark.parametrize('spec', [
+  'decode|inception_crop(31)|flip_lr',
+  'decode|inception_crop((37, 16))|flip_lr(1)',
+  'decode|inception_crop(224, 50)|flip_lr(1)',
+  'decode|inception_crop(64, method=bicubic)',
+  'decode|inception_crop(41, method=lanczos)|flip_lr|resize(7)',
+])
+def test_within_a_grey_level(spec):
+  example = {'image': jpeg(smooth(301, 407))}
+  for seed in range(11):
+    quick, slow = both(spec, example, seed)
+    assert quick['image'].shape == slow['image'].shape
+    assert np.abs(quick['image'].astype(int) - slow['image']).mean() < 1
+
+
+@needs_shared
+def test_within_a_grey_level_on_photographs():
+  paths = sorted((SHARED / 'imagenet_sample').glob('*.JPEG'))[::9]
+  paths += sorted((SHARED / 'pets3' / 'images').rglob('*.jpg'))[::23]
+  for size in (224, 64):
+    errors = []
+    for seed, path in enumerate(paths):
+      example = {'image': path.read_bytes()}
+      quick, slow = both(f'decode|inception_crop({size})|flip_lr', example, seed)
+      errors.append(np.abs(quick['image'].astype(int) - slow['image']).mean())
+    assert np.mean(errors) < 0.7 and max(errors) < 3
+
+
+def turned(orientation):
+  exif = Image.Exif()
+  exif[0x0112] = orientation
+  return jpeg(smooth(61, 83), exif=exif)
+
+
+@pytest.mark.parametrize('data', [
+  np.asarray(smooth(61, 83)),
+  turned(6),
+  jpeg(smooth(61, 83).convert('CMYK')),
+])
+def test_what_is_not_plain_takes_the_separate_ops(data):
+  quick, slow = both('decode|inception_crop(29)|flip_lr', {'image': data}, 1)
+  np.testing.assert_array_equal(quick['image'], slow['image'])
+
+
+def test_grey_jpegs():
+  quick, slow = both('decode|inception_crop(29)', {'image': jpeg(smooth(61, 83).convert('L'))}, 1)
+  assert quick['image'].shape == (29, 29, 3)
+  assert np.abs(quick['image'].astype(int) - slow['image']).mean() < 1
+
+
+def test_results_do_not_share_memory():
+  transform = parse_transform('decode|inception_crop(29)|flip_lr(0)', train=True)
+  a, b = (jpeg(Image.new('RGB', (83, 61), color)) for color in ('red', 'blue'))
+  first = transform({'image': a}, np.random.default_rng(0))['image']
+  transform({'image': b}, np.random.default_rng(0))
+  assert (first[..., 0] > 250).all()
+
+
+def test_truncated_is_named():
+  transform = parse_transform('decode|inception_crop(29)', train=True)
+  data = jpeg(smooth(61, 83))
+  for end in (len(data) // 2, 30, 2):
+    with pytest.raises(UserError, match=r'a/b\.jpg'):
+      transform({'image': data[:end], 'path': 'a/b.jpg'}, np.random.default_rng(0))
