@@ -8,21 +8,22 @@ from vit_jax import config as options
 
 def get_config():
   config = options.default()
-  config.total = '60 epochs'
-  config.batch_size = 128
+  config.total = '120 epochs'
+  config.batch_size = 64
 
   config.model.name = 'vit_ti16'
-  config.model.patch_size = (2, 2)
+  config.model.patch_size = (4, 4)
   config.model.width = 64
   config.model.depth = 4
   config.model.num_heads = 4
   config.model.mlp_dim = 128
   config.model.pool = 'gap'
+  config.model.position_embedding = 'sincos_2d'
 
   config.dataset.name = 'digits'
-  config.input.image_size = (8,)
-  config.input.train_transform = 'decode|random_crop(8, 1)'
-  config.input.eval_transform = 'decode|resize(8)'
+  config.input.image_size = (16,)
+  config.input.train_transform = 'decode|resize(16)|random_crop(16, 2)'
+  config.input.eval_transform = 'decode|resize(16)'
 
   config.optimizer.name = 'adamw'
   config.optimizer.learning_rate = 2e-3

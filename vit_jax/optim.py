@@ -84,5 +84,5 @@ def make_optimizer(options: Optimizer, schedule: ScheduleFn) -> optax.GradientTr
 
 
 def steps_of(length: str, batch_size: int, num_examples: int) -> int:
-  """A length ('5 epochs') in steps, for one batch size and dataset."""
-  return Length.parse(length).steps(batch_size, num_examples)
+  """A length ('5 epochs') in whole steps, for one batch size and dataset."""
+  return round(Length.parse(length).steps(batch_size, num_examples))

@@ -18,7 +18,7 @@ import numpy as np
 
 from vit_jax import convert, data, models, optim, parallel, plan, rng, tasks, train_step
 from vit_jax.checkpoint import Checkpointer, load_run
-from vit_jax.config import Config, get, leaves, parse
+from vit_jax.config import Config, Length, get, leaves, parse
 from vit_jax.errors import UserError
 from vit_jax.evaluate import score
 from vit_jax.train_state import TrainState, create
@@ -69,6 +69,11 @@ class Prepared:
   def steps(self, length: str) -> int:
     """A length such as '5 epochs' in steps of this run."""
     return optim.steps_of(length, self.config.batch_size, len(self.train))
+
+  def due(self, step: int, every: str) -> bool:
+    """Whether something done every so often falls to this step; epochs need not be whole steps."""
+    length = Length.parse(every).steps(self.config.batch_size, len(self.train))
+    return step // length > (step - 1) // length if length > 1 else True
 
   def variables(self) -> dict:
     """Weights before the first step: those of `init_from`, or fresh ones from the seed."""
@@ -178,6 +183,7 @@ def train(config: Config, workdir: str) -> dict[str, float]:
       raise UserError(f'stopped at step {stopped}; the same command goes on from there')
     return loop.final_test(path)
   finally:
+    batches.close()
     progress.close()
     writer.close()
     checkpointer.close()
@@ -252,11 +258,6 @@ class _Loop:
     self._run, self._placement, self._checkpointer = run, placement, checkpointer
     self._writer, self._progress, self._batches = writer, progress, batches
     self._total = total_steps
-    self._every = {
-      'log': max(1, run.steps(run.config.log.every)),
-      'save': max(1, run.steps(run.config.checkpoint.every)),
-      'evaluate': max(1, run.steps(run.config.evaluation.every)),
-    }
     self._eval_step = placement.compile_eval(
       train_step.make_eval_step(run.module, run.task, run.preprocess)
     )
@@ -282,9 +283,9 @@ class _Loop:
         self._progress.step(step)
 
         last = step == self._total
-        evaluate = last or step % self._every['evaluate'] == 0
-        save = evaluate or stop.requested or step % self._every['save'] == 0
-        if save or step % self._every['log'] == 0:
+        evaluate = last or self._run.due(step, self._run.config.evaluation.every)
+        save = evaluate or stop.requested or self._run.due(step, self._run.config.checkpoint.every)
+        if save or self._run.due(step, self._run.config.log.every):
           self._report(step, interval)
         validation = self._validate(step, state) if evaluate else {}
         if save:
@@ -354,8 +355,8 @@ class _Loop:
 
   def final_test(self, path: pathlib.Path) -> dict[str, float]:
     """Scores the test split once, with the best checkpoint, and says where everything is."""
-    best = load_run(path, 'best')
     if 'test' in self._run.held_out:
+      best = load_run(path, 'best')
       self._last = self._evaluate('test', self._placement.put_state(best.variables))
       self._writer.write(best.step, 'test', self._last)
       self._progress.say(f'test {_shown(self._last)}  (checkpoint of step {best.step})')

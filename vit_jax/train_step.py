@@ -67,7 +67,7 @@ def make_train_step(
       grads, model_state, metrics = jax.lax.pmean((grads, model_state, metrics), axis_name)
     updates, opt_state = tx.update(grads, state.opt_state, state.params)
     metrics['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
-    metrics['grad_norm'] = optax.global_norm(grads)
+    metrics['grad_norm'] = optax.tree.norm(grads)
     state = TrainState(
       step=state.step + 1,
       params=optax.apply_updates(state.params, updates),

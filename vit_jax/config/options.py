@@ -37,14 +37,14 @@ class Length:
         f"expected a length such as '500 steps', '5 epochs' or '1e6 examples', got {text!r}"
       ) from None
 
-  def steps(self, batch_size: int, num_examples: int) -> int:
-    """The length in steps of `batch_size` examples from a set of `num_examples`, rounded."""
+  def steps(self, batch_size: int, num_examples: int) -> float:
+    """The length in steps of `batch_size` examples from a set of `num_examples`; not rounded."""
     examples = {
       'steps': self.amount * batch_size,
       'epochs': self.amount * num_examples,
       'examples': self.amount,
     }[self.unit]
-    return round(examples / batch_size)
+    return examples / batch_size
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,225 @@
+"""Whole runs on the embedded digits: killed and resumed, stopped, broken, finished."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from vit_jax import checkpoint, config, train
+from vit_jax.errors import UserError
+from vit_jax.writer import read_metrics
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+TINY = {
+  'model.width': '16', 'model.depth': '1', 'model.num_heads': '2', 'model.mlp_dim': '24',
+  'model.dropout': '0.1', 'model.drop_path_rate': '0.2', 'batch_size': '16',
+  'log.every': '4 steps', 'checkpoint.every': '6 steps', 'evaluation.every': '12 steps',
+  'schedule.warmup': '4 steps', 'log.tensorboard': 'false',
+}
+
+
+def _config(**overrides):
+  named = {name.replace('__', '.'): value for name, value in overrides.items()}
+  return config.load(str(ROOT / 'configs/vit_digits.py'), TINY | named)
+
+
+def _command(workdir, **overrides):
+  named = TINY | {name.replace('__', '.'): value for name, value in overrides.items()}
+  words = [f'--config.{name}={value}' for name, value in named.items()]
+  return [sys.executable, '-m', 'vit_jax.main', f'--config={ROOT}/configs/vit_digits.py',
+          f'--workdir={workdir}', *words]
+
+
+def _arrays(workdir, step):
+  """Every array of a checkpoint, by name: weights, statistics, optimizer, step."""
+  import orbax.checkpoint as ocp
+
+  with ocp.CheckpointManager(
+    pathlib.Path(workdir) / 'checkpoints', item_names=('variables', 'training', 'meta', 'metrics')
+  ) as manager:
+    items = manager.item_metadata(step)
+    args = {
+      name: ocp.args.StandardRestore(jax.tree.map(
+        lambda m: np.broadcast_to(np.zeros((), m.dtype), m.shape), items[name]))
+      for name in ('variables', 'training')
+    }
+    found = manager.restore(step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore()))
+  named = jax.tree_util.tree_flatten_with_path((found.variables, found.training))[0]
+  return {jax.tree_util.keystr(k): np.asarray(v) for k, v in named}, found.meta
+
+
+def _assert_same_run(one, other, step):
+  (a, meta_a), (b, meta_b) = _arrays(one, step), _arrays(other, step)
+  assert a.keys() == b.keys() and len(a) > 20
+  for name, value in a.items():
+    assert value.tobytes() == b[name].tobytes(), f'{name} differs'
+  assert meta_a['data_state'] == meta_b['data_state']
+  timeless = [
+    [{k: v for k, v in row.items() if k not in ('img_sec', 'input_wait')}
+     for row in read_metrics(path)]
+    for path in (one, other)
+  ]
+  assert timeless[0] == timeless[1]
+
+
+def _kill_when(command, condition, seconds=240):
+  """Starts a command and kills it, as an empty battery would, when the condition holds."""
+  process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+  end = time.monotonic() + seconds
+  while time.monotonic() < end and process.poll() is None:
+    if condition():
+      process.send_signal(signal.SIGKILL)
+      process.wait()
+      return
+    time.sleep(0.001)
+  process.kill()
+  raise AssertionError('the moment of the kill never came: ' + process.communicate()[0].decode())
+
+
+@pytest.mark.parametrize('parallel, moment', [
+  ('data', 'between'), ('pmap', 'between'), ('data', 'while a checkpoint is written'),
+])
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, parallel, moment):
+  """Byte for byte, with dropout, stochastic depth and random crops, on four devices."""
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  options = {'parallel': parallel, 'total': '240 steps'}
+  train.train(_config(**options), str(whole))
+  checkpoints = broken / 'checkpoints'
+
+  def half_way():
+    if moment == 'between':
+      return any(int(p.name) >= 60 for p in checkpoints.glob('*') if p.name.isdigit())
+    return any(checkpoints.glob('6*tmp*')) or any(checkpoints.glob('7*tmp*'))
+
+  _kill_when(_command(broken, **options), half_way)
+  kept = checkpoint.load_run(broken, 'last').step
+  assert 0 < kept < 240
+  train.train(_config(**options), str(broken))
+  _assert_same_run(whole, broken, 240)
+
+
+def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  run = subprocess.Popen(
+    _command(broken, total='2000 steps'), cwd=ROOT, stderr=subprocess.PIPE,
+    stdout=subprocess.DEVNULL,
+  )
+  while not (broken / 'metrics.jsonl').exists() and run.poll() is None:
+    time.sleep(0.01)
+  run.send_signal(signal.SIGTERM)
+  _, error = run.communicate(timeout=240)
+  assert run.returncode == 1
+  assert b'the same command goes on from there' in error
+  stopped = checkpoint.load_run(broken, 'last').step
+  end = f'{stopped + 5} steps'
+  train.train(_config(total=end, schedule__name='constant'), str(whole))
+  with pytest.raises(UserError, match='schedule.name'):
+    train.train(_config(total=end, schedule__name='constant'), str(broken))
+  metrics = train.train(_config(total=end), str(broken))
+  assert metrics['examples'] == 300
+  assert checkpoint.load_run(broken, 'last').step == stopped + 5
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+  workdir = tmp_path_factory.mktemp('runs') / 'finished'
+  train.train(_config(total='24 steps', log__tensorboard='true'), str(workdir))
+  return workdir
+
+
+def test_a_run_leaves_what_the_readme_lists(finished):
+  assert json.loads((finished / 'classes.json').read_text()) == [str(i) for i in range(10)]
+  saved = json.loads((finished / 'config.json').read_text())
+  assert config.parse(saved) == _config(total='24 steps', log__tensorboard='true')
+  rows = read_metrics(finished)
+  assert [r['step'] for r in rows if r['split'] == 'train'] == [4, 6, 8, 12, 16, 18, 20, 24]
+  assert [r['step'] for r in rows if r['split'] == 'val'] == [12, 24]
+  assert rows[-1]['split'] == 'test' and rows[-1]['examples'] == 300
+  assert {'loss', 'accuracy', 'top3', 'top5', 'img_sec'} <= rows[-1].keys()
+  assert list(finished.glob('events.out.tfevents.*'))
+  assert 'encoder/block_00/attention/qkv/kernel' in (finished / 'parameters.txt').read_text()
+
+
+def test_the_best_and_the_newest_checkpoints_stay(finished):
+  steps = sorted(int(p.name) for p in (finished / 'checkpoints').iterdir())
+  best = max((r for r in read_metrics(finished) if r['split'] == 'val'),
+             key=lambda r: (r['accuracy'], r['step']))
+  assert set(steps) == {18, 24} | {best['step']}
+  assert checkpoint.load_run(finished).step == best['step']
+  run = checkpoint.load_run(finished, 'last')
+  assert run.step == 24 and run.classes[3] == '3' and run.preprocess['transform']
+  assert checkpoint.load_run(finished / 'checkpoints' / '18').step == 18
+  with pytest.raises(UserError, match=r"no checkpoint '7': it has \[.*18, 24\]"):
+    checkpoint.load_run(finished, '7')
+
+
+def test_a_finished_run_is_not_trained_again(finished):
+  before = _arrays(finished, 24)[0]
+  train.train(_config(total='24 steps', log__tensorboard='true'), str(finished))
+  after = _arrays(finished, 24)[0]
+  assert all(after[name].tobytes() == value.tobytes() for name, value in before.items())
+  assert [r['split'] for r in read_metrics(finished)].count('test') == 1
+
+
+def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):
+  options = _config(total='24 steps', optimizer__learning_rate='1e30',
+                    optimizer__name='sgd', optimizer__clip_norm='0', checkpoint__every='1 steps',
+                    schedule__warmup='0 steps')
+  with pytest.raises(UserError, match=r'step \d+: loss.* became nan; the checkpoint at step \d+'):
+    train.train(options, str(tmp_path))
+  run = checkpoint.load_run(tmp_path, 'last')
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.variables))
+
+
+@pytest.mark.parametrize('overrides, words', [
+  ({'batch_size': '18'}, 'config.batch_size=18 cannot be divided by 4'),
+  ({'dataset.name': 'no/such/folder'}, 'no/such/folder'),
+  ({'init_from': 'absent.npz'}, 'absent.npz'),
+  ({'model.width': '17'}, 'does not divide'),
+  ({'input.eval_transform': 'decode|resize(12)'}, 'name one size in both'),
+  ({'dataset.train': 'trian'}, 'trian'),
+])
+def test_mistakes_are_one_line(tmp_path, overrides, words):
+  options = {k.replace('.', '__'): v for k, v in overrides.items()}
+  with pytest.raises(UserError) as caught:
+    train.train(_config(total='4 steps', **options), str(tmp_path / 'run'))
+  assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_another_model_in_the_same_folder_is_refused(finished):
+  with pytest.raises(UserError, match='holds another run.*model') as caught:
+    train.train(_config(total='24 steps', model__width='32'), str(finished))
+  assert '32' in str(caught.value)
+
+
+def test_a_workdir_that_cannot_be_written(tmp_path):
+  (tmp_path / 'file').write_text('')
+  with pytest.raises(UserError, match='cannot write to --workdir'):
+    train.train(_config(total='4 steps'), str(tmp_path / 'file' / 'run'))
+
+
+def test_commands_answer_mistakes_with_one_line_and_a_status(tmp_path):
+  run = subprocess.run(
+    _command(tmp_path / 'run', optimzer__name='sgd') + ['--confg=3'], cwd=ROOT,
+    capture_output=True, text=True,
+  )
+  assert run.returncode == 1
+  assert run.stderr.startswith('error: ') and run.stderr.count('\n') == 1
+  assert "unknown argument '--confg=3'" in run.stderr
+  assert not (tmp_path / 'run').exists()
+
+
+@pytest.mark.parametrize('module', ['main', 'evaluate'])
+def test_help_is_quick(module):
+  began = time.monotonic()
+  run = subprocess.run([sys.executable, '-m', f'vit_jax.{module}', '--help'], cwd=ROOT,
+                       capture_output=True, text=True, check=True, env=dict(os.environ))
+  assert 'example' in run.stdout
+  assert time.monotonic() - began < 2.0

@@ -1,0 +1,141 @@
+"""The pure steps: placements agree, accumulation equals the whole batch, metrics by hand."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vit_jax import data, models, parallel, rng, tasks, train_step
+from vit_jax.evaluate import score
+from vit_jax.train_state import create
+
+CLASSES, SIZE, BATCH = 7, 8, 24
+PREPROCESS = data.Preprocess('decode|resize(8)')
+
+
+@functools.cache
+def _module(dropout=0.0):
+  return models.build('vit_ti16', CLASSES, patch_size=(4, 4), width=24, depth=1, num_heads=3,
+                      mlp_dim=20, dropout=dropout)
+
+
+def _batch(seed=0, size=BATCH):
+  r = np.random.default_rng(seed)
+  return {
+    'image': r.integers(0, 256, (size, SIZE, SIZE, 3), np.uint8),
+    'label': r.integers(0, CLASSES, size).astype(np.int32),
+  }
+
+
+def _first_state(tx, dropout=0.0):
+  variables = _module(dropout).init(jax.random.key(3), jnp.zeros((1, SIZE, SIZE, 3)), train=False)
+  # A head of zeros would hide every gradient below it.
+  head = jax.random.normal(jax.random.key(5), variables['params']['head']['kernel'].shape)
+  variables['params']['head']['kernel'] = head
+  return create(jax.tree.map(np.asarray, variables), tx)
+
+
+def _train(name, devices, accumulate=1, dropout=0.0, steps=3):
+  # Not Adam: the bias of the keys has no gradient but rounding, which Adam would make full steps.
+  tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
+  placement = parallel.make(name, jax.devices()[:devices])
+  step = placement.compile_train(train_step.make_train_step(
+    _module(dropout), tasks.build('classify', CLASSES), tx, lambda step: 0.01, PREPROCESS,
+    accumulate, placement.axis_name,
+  ))
+  state = placement.put_state(_first_state(tx, dropout))
+  for i in range(steps):
+    state, metrics = step(state, placement.put_batch(_batch(i)), rng.stream(0, 'dropout'))
+  return jax.device_get(placement.get_state(state)), placement.get_metrics(metrics)
+
+
+def _assert_close(one, other, rtol=2e-4, atol=2e-5):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+
+
+@pytest.fixture(scope='module')
+def one_device():
+  return _train('data', 1)
+
+
+@pytest.mark.parametrize('name, devices, accumulate', [
+  ('data', 4, 1), ('pmap', 4, 1), ('data', 1, 3), ('data', 4, 3), ('pmap', 4, 2),
+])
+def test_placements_and_accumulation_agree_with_one_device(one_device, name, devices, accumulate):
+  """Three steps of SGD; sums in another order change a weight by 2e-4 of itself or by 2e-5."""
+  state, metrics = _train(name, devices, accumulate)
+  assert state.step == 3
+  _assert_close(state.params, one_device[0].params)
+  _assert_close(metrics, one_device[1])
+
+
+def test_sharding_draws_the_same_dropout_as_one_device():
+  one, other = (_train('data', n, dropout=0.3) for n in (1, 4))
+  _assert_close(one[0].params, other[0].params)
+
+
+def test_pmap_devices_draw_different_dropout():
+  tx = optax.sgd(0.0)
+  step = train_step.make_train_step(_module(0.5), tasks.build('classify', CLASSES), tx,
+                                    lambda s: 0.0, PREPROCESS)
+
+  def loss(index):
+    key = jax.random.fold_in(rng.stream(0, 'dropout'), index)
+    return float(step(_first_state(tx, 0.5), _batch(), key)[1]['loss'])
+
+  assert loss(0) == loss(0) != loss(1)
+
+
+def test_steps_differ_in_dropout_and_repeat_exactly():
+  (first, a), (second, b) = (_train('data', 1, dropout=0.3) for _ in range(2))
+  jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+  assert a['loss'] == b['loss']
+
+
+class _Oracle(nn.Module):
+  """Predicts the class written into the first pixel's red value."""
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    said = jnp.round((images[:, 0, 0, 0] * 0.5 + 0.5) * 255).astype(jnp.int32)
+    return jax.nn.one_hot(said, CLASSES) * 9.0
+
+
+@pytest.mark.parametrize('name, batch_size', [('data', 4), ('data', 12), ('pmap', 8), ('data', 52)])
+def test_evaluation_counts_every_example_once(name, batch_size):
+  """13 of 17 pictures say their label, so accuracy is 13/17 at any batch size."""
+  n, right = 17, 13
+  labels = np.arange(n, dtype=np.int32) % CLASSES
+  said = np.where(np.arange(n) < right, labels, (labels + 1) % CLASSES)
+  images = np.zeros((n, 2, 2, 3), np.uint8)
+  images[:, 0, 0, 0] = said
+  batches = []
+  for start in range(0, n, batch_size):
+    index = np.arange(start, start + batch_size)
+    rows = np.minimum(index, n - 1)  # padding repeats the last, which is wrong: it must not count
+    batches.append({'image': images[rows], 'label': labels[rows], 'mask': index < n})
+  placement = parallel.make(name)
+  step = placement.compile_eval(
+    train_step.make_eval_step(_Oracle(), tasks.build('classify', CLASSES), PREPROCESS)
+  )
+  seen = []
+  result = score(step, placement, placement.put_state({}), batches,
+                 on_batch=lambda b, out: seen.append(out[b['mask']].argmax(-1)))
+  assert result['examples'] == n
+  assert result['accuracy'] == pytest.approx(right / n)
+  np.testing.assert_array_equal(np.concatenate(seen), said)
+
+
+def test_a_batch_that_cannot_be_divided_names_the_nearest():
+  from vit_jax.errors import UserError
+
+  parallel.check_batch_size('config.batch_size', 24, 8, '4 devices x 2 parts')
+  with pytest.raises(UserError, match='batch_size=22 cannot be divided by 8 .*: use 16 or 24'):
+    parallel.check_batch_size('config.batch_size', 22, 8, '4 devices x 2 parts')
+  with pytest.raises(UserError, match='use 8$'):
+    parallel.check_batch_size('config.batch_size', 3, 8, '8 devices')
+  assert parallel.round_up(5, parallel.make('data')) == 8
