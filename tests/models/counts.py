@@ -1,7 +1,7 @@
-"""Parameters of every model with 1000 classes at 224 x 224, by hand from the papers' tables.
+"""Parameters of every model with 1000 classes at 224 x 224.
 
-Those papers round to millions, so the digits come from the sizes that they give; names marked with
-a comment differ from a published figure, and why.
+The papers round to millions; the digits are those of the released code where there is some (a
+comment says what else a published figure contains).
 """
 
 COUNTS = {
@@ -19,12 +19,55 @@ COUNTS = {
   'vit_l32': 306_535_400,
   'vit_h14': 632_045_800,
   'vit_h16': 632_199_400,
-  'vit_g14': 1_037_857_384,  # with the pooling's own attention and MLP; the trunk has 1011 million
-  'vit_gg14': 1_882_797_416,  # likewise
+  'vit_g14': 1_037_857_384,  # 1013 million with a class token; pooling by attention adds the rest
+  'vit_gg14': 1_882_797_416,  # likewise over 1844 million
+  'cait_xxs24': 11_956_264,
+  'cait_xxs36': 17_299_720,
+  'cait_xs24': 26_560_648,
+  'cait_s24': 46_916_200,
+  'cait_s36': 68_220_712,
+  'cait_m36': 270_929_512,
+  'cait_m48': 356_008_936,
+  'deit_ti16': 5_717_416,
+  'deit_s16': 22_050_664,
+  'deit_b16': 86_567_656,
+  'deit_ti16_distilled': 5_910_800,
+  'deit_s16_distilled': 22_436_432,
+  'deit_b16_distilled': 87_338_192,
+  'deit3_s16': 22_059_496,
+  'deit3_m16': 38_849_512,
+  'deit3_b16': 86_585_320,
+  'deit3_l16': 304_374_760,
+  'deit3_h14': 632_126_440,
   'r_ti16': 6_337_704,
   'r26_s32': 36_431_912,
   'r26_b32': 101_383_976,
   'r50_b16': 98_659_112,
   'r50_l16': 316_483_624,
   'r50_l32': 328_994_856,
+  'mixer_s32': 19_104_624,
+  'mixer_s16': 18_528_264,
+  'mixer_b32': 60_293_428,
+  'mixer_b16': 59_880_472,
+  'mixer_l32': 206_939_264,
+  'mixer_l16': 208_196_168,
+  'mixer_h14': 432_350_952,  # the paper says 431 million
+  'resnet50': 25_557_032,
+  'bit_r50x1': 25_549_352,
+  'bit_r50x3': 217_319_080,
+  'bit_r101x1': 44_541_480,
+  'bit_r101x3': 387_934_888,
+  'bit_r152x2': 236_335_208,
+  'bit_r152x4': 936_533_224,
+  'mobilenet_v2': 3_504_872,
+  # Without T2T-ViT's fixed position table and random features, which its own figures count.
+  't2t_vit_7': 4_255_694,
+  't2t_vit_10': 5_834_702,
+  't2t_vit_12': 6_887_374,
+  't2t_vit_14': 21_465_806,
+  't2t_vit_19': 39_085_070,
+  't2t_vit_24': 64_000_974,
+  't2t_vit_t_14': 21_465_422,
+  't2t_vit_t_19': 39_084_686,
+  't2t_vit_t_24': 64_000_590,
 }

@@ -19,6 +19,11 @@ _SMALL = {
   'num_heads': 3,
   'mlp_dim': 29,
   'stem_width': 32,
+  'token_mlp_dim': 13,
+  'token_width': 8,
+  'blocks': (1, 2),
+  'repeats': (1, 2, 1, 1, 1, 1, 1),
+  'width_multiplier': 0.25,
 }
 
 
@@ -27,14 +32,17 @@ def build(name, num_classes=CLASSES, **overrides):
   defaults = models.fields(name)
   fields = {field: value for field, value in _SMALL.items() if field in defaults}
   if defaults.get('stem_blocks'):
-    fields['stem_blocks'] = (1, 2, *([1] * (len(defaults['stem_blocks']) - 2)))
-    fields['patch_size'] = (4 * 2 ** (len(defaults['stem_blocks']) - 1),) * 2
+    fields['stem_blocks'] = (1, 2)
+  if defaults.get('layer_scale') is not None:
+    fields['layer_scale'] = 0.1
+  if name.startswith('bit'):
+    fields['width'] = 32  # the groups of its norms
   return models.build(name, num_classes, **{**fields, **overrides})
 
 
 def images(module, rows=2, columns=3, batch=2):
   """[b, h, w, c] images of rows x columns patches, the same ones every time."""
-  h, w = module.patch_size
+  h, w = getattr(module, 'patch_size', (32, 32))
   rng = np.random.default_rng(7)
   return jnp.asarray(rng.standard_normal((batch, rows * h, columns * w, 3)), jnp.float32)
 

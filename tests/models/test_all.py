@@ -95,15 +95,15 @@ def test_bfloat16_reaches_every_matmul(name):
 
 
 @functools.cache
-def _logits_at(module, rows, columns):
-  x = small.images(module, rows, columns)
-  return np.asarray(jax.jit(module.apply)(small.variables(module, rows, columns), x))
+def _logits_of_a_square(module):
+  x = small.images(module, 3, 3)
+  return np.asarray(jax.jit(module.apply)(small.variables(module, 3, 3), x))
 
 
 @each_model
-@pytest.mark.parametrize('rows, columns', [(3, 3), (5, 2)])
-def test_other_image_sizes(name, rows, columns):
-  logits = _logits_at(small.build(name), rows, columns)
+def test_another_image_size(name):
+  # All the other tests have images of 2 x 3 patches.
+  logits = _logits_of_a_square(small.build(name))
   assert logits.shape == (2, small.CLASSES)
   assert np.all(np.isfinite(logits))
 
@@ -117,21 +117,20 @@ def _captured(module):
 
 @each_model
 def test_intermediates_have_names(name):
-  module = small.build(name)
-  logits, found = _captured(module)
-  np.testing.assert_allclose(logits, _logits(module)[1], rtol=1e-4, atol=1e-4)
-  assert found['pooled'][0].shape[0] == 2
+  module = small.build(name, num_classes=0)
+  _, found = _captured(module)
   outputs = [key for key in found if key.endswith('/output')]
   assert len(outputs) >= 2
   if hasattr(module, 'num_prefix_tokens'):
     n = module.num_prefix_tokens + 2 * 3
-    assert found['tokens'][0].shape[:2] == (2, n)
+    assert found['tokens'][0].shape == (2, n, 24)
+    assert 'encoder/block_00/output' in found and 'encoder/block_01/output' in found
 
 
 @each_model
 def test_without_classes_it_returns_what_the_head_reads(name):
   module = small.build(name, num_classes=0)
-  shapes = jax.eval_shape(module.init, jax.random.key(0), small.images(module))
-  assert not any(key.startswith('head') for key in shapes['params'])
+  assert not any(key.startswith('head') for key in small.variables(module)['params'])
   features, found = _captured(module)
+  assert features.dtype == np.float32
   np.testing.assert_array_equal(features, found['pooled'][0])

@@ -1,67 +1,129 @@
-"""Convolutions and their padding, with and without standardised kernels."""
+"""Convolutions, norms and pooling of the convolutional networks, and the options they share."""
+
+import dataclasses
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'normal')
+PADDINGS = ('same', 'symmetric')
+
+he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
 
 
-class StdConv(nn.Module):
-  """A convolution whose kernel is standardised over height, width and input channels.
+@dataclasses.dataclass(frozen=True)
+class ConvOptions:
+  """What all convolutions and norms of a network have in common.
 
   Args:
+    norm: 'group' (GroupNorm with 32 groups) or 'batch' (BatchNorm).
+    norm_epsilon: added to the variance.
+    norm_momentum: share of the old value in BatchNorm's running statistics at each step.
+    norm_frozen: BatchNorm uses and keeps its running statistics in training too.
+    axis_name: of the mapped axis over which BatchNorm averages its statistics; None for no axis.
+    padding: 'same' (TensorFlow's: what is odd goes to the end) or 'symmetric' (k // 2 each side).
+    use_bias: biases on convolutions.
+    standardise: epsilon of weight standardisation; None for plain kernels.
+    epsilon_in_variance: whether that epsilon is added to the variance (BiT) or to the deviation.
+    dtype: of the computation; parameters are float32.
+  """
+
+  norm: str = 'batch'
+  norm_epsilon: float = 1e-5
+  norm_momentum: float = 0.9
+  norm_frozen: bool = False
+  axis_name: str | None = None
+  padding: str = 'symmetric'
+  use_bias: bool = False
+  standardise: float | None = None
+  epsilon_in_variance: bool = True
+  dtype: str = 'float32'
+
+
+class Conv(nn.Module):
+  """A convolution of square kernels, standardised where the options say so.
+
+  Args:
+    options: shared by the network's convolutions.
     features: output channels.
     kernel_size: side of the kernel.
     stride: in pixels, the same both ways.
-    padding: 'SAME' (as TensorFlow: more at the end) or 'SYMMETRIC' (k // 2 on either side).
-    epsilon: added to the kernel's deviation, or to its variance with `epsilon_in_variance`.
-    epsilon_in_variance: as in BiT; the hybrids add it outside the root.
-    dtype: of the computation.
+    depthwise: every channel on its own; the kernel is [k, k, 1, c].
 
-  Source: Qiao et al. 2019 (1903.10520).
+  Source: weight standardisation: Qiao et al. 2019 (1903.10520).
   """
 
+  options: ConvOptions
   features: int
   kernel_size: int
   stride: int = 1
-  padding: str = 'SAME'
-  epsilon: float = 1e-5
-  epsilon_in_variance: bool = False
-  dtype: str = 'float32'
+  depthwise: bool = False
 
   @nn.compact
   def __call__(self, x: jax.Array) -> jax.Array:
-    k = self.kernel_size
-    init = nn.initializers.lecun_normal()
-    kernel = self.param('kernel', init, (k, k, x.shape[-1], self.features))
-    kernel = self._standardise(kernel)
-    return convolve(x, kernel, self.stride, self.padding, self.dtype)
+    o = self.options
+    dtype = jnp.dtype(o.dtype)
+    k, c = self.kernel_size, x.shape[-1]
+    kernel = self.param('kernel', he_normal, (k, k, 1 if self.depthwise else c, self.features))
+    if o.standardise is not None:
+      kernel = _standardised(kernel, o.standardise, o.epsilon_in_variance)
+    y = jax.lax.conv_general_dilated(
+      x.astype(dtype),
+      kernel.astype(dtype),
+      (self.stride, self.stride),
+      _pads(k, o.padding),
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=c if self.depthwise else 1,
+    )
+    if o.use_bias:
+      y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(dtype)
+    return y
 
-  def _standardise(self, kernel: jax.Array) -> jax.Array:
-    kernel = kernel - kernel.mean(axis=(0, 1, 2))
-    variance = jnp.square(kernel).mean(axis=(0, 1, 2))
-    if self.epsilon_in_variance:
-      return kernel * jax.lax.rsqrt(variance + self.epsilon)
-    return kernel / (jnp.sqrt(variance) + self.epsilon)
+
+def _standardised(kernel: jax.Array, epsilon: float, in_variance: bool) -> jax.Array:
+  """Mean 0 and variance 1 over height, width and input channels of each output channel."""
+  kernel = kernel - kernel.mean(axis=(0, 1, 2))
+  variance = jnp.square(kernel).mean(axis=(0, 1, 2))
+  if in_variance:
+    return kernel * jax.lax.rsqrt(variance + epsilon)
+  return kernel / (jnp.sqrt(variance) + epsilon)
 
 
-def convolve(
-  x: jax.Array, kernel: jax.Array, stride: int, padding: str, dtype: str, groups: int = 1
-) -> jax.Array:
-  """Convolves [b, h, w, c] with [k, k, c / groups, d]."""
-  return jax.lax.conv_general_dilated(
-    x.astype(jnp.dtype(dtype)),
-    kernel.astype(jnp.dtype(dtype)),
-    (stride, stride),
-    pads(kernel.shape[0], padding),
-    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    feature_group_count=groups,
+def _pads(k: int, padding: str):
+  return 'SAME' if padding == 'same' else ((k // 2, k // 2), (k // 2, k // 2))
+
+
+def norm(
+  options: ConvOptions, name: str, train: bool, scale_init=nn.initializers.ones
+) -> nn.GroupNorm | nn.BatchNorm:
+  """The network's normalisation as a named submodule of the module being called."""
+  o = options
+  common = {
+    'epsilon': o.norm_epsilon,
+    'dtype': jnp.dtype(o.dtype),
+    'scale_init': scale_init,
+    'name': name,
+  }
+  if o.norm == 'group':
+    # Two passes, as BiT had it: one pass loses digits where activations are large.
+    return nn.GroupNorm(32, use_fast_variance=False, **common)
+  return nn.BatchNorm(
+    use_running_average=not train or o.norm_frozen,
+    momentum=o.norm_momentum,
+    axis_name=o.axis_name,
+    **common,
   )
 
 
-def pads(k: int, padding: str):
-  """The padding of a square window of side k: 'SAME', or 'SYMMETRIC' with k // 2 on each side."""
-  if padding == 'SAME':
-    return 'SAME'
-  return ((k // 2, k // 2), (k // 2, k // 2))
+def max_pool(x: jax.Array, padding: str, fill_zero: bool = False) -> jax.Array:
+  """The maximum of 3x3 windows two pixels apart.
+
+  Args:
+    x: [b, h, w, c].
+    padding: as in `ConvOptions`.
+    fill_zero: pads with zeros instead of nothing, which differs where x is negative (BiT).
+  """
+  if fill_zero:
+    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    return nn.max_pool(x, (3, 3), strides=(2, 2), padding='VALID')
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=_pads(3, padding))

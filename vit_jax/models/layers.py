@@ -1,5 +1,7 @@
 """What transformers are made of: MLP, stochastic depth, LayerScale, blocks, pooling, heads."""
 
+from collections.abc import Callable
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -15,6 +17,7 @@ from vit_jax.models.attention import (
 GELUS = ('tanh', 'exact')
 REMATS = ('none', 'block')
 
+lecun = nn.initializers.lecun_normal()
 tiny_normal = nn.initializers.normal(1e-6)
 
 
@@ -62,27 +65,32 @@ class Mlp(nn.Module):
   Args:
     hidden: hidden units.
     gelu, dropout, dtype: as in `BlockOptions`.
-    features: outputs; None for as many as inputs.
+    kernel_init, bias_init: how both layers start.
   """
 
   hidden: int
   gelu: str = 'tanh'
   dropout: float = 0.0
   dtype: str = 'float32'
-  features: int | None = None
+  kernel_init: Callable = xavier
+  bias_init: Callable = tiny_normal
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    dtype = jnp.dtype(self.dtype)
     *batch, d = x.shape
-    features = self.features or d
+
+    def dense(features, name):
+      dtype = jnp.dtype(self.dtype)
+      inits = {'kernel_init': self.kernel_init, 'bias_init': self.bias_init}
+      return nn.Dense(features, dtype=dtype, name=name, **inits)
+
     y = x.reshape(-1, d)  # [b n, d]: one plain matmul is quicker than a batch of them on CPU
-    y = nn.Dense(self.hidden, dtype=dtype, kernel_init=xavier, bias_init=tiny_normal, name='fc1')(y)
+    y = dense(self.hidden, 'fc1')(y)
     y = gelu(y, self.gelu)
     y = nn.Dropout(self.dropout, name='dropout1')(y, deterministic=not train)
-    y = nn.Dense(features, dtype=dtype, kernel_init=xavier, bias_init=tiny_normal, name='fc2')(y)
+    y = dense(d, 'fc2')(y)
     y = nn.Dropout(self.dropout, name='dropout2')(y, deterministic=not train)
-    return y.reshape(*batch, features)
+    return y.reshape(*batch, d)
 
 
 class Block(nn.Module):
@@ -91,16 +99,18 @@ class Block(nn.Module):
   Args:
     options: shared by all blocks of the encoder.
     drop_path: this block's rate of stochastic depth.
+    attention_type: the module class that mixes tokens, called as `Attention` is.
   """
 
   options: BlockOptions
   drop_path: float = 0.0
+  attention_type: type[nn.Module] = Attention
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     o = self.options
     y = layer_norm(o, 'norm1')(x)
-    y = Attention(o, name='attention')(y, train)
+    y = self.attention_type(o, name='attention')(y, train)
     y = nn.Dropout(o.dropout, name='dropout')(y, deterministic=not train)
     x = x + self._branch(y, 1, train)
     y = layer_norm(o, 'norm2')(x)

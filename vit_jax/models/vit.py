@@ -120,7 +120,7 @@ class ViT(nn.Module):
       stride = stem_stride(self.stem_blocks)
       patch = (patch[0] // stride, patch[1] // stride)
       x = ResNetStem(self.stem_blocks, self.stem_width, self.stem_epsilon, self.dtype, name='stem')(
-        x
+        x, train
       )
     x = layers.PatchEmbedding(patch, self.width, dtype=self.dtype, name='patch_embedding')(x)
     x = self._add_tokens_and_positions(x)

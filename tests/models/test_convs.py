@@ -1,0 +1,137 @@
+"""Convolutional networks: padding, standardised kernels, and batch statistics."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import small
+from vit_jax import errors, models, tree
+from vit_jax.models import convs, mobilenet
+
+
+def _ones(options, x, **kwargs):
+  """A 3x3 convolution of ones: the sum of each window."""
+  module = convs.Conv(options, 1, 3, **kwargs)
+  return module.apply({'params': {'kernel': jnp.ones((3, 3, 1, 1))}}, x)[0, :, :, 0]
+
+
+def test_paddings_differ_where_the_stride_leaves_a_remainder():
+  x = jnp.arange(16.0).reshape(1, 4, 4, 1)
+  # 'same' pads one row below and one column right; 'symmetric' one on every side.
+  same = _ones(convs.ConvOptions(padding='same'), x, stride=2)
+  symmetric = _ones(convs.ConvOptions(padding='symmetric'), x, stride=2)
+  np.testing.assert_array_equal(same, [[45, 39], [66, 50]])
+  np.testing.assert_array_equal(symmetric, [[10, 21], [45, 90]])
+
+
+def test_depthwise_convolutions_keep_channels_apart():
+  x = jnp.stack([jnp.ones((1, 3, 3)), 10 * jnp.ones((1, 3, 3))], axis=-1)
+  module = convs.Conv(convs.ConvOptions(), 2, 3, depthwise=True)
+  y = module.apply({'params': {'kernel': jnp.ones((3, 3, 1, 2))}}, x)
+  np.testing.assert_array_equal(y[0, 1, 1], [9, 90])
+
+
+@pytest.mark.parametrize('in_variance', [True, False])
+def test_standardised_kernels_forget_scale_and_shift(in_variance):
+  options = convs.ConvOptions(standardise=1e-8, epsilon_in_variance=in_variance)
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 5, 2)), jnp.float32)
+  kernel = np.random.default_rng(1).standard_normal((3, 3, 2, 7)).astype(np.float32)
+  module = convs.Conv(options, 7, 3)
+  plain = module.apply({'params': {'kernel': kernel}}, x)
+  moved = module.apply({'params': {'kernel': 3 * kernel + 5}}, x)
+  np.testing.assert_allclose(plain, moved, atol=1e-4)
+
+
+def test_the_place_of_the_epsilon():
+  # A kernel of +1 and -1 has deviation 1: 1 / (1 + 3) outside, 1 / sqrt(1 + 3) inside the root.
+  kernel = jnp.asarray([1.0, -1.0]).reshape(1, 1, 2, 1)
+  for in_variance, expected in ((False, 0.25), (True, 0.5)):
+    options = convs.ConvOptions(standardise=3.0, epsilon_in_variance=in_variance)
+    y = convs.Conv(options, 1, 1).apply(
+      {'params': {'kernel': kernel}}, jnp.asarray([1.0, 0.0]).reshape(1, 1, 1, 2)
+    )
+    assert float(y.squeeze()) == pytest.approx(expected)
+
+
+def test_pooling_over_zeros_differs_for_negative_borders():
+  x = -jnp.ones((1, 4, 4, 1))
+  np.testing.assert_array_equal(convs.max_pool(x, 'symmetric')[0, :, :, 0], -np.ones((2, 2)))
+  zeros = convs.max_pool(x, 'symmetric', fill_zero=True)[0, :, :, 0]
+  np.testing.assert_array_equal(zeros, [[0, 0], [0, -1]])
+
+
+class _Norm(nn.Module):
+  options: convs.ConvOptions
+
+  @nn.compact
+  def __call__(self, x, train):
+    return convs.norm(self.options, 'norm', train)(x)
+
+
+def _statistics(options, x):
+  module = _Norm(options)
+  variables = module.init(jax.random.key(0), x, False)
+  y, state = module.apply(variables, x, True, mutable=['batch_stats'])
+  return y, state['batch_stats']['norm']
+
+
+def test_running_statistics_move_by_their_momentum():
+  x = jnp.asarray([1.0, 5.0]).reshape(2, 1, 1, 1)  # mean 3, variance 4
+  y, statistics = _statistics(convs.ConvOptions(norm_momentum=0.75), x)
+  np.testing.assert_allclose(y.ravel(), [-1, 1], rtol=1e-5)
+  np.testing.assert_allclose(statistics['mean'], [0.25 * 3])
+  np.testing.assert_allclose(statistics['var'], [0.75 + 0.25 * 4])
+
+
+def test_frozen_norms_use_and_keep_their_statistics():
+  x = jnp.asarray([1.0, 5.0]).reshape(2, 1, 1, 1)
+  y, statistics = _statistics(convs.ConvOptions(norm_frozen=True), x)
+  np.testing.assert_allclose(y, x, rtol=1e-4)  # mean 0 and variance 1 from the start
+  np.testing.assert_array_equal(statistics['mean'], [0])
+
+
+def test_statistics_are_averaged_over_a_named_axis():
+  x = jnp.asarray([1.0, 5.0, 7.0, 11.0]).reshape(2, 2, 1, 1, 1)  # two devices of two pictures
+  options = convs.ConvOptions(axis_name='batch', norm_momentum=0.0)
+  _, statistics = jax.vmap(lambda x: _statistics(options, x), axis_name='batch')(x)
+  np.testing.assert_allclose(statistics['mean'].ravel(), [6, 6])
+  np.testing.assert_allclose(statistics['var'].ravel(), [13, 13], rtol=1e-5)
+
+
+@pytest.mark.parametrize('name', ['resnet50', 'mobilenet_v2'])
+def test_training_changes_statistics_and_evaluation_reads_them(name):
+  module = small.build(name)
+  x, variables = small.images(module), small.variables(module)
+  _, state = jax.jit(lambda v, x: module.apply(v, x, train=True, mutable=['batch_stats']))(
+    variables, x
+  )
+  before, after = tree.flatten(variables['batch_stats']), tree.flatten(state['batch_stats'])
+  assert before.keys() == after.keys()
+  assert all(not np.allclose(before[key], after[key]) for key in before)
+
+
+def test_keras_and_torch_variants_share_their_parameters_but_biases():
+  torch, keras = small.build('resnet50'), small.build('resnet50', conv_bias=True, stride_in_conv=1)
+  x = small.images(torch)
+  shapes = [
+    set(tree.flatten(jax.eval_shape(m.init, jax.random.key(0), x)['params']))
+    for m in (torch, keras)
+  ]
+  assert shapes[0] < shapes[1]
+  assert all(key.endswith('/bias') for key in shapes[1] - shapes[0])
+
+
+def test_channels_are_rounded_to_eights_but_not_down_by_more_than_a_tenth():
+  channels = mobilenet.MobileNetV2(0, width_multiplier=0.35)._channels
+  assert [channels(c) for c in (16, 24, 32, 64)] == [8, 8, 16, 24]  # 5.6, 8.4, 11.2 and 22.4
+
+
+def test_mistakes_are_answered():
+  with pytest.raises(errors.UserError, match="'padding'.*'valid'.*valid: same, symmetric"):
+    models.build('mobilenet_v2', 3, padding='valid')
+  with pytest.raises(errors.UserError, match='repeats must have 7 stages'):
+    models.build('mobilenet_v2', 3, repeats=[1, 2])
+  with pytest.raises(errors.UserError, match='width=40 must be a multiple of 32'):
+    models.build('bit_r50x1', 3, width=40)

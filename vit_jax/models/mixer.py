@@ -1,0 +1,126 @@
+"""MLP-Mixer: MLPs across patches and across channels in turn."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from vit_jax.models import layers
+from vit_jax.models.attention import BlockOptions, layer_norm
+from vit_jax.models.base import register
+from vit_jax.models.vit import check_image_size
+
+
+class Mixer(nn.Module):
+  """An image as a table of patches by channels, mixed along one side and then the other.
+
+  The token MLPs are made for one number of patches: weights fit one image size.
+
+  Source: Tolstikhin et al. 2021 (2105.01601), section 2.
+  """
+
+  num_classes: int
+  patch_size: tuple[int, int] = (16, 16)  # pixels of the input image per token, (height, width)
+  width: int = 768  # channels of a token
+  depth: int = 12  # blocks
+  token_mlp_dim: int = 384  # hidden units of the MLPs across patches
+  mlp_dim: int = 3072  # hidden units of the MLPs across channels
+  dropout: float = 0.0  # rate in both MLPs
+  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate, growing evenly from 0
+  gelu: str = 'tanh'  # 'tanh' (official weights) or 'exact'
+  norm_epsilon: float = 1e-6  # added to LayerNorm's variance
+  head_bias_init: float = 0.0  # start of the head's bias
+  remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
+  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
+
+  choices = {'gelu': layers.GELUS, 'remat': layers.REMATS}
+
+  num_prefix_tokens = 0  # no tokens but the patches
+
+  @nn.compact
+  def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
+    """Classifies images [b, h, w, c]; logits [b, num_classes], or features where that is 0."""
+    check_image_size(images, self.patch_size)
+    options = BlockOptions(
+      num_heads=0,
+      mlp_dim=self.mlp_dim,
+      gelu=self.gelu,
+      norm_epsilon=self.norm_epsilon,
+      dropout=self.dropout,
+      dtype=self.dtype,
+    )
+    x = images.astype(jnp.dtype(self.dtype))
+    x = layers.PatchEmbedding(
+      self.patch_size, self.width, dtype=self.dtype, name='patch_embedding'
+    )(x)
+    x = x.reshape(x.shape[0], -1, self.width)
+    x = MixerEncoder(
+      self.depth, self.token_mlp_dim, options, self.drop_path_rate, self.remat, name='encoder'
+    )(x, train)
+    self.sow('intermediates', 'tokens', x)
+    pooled = x.mean(axis=1)
+    self.sow('intermediates', 'pooled', pooled)
+    if not self.num_classes:
+      return pooled.astype(jnp.float32)
+    head = layers.head(self.num_classes, self.dtype, 'head', self.head_bias_init)
+    return head(pooled).astype(jnp.float32)
+
+
+class MixerEncoder(nn.Module):
+  """Mixer blocks one after another and a LayerNorm; arguments as of `layers.Encoder`."""
+
+  depth: int
+  token_mlp_dim: int
+  options: BlockOptions
+  drop_path_rate: float
+  remat: str
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    block = nn.remat(MixerBlock, static_argnums=(2,)) if self.remat == 'block' else MixerBlock
+    for i, rate in enumerate(layers.drop_path_rates(self.drop_path_rate, self.depth)):
+      x = block(self.token_mlp_dim, self.options, rate, name=f'block_{i:02d}')(x, train)
+    return layer_norm(self.options, 'norm')(x)
+
+
+class MixerBlock(nn.Module):
+  """x + MLP across patches, then x + MLP across channels.
+
+  Args:
+    token_mlp_dim: hidden units of the MLP across patches.
+    options: the rest, shared by all blocks.
+    drop_path: this block's rate of stochastic depth.
+  """
+
+  token_mlp_dim: int
+  options: BlockOptions
+  drop_path: float = 0.0
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    o = self.options
+
+    def mlp(hidden, name):
+      return layers.Mlp(
+        hidden, o.gelu, o.dropout, o.dtype, layers.lecun, nn.initializers.zeros, name=name
+      )
+
+    y = layer_norm(o, 'norm1')(x).swapaxes(1, 2)  # [b, d, n]
+    y = mlp(self.token_mlp_dim, 'token_mixing')(y, train).swapaxes(1, 2)
+    x = x + layers.DropPath(self.drop_path, name='drop_path1')(y, train)
+    y = mlp(o.mlp_dim, 'channel_mixing')(layer_norm(o, 'norm2')(x), train)
+    x = x + layers.DropPath(self.drop_path, name='drop_path2')(y, train)
+    self.sow('intermediates', 'output', x)
+    return x
+
+
+# Table 1 of the paper.
+_SIZES = {
+  's': {'width': 512, 'depth': 8, 'token_mlp_dim': 256, 'mlp_dim': 2048},
+  'b': {'width': 768, 'depth': 12, 'token_mlp_dim': 384, 'mlp_dim': 3072},
+  'l': {'width': 1024, 'depth': 24, 'token_mlp_dim': 512, 'mlp_dim': 4096},
+  'h': {'width': 1280, 'depth': 32, 'token_mlp_dim': 640, 'mlp_dim': 5120},
+}
+
+for _name in ('s32', 's16', 'b32', 'b16', 'l32', 'l16', 'h14'):
+  _patch = int(_name[1:])
+  register(f'mixer_{_name}', Mixer, **_SIZES[_name[0]], patch_size=(_patch, _patch))
