@@ -1,5 +1,6 @@
 """Pictures: where they are, how they become arrays, and in which order. Never imports jax."""
 
+from vit_jax.data.augment import AUGREG
 from vit_jax.data.cache import cached
 from vit_jax.data.dataset import Dataset, Examples, open_dataset
 from vit_jax.data.decode import decode_image
@@ -8,6 +9,7 @@ from vit_jax.data.preprocess import Preprocess
 from vit_jax.data.spec import OPS, Transform, parse_transform
 
 __all__ = [
+  'AUGREG',
   'OPS',
   'Dataset',
   'EvalBatches',

@@ -58,7 +58,7 @@ class Dataset:
 
   Args:
     name: as the user wrote it.
-    kind: 'folder', 'tfds' or 'digits'.
+    kind: 'folder', 'tfds', 'digits', or with boxes 'yolo', 'coco' or 'voc'.
     classes: class names in label order.
     base: stored pictures and rows by split name.
     new_label: int32, the label by stored label.
@@ -85,6 +85,11 @@ class Dataset:
   def splits(self) -> dict[str, int]:
     """Examples by split; 'valid' and 'validation' are called 'val'."""
     return {name: sum(len(rows) for _, rows in parts) for name, parts in self._base.items()}
+
+  @property
+  def has_boxes(self) -> bool:
+    """Whether examples have 'box' and 'has_box'."""
+    return self.kind in ('yolo', 'coco', 'voc')
 
   def has_split(self, name: str) -> bool:
     """Whether there is such a split, under any of its names."""

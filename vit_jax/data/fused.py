@@ -15,6 +15,7 @@ import threading
 import numpy as np
 import simplejpeg
 
+from vit_jax.data import geometry
 from vit_jax.data.decode import jpeg_orientation, named_errors, read_jpeg
 from vit_jax.data.ops import Decode, FlipLr, InceptionCrop
 from vit_jax.data.spec import Op
@@ -64,15 +65,16 @@ class DecodeCropFlip(Op):
     hw = None if isinstance(data, np.ndarray) else _upright_jpeg_hw(data)
     if hw is None:
       return self._one_by_one(example, rng)
-    top, left, window_hw = self.crop.window(hw, rng)
+    top, left, window_hw = self.crop.window(hw, rng, example.get('box'))
     mirrored = self.flip is not None and rng.random() < self.flip.p
     factor = self._factor(window_hw)
     pixels = self._decode(data, hw, factor, mirrored, example)
     window = tuple(v / factor for v in (top, left, *window_hw))
     image = _resize_window(pixels, window, self.crop.size, self.crop.method)
+    example = geometry.follow_crop({**example, 'image': image}, hw, top, left, window_hw)
     if mirrored:
-      image = _reverse_rows(image)
-    return {**example, 'image': image}
+      example = geometry.follow_flip_lr({**example, 'image': _reverse_rows(image)})
+    return example
 
   def _one_by_one(self, example: dict, rng: np.random.Generator) -> dict:
     for op in (self.decode, self.crop, self.flip):

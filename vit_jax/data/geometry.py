@@ -6,6 +6,8 @@ Ops go through these, so whatever is attached to places in the picture follows i
 import numpy as np
 from PIL import Image
 
+from vit_jax.data import boxes
+
 _FILTERS = {
   'bilinear': Image.Resampling.BILINEAR,
   'bicubic': Image.Resampling.BICUBIC,
@@ -56,7 +58,21 @@ def crop(example: dict, top: int, left: int, hw: tuple[int, int]) -> dict:
     y, x = max(-top, 0), max(-left, 0)
     whole[y : y + inside.shape[0], x : x + inside.shape[1]] = inside
     inside = whole
-  return {**example, 'image': inside}
+  return follow_crop({**example, 'image': inside}, (h, w), top, left, hw)
+
+
+def follow_crop(
+  example: dict, hw: tuple[int, int], top: int, left: int, window_hw: tuple[int, int]
+) -> dict:
+  """Moves what is attached to places, for an op that cut the pixels itself."""
+  if 'box' not in example:
+    return example
+  return _with_box(example, boxes.crop(example['box'], hw, top, left, window_hw))
+
+
+def _with_box(example: dict, box: np.ndarray) -> dict:
+  """The example with its box moved; one that has left the picture is no box any more."""
+  return {**example, 'box': box, 'has_box': bool(example['has_box'] and box[2] * box[3] > 0)}
 
 
 def flip_lr(example: dict) -> dict:
@@ -65,4 +81,38 @@ def flip_lr(example: dict) -> dict:
   mirrored = np.empty_like(image)
   for c in range(image.shape[2]):  # numpy copies a reversed [h, w, c] six times as slowly
     mirrored[:, :, c] = image[:, ::-1, c]
-  return {**example, 'image': mirrored}
+  return follow_flip_lr({**example, 'image': mirrored})
+
+
+def follow_flip_lr(example: dict) -> dict:
+  """Moves what is attached to places, for an op that mirrored the pixels itself."""
+  return _with_box(example, boxes.flip_lr(example['box'])) if 'box' in example else example
+
+
+def affine(example: dict, forward: np.ndarray, fill: int = 128) -> dict:
+  """Turns, shears or shifts; the size stays.
+
+  Args:
+    example: has 'image' `[h, w, c]`.
+    forward: `[2, 3]`, from (x, y, 1) in the old picture to (x, y) in the new, in pixels.
+    fill: grey value of what comes in from outside.
+  """
+  image = example['image']
+  h, w, c = image.shape
+  forward = np.asarray(forward, np.float64)
+  turn = np.linalg.inv(forward[:, :2])
+  back = np.concatenate([turn, -turn @ forward[:, 2:]], 1)  # what Pillow wants: new to old
+  picture = Image.fromarray(image[:, :, 0] if c == 1 else image)
+  pixels = np.asarray(
+    picture.transform(
+      (w, h),
+      Image.Transform.AFFINE,
+      tuple(back.ravel()),
+      Image.Resampling.BILINEAR,
+      fillcolor=fill if c == 1 else (fill, fill, fill),
+    )
+  )
+  example = {**example, 'image': pixels[:, :, None] if c == 1 else pixels}
+  if 'box' in example:
+    return _with_box(example, boxes.affine(example['box'], (h, w), forward))
+  return example

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from vit_jax.data import geometry
+from vit_jax.data import boxes, geometry
 from vit_jax.data.decode import decode_image, with_channels
 from vit_jax.data.spec import METHODS, Op, Picture, arg, register
 
@@ -164,6 +164,8 @@ class InceptionCrop(Op):
     area_min: smallest area, in percent of the picture's.
     area_max: largest area, in percent.
     method: filter, antialiased as Pillow does.
+    object_min: share of the box, in percent, that must lie in the window, for pictures with
+      a box; the whole picture is taken where ten windows miss it.
 
   Source: 1409.4842, section 6; aspect ratio log-uniform in [3/4, 4/3].
   """
@@ -173,9 +175,13 @@ class InceptionCrop(Op):
   area_min: float = arg('float', 5.0, low=0.01, high=100)
   area_max: float = arg('float', 100.0, low=0.01, high=100)
   method: str = arg('name', 'bilinear', choices=METHODS)
+  object_min: float = arg('float', 0.0, low=0, high=100)
 
-  def window(self, hw: _SIZE, rng: np.random.Generator) -> tuple[int, int, _SIZE]:
+  def window(
+    self, hw: _SIZE, rng: np.random.Generator, box: np.ndarray | None = None
+  ) -> tuple[int, int, _SIZE]:
     """Top, left and (height, width) of the window, for a picture of `hw` pixels."""
+    needs = self.object_min / 100 if box is not None else 0
     h, w = hw
     low, high = sorted((self.area_min, self.area_max))
     edge = math.log(4 / 3)
@@ -184,13 +190,16 @@ class InceptionCrop(Op):
       ratio = math.exp(rng.uniform(-edge, edge))
       new_h, new_w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
       if 0 < new_h <= h and 0 < new_w <= w:
-        top = int(rng.integers(h - new_h + 1))
-        return top, int(rng.integers(w - new_w + 1)), (new_h, new_w)
+        top, left = int(rng.integers(h - new_h + 1)), int(rng.integers(w - new_w + 1))
+        if not needs or boxes.share_inside(box, hw, top, left, (new_h, new_w)) >= needs:
+          return top, left, (new_h, new_w)
+    if needs:
+      return 0, 0, (h, w)
     new_h, new_w = min(h, round(w * 4 / 3)), min(w, round(h * 4 / 3))
     return (h - new_h) // 2, (w - new_w) // 2, (new_h, new_w)
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    top, left, hw = self.window(example['image'].shape[:2], rng)
+    top, left, hw = self.window(example['image'].shape[:2], rng, example.get('box'))
     return geometry.resize(geometry.crop(example, top, left, hw), self.size, self.method)
 
   def output(self, picture: Picture) -> Picture:

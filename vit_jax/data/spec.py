@@ -206,7 +206,8 @@ def parse_transform(
   Raises:
     UserError: all mistakes, each naming the op and its position.
   """
-  from vit_jax.data.fused import fuse  # comes with all ops, which need this module's names
+  import vit_jax.data.augment  # noqa: F401  registers its ops, which need this module's names
+  from vit_jax.data.fused import fuse
 
   problems: list[str] = []
   ops: list[Op] = []

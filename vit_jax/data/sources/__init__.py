@@ -3,6 +3,7 @@
 import os
 
 from vit_jax.data.records import Source
+from vit_jax.data.sources.annotated import annotated_kind, annotated_source
 from vit_jax.data.sources.digits import digits_source
 from vit_jax.data.sources.folder import folder_source
 from vit_jax.data.sources.tfds import holds_tfds_versions, is_tfds_folder, tfds_source
@@ -35,7 +36,8 @@ def find_source(
       if holds_tfds_versions(path):
         parent, base = os.path.split(os.path.abspath(path))
         return tfds_source(base, parent, image_key, label_key)
-      return folder_source(path)
+      kind = annotated_kind(path)
+      return annotated_source(path, kind) if kind else folder_source(path)
   if name[0] in '.~/' or name.endswith('/') or os.sep in name and name.count('/') != 1:
     raise UserError(f'dataset folder {name} does not exist; check the path')
   return tfds_source(name, data_dir, image_key, label_key)

@@ -1,0 +1,174 @@
+"""Augmentations against pictures worked by hand."""
+
+import numpy as np
+import pytest
+
+from vit_jax.data import AUGREG, parse_transform, pixels
+from vit_jax.data import augment as lib
+from vit_jax.errors import UserError
+
+OPS = ['randaugment(2, 10)', 'trivial_augment', 'random_erasing(1)', 'color_jitter',
+       'three_augment', 'augreg(strong1)']
+
+
+def grey(rows):
+  return np.array(rows, np.uint8)[..., None].repeat(3, 2)
+
+
+def apply(op, image, seed=0, decode='decode'):
+  spec = f'{decode}|resize({image.shape[0]}, {image.shape[1]})|{op}'
+  return parse_transform(spec, train=True)({'image': image}, np.random.default_rng(seed))['image']
+
+
+def moved(change, rows, value):
+  return change({'image': grey(rows)}, value)['image'][..., 0]
+
+
+@pytest.mark.parametrize('change, value, before, after', [
+  (pixels.solarize, 128, [0, 127, 128, 255], [0, 127, 127, 0]),
+  (pixels.solarize, 256, [0, 127, 128, 255], [0, 127, 128, 255]),
+  (pixels.solarize, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
+  (pixels.posterize, 2, [0, 63, 64, 255], [0, 0, 64, 192]),
+  (pixels.posterize, 8, [0, 63, 64, 255], [0, 63, 64, 255]),
+  (pixels.autocontrast, 0, [50, 100, 150, 150], [0, 127, 255, 255]),
+  (pixels.brightness, 0.5, [0, 60, 100, 200], [0, 30, 50, 100]),
+  (pixels.brightness, 1.5, [0, 60, 100, 200], [0, 90, 150, 255]),
+  (pixels.contrast, 0.5, [0, 50, 100, 250], [50, 75, 100, 175]),
+  (pixels.contrast, 0.0, [0, 50, 100, 250], [100, 100, 100, 100]),
+  (pixels.color, 0.0, [0, 50, 100, 250], [0, 50, 100, 250]),
+  (pixels.sharpness, 1.0, [0, 50, 100, 250], [0, 50, 100, 250]),
+])
+def test_colour_changes(change, value, before, after):
+  np.testing.assert_allclose(change(grey([before]), value)[0, :, 0], after, atol=1)
+  one = np.array([before], np.uint8)[..., None]
+  np.testing.assert_allclose(change(one, value)[0, :, 0], after, atol=1)
+
+
+def test_color_zero_is_luma():
+  red = np.array([[[200, 0, 0]]], np.uint8)
+  assert (np.abs(pixels.color(red, 0.0).astype(int) - 0.299 * 200) <= 1).all()
+  assert (np.abs(pixels.greyscale(red).astype(int) - 0.299 * 200) <= 1).all()
+
+
+def test_equalize_spreads_the_values():
+  image = grey(np.repeat([[10, 11, 12, 13]], 340, 0))
+  assert sorted(set(pixels.equalize(image)[..., 0].ravel())) == [0, 85, 170, 255]
+
+
+def test_sharpness_zero_smooths_the_inside():
+  spike = np.zeros((3, 3))
+  spike[1, 1] = 130
+  result = pixels.sharpness(grey(spike), 0.0)[..., 0]
+  assert result[1, 1] == 50  # weights 5 in the middle and 1 around, of 13
+  assert result[0].tolist() == [0, 0, 0]  # the border stays
+
+
+def test_geometric_changes():
+  image = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
+  fill = 128
+  np.testing.assert_array_equal(moved(pixels.rotate, image, 0), image)
+  np.testing.assert_array_equal(moved(pixels.rotate, image, 180), np.array(image)[::-1, ::-1])
+  np.testing.assert_array_equal(moved(pixels.rotate, image, 90), np.rot90(image, -1))
+  np.testing.assert_array_equal(moved(pixels.translate_x, image, 1 / 3),
+                                [[fill, 1, 2], [fill, 4, 5], [fill, 7, 8]])
+  np.testing.assert_array_equal(moved(pixels.translate_y, image, -1 / 3),
+                                [[4, 5, 6], [7, 8, 9], [fill] * 3])
+  sheared = moved(pixels.shear_x, np.tile([0, 0, 250, 0, 0, 0], (3, 1)), 1.0)
+  # Row centres are 0.5, 1.5, 2.5 below the top: so far each row moves right.
+  np.testing.assert_allclose(sheared[:, 2:], [[125, 125, 0, 0], [0, 125, 125, 0], [0, 0, 125, 125]],
+                             atol=2)
+  np.testing.assert_array_equal(
+    moved(pixels.shear_y, np.array(image), 1.0), moved(pixels.shear_x, np.array(image).T, 1.0).T)
+
+
+@pytest.mark.parametrize('op', OPS)
+@pytest.mark.parametrize('decode', ['decode', 'decode(1)'])
+def test_keeps_size_and_kind_and_is_repeatable(op, decode):
+  image = np.random.default_rng(0).integers(0, 256, (23, 29, 3), np.uint8)
+  before = image.copy()
+  results = [apply(op, image, seed, decode) for seed in range(31)]
+  assert {r.shape for r in results} == {(23, 29, 3 if decode == 'decode' else 1)}
+  assert {r.dtype for r in results} == {np.dtype(np.uint8)}
+  assert len({r.tobytes() for r in results}) > 2
+  np.testing.assert_array_equal(apply(op, image, 7, decode), results[7])
+  np.testing.assert_array_equal(image, before)
+
+
+def test_randaugment_draws_all_changes_evenly(monkeypatch):
+  seen = []
+  monkeypatch.setattr(lib, 'change', lambda e, name, value: seen.append((name, value)) or e)
+  rng = np.random.default_rng(0)
+  op = lib.RandAugment(3, 10.0)
+  for _ in range(1400):
+    op({'image': None}, rng)
+  names = [name for name, _ in seen]
+  assert len(names) == 4200 and len(set(names)) == 14
+  assert all(abs(names.count(name) - 300) < 80 for name in lib.CHANGES)
+  values = {name: {round(v, 6) for n, v in seen if n == name} for name in lib.CHANGES}
+  assert values['rotate'] == {-30, 30} and values['shear_x'] == {-0.3, 0.3}
+  assert values['solarize'] == {256} and values['posterize'] == {8} and values['color'] == {1.9}
+  assert values['translate_y'] == {-0.453172, 0.453172}
+
+
+def test_randaugment_magnitudes_beyond_the_scale():
+  assert {n: round(f(20), 3) for n, f in lib._RAND.items()} == {
+    'rotate': 60, 'shear_x': 0.6, 'shear_y': 0.6, 'translate_x': 0.906, 'translate_y': 0.906,
+    'solarize': 256, 'posterize': 8, 'color': 3.7, 'contrast': 3.7, 'brightness': 3.7,
+    'sharpness': 3.7}
+
+
+def test_trivial_augment_covers_its_space(monkeypatch):
+  seen = []
+  monkeypatch.setattr(lib, 'change', lambda e, name, value: seen.append((name, value)) or e)
+  rng = np.random.default_rng(0)
+  for _ in range(5000):
+    lib.TrivialAugment()({'image': None}, rng)
+  spans = {name: (min(v for n, v in seen if n == name), max(v for n, v in seen if n == name))
+           for name in lib.CHANGES}
+  assert spans['rotate'] == (-135, 135) and spans['posterize'] == (2, 8)
+  assert spans['color'] == pytest.approx((0.01, 1.99)) and spans['solarize'] == (0, 256)
+
+
+def test_random_erasing_covers_its_share():
+  image = np.full((53, 47, 3), 200, np.uint8)
+  shares = []
+  for seed in range(97):
+    erased = (apply('random_erasing(1, 10, 20, black)', image, seed)[..., 0] == 0)
+    rows, columns = np.flatnonzero(erased.any(1)), np.flatnonzero(erased.any(0))
+    assert erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
+    shares.append(erased.mean())
+  assert min(shares) > 0.09 and max(shares) < 0.21
+  changed = [(apply('random_erasing(0.25)', image, s) != 200).any() for s in range(400)]
+  assert abs(np.mean(changed) - 0.25) < 0.07
+
+
+def test_color_jitter_within_its_range():
+  image = grey([[100, 100]])
+  values = [int(apply('color_jitter(0.4, 0, 0)', image, s)[0, 0, 0]) for s in range(199)]
+  assert 59 <= min(values) < 66 and 134 < max(values) <= 140
+  assert apply('color_jitter(0.4, p=0)', image)[0, 0, 0] == 100
+
+
+def test_three_augment_does_one_of_three():
+  image = np.zeros((9, 9, 3), np.uint8)
+  image[4, 4] = [250, 0, 0]
+  kinds = []
+  for seed in range(90):
+    result = apply('three_augment', image, seed)
+    if (result[4, 4] == result[4, 4, 0]).all() and result[4, 4, 0] == 75:
+      kinds.append('grey')
+    elif (result == np.where(image < 128, image, 255 - image)).all():
+      kinds.append('solarize')
+    else:
+      kinds.append('blur')
+  assert all(15 < kinds.count(k) < 45 for k in ('grey', 'solarize', 'blur'))
+
+
+def test_augreg_table():
+  assert AUGREG['medium2'] == lib.AugReg(2, 15, 0.5) and len(AUGREG) == 7
+  image = np.random.default_rng(0).integers(0, 256, (11, 13, 3), np.uint8)
+  np.testing.assert_array_equal(apply('augreg(none)', image, 3), image)
+  np.testing.assert_array_equal(apply('augreg(medium1)', image, 3),
+                                apply('randaugment(2, 15)', image, 3))
+  with pytest.raises(UserError, match='setting must be one of none, light1'):
+    parse_transform('decode|resize(7)|augreg(medium)', train=True)
