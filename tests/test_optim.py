@@ -6,6 +6,7 @@ import pytest
 
 from vit_jax import optim
 from vit_jax.config import Optimizer, Schedule
+from vit_jax.errors import UserError
 
 
 def _rate(total=103, peak=2.0, **options):
@@ -71,3 +72,14 @@ def _leaves(state):
   import jax
 
   return jax.tree.leaves(state)
+
+
+def test_multipliers_by_name_first_match_counts():
+  params = {'head': {'kernel': jnp.zeros(2)}, 'encoder': {'kernel': jnp.zeros(2)}}
+  grads = {'head': {'kernel': jnp.ones(2)}, 'encoder': {'kernel': jnp.ones(2)}}
+  options = dict(name='sgd', momentum=0.0)
+  updates, _ = _one_update(params, grads, multipliers=('^head/=10', 'kernel=0'), **options)
+  np.testing.assert_allclose(updates['head']['kernel'], -1.0, rtol=1e-6)
+  np.testing.assert_array_equal(updates['encoder']['kernel'], 0.0)
+  with pytest.raises(UserError, match="no parameter is left for 'tail'"):
+    _one_update(params, grads, multipliers=('tail=2',), **options)

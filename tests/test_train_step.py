@@ -80,8 +80,9 @@ def test_sharding_draws_the_same_dropout_as_one_device():
 
 def test_pmap_devices_draw_different_dropout():
   tx = optax.sgd(0.0)
-  step = train_step.make_train_step(_module(0.5), tasks.build('classify', CLASSES), tx,
-                                    lambda s: 0.0, PREPROCESS)
+  step = jax.jit(train_step.make_train_step(
+    _module(0.5), tasks.build('classify', CLASSES), tx, lambda s: 0.0, PREPROCESS
+  ))
 
   def loss(index):
     key = jax.random.fold_in(rng.stream(0, 'dropout'), index)

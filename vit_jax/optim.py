@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import optax
 
 from vit_jax import tree
-from vit_jax.config import Length, Optimizer, Schedule
+from vit_jax.config import Length, Optimizer, Schedule, parse_multiplier
+from vit_jax.errors import UserError
 
 ScheduleFn = Callable[[jax.Array], jax.Array]
 
@@ -57,6 +58,35 @@ def decay_mask(params: dict, pattern: str) -> dict:
   return tree.map_named(lambda name, _: bool(re.search(pattern, name)), params)
 
 
+def rate_multipliers(params: dict, patterns: tuple[str, ...]) -> dict:
+  """The factor of each parameter's learning rate: that of the first regex that finds its name.
+
+  Args:
+    params: arrays or shapes.
+    patterns: 'REGEX=FACTOR'; a parameter that none finds has 1.
+
+  Raises:
+    UserError: a pattern that finds no parameter, or is none.
+  """
+  rules = [parse_multiplier(pattern) for pattern in patterns]
+  unused = {pattern for pattern, _ in rules}
+
+  def factor(name: str, _) -> float:
+    for pattern, value in rules:
+      if re.search(pattern, name):
+        unused.discard(pattern)
+        return value
+    return 1.0
+
+  factors = tree.map_named(factor, params)
+  if unused:
+    raise UserError([
+      f'config.optimizer.multipliers: no parameter is left for {pattern!r}; names are like '
+      f'{", ".join(list(tree.flatten(params))[:3])}' for pattern in sorted(unused)
+    ])
+  return factors
+
+
 def make_optimizer(options: Optimizer, schedule: ScheduleFn) -> optax.GradientTransformation:
   """The update rule, with clipping before and weight decay as the rule wants it.
 
@@ -80,6 +110,10 @@ def make_optimizer(options: Optimizer, schedule: ScheduleFn) -> optax.GradientTr
     steps.append(optax.scale_by_adam(options.b1, options.b2, options.eps, mu_dtype=dtype))
     steps += [decay] if decay else []
   steps.append(optax.scale_by_learning_rate(schedule))
+  if options.multipliers:
+    steps.append(optax.stateless(lambda updates, params: jax.tree.map(
+      lambda u, factor: u * factor, updates, rate_multipliers(params, options.multipliers)
+    )))
   return optax.chain(*steps)
 
 

@@ -25,6 +25,7 @@ from vit_jax.train_state import TrainState, create
 from vit_jax.writer import (
   MetricWriter,
   Progress,
+  format_metrics,
   make_workdir,
   write_json,
   write_text,
@@ -339,7 +340,7 @@ class _Loop:
     metrics = self._evaluate('val', state.variables)
     self._refuse_nan(step, {f'validation {k}': v for k, v in metrics.items()})
     self._writer.write(step, 'val', metrics)
-    self._progress.say(f'step {step}  val {_shown(metrics)}')
+    self._progress.say(f'step {step}  val {format_metrics(metrics)}')
     self._last = metrics
     return metrics
 
@@ -359,7 +360,7 @@ class _Loop:
       best = load_run(path, 'best')
       self._last = self._evaluate('test', self._placement.put_state(best.variables))
       self._writer.write(best.step, 'test', self._last)
-      self._progress.say(f'test {_shown(self._last)}  (checkpoint of step {best.step})')
+      self._progress.say(f'test {format_metrics(self._last)}  (checkpoint of step {best.step})')
     self._progress.say(f'files of this run: {path}')
     return self._last
 
@@ -428,7 +429,3 @@ class _StopSignal:
     self.requested = True
     signal.signal(number, self._before[number])
     print('stopping after this step: saving a checkpoint', file=sys.stderr, flush=True)
-
-
-def _shown(metrics: dict[str, float]) -> str:
-  return '  '.join(f'{name} {value:.4g}' for name, value in metrics.items())

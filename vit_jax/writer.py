@@ -18,7 +18,7 @@ class MetricWriter:
     workdir: the run's folder.
     tensorboard: whether to write event files.
     resume_step: rows after this step were written by an interrupted attempt whose checkpoint was
-      lost; they are dropped, since they will be written again.
+      lost; they are dropped, since they will be written again, as is the final test.
     active: False in all processes but the first, which write nothing.
   """
 
@@ -29,7 +29,10 @@ class MetricWriter:
     if not active:
       return
     if self._path.exists():
-      rows = [row for row in read_metrics(workdir) if row['step'] <= resume_step]
+      rows = [
+        row for row in read_metrics(workdir)
+        if row['step'] <= resume_step and row['split'] != 'test'
+      ]
       write_text(self._path, ''.join(json.dumps(row) + '\n' for row in rows))
     if tensorboard:
       import tensorboardX  # half a second that a run without it need not pay
@@ -122,16 +125,12 @@ class Progress:
   def report(self, step: int, metrics: dict[str, float]) -> None:
     """Shows metrics with the rate and the time left."""
     if self._bar is not None:
-      self._bar.set_postfix_str(
-        f'loss {metrics["loss"]:.3f} acc {metrics["accuracy"]:.3f} {metrics["img_sec"]:.0f} img/s'
-      )
+      self._bar.set_postfix_str(format_metrics(metrics, ('loss', 'accuracy', 'img_sec')))
       return
     seconds = time.monotonic() - self._began
     left = seconds / max(1, step - self._start) * (self._total - step)
-    shown = '  '.join(f'{k} {v:.4g}' for k, v in metrics.items() if k not in ('loss', 'img_sec'))
     self.say(
-      f'step {step}/{self._total}  loss {metrics["loss"]:.4f}  {metrics["img_sec"]:.1f} img/s  '
-      f'left {format_seconds(left)}  {shown}'
+      f'step {step}/{self._total}  left {format_seconds(left)}  {format_metrics(metrics)}'
     )
 
   def say(self, text: str) -> None:
@@ -146,6 +145,11 @@ class Progress:
   def close(self) -> None:
     if self._bar is not None:
       self._bar.close()
+
+
+def format_metrics(metrics: dict[str, float], names: tuple[str, ...] = ()) -> str:
+  """'loss 0.1234  accuracy 0.98', of the names given or of all."""
+  return '  '.join(f'{k} {metrics[k]:.4g}' for k in names or metrics if k in metrics)
 
 
 def format_seconds(seconds: float) -> str:

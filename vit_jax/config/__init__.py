@@ -20,6 +20,7 @@ from vit_jax.config.options import (
   describe,
   get,
   leaves,
+  parse_multiplier,
 )
 
 __all__ = [
@@ -39,4 +40,5 @@ __all__ = [
   'leaves',
   'load',
   'parse',
+  'parse_multiplier',
 ]

@@ -8,7 +8,7 @@ from typing import Any
 
 import ml_collections
 
-from vit_jax.config.options import Config, Length, get, leaves
+from vit_jax.config.options import Config, Length, get, leaves, parse_multiplier
 from vit_jax.errors import UserError, did_you_mean
 
 
@@ -44,7 +44,8 @@ def _build(cls: type, values: dict, prefix: str, problems: list[str]) -> Any:
     if dataclasses.is_dataclass(field.type):
       made[name] = _build(field.type, dict(value), full + '.', problems)
     elif full == 'model':
-      made[name] = dict(value)
+      # JSON has lists where models have tuples.
+      made[name] = {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
     else:
       made[name] = _checked(full, field, value, problems)
   return cls(**made)
@@ -95,6 +96,11 @@ def _impossible(config: Config) -> list[str]:
         Length.parse(get(config, name))
       except UserError as e:
         problems.append(f'config.{name}: {e}')
+  for pattern in config.optimizer.multipliers:
+    try:
+      parse_multiplier(pattern)
+    except UserError as e:
+      problems.append(f'config.optimizer.multipliers: {e}')
   need(config.head == 'reset' or bool(config.init_from),
        "config.head='keep' needs config.init_from: there are no weights to keep it from")
   need(len(config.input.image_size) in (1, 2),

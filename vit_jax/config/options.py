@@ -47,6 +47,22 @@ class Length:
     return examples / batch_size
 
 
+def parse_multiplier(text: str) -> tuple[str, float]:
+  """'REGEX=FACTOR' as its two parts.
+
+  Raises:
+    UserError: the text is of another form.
+  """
+  pattern, equals, factor = text.rpartition('=')
+  try:
+    if not equals or float(factor) < 0:
+      raise ValueError
+    re.compile(pattern)
+    return pattern, float(factor)
+  except (ValueError, re.error):
+    raise UserError(f"expected 'REGEX=FACTOR' with a factor from 0 up, got {text!r}") from None
+
+
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   name: str = _option('digits', "a folder of pictures, a TFDS name ('stanford_dogs') or 'digits'")
@@ -115,6 +131,9 @@ class Optimizer:
     0.0, 'adamw: decoupled, times the learning rate; sgd: added to the gradient'
   )
   decay: str = _option('kernel$', 'regex over parameter names that weight decay applies to')
+  multipliers: tuple[str, ...] = _option(
+    (), "'REGEX=FACTOR' of the learning rate of parameters by name; the first that finds one counts"
+  )
   clip_norm: float = _option(0.0, 'gradients are scaled down to this global norm; 0: never')
 
 
