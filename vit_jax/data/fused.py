@@ -5,7 +5,8 @@ window is drawn before decoding, a picture much larger than needed is decoded at
 or an eighth of its size, the resize is vectorised and sees only the window's rows, and a mirrored
 picture is decoded with its channels swapped, so that reversing the bytes of a row mirrors it. The
 random decisions are the very ones of the separate ops; pixels stay within 1 grey level of theirs on
-average. Without `cykooz_resizer` the separate ops run.
+average. Pictures that are decoded already join after that. Without `cykooz_resizer` the separate
+ops run.
 """
 
 import dataclasses
@@ -62,19 +63,22 @@ class DecodeCropFlip(Op):
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     data = example['image']
-    hw = None if isinstance(data, np.ndarray) else _upright_jpeg_hw(data)
+    decoded = isinstance(data, np.ndarray) and data.ndim == 3 and data.shape[2] == 3
+    hw = data.shape[:2] if decoded else _upright_jpeg_hw(data)
     if hw is None:
       return self._one_by_one(example, rng)
     top, left, window_hw = self.crop.window(hw, rng, example.get('box'))
     mirrored = self.flip is not None and rng.random() < self.flip.p
-    factor = self._factor(window_hw)
-    pixels = self._decode(data, hw, factor, mirrored, example)
+    factor = 1 if decoded else self._factor(window_hw)
+    pixels = data if decoded else self._decode(data, hw, factor, mirrored, example)
     window = tuple(v / factor for v in (top, left, *window_hw))
     image = _resize_window(pixels, window, self.crop.size, self.crop.method)
     example = geometry.follow_crop({**example, 'image': image}, hw, top, left, window_hw)
-    if mirrored:
-      example = geometry.follow_flip_lr({**example, 'image': _reverse_rows(image)})
-    return example
+    if not mirrored:
+      return example
+    if decoded:
+      return geometry.flip_lr(example)
+    return geometry.follow_flip_lr({**example, 'image': _reverse_rows(image)})
 
   def _one_by_one(self, example: dict, rng: np.random.Generator) -> dict:
     for op in (self.decode, self.crop, self.flip):
@@ -104,9 +108,9 @@ def _buffer(size: int) -> np.ndarray:
   return _local.buffer
 
 
-def _upright_jpeg_hw(data: bytes) -> tuple[int, int] | None:
+def _upright_jpeg_hw(data: bytes | np.ndarray) -> tuple[int, int] | None:
   """Height and width of a JPEG that needs no turning and no rare colour space; else None."""
-  if data[:2] != b'\xff\xd8' or jpeg_orientation(data) != 1:
+  if isinstance(data, np.ndarray) or data[:2] != b'\xff\xd8' or jpeg_orientation(data) != 1:
     return None
   try:
     height, width, colorspace, _ = simplejpeg.decode_jpeg_header(data, strict=False)

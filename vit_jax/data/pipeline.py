@@ -1,4 +1,4 @@
-"""Examples to batches: Grain shuffles, loads in threads or processes, and knows its position.
+"""Examples to batches: Grain loads them in threads or processes, a few batches ahead.
 
 A batch is a function of (seed, position): `position` counts pictures since the start of training
 over all processes, so a resumed run, another number of threads, workers or processes sees the same
@@ -9,7 +9,6 @@ initialises nothing) and takes a second.
 import dataclasses
 import os
 import sys
-import zlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from vit_jax.data.dataset import Examples
-from vit_jax.data.loaders import PROBLEMS, Batch, EvalLoader, TrainLoader
+from vit_jax.data.loaders import PROBLEMS, Batch, EpochOrder, EvalLoader, TrainLoader
 from vit_jax.data.spec import Transform
 from vit_jax.errors import UserError
 
@@ -183,10 +182,7 @@ def train_batches(
   _check(examples, transform, batch_size, process_index, process_count, on_error)
   if repeats < 1 or workers < 0:
     raise UserError(f'repeats must be at least 1 and workers at least 0, got {repeats}, {workers}')
-  import grain
-
-  shuffle_seed = zlib.crc32(f'shuffle {seed}'.encode())
-  order = grain.MapDataset.range(len(examples)).shuffle(seed=shuffle_seed)
+  order = EpochOrder(len(examples), seed)
   loader = TrainLoader(
     examples,
     transform,
