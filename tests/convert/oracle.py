@@ -91,6 +91,12 @@ def scattered(tree, seed=0):
   return {k: rng.normal(0, 0.3, v.shape).astype(np.float32) for k, v in flatten(tree).items()}
 
 
+def scattered_specs(specs, seed=0):
+  """Random arrays of given flat names and shapes."""
+  rng = np.random.default_rng(seed)
+  return {k: rng.normal(0, 0.3, s.shape).astype(np.float32) for k, s in sorted(specs.items())}
+
+
 def official(classes=5, representation=None, h=24, w=24):
   """Random official weights and a function from images to logits."""
   model = OfficialViT(classes, representation=representation)

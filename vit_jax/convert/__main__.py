@@ -71,8 +71,6 @@ def _fields(pairs: list[str]) -> dict:
 
 def _convert(args: argparse.Namespace) -> None:
   to = _format_of_target(args.target, args.to)
-  import dataclasses
-
   from vit_jax import convert
   from vit_jax.convert import loading, preprocessing
 
@@ -85,9 +83,7 @@ def _convert(args: argparse.Namespace) -> None:
   module = convert.build(weights, args.model, args.head, args.num_classes, **overrides)
   preprocess = weights.preprocess or preprocessing.default((224, 224))
   if args.image_size:
-    size = tuple(args.image_size * 2)[:2]
-    method = 'bicubic' if 'bicubic' in preprocess.transform else 'bilinear'
-    preprocess = dataclasses.replace(preprocess, transform=preprocessing.spec(size, method))
+    preprocess = preprocessing.at_size(preprocess, tuple(args.image_size * 2)[:2])
   variables, report = loading.fit(
     weights, module, preprocess.image_size, loading.Options(args.head, args.resize)
   )

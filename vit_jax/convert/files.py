@@ -89,33 +89,18 @@ def read(
     looks_like_path = path.suffix in ('.npz', '.safetensors', '.pth', '.bin', '.pt', '.h5')
     if looks_like_path or len(path.parts) > 1:
       raise UserError(f'no weights at {path}')
-  entry = zoo.ZOO[str(path_or_name)]
-  found = zoo.fetch(str(path_or_name), pretrained_dir=pretrained_dir, cache_dir=cache_dir)
-  return _complete(_open(found, entry.format), entry)
+  name = str(path_or_name)
+  entry = zoo.ZOO[name]
+  found = zoo.fetch(name, pretrained_dir=pretrained_dir, cache_dir=cache_dir)
+  return _open(found, format, entry.record(), entry.model)
 
 
-def _complete(weights: Weights, entry: Any) -> Weights:
-  """Adds what the zoo knows of named weights and their file does not say."""
-  hint = {'model': {**weights.model, **_renamed(weights.model, entry.model)}}
-  weights.config = {**weights.config, **hint}
-  weights.preprocess = entry.preprocess() or weights.preprocess
-  return weights
-
-
-def _renamed(found: Mapping[str, Any], name: str) -> dict[str, Any]:
-  """The zoo's name of a model where the tensors fit several of the same sizes."""
-  from vit_jax import models
-
-  if not found or name not in models.names():
-    return {}
-  same = ('width', 'depth', 'mlp_dim', 'patch_size', 'stem_blocks')
-  a, b = ({**models.fields(n)} for n in (found['name'], name))
-  return {'name': name} if all(a.get(k) == b.get(k) for k in same) else {}
-
-
-def _open(path: pathlib.Path, format: str) -> Weights:
+def _open(
+  path: pathlib.Path, format: str, known: Mapping[str, Any] = {}, hint: str = ''
+) -> Weights:
+  """Opens a path; `known` is used where the file says nothing, `hint` may name its model."""
   if path.is_dir():
-    return _open_folder(path, format)
+    return _open_folder(path, format, known, hint)
   with damaged(path), open(path, 'rb') as f:
     start = f.read(16)
   tensors: Tensors
@@ -133,7 +118,8 @@ def _open(path: pathlib.Path, format: str) -> Weights:
     raise UserError(f'{path} holds no arrays')
   beside = path.with_name(path.name + '.json')
   record = _json(beside) if beside.is_file() else {}
-  return _describe(tensors, format, record or _own_record(tensors), path.name)
+  record = record or _own_record(tensors)
+  return _describe(tensors, format, {**known, **record}, f'{hint} {path.name}')
 
 
 def _own_record(tensors: Tensors) -> dict[str, Any]:
@@ -145,7 +131,7 @@ def _own_record(tensors: Tensors) -> dict[str, Any]:
     return record if isinstance(record, dict) else {}
 
 
-def _open_folder(path: pathlib.Path, format: str) -> Weights:
+def _open_folder(path: pathlib.Path, format: str, known: Mapping[str, Any], hint: str) -> Weights:
   name = next((n for n in _WEIGHT_FILES if (path / n).is_file()), None)
   if name is None:
     return _open_run(path)
@@ -164,7 +150,8 @@ def _open_folder(path: pathlib.Path, format: str) -> Weights:
   extra = _json(processor) if processor.is_file() else {}
   if not record:
     record = record_of(config, extra)
-  hint = f'{path.name} {config.get("architecture", "")} {config.get("model_type", "")}'
+  hint += f' {path.name} {config.get("architecture", "")} {config.get("model_type", "")}'
+  record = {**known, **{k: v for k, v in record.items() if v}}
   return _describe(tensors, format, record, hint)
 
 

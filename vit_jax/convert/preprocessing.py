@@ -1,5 +1,6 @@
 """Preprocessing records of timm and Hugging Face, read and written."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -38,6 +39,18 @@ def default(
   return Preprocess(spec(image_size, method), mean, std)
 
 
+def at_size(preprocess: Preprocess, image_size: tuple[int, int]) -> Preprocess:
+  """The same preprocessing for pictures of another size."""
+  if preprocess.image_size == tuple(image_size):
+    return preprocess
+  crop, method, resize, squash = _parts(preprocess)
+  scale = max(image_size) / max(crop)
+  if squash is not None:
+    squash = tuple(round(s * n / c) for s, n, c in zip(squash, image_size, crop))
+  resize = round(resize * scale) if resize else None
+  return dataclasses.replace(preprocess, transform=spec(image_size, method, resize, squash))
+
+
 def from_timm(cfg: Mapping[str, Any]) -> Preprocess | None:
   """From a timm `pretrained_cfg`; None where it says nothing of pictures."""
   if 'input_size' not in cfg:
@@ -60,6 +73,7 @@ def to_timm(preprocess: Preprocess) -> dict[str, Any]:
   Raises:
     UserError: a transformation that timm's record cannot say.
   """
+  _check_rgb(preprocess, 'timm')
   crop, method, resize, squash = _parts(preprocess)
   record: dict[str, Any] = {
     'input_size': [3, *crop],
@@ -124,6 +138,7 @@ def to_hugging_face(preprocess: Preprocess) -> dict[str, Any]:
   Raises:
     UserError: a transformation that this record cannot say.
   """
+  _check_rgb(preprocess, 'hf')
   crop, method, resize, squash = _parts(preprocess)
   numbers = {name: number for number, name in _RESAMPLE.items()}
   record = {
@@ -155,14 +170,14 @@ def _parts(preprocess: Preprocess) -> tuple[tuple[int, int], str, int | None, tu
   ops = parse_transform(preprocess.transform, train=False).ops
   names = [type(op).__name__ for op in ops if type(op).__name__ != 'Decode']
   found = {type(op).__name__: op for op in ops}
-  if preprocess.channels != 'rgb' or names not in (
+  if names not in (
     ['ResizeSmall', 'CentralCrop'],
     ['Resize', 'CentralCrop'],
     ['Resize'],
   ):
     raise UserError(
-      f'the other format cannot record the preprocessing {preprocess.transform!r} '
-      f'({preprocess.channels}); it knows resize or resize_small, then central_crop, of rgb'
+      f'expected a preprocessing of resize or resize_small, then central_crop, got '
+      f'{preprocess.transform!r}'
     )
   if 'Resize' in found:
     squash = found['Resize'].size
@@ -170,3 +185,8 @@ def _parts(preprocess: Preprocess) -> tuple[tuple[int, int], str, int | None, tu
     return crop, found['Resize'].method, None, squash
   small = found['ResizeSmall']
   return found['CentralCrop'].size, small.method, small.size, None
+
+
+def _check_rgb(preprocess: Preprocess, format: str) -> None:
+  if preprocess.channels != 'rgb':
+    raise UserError(f'the {format} format records rgb pictures alone, not {preprocess.channels}')

@@ -1,0 +1,50 @@
+"""Writes the features of pictures: `python -m vit_jax.features MODEL IMAGE... --out=FILE.npz`."""
+
+import pathlib
+import sys
+
+from vit_jax.errors import UserError, run_cli
+from vit_jax.predict import find_images, parser
+
+
+def main(argv: list[str] | None = None) -> int:
+  """The command; returns its exit status: 1 where a picture could not be read."""
+  args_parser = parser('features', 'Writes the features of pictures as arrays.')
+  args_parser.add_argument(
+    '--out', required=True, help="a .npz: 'paths' [n] and 'features' [n, ...]"
+  )
+  args_parser.add_argument(
+    '--what', default='pooled', help="'pooled', 'tokens', 'grid', or a block such as 'block_05'"
+  )
+  args = args_parser.parse_args(argv)
+  out = pathlib.Path(args.out)
+  if out.suffix != '.npz':
+    raise UserError(f'--out must end in .npz, got {args.out}')
+  if not out.parent.is_dir():
+    raise UserError(f'--out: there is no folder {out.parent}')
+  paths = find_images(args.images)
+  import numpy as np
+
+  from vit_jax.convert import npz
+  from vit_jax.loaded import load
+
+  loaded = load(
+    args.model,
+    model=args.architecture,
+    pretrained_dir=args.pretrained_dir,
+    batch_size=args.batch_size,
+  )
+  problems: dict[int, UserError] = {}
+  features = loaded.features(paths, args.what, problems)
+  for problem in problems.values():
+    print(f'error: {" | ".join(problem.problems)}', file=sys.stderr)
+  good = [path for i, path in enumerate(paths) if i not in problems]
+  if not good:
+    raise UserError(f'none of {len(paths)} pictures could be read')
+  npz.write(out, {'features': features, 'paths': np.array(good)})
+  print(f'wrote {args.what} features {features.shape} of {len(good)} pictures to {out}')
+  return int(bool(problems))
+
+
+if __name__ == '__main__':
+  run_cli(main)
