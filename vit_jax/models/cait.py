@@ -128,6 +128,8 @@ class TalkingHeads(nn.Module):
     weights = MixHeads(o.num_heads, o.dtype, name='heads_after')(weights)
     for name, value in {'query': q, 'key': k, 'value': v, 'weights': weights}.items():
       self.sow('intermediates', name, value)
+    if self.has_variable('perturbations', 'weights'):  # zeros, to differentiate by
+      weights += self.get_variable('perturbations', 'weights')
     weights = nn.Dropout(o.attention_dropout, name='dropout')(weights, deterministic=not train)
     y = jnp.einsum('bhnm,bhmk->bhnk', weights, v).transpose(0, 2, 1, 3)
     return MergeHeads(d, dtype=o.dtype, name='out')(y)

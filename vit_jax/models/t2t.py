@@ -56,6 +56,7 @@ class T2TViT(nn.Module):
 
   patch_size = (16, 16)  # three splits with strides 4, 2 and 2
   num_prefix_tokens = 1  # the class token
+  position_embedding = 'sinusoid_1d'
 
   def problems(self) -> list[str]:
     """Says which field values do not fit together."""
