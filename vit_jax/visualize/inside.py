@@ -1,0 +1,234 @@
+"""One look inside a transformer: attention weights, their gradients, and tokens, block by block."""
+
+import dataclasses
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from vit_jax import tree
+from vit_jax.errors import UserError
+
+TENSORS = ('weights', 'query', 'key', 'value', 'output')
+KINDS = ('self', 'class', 'probe')
+
+
+class NotApplicable(UserError):
+  """What was asked for does not exist in this model: a convolutional network has no attention."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Layer:
+  """One attention layer, with everything on the CPU as float32.
+
+  Args:
+    name: path in the module, 'encoder/block_00/attention'.
+    kind: 'self' (every token asks), 'class' (a class token asks, as in CaiT's last blocks) or
+      'probe' (attention pooling).
+    prefix: tokens in front of the patches among the keys.
+    weights: [b, h, n, m]; every row sums to one.
+    query: [b, h, n, k] or None where the layer does not show it; key and value likewise.
+    gradient: [b, h, n, m], of the chosen logit in the weights; None unless it was asked for.
+  """
+
+  name: str
+  kind: str
+  prefix: int
+  weights: np.ndarray
+  query: np.ndarray | None = None
+  key: np.ndarray | None = None
+  value: np.ndarray | None = None
+  gradient: np.ndarray | None = None
+
+  @property
+  def label(self) -> str:
+    """A short name for figures: 'block 3', 'class block 1', 'pooling'."""
+    if self.kind == 'probe':
+      return 'pooling'
+    number = [part for part in self.name.split('/') if part.startswith('block')][-1]
+    number = int(number.removeprefix('block').lstrip('_'))
+    return f'{"class " if self.kind == "class" else ""}block {number}'
+
+
+@dataclasses.dataclass(frozen=True)
+class Captured:
+  """What a transformer did with pictures.
+
+  Args:
+    logits: [b, num_classes], or pooled features of a model without a head.
+    grid: rows and columns of patches.
+    patch_size: (height, width) of a patch in pixels.
+    class_token: whether the head reads a class token.
+    distilled: whether a distillation token follows the class token.
+    layers: attention layers in the order in which they run; empty for an MLP-Mixer.
+    outputs: what each block returns, name to [b, n, d]; patches are the last tokens.
+    tokens: [b, n, d] after the last normalisation.
+  """
+
+  logits: np.ndarray
+  grid: tuple[int, int]
+  patch_size: tuple[int, int]
+  class_token: bool
+  distilled: bool
+  layers: tuple[Layer, ...]
+  outputs: dict[str, np.ndarray]
+  tokens: np.ndarray | None
+
+  def patches(self, tokens: np.ndarray) -> np.ndarray:
+    """The patch tokens of [b, n, d] (or [b, h, n, k]) as a grid: [b, (h,) rows, columns, d]."""
+    rows, columns = self.grid
+    tokens = tokens[..., tokens.shape[-2] - rows * columns :, :]
+    return tokens.reshape(*tokens.shape[:-2], rows, columns, tokens.shape[-1])
+
+
+def capture(
+  module: Any,
+  variables: Any,
+  images: Any,
+  tensors: Sequence[str] = TENSORS,
+) -> Captured:
+  """Runs a model and keeps what went on inside. Fused attention is bypassed by itself.
+
+  Args:
+    module: a transformer from `models.build`.
+    variables: of the module.
+    images: [b, h, w, c] in the value range of the weights.
+    tensors: which to keep, of 'weights', 'query', 'key', 'value', 'output'; keep few of a large
+      model, as weights alone are b * h * n * n floats a block.
+
+  Raises:
+    NotApplicable: the model has no tokens (a convolutional network).
+  """
+  grid = _grid_of(module, images)
+  logits, found = _forward(module, grid, tuple(tensors))(variables, images)
+  return _captured(module, grid, logits, found)
+
+
+def capture_gradients(module: Any, variables: Any, images: Any, classes: Any) -> Captured:
+  """Like `capture`, for attention weights and the gradient of one logit a picture in them.
+
+  Args:
+    module, variables, images: as in `capture`.
+    classes: index of the logit of each picture [b], or one index for all.
+
+  Raises:
+    NotApplicable: no tokens, no head or no attention.
+    UserError: no such class.
+  """
+  grid = _grid_of(module, images)
+  if not module.num_classes:
+    raise NotApplicable('gradients need a class: this model has no head (num_classes=0)')
+  classes = np.broadcast_to(np.asarray(classes, np.int32), (images.shape[0],))
+  wrong = classes[(classes < 0) | (classes >= module.num_classes)]
+  if wrong.size:
+    raise UserError(
+      f'class {wrong[0]} is not one of {module.num_classes}: give 0 to {module.num_classes - 1}'
+    )
+  logits, found, gradients = _backward(module, grid)(variables, images, classes)
+  if not gradients:
+    raise NotApplicable(f'{type(module).__name__} has no attention to take gradients of')
+  dead = [name for name, g in gradients.items() if not np.any(g)]
+  if dead:
+    raise NotApplicable(
+      f'no gradient of the class reaches {dead[0]}: a head that was never trained gives none'
+    )
+  return _captured(module, grid, logits, found, gradients)
+
+
+def _grid_of(module: Any, images: Any) -> tuple[int, int]:
+  if not hasattr(module, 'num_prefix_tokens'):
+    raise NotApplicable(
+      f'{type(module).__name__} has no patch tokens: this is for transformers and Mixers; '
+      'nearest pictures work for every model'
+    )
+  h, w = images.shape[1:3]
+  return h // module.patch_size[0], w // module.patch_size[1]
+
+
+@functools.lru_cache(maxsize=4)
+def _forward(module: Any, grid: tuple[int, int], tensors: tuple[str, ...]):
+  """Compiled (variables, images) -> (logits, {name: tensor})."""
+
+  def run(variables, images):
+    logits, state = module.apply(variables, images, mutable=['intermediates'])
+    return logits, _select(state, tensors, _token_counts(module, grid))
+
+  return jax.jit(run)
+
+
+def _token_counts(module: Any, grid: tuple[int, int]) -> range:
+  """How many tokens a tensor may have: the patches, with some or all tokens in front."""
+  patches = grid[0] * grid[1]
+  return range(patches, patches + module.num_prefix_tokens + 1)
+
+
+def _select(state: Any, tensors: Sequence[str], counts: range) -> dict[str, jax.Array]:
+  """The wanted tensors by path, without those on the finer grids before an encoder (T2T)."""
+  found = {}
+  for path, (value, *_) in tree.flatten(state.get('intermediates', {})).items():
+    name = path.rsplit('/', 1)[-1]
+    tokens = value.shape[-1 if name == 'weights' else -2]
+    if name in (*tensors, 'tokens') and tokens in counts:
+      found[path] = value.astype(jnp.float32)
+  return found
+
+
+@functools.lru_cache(maxsize=4)
+def _backward(module: Any, grid: tuple[int, int]):
+  """Compiled (variables, images, classes) -> (logits, weights, gradients in the weights).
+
+  Attention adds whatever 'perturbations' holds to its weights: the gradient in those zeros is the
+  gradient in the weights, while everything before them counts as constant.
+  """
+
+  def run(variables, images, classes):
+    def forward(perturbations):
+      given = {**variables, 'perturbations': perturbations}
+      logits, state = module.apply(given, images, mutable=['intermediates'])
+      chosen = jnp.take_along_axis(logits, classes[:, None], axis=1)
+      return chosen.sum(), (logits, _select(state, ('weights',), _token_counts(module, grid)))
+
+    shapes = jax.eval_shape(lambda: forward({})[1][1])
+    zeros = {n: jnp.zeros(s.shape) for n, s in shapes.items() if n.endswith('/weights')}
+    gradients, (logits, found) = jax.grad(forward, has_aux=True)(tree.unflatten(zeros))
+    return logits, found, tree.flatten(gradients)
+
+  return jax.jit(run)
+
+
+def _captured(module, grid, logits, found, gradients=None) -> Captured:
+  found = {name: np.asarray(x) for name, x in found.items()}
+  names = [n.removesuffix('/weights') for n in found if n.endswith('/weights')]
+  layers = [_layer(name, grid, found, gradients or {}) for name in names]
+  # Blocks that see all tokens run first, then class-attention blocks, then pooling.
+  layers.sort(key=lambda layer: (KINDS.index(layer.kind), layer.name))
+  return Captured(
+    logits=np.asarray(logits),
+    grid=grid,
+    patch_size=tuple(module.patch_size),
+    class_token=module.num_prefix_tokens > getattr(module, 'num_registers', 0),
+    distilled=bool(getattr(module, 'distilled', False)),
+    layers=tuple(layers),
+    outputs={n.removesuffix('/output'): x for n, x in found.items() if n.endswith('/output')},
+    tokens=found.get('tokens'),
+  )
+
+
+def _layer(name, grid, found, gradients) -> Layer:
+  weights = found[f'{name}/weights']
+  asking, keys = weights.shape[-2:]
+  kind = 'probe' if name.startswith('map_pool') else 'self' if asking == keys else 'class'
+  gradient = gradients.get(f'{name}/weights')
+  return Layer(
+    name=name,
+    kind=kind,
+    prefix=keys - grid[0] * grid[1],
+    weights=weights,
+    query=found.get(f'{name}/query'),
+    key=found.get(f'{name}/key'),
+    value=found.get(f'{name}/value'),
+    gradient=None if gradient is None else np.asarray(gradient),
+  )
