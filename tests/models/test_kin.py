@@ -1,5 +1,7 @@
 """What sets DeiT, CaiT, T2T-ViT and MLP-Mixer apart, against answers worked by hand."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,8 +42,9 @@ def test_cait_patches_never_see_the_class_token():
   variables = small.variables(module)
   params = {**variables['params'], 'class_token': variables['params']['class_token'] + 1}
   x = small.images(module)
-  _, before = module.apply(variables, x, mutable=['intermediates'])
-  _, after = module.apply({'params': params}, x, mutable=['intermediates'])
+  apply = jax.jit(functools.partial(module.apply, mutable=['intermediates']))
+  _, before = apply(variables, x)
+  _, after = apply({'params': params}, x)
   before, after = tree.flatten(before['intermediates']), tree.flatten(after['intermediates'])
   np.testing.assert_array_equal(before['tokens'][0][:, 1:], after['tokens'][0][:, 1:])
   assert not np.allclose(before['pooled'][0], after['pooled'][0])
@@ -86,13 +89,14 @@ def test_the_projection_of_features_has_the_right_gradient():
 def test_random_features_are_state_that_training_keeps():
   module = small.build('t2t_vit_7')
   x = small.images(module)
-  variables = module.init(jax.random.key(0), x)
+  variables = jax.jit(module.init)(jax.random.key(0), x)
   state = tree.flatten(variables['batch_stats'])
   features = state['tokens_to_token/attention1/features']
   np.testing.assert_allclose(features @ features.T, 4 * np.eye(4), atol=1e-5)  # m = width / 2
   assert not any('features' in key for key in tree.flatten(variables['params']))
   rngs = {'dropout': jax.random.key(1)}
-  _, after = module.apply(variables, x, train=True, rngs=rngs, mutable=['batch_stats'])
+  train = jax.jit(functools.partial(module.apply, train=True, mutable=['batch_stats']))
+  _, after = train(variables, x, rngs=rngs)
   after = tree.flatten(after['batch_stats'])
   np.testing.assert_array_equal(after['tokens_to_token/attention1/features'], features)
 
