@@ -33,6 +33,8 @@ setuptools.setup(
     'scikit-learn>=1.7,<2',
     'pillow>=12,<14',
     'simplejpeg>=1.8,<2',
+    'cykooz-resizer>=4.0.1,<5',
+    'PyYAML>=6,<7',
     'safetensors>=0.7,<1',
     'tensorboardX>=2.6,<3',
     'tqdm>=4.67,<5',
@@ -40,7 +42,8 @@ setuptools.setup(
   extras_require={
     'gpu': ['jax[cuda13]>=0.10.2,<0.11'],
     'tpu': ['jax[tpu]>=0.10.2,<0.11'],
+    'figures': ['matplotlib>=3.10,<4'],
     'tfds': ['tensorflow-cpu>=2.20,<3'],
-    'test': ['pytest>=9,<10', 'ruff>=0.17,<0.18'],
+    'test': ['matplotlib>=3.10,<4', 'pytest>=9,<10', 'ruff>=0.17,<0.18'],
   },
 )

@@ -37,6 +37,12 @@ def test_overrides_take_the_type_of_their_option():
   assert parsed.dataset.resplit is True
 
 
+def test_another_model_comes_without_the_fields_of_the_first():
+  parsed = config.load(DIGITS, {'model.name': 'vit_s16', 'model.pool': 'map'})
+  assert parsed.model == {'name': 'vit_s16', 'pool': 'map'}
+  assert config.load(DIGITS, {'model.name': 'vit_ti16'}).model['width'] == 64
+
+
 def test_all_problems_are_told_at_once_with_the_nearest_names():
   with pytest.raises(UserError) as caught:
     config.load(DIGITS, {

@@ -17,12 +17,13 @@ LAYERS = [
   {'config'},
   {'tasks', 'models', 'optim', 'data'},
   {'train_state'},
-  {'train_step', 'checkpoint', 'parallel', 'writer'},
+  {'train_step', 'checkpoint', 'parallel', 'writer', 'clock'},
   {'convert', 'plan'},
   {'loaded'},
-  {'evaluate'},
+  {'evaluate', 'prepare'},
   {'train'},
-  {'visualize', 'predict', 'features', 'report', 'compare', 'bench', 'export', 'serve'},
+  {'visualize', 'predict', 'report', 'probe', 'bench', 'export', 'serve'},
+  {'features', 'compare'},  # commands that share another command's reading of pictures or runs
   {'main'},
 ]
 

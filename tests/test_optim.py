@@ -83,3 +83,23 @@ def test_multipliers_by_name_first_match_counts():
   np.testing.assert_array_equal(updates['encoder']['kernel'], 0.0)
   with pytest.raises(UserError, match="no parameter is left for 'tail'"):
     _one_update(params, grads, multipliers=('tail=2',), **options)
+
+
+def _named(*names):
+  from vit_jax.tree import unflatten
+
+  return unflatten({name: jnp.zeros(1) for name in names})
+
+
+def test_frozen_by_word_and_by_regex():
+  params = _named('class_token', 'patch_embedding/kernel', 'encoder/block_00/mlp/fc1/kernel',
+                  'encoder/block_09/mlp/fc1/kernel', 'encoder/block_10/norm1/scale', 'head/kernel')
+  frozen = optim.frozen_names(params, ('embeddings', 'blocks:10'))
+  assert frozen == {'class_token', 'patch_embedding/kernel', 'encoder/block_00/mlp/fc1/kernel',
+                    'encoder/block_09/mlp/fc1/kernel'}
+  assert len(optim.frozen_names(params, ('backbone',))) == 5
+  assert optim.frozen_names(params, ('norm1',)) == {'encoder/block_10/norm1/scale'}
+  with pytest.raises(UserError, match="'tail' finds no parameter"):
+    optim.frozen_names(params, ('tail',))
+  with pytest.raises(UserError, match='nothing to train'):
+    optim.frozen_names(params, ('backbone', 'head'))

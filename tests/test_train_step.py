@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from vit_jax import data, models, parallel, rng, tasks, train_step
+from vit_jax import data, models, parallel, rng, tasks, train_step, tree
 from vit_jax.evaluate import score
 from vit_jax.train_state import create
 
@@ -71,6 +71,23 @@ def test_placements_and_accumulation_agree_with_one_device(one_device, name, dev
   assert state.step == 3
   _assert_close(state.params, one_device[0].params)
   _assert_close(metrics, one_device[1])
+
+
+def test_frozen_weights_stay_and_have_no_optimizer_state():
+  tx = optax.sgd(0.1, momentum=0.9)
+  first = _first_state(tx)
+  frozen = frozenset({'patch_embedding/kernel', 'class_token'})
+  step = jax.jit(train_step.make_train_step(
+    _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS, frozen=frozen
+  ))
+  before = create(first.variables, tx, frozen)
+  after, _ = step(before, _batch(), rng.stream(0, 'dropout'))
+  moved = {
+    name for name, value in tree.flatten(after.params).items()
+    if not np.array_equal(value, tree.flatten(first.params)[name])
+  }
+  assert moved == set(tree.flatten(first.params)) - frozen
+  assert len(jax.tree.leaves(before.opt_state)) == len(moved)
 
 
 def test_sharding_draws_the_same_dropout_as_one_device():

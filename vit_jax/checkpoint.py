@@ -27,7 +27,7 @@ class Run:
 
   Attributes:
     variables: numpy arrays: 'params' and the model's other collections.
-    config: the run's options, as nested dictionaries.
+    config: the run's options, as nested dictionaries; 'model' with all that its weights fixed.
     classes: names by index.
     preprocess: as `Preprocess.to_json` gives it.
     step: updates made when it was saved.
@@ -79,7 +79,7 @@ class Checkpointer:
 
     Args:
       state: one copy, as `Placement.get_state` gives it.
-      meta: JSON-able: 'data_state', 'config', 'classes', 'preprocess'.
+      meta: JSON-able: 'data_state', 'config', 'model', 'classes', 'preprocess'.
       metrics: validation metrics at this step, or empty.
     """
     step = int(state.step)
@@ -179,7 +179,7 @@ def load_run(path: str, which: str = 'best') -> Run:
   meta = metas[step]
   return Run(
     variables=variables,
-    config=meta['config'],
+    config={**meta['config'], 'model': meta['model']},
     classes=tuple(meta['classes']),
     preprocess=meta['preprocess'],
     step=step,

@@ -58,6 +58,49 @@ def decay_mask(params: dict, pattern: str) -> dict:
   return tree.map_named(lambda name, _: bool(re.search(pattern, name)), params)
 
 
+_EMBEDDINGS = (
+  r'^(stem|root|patch_embedding|tokens_to_token|\w+_token|registers|position_embedding)(/|$)'
+)
+
+
+def frozen_names(params: dict, words: tuple[str, ...]) -> frozenset[str]:
+  """Names of the parameters that training leaves alone.
+
+  Args:
+    params: arrays or shapes.
+    words: 'backbone' (all but the heads), 'embeddings' (what is before the blocks), 'blocks:N' (the
+      first N blocks), or a regex over names.
+
+  Raises:
+    UserError: a word that finds no parameter, or all of them together leave none.
+  """
+  names = list(tree.flatten(params))
+  frozen: set[str] = set()
+  problems = []
+  for word in words:
+    found = {name for name in names if _is_meant(word, name)}
+    if not found:
+      problems.append(f'config.freeze: {word!r} finds no parameter; names are like {names[0]}, '
+                      f'{names[len(names) // 2]}')
+    frozen |= found
+  if names and len(frozen) == len(names):
+    problems.append('config.freeze leaves nothing to train')
+  if problems:
+    raise UserError(problems)
+  return frozenset(frozen)
+
+
+def _is_meant(word: str, name: str) -> bool:
+  if word == 'backbone':
+    return not name.startswith('head')
+  if word == 'embeddings':
+    return bool(re.search(_EMBEDDINGS, name))
+  if re.fullmatch(r'blocks:\d+', word):
+    block = re.match(r'encoder/block_(\d+)/', name)
+    return bool(block) and int(block[1]) < int(word.split(':')[1])
+  return bool(re.search(word, name))
+
+
 def rate_multipliers(params: dict, patterns: tuple[str, ...]) -> dict:
   """The factor of each parameter's learning rate: that of the first regex that finds its name.
 

@@ -1,26 +1,22 @@
 """The training loop. There is one."""
 
-import contextlib
-import dataclasses
 import json
 import math
 import pathlib
-import signal
-import sys
-import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import convert, data, models, optim, parallel, plan, rng, tasks, train_step
+from vit_jax import data, optim, parallel, plan, rng, train_step
 from vit_jax.checkpoint import Checkpointer, load_run
-from vit_jax.config import Config, Length, get, leaves, parse
+from vit_jax.clock import Interval, StopSignal
+from vit_jax.config import Config, get, leaves, parse
 from vit_jax.errors import UserError
 from vit_jax.evaluate import score
+from vit_jax.prepare import Prepared, prepare
 from vit_jax.train_state import TrainState, create
 from vit_jax.writer import (
   MetricWriter,
@@ -34,103 +30,6 @@ from vit_jax.writer import (
 # Options that a run may change between two attempts; any other change makes it another run.
 _FREE = ('total', 'parallel', 'pretrained_dir', 'log.', 'evaluation.', 'checkpoint.',
          'input.threads', 'input.workers', 'dataset.data_dir', 'dataset.test')
-
-
-@dataclasses.dataclass(frozen=True)
-class Prepared:
-  """What a config means: pictures, transforms, model and task.
-
-  Attributes:
-    config: the options.
-    dataset: with classes and splits.
-    train: pictures trained on.
-    held_out: 'val' and 'test', where there are any.
-    train_transform, eval_transform: what the host does to them.
-    preprocess: value range and evaluation transform, saved with the weights.
-    module: the model.
-    task: losses and metrics.
-    weights: what `init_from` holds, not yet fitted to the module; None from scratch.
-  """
-
-  config: Config
-  dataset: data.Dataset
-  train: data.Examples
-  held_out: dict[str, data.Examples]
-  train_transform: data.Transform
-  eval_transform: data.Transform
-  preprocess: data.Preprocess
-  module: nn.Module
-  task: Any
-  weights: convert.Weights | None
-
-  @property
-  def image_hw(self) -> tuple[int, int]:
-    return self.train_transform.output_hw
-
-  def steps(self, length: str) -> int:
-    """A length such as '5 epochs' in steps of this run."""
-    return optim.steps_of(length, self.config.batch_size, len(self.train))
-
-  def due(self, step: int, every: str) -> bool:
-    """Whether something done every so often falls to this step; epochs need not be whole steps."""
-    length = Length.parse(every).steps(self.config.batch_size, len(self.train))
-    return step // length > (step - 1) // length if length > 1 else True
-
-  def variables(self) -> dict:
-    """Weights before the first step: those of `init_from`, or fresh ones from the seed."""
-    if self.weights is not None:
-      variables, report = convert.fit(
-        self.weights, self.module, self.image_hw, convert.Options(head=self.config.head)
-      )
-      print(report)
-      return variables
-    images = np.zeros((1, *self.image_hw, 3), np.float32)
-    key = rng.stream(self.config.seed, 'params')
-    return jax.jit(self.module.init, static_argnames='train')(key, images, train=False)
-
-
-def prepare(config: Config) -> Prepared:
-  """Opens the data, reads the weights and builds the model, checking that they fit together.
-
-  Raises:
-    UserError: naming what is missing or does not fit.
-  """
-  size = config.input.image_size
-  image_size = size * 2 if len(size) == 1 else size
-  train_transform = data.parse_transform(config.input.train_transform, image_size, train=True)
-  eval_transform = data.parse_transform(config.input.eval_transform, image_size, train=False)
-  if train_transform.output_hw != eval_transform.output_hw:
-    raise UserError(
-      f'config.input.train_transform gives pictures of {train_transform.output_hw} pixels and '
-      f'eval_transform of {eval_transform.output_hw}: name one size in both'
-    )
-  dataset = config.dataset.open()
-  train = dataset.split(config.dataset.train)
-  held_out = {
-    role: dataset.split(spec)
-    for role, spec in (('val', config.dataset.val), ('test', config.dataset.test))
-    if spec and (dataset.has_split(spec) or not spec.isidentifier())
-  }
-  weights = None
-  wanted = data.Preprocess('decode')
-  if config.init_from:
-    weights = convert.read(config.init_from)
-    wanted = weights.preprocess or wanted
-  preprocess = dataclasses.replace(
-    wanted,
-    transform=str(eval_transform),
-    mean=config.input.mean or wanted.mean,
-    std=config.input.std or wanted.std,
-  )
-  fields = {k: v for k, v in config.model.items() if k != 'name'}
-  module = models.build(
-    config.model['name'],
-    num_classes=len(dataset.classes),
-    **fields,
-  )
-  task = tasks.build(num_classes=len(dataset.classes), **dataclasses.asdict(config.task))
-  return Prepared(config, dataset, train, held_out, train_transform, eval_transform, preprocess,
-                  module, task, weights)
 
 
 def train(config: Config, workdir: str) -> dict[str, float]:
@@ -158,8 +57,9 @@ def train(config: Config, workdir: str) -> dict[str, float]:
     config.schedule, config.optimizer.learning_rate, total_steps, run.steps
   )
   tx = optim.make_optimizer(config.optimizer, schedule)
+  frozen = optim.frozen_names(run.shapes()['params'], config.freeze)
   checkpointer = Checkpointer(path, config.checkpoint)
-  state, data_state = _starting_point(run, tx, checkpointer, path)
+  state, data_state = _starting_point(run, tx, frozen, checkpointer, path)
   start = int(state.step)
   first = jax.process_index() == 0
   if first:
@@ -176,7 +76,8 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   loop = _Loop(run, placement, checkpointer, writer, progress, batches, total_steps)
   try:
     step = train_step.make_train_step(
-      run.module, run.task, tx, schedule, run.preprocess, config.accumulate, placement.axis_name
+      run.on_axis(placement.axis_name), run.task, tx, schedule, run.preprocess, config.accumulate,
+      placement.axis_name, frozen,
     )
     stopped = loop.run(placement.compile_train(step), placement.put_state(state))
     checkpointer.wait()
@@ -191,7 +92,11 @@ def train(config: Config, workdir: str) -> dict[str, float]:
 
 
 def _starting_point(
-  run: Prepared, tx: Any, checkpointer: Checkpointer, path: pathlib.Path
+  run: Prepared,
+  tx: Any,
+  frozen: frozenset[str],
+  checkpointer: Checkpointer,
+  path: pathlib.Path,
 ) -> tuple[TrainState, Any]:
   """The newest checkpoint's state and data position, or the first state and None."""
   if checkpointer.latest_step() is None:
@@ -199,18 +104,16 @@ def _starting_point(
     if jax.process_index() == 0:
       write_json(path / 'config.json', run.config.to_json())
       write_json(path / 'classes.json', list(run.dataset.classes))
-      write_json(path / 'split.json', run.dataset.manifest())
+      if run.dataset.made_split:
+        write_json(path / 'split.json', run.dataset.manifest())
       write_text(path / 'parameters.txt', plan.parameter_table(variables['params']) + '\n')
-    return create(variables, tx), None
+    return create(variables, tx, frozen), None
   meta = checkpointer.latest_meta()
   _refuse_other_run(parse(meta['config']), run.config, path)
   split = path / 'split.json'
   if split.exists() and json.loads(split.read_text()) != run.dataset.manifest():
     raise UserError(f'the pictures of {run.dataset.name} or their split changed since {path} began')
-  images = jax.ShapeDtypeStruct((1, *run.image_hw, 3), np.float32)
-  shapes = jax.eval_shape(
-    lambda x: create(run.module.init(jax.random.key(0), x, train=False), tx), images
-  )
+  shapes = jax.eval_shape(lambda variables: create(variables, tx, frozen), run.shapes())
   return checkpointer.restore(shapes), meta['data_state']
 
 
@@ -268,8 +171,8 @@ class _Loop:
     """Trains to the end; returns None, or the step at which a signal stopped it."""
     key = rng.stream(self._run.config.seed, 'dropout')
     step = int(np.max(self._placement.get_state(state).step))
-    interval, compiling = _Interval(self._run.config.batch_size), True
-    with _StopSignal() as stop:
+    interval, compiling = Interval(self._run.config.batch_size), True
+    with StopSignal() as stop:
       while step < self._total:
         with interval.waiting():
           batch = next(self._batches)
@@ -296,7 +199,7 @@ class _Loop:
           return step
     return None
 
-  def _report(self, step: int, interval: '_Interval') -> None:
+  def _report(self, step: int, interval: 'Interval') -> None:
     rows = [(s, self._placement.get_metrics(m)) for s, m in interval.metrics]
     for at, row in rows:
       self._refuse_nan(at, row)
@@ -349,6 +252,7 @@ class _Loop:
     meta = {
       'data_state': self._batches.get_state(),
       'config': run.config.to_json(),
+      'model': run.model_record,
       'classes': list(run.dataset.classes),
       'preprocess': run.preprocess.to_json(),
     }
@@ -363,69 +267,3 @@ class _Loop:
       self._progress.say(f'test {format_metrics(self._last)}  (checkpoint of step {best.step})')
     self._progress.say(f'files of this run: {path}')
     return self._last
-
-
-class _Interval:
-  """Metrics and times since the last report. Metrics stay on the device until they are read."""
-
-  def __init__(self, batch_size: int):
-    self._batch_size = batch_size
-    self._began = time.monotonic()
-    self.metrics: list[tuple[int, dict]] = []
-    self.restart()
-
-  def restart(self) -> None:
-    """Forgets metrics and starts the clock again."""
-    self.metrics = []
-    self.restart_clock()
-
-  def restart_clock(self) -> float:
-    """Leaves what came before out of the rate; returns its seconds."""
-    now = time.monotonic()
-    seconds, self._began = now - self._began, now
-    self._waited, self._timed_steps = 0.0, 0
-    return seconds
-
-  @contextlib.contextmanager
-  def waiting(self):
-    """Counts the time within as waiting for input."""
-    began = time.monotonic()
-    yield
-    self._waited += time.monotonic() - began
-
-  def add(self, step: int, metrics: dict) -> None:
-    self.metrics.append((step, metrics))
-    self._timed_steps += 1
-
-  def timing(self) -> dict[str, float]:
-    """Pictures a second and the share of time waited for input; empty before any timed step."""
-    seconds = time.monotonic() - self._began
-    if not self._timed_steps:
-      return {}
-    return {
-      'img_sec': self._timed_steps * self._batch_size / seconds,
-      'input_wait': self._waited / seconds,
-    }
-
-
-class _StopSignal:
-  """Turns the first SIGTERM or Ctrl-C into a request; the second one acts as usual."""
-
-  def __init__(self):
-    self.requested = False
-    self._before: dict[int, Any] = {}
-
-  def __enter__(self) -> '_StopSignal':
-    if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._request)
-    return self
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def _request(self, number: int, _) -> None:
-    self.requested = True
-    signal.signal(number, self._before[number])
-    print('stopping after this step: saving a checkpoint', file=sys.stderr, flush=True)

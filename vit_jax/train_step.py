@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from vit_jax import tree
 from vit_jax.data import Preprocess
 from vit_jax.train_state import TrainState
 
@@ -20,6 +21,7 @@ def make_train_step(
   preprocess: Preprocess,
   accumulate: int = 1,
   axis_name: str | None = None,
+  frozen: frozenset[str] = frozenset(),
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
   """Builds the function (state, batch, rng) -> (state, metrics).
 
@@ -32,13 +34,15 @@ def make_train_step(
     accumulate: parts that a batch is computed in, one after another; their mean gradient equals
       that of the whole batch.
     axis_name: the mapped axis to average over, under pmap; None where the batch is global.
+    frozen: names of parameters that stay; no gradient is computed for them.
 
   Returns:
     The step. `batch` has 'image' uint8 [b, h, w, c] and the task's targets [b, ...]; `rng` is the
     run's key, from which the step derives its own.
   """
 
-  def loss_fn(params, model_state, batch, key):
+  def loss_fn(trained, fixed, model_state, batch, key):
+    params = tree.merge(trained, fixed)
     images = preprocess.normalize(batch['image'])
     outputs, updated = module.apply(
       {'params': params, **model_state},
@@ -52,7 +56,10 @@ def make_train_step(
     return task.losses(outputs, batch).mean(), (dict(updated), means)
 
   def gradients(params, model_state, batch, key):
-    grads, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(params, model_state, batch, key)
+    trained, fixed = tree.split(params, frozen)
+    grads, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
+      trained, fixed, model_state, batch, key
+    )
     return grads, model_state, metrics
 
   def train_step(state: TrainState, batch: dict, rng: jax.Array) -> tuple[TrainState, dict]:
@@ -65,12 +72,13 @@ def make_train_step(
       grads, model_state, metrics = _accumulated(gradients, state, batch, key, accumulate)
     if axis_name:
       grads, model_state, metrics = jax.lax.pmean((grads, model_state, metrics), axis_name)
-    updates, opt_state = tx.update(grads, state.opt_state, state.params)
+    trained, fixed = tree.split(state.params, frozen)
+    updates, opt_state = tx.update(grads, state.opt_state, trained)
     metrics['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32)
     metrics['grad_norm'] = optax.tree.norm(grads)
     state = TrainState(
       step=state.step + 1,
-      params=optax.apply_updates(state.params, updates),
+      params=tree.merge(optax.apply_updates(trained, updates), fixed),
       model_state=model_state,
       opt_state=opt_state,
     )

@@ -1,6 +1,6 @@
 """Nested dictionaries of arrays as flat ones with slash-joined names, and back."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 
@@ -31,3 +31,17 @@ def unflatten(flat: Mapping[str, Any]) -> dict[str, Any]:
 def map_named(f: Callable[[str, Any], Any], tree: Mapping) -> dict[str, Any]:
   """Applies f(name, leaf) to every leaf, where name is the slash-joined path."""
   return unflatten({name: f(name, leaf) for name, leaf in flatten(tree).items()})
+
+
+def split(tree: Mapping, names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+  """Divides a tree into the leaves that are not among the names and those that are."""
+  flat = flatten(tree)
+  return (
+    unflatten({name: leaf for name, leaf in flat.items() if name not in names}),
+    unflatten({name: leaf for name, leaf in flat.items() if name in names}),
+  )
+
+
+def merge(one: Mapping, other: Mapping) -> dict[str, Any]:
+  """The leaves of both; the inverse of `split`."""
+  return unflatten(flatten(one) | flatten(other))

@@ -101,6 +101,11 @@ def _impossible(config: Config) -> list[str]:
       parse_multiplier(pattern)
     except UserError as e:
       problems.append(f'config.optimizer.multipliers: {e}')
+  for word in config.freeze:
+    try:
+      re.compile(word)
+    except re.error as e:
+      problems.append(f'config.freeze: {word!r} is no regex: {e}')
   need(config.head == 'reset' or bool(config.init_from),
        "config.head='keep' needs config.init_from: there are no weights to keep it from")
   need(len(config.input.image_size) in (1, 2),

@@ -35,9 +35,12 @@ def load(path: str, overrides: dict[str, str] | None = None) -> 'Config':
   Raises:
     UserError: naming every problem found.
   """
+  overrides = overrides or {}
   config = _run_file(path)
+  if overrides.get('model.name', config.model.name) != config.model.name:
+    config.model = {'name': ''}  # the file's other fields were meant for its own model
   problems = []
-  for name, text in (overrides or {}).items():
+  for name, text in overrides.items():
     try:
       _set(config, name, _value_of(name, text))
     except UserError as e:

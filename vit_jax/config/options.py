@@ -175,6 +175,9 @@ class Config:
   parallel: str = _option('data', 'how devices share a batch', ('data', 'pmap'))
   init_from: str = _option('', 'weights to start from: a run, a file or a zoo name; empty: none')
   head: str = _option('reset', 'the classifier of those weights', ('reset', 'keep'))
+  freeze: tuple[str, ...] = _option(
+    (), "weights kept as they are: 'backbone', 'embeddings', 'blocks:6' (the first 6) or a regex"
+  )
   pretrained_dir: str = _option('', 'folder searched for named weights before any download')
   model: dict = dataclasses.field(
     default_factory=lambda: {'name': 'vit_ti16'},

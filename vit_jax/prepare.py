@@ -1,0 +1,133 @@
+"""From options to things: pictures, transforms, model, task and weights that fit together."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vit_jax import convert, data, models, optim, rng, tasks
+from vit_jax.config import Config, Length
+from vit_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+  """What a config means: pictures, transforms, model and task.
+
+  Attributes:
+    config: the options.
+    dataset: with classes and splits.
+    train: pictures trained on.
+    held_out: 'val' and 'test', where there are any.
+    train_transform, eval_transform: what the host does to them.
+    preprocess: value range and evaluation transform, saved with the weights.
+    module: the model.
+    task: losses and metrics.
+    weights: what `init_from` holds, not yet fitted to the module; None from scratch.
+  """
+
+  config: Config
+  dataset: data.Dataset
+  train: data.Examples
+  held_out: dict[str, data.Examples]
+  train_transform: data.Transform
+  eval_transform: data.Transform
+  preprocess: data.Preprocess
+  module: nn.Module
+  task: Any
+  weights: convert.Weights | None
+
+  @property
+  def model_record(self) -> dict[str, Any]:
+    """{'name': ..., field: value}, from which the model is made again without its weights."""
+    return convert.description(self.module, self.config.model['name'])
+
+  @property
+  def image_hw(self) -> tuple[int, int]:
+    return self.train_transform.output_hw
+
+  def steps(self, length: str) -> int:
+    """A length such as '5 epochs' in steps of this run."""
+    return optim.steps_of(length, self.config.batch_size, len(self.train))
+
+  def due(self, step: int, every: str) -> bool:
+    """Whether something done every so often falls to this step; epochs need not be whole steps."""
+    length = Length.parse(every).steps(self.config.batch_size, len(self.train))
+    return step // length > (step - 1) // length if length > 1 else True
+
+  def on_axis(self, axis_name: str | None) -> nn.Module:
+    """The model for a mapped step: batch statistics are averaged over the axis."""
+    if axis_name and hasattr(self.module, 'axis_name'):
+      return self.module.clone(axis_name=axis_name)
+    return self.module
+
+  def shapes(self) -> dict:
+    """Shapes and types of the model's variables; nothing is computed."""
+    images = jax.ShapeDtypeStruct((1, *self.image_hw, 3), np.float32)
+    return jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x, train=False), images)
+
+  def variables(self) -> dict:
+    """Weights before the first step: those of `init_from`, or fresh ones from the seed."""
+    if self.weights is not None:
+      variables, report = convert.fit(
+        self.weights, self.module, self.image_hw, convert.Options(head=self.config.head)
+      )
+      print(report)
+      return variables
+    images = np.zeros((1, *self.image_hw, 3), np.float32)
+    key = rng.stream(self.config.seed, 'params')
+    return jax.jit(self.module.init, static_argnames='train')(key, images, train=False)
+
+
+def prepare(config: Config) -> Prepared:
+  """Opens the data, reads the weights and builds the model, checking that they fit together.
+
+  Raises:
+    UserError: naming what is missing or does not fit.
+  """
+  size = config.input.image_size
+  image_size = size * 2 if len(size) == 1 else size
+  train_transform = data.parse_transform(config.input.train_transform, image_size, train=True)
+  eval_transform = data.parse_transform(config.input.eval_transform, image_size, train=False)
+  if train_transform.output_hw != eval_transform.output_hw:
+    raise UserError(
+      f'config.input.train_transform gives pictures of {train_transform.output_hw} pixels and '
+      f'eval_transform of {eval_transform.output_hw}: name one size in both'
+    )
+  dataset = config.dataset.open()
+  train = dataset.split(config.dataset.train)
+  held_out = {
+    role: dataset.split(spec)
+    for role, spec in (('val', config.dataset.val), ('test', config.dataset.test))
+    if spec and (dataset.has_split(spec) or not spec.isidentifier())
+  }
+  weights = None
+  wanted = data.Preprocess('decode')
+  if config.init_from:
+    weights = convert.read(config.init_from, pretrained_dir=config.pretrained_dir)
+    wanted = weights.preprocess or wanted
+  preprocess = dataclasses.replace(
+    wanted,
+    transform=str(eval_transform),
+    mean=config.input.mean or wanted.mean,
+    std=config.input.std or wanted.std,
+  )
+  module = _build(config, weights, len(dataset.classes))
+  task = tasks.build(num_classes=len(dataset.classes), **dataclasses.asdict(config.task))
+  return Prepared(
+    config, dataset, train, held_out, train_transform, eval_transform, preprocess, module, task,
+    weights,
+  )
+
+
+def _build(config: Config, weights: convert.Weights | None, num_classes: int) -> nn.Module:
+  """The model: the weights say what they need, such as their kind of GELU; options say the rest."""
+  fields = {k: v for k, v in config.model.items() if k != 'name'}
+  name = config.model['name']
+  if 'norm_frozen' in models.fields(name) and 'backbone' in config.freeze:
+    fields = {'norm_frozen': True, **fields}  # frozen layers keep their batch statistics too
+  if weights is None:
+    return models.build(name, num_classes, **fields)
+  return convert.build(weights, name, config.head, num_classes, **fields)
