@@ -16,9 +16,7 @@ def test_position_similarity_by_hand():
   table[0, 0] = 9  # the class token's does not count
   table[0, 1:, 0] = 1
   table[0, 4, :2] = (3, 4)  # patch (1, 0)
-  found = visualize.position_similarity(
-    module, {'params': {'position_embedding': table}}, (2, 3)
-  )
+  found = visualize.position_similarity(module, {'params': {'position_embedding': table}}, (2, 3))
   expected = np.ones((2, 3))
   expected[1, 0] = 0.6
   np.testing.assert_allclose(found[0, 1], expected, rtol=1e-6)
