@@ -238,7 +238,9 @@ def load(
   weights = convert.read(path_or_name, format, pretrained_dir=pretrained_dir)
   module = convert.build(weights, model, **overrides)
   name = model or weights.model['name']
-  preprocess = preprocess or weights.preprocess or preprocessing.default((224, 224))
+  preprocess = (
+    preprocess or weights.preprocess or preprocessing.usual(name, weights.format, (224, 224))
+  )
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
   variables, _ = convert.fit(weights, module, preprocess.image_size)

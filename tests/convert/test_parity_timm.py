@@ -33,7 +33,8 @@ VIT = [
 
 def compare(tmp_path, theirs, size, expected_name=None, tolerance=1e-4, **overrides):
   """Saves a timm model, loads it here, compares logits and bytes; gives back the worst error."""
-  path = tmp_path / 'model.safetensors'
+  # A DeiT has the tensors of a ViT: the file's name decides.
+  path = tmp_path / f'{expected_name}.safetensors'
   save_file(theirs.state_dict(), path)
   weights = convert.read(path)
   module = convert.build(weights, **overrides)

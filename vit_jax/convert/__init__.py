@@ -14,6 +14,7 @@ _LAZY = {
   'load': 'loading',
   'load_with_report': 'loading',
   'build': 'building',
+  'description': 'loading',
   'model_fields': 'building',
   'read': 'files',
   'write': 'writing',

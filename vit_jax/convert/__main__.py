@@ -5,7 +5,14 @@ import ast
 
 from vit_jax.errors import UserError, run_cli
 
-_FORMATS = ('npz', 'big_vision', 'timm', 'hf', 'vit_jax')  # tables.FORMATS, which loads more
+_FORMATS = (
+  'npz',
+  'big_vision',
+  'timm',
+  'hf',
+  'keras',
+  'vit_jax',
+)  # tables.FORMATS, which loads more
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -81,7 +88,9 @@ def _convert(args: argparse.Namespace) -> None:
   )
   overrides = _fields(args.set)
   module = convert.build(weights, args.model, args.head, args.num_classes, **overrides)
-  preprocess = weights.preprocess or preprocessing.default((224, 224))
+  preprocess = weights.preprocess or preprocessing.usual(
+    args.model or weights.model['name'], weights.format, (224, 224)
+  )
   if args.image_size:
     preprocess = preprocessing.at_size(preprocess, tuple(args.image_size * 2)[:2])
   variables, report = loading.fit(

@@ -8,6 +8,12 @@ from vit_jax.errors import UserError
 
 # Fields of a model that follow from weights: without them the same arrays compute something else.
 FIXED_FIELDS = (
+  'conv_bias',
+  'kernel_epsilon',
+  'padding',
+  'query_scale',
+  'stride_in_conv',
+  'tokens',
   'gelu',
   'layer_scale',
   'norm_epsilon',

@@ -248,17 +248,15 @@ def _describe(tensors: Tensors, format: str, record: Mapping[str, Any], hint: st
 
 
 def _usual(weights: Weights) -> Preprocess:
-  """The preprocessing of weights that state none: that of their format's authors."""
+  """The preprocessing of weights that state none: that of their authors."""
   from vit_jax import models
 
-  patch = weights.model.get('patch_size') or models.fields(weights.model['name'])['patch_size']
+  name = weights.model['name']
   size = (224, 224)
   if weights.grid:
+    patch = weights.model.get('patch_size') or models.fields(name).get('patch_size', (16, 16))
     size = (weights.grid[0] * patch[0], weights.grid[1] * patch[1])
-  if weights.model['name'].startswith('deit'):
-    mean, std = preprocessing.IMAGENET_MEAN, preprocessing.IMAGENET_STD
-    return preprocessing.default(size, mean, std, 'bicubic')
-  return preprocessing.default(size)
+  return preprocessing.usual(name, weights.format, size)
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:

@@ -32,11 +32,27 @@ def spec(
   return str(parse_transform(f'decode|{first}{second}', train=False))
 
 
-def default(
-  image_size: tuple[int, int], mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), method='bilinear'
-) -> Preprocess:
-  """What weights without a record get: a central crop, values in [-1, 1]."""
-  return Preprocess(spec(image_size, method), mean, std)
+def usual(model: str, format: str, size: tuple[int, int]) -> Preprocess:
+  """How the authors of a family evaluated it, for weights that do not say it themselves.
+
+  Args:
+    model: of `vit_jax.models`.
+    format: one of `tables.FORMATS`.
+    size: (h, w) of the pictures.
+  """
+  if format == 'keras' and model.startswith('resnet'):
+    # Caffe's: blue first, the mean of ImageNet taken off the bytes, no division.
+    mean = (103.939 / 255, 116.779 / 255, 123.68 / 255)
+    return Preprocess(spec(size, 'bilinear'), mean, (1 / 255,) * 3, 'bgr')
+  if format == 'keras' or model.startswith(('vit', 'r_', 'r26', 'r50', 'mixer', 'bit')):
+    return Preprocess(spec(size, 'bilinear'))
+  fraction = 0.875
+  if model.startswith('cait') or (model.startswith(('deit', 't2t')) and max(size) > 224):
+    fraction = 1.0
+  elif model.startswith('t2t'):
+    fraction = 0.9
+  small = int(min(size) / fraction)
+  return Preprocess(spec(size, 'bicubic', small), IMAGENET_MEAN, IMAGENET_STD)
 
 
 def at_size(preprocess: Preprocess, image_size: tuple[int, int]) -> Preprocess:

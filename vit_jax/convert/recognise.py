@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from vit_jax.convert import families
+from vit_jax.convert import families, families_other
 from vit_jax.convert.tensors import Tensors
 
 
@@ -40,4 +40,5 @@ def model_of(
   Raises:
     UserError: no registered model fits.
   """
-  return families.vit(tensors, format, hint.lower(), known or {})
+  found = families_other.other(tensors, format, known or {})
+  return found or families.vit(tensors, format, hint.lower(), known or {})

@@ -61,17 +61,14 @@ class Entry:
     """What is known of the weights where a file does not say it itself."""
     from vit_jax.convert import preprocessing
 
-    size = (self.resolution or 224,) * 2
-    imagenet = preprocessing.IMAGENET_MEAN, preprocessing.IMAGENET_STD
-    if self.model.startswith(('deit', 'cait', 't2t')):
-      part = 1.0 if self.model.startswith('cait') or size[0] > 224 else 0.9
-      if self.model.startswith('deit') and size[0] == 224:
-        part = 0.875
-      spec = preprocessing.spec(size, 'bicubic', round(size[0] / part))
-      return {'preprocess': preprocessing.Preprocess(spec, *imagenet).to_json()}
-    if self.model.startswith(('resnet', 'mobilenet')):
-      return {'preprocess': preprocessing.default(size, *imagenet).to_json()}
-    return {'preprocess': preprocessing.default(size).to_json()} if self.resolution else {}
+    record: dict = {}
+    if self.resolution:
+      size = (self.resolution,) * 2
+      record['preprocess'] = preprocessing.usual(self.model, '', size).to_json()
+    if self.name in ('t2t_vit_7.i1k', 't2t_vit_10.i1k', 't2t_vit_12.i1k'):
+      # Trained with 1 / sqrt(width) instead of 1 / sqrt(width of a head).
+      record['known'] = {'query_scale': 256**-0.5}
+    return record
 
 
 class _Zoo(Mapping[str, Entry]):

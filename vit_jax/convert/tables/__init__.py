@@ -3,18 +3,28 @@
 from collections.abc import Callable, Collection
 from typing import Any
 
+from vit_jax.convert.tables import cnn, kin, vit
 from vit_jax.convert.tables import unfit as _unfit
-from vit_jax.convert.tables import vit
 from vit_jax.convert.tables.table import Table
 from vit_jax.errors import UserError
 
-FORMATS = ('npz', 'big_vision', 'timm', 'hf', 'vit_jax')
+FORMATS = ('npz', 'big_vision', 'timm', 'hf', 'keras', 'vit_jax')
 
 _TABLES: dict[tuple[str, str], Callable[[Collection[str]], Table]] = {
   ('ViT', 'npz'): vit.official,
   ('ViT', 'big_vision'): vit.big_vision,
   ('ViT', 'timm'): vit.timm,
   ('ViT', 'hf'): vit.hugging_face,
+  ('CaiT', 'timm'): kin.cait,
+  ('T2TViT', 'timm'): kin.t2t,
+  ('Mixer', 'npz'): kin.mixer_official,
+  ('Mixer', 'timm'): kin.mixer_timm,
+  ('ResNet', 'timm'): cnn.resnet_timm,
+  ('ResNet', 'keras'): cnn.resnet_keras,
+  ('BiT', 'npz'): cnn.bit_official,
+  ('BiT', 'timm'): cnn.bit_timm,
+  ('MobileNetV2', 'timm'): cnn.mobilenet_timm,
+  ('MobileNetV2', 'keras'): cnn.mobilenet_keras,
 }
 
 
