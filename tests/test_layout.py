@@ -20,9 +20,9 @@ LAYERS = [
   {'train_step', 'checkpoint', 'parallel', 'writer', 'clock'},
   {'convert', 'plan'},
   {'loaded'},
-  {'evaluate', 'prepare'},
+  {'report', 'evaluate', 'prepare'},
   {'train'},
-  {'visualize', 'predict', 'report', 'probe', 'bench', 'export', 'serve'},
+  {'visualize', 'predict', 'probe', 'bench', 'export', 'serve'},
   {'features', 'compare'},  # commands that share another command's reading of pictures or runs
   {'main'},
 ]

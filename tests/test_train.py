@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from vit_jax import checkpoint, config, train
+from vit_jax import checkpoint, config, evaluate, train
 from vit_jax.errors import UserError
 from vit_jax.writer import read_metrics
 
@@ -62,7 +62,7 @@ def _assert_same_run(one, other, step):
     assert value.tobytes() == b[name].tobytes(), f'{name} differs'
   assert meta_a['data_state'] == meta_b['data_state']
   timeless = [
-    [{k: v for k, v in row.items() if k not in ('img_sec', 'input_wait')}
+    [{k: v for k, v in row.items() if k not in ('img_sec', 'input_wait', 'seconds')}
      for row in read_metrics(path)]
     for path in (one, other)
   ]
@@ -145,6 +145,31 @@ def test_a_run_leaves_what_the_readme_lists(finished):
   assert {'loss', 'accuracy', 'top3', 'top5', 'img_sec'} <= rows[-1].keys()
   assert list(finished.glob('events.out.tfevents.*'))
   assert 'encoder/block_00/attention/qkv/kernel' in (finished / 'parameters.txt').read_text()
+
+
+def test_a_run_reports_itself(finished):
+  metrics = json.loads((finished / 'report/metrics.json').read_text())
+  row = read_metrics(finished)[-1]
+  assert metrics['accuracy'] == pytest.approx(row['accuracy'])
+  assert (finished / 'report/report.html').stat().st_size > 10_000
+
+
+def test_evaluate_scores_a_run_without_other_flags(finished, capsys):
+  for batch_size in ('7', '64'):
+    assert evaluate.main([str(finished), f'--batch_size={batch_size}', '--json']) == 0
+    scored = json.loads(capsys.readouterr().out)
+    row = read_metrics(finished)[-1]
+    assert scored['examples'] == row['examples'] == 300
+    assert scored['accuracy'] == pytest.approx(row['accuracy'])
+  with pytest.raises(UserError, match='tset'):
+    evaluate.main([str(finished), '--split=tset'])
+
+
+def test_labels_are_matched_by_name():
+  model = ('cat', 'dog', 'sea_horse')
+  np.testing.assert_array_equal(evaluate.align_labels(('Sea horse', 'cat'), model), [2, 0])
+  with pytest.raises(UserError, match="does not know 1 of the dataset's 2, such as 'cta'"):
+    evaluate.align_labels(('cta', 'dog'), model)
 
 
 def test_the_best_and_the_newest_checkpoints_stay(finished):

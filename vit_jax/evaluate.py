@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import pathlib
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -111,6 +112,9 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('--parallel', default='data', choices=('data', 'pmap'))
   parser.add_argument('--on_error', default='raise', choices=('raise', 'skip'),
                       help='what an unreadable picture does')
+  parser.add_argument('--pretrained_dir', default='', help='searched for named weights first')
+  parser.add_argument('--report', default='', metavar='DIR',
+                      help='write report.html, figures and tables there')
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   return parser
 
@@ -121,37 +125,90 @@ def main(argv: list[str] | None = None) -> int:
   import vit_jax
   from vit_jax import data, parallel, tasks, train_step
 
-  loaded = vit_jax.load(args.model)
+  loaded = vit_jax.load(args.model, pretrained_dir=args.pretrained_dir)
+  if not loaded.module.num_classes:
+    raise UserError(f'{args.model} has no classifier to score: fine-tune it first')
   placement = parallel.make(args.parallel)
   batch_size = parallel.round_up(args.batch_size, placement)
   dataset = _open(args, loaded.config)
   examples = dataset.split(args.split)
-  to_model = align_labels(dataset.classes, tuple(loaded.classes or ()))
+  classes = loaded.classes or _names_by_number(dataset.classes, loaded.module.num_classes)
+  to_model = align_labels(dataset.classes, classes)
   transform = data.parse_transform(loaded.preprocess.transform, train=False)
   batches = data.eval_batches(
     examples, transform, batch_size=batch_size, on_error=args.on_error
   )
   task_options = dict(loaded.config.get('task') or {'name': 'classify'})
-  task = tasks.build(num_classes=len(loaded.classes), **task_options)
+  task = tasks.build(num_classes=len(classes), **task_options)
   step = placement.compile_eval(
     train_step.make_eval_step(loaded.module, task, loaded.preprocess)
   )
-  began = time.monotonic()
   shown = _with_progress(batches, len(examples), batch_size)
   relabelled = ({**batch, 'label': to_model[batch['label']]} for batch in shown)
-  result = score(step, placement, placement.put_state(loaded.variables), relabelled)
-  result['skipped'] = len(examples) - result['examples']
+  collector = _collector(args, examples, classes)
+  began = time.monotonic()
+  result = score(
+    step, placement, placement.put_state(loaded.variables), relabelled, on_batch=collector
+  )
   result['img_sec'] = result['examples'] / (time.monotonic() - began)
-  if args.json:
-    print(json.dumps({'model': args.model, 'dataset': dataset.name, 'split': args.split, **result}))
-  else:
-    print(f'{args.model} on {dataset.name} {args.split}: {result["examples"]} pictures')
-    for name, value in result.items():
-      if name not in ('examples', 'skipped'):
-        print(f'  {name:10} {value:.4f}')
-    if result['skipped']:
-      print(f'  skipped    {result["skipped"]} unreadable pictures')
+  result['skipped'] = len(examples) - result['examples']
+  _say(args, dataset.name, result)
+  if collector is not None:
+    _report(args, loaded, dataset.name, collector, examples, transform, task.loss)
   return 0
+
+
+def _names_by_number(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
+  """The dataset's names for a model without any; the numbers must agree."""
+  if len(names) != num_classes:
+    raise UserError(
+      f'the model has {num_classes} classes without names and the dataset has {len(names)}: '
+      'they cannot be matched'
+    )
+  return names
+
+
+def _say(args: argparse.Namespace, dataset: str, result: dict[str, float]) -> None:
+  if args.json:
+    print(json.dumps({'model': args.model, 'dataset': dataset, 'split': args.split, **result}))
+    return
+  print(f'{args.model} on {dataset} {args.split}: {result["examples"]} pictures')
+  for name, value in result.items():
+    if name not in ('examples', 'skipped'):
+      print(f'  {name:10} {value:.4f}')
+  if result['skipped']:
+    print(f'  skipped    {result["skipped"]} unreadable pictures')
+
+
+def _collector(args: argparse.Namespace, examples: Any, classes: tuple[str, ...]) -> Any:
+  if not args.report:
+    return None
+  from vit_jax import report
+
+  return report.Collector(examples, classes)
+
+
+def _report(args, loaded, dataset: str, collector, examples, transform, link: str) -> None:
+  from vit_jax import checkpoint, report, writer
+
+  facts = report.Facts(
+    name=pathlib.Path(args.model).name,
+    model=loaded.config['model']['name'],
+    dataset=dataset,
+    split=args.split,
+    image_size=tuple(loaded.preprocess.image_size),
+    config=loaded.config,
+    link=link,
+    **report.measure(loaded.variables, loaded.config),
+  )
+  is_run = checkpoint.is_run(args.model) and pathlib.Path(args.model, 'metrics.jsonl').exists()
+  report.write_report(
+    args.report,
+    collector.predictions(facts),
+    metrics_rows=writer.read_metrics(args.model) if is_run else [],
+    load_picture=report.picture_loader(examples, transform),
+  )
+  print(f'report: {pathlib.Path(args.report) / "report.html"}')
 
 
 def _open(args: argparse.Namespace, config: dict) -> Any:

@@ -10,8 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import data, optim, parallel, plan, rng, train_step
-from vit_jax.checkpoint import Checkpointer, load_run
+from vit_jax import data, optim, parallel, plan, report, rng, train_step
+from vit_jax.checkpoint import Checkpointer, Run, load_run
 from vit_jax.clock import Interval, StopSignal
 from vit_jax.config import Config, get, leaves, parse
 from vit_jax.errors import UserError
@@ -23,6 +23,7 @@ from vit_jax.writer import (
   Progress,
   format_metrics,
   make_workdir,
+  read_metrics,
   write_json,
   write_text,
 )
@@ -165,6 +166,8 @@ class _Loop:
     self._eval_step = placement.compile_eval(
       train_step.make_eval_step(run.module, run.task, run.preprocess)
     )
+    self._began = time.monotonic()
+    self._seconds_before = writer.last('seconds')
     self._last: dict[str, float] = {}
 
   def run(self, step_fn: Callable, state: Any) -> int | None:
@@ -205,12 +208,16 @@ class _Loop:
       self._refuse_nan(at, row)
     means = {name: float(np.mean([row[name] for _, row in rows])) for name in rows[0][1]}
     means['learning_rate'] = float(rows[-1][1]['learning_rate'])
-    self._last = means | interval.timing()
+    self._last = means | interval.timing() | {'seconds': self._seconds()}
     if self._batches.skipped:
       self._last['skipped'] = self._batches.skipped
     self._writer.write(step, 'train', self._last)
     self._progress.report(step, self._last)
     interval.restart()
+
+  def _seconds(self) -> float:
+    """Wall time of training over all attempts, compilation and validation included."""
+    return self._seconds_before + time.monotonic() - self._began
 
   def _refuse_nan(self, step: int, row: dict) -> None:
     bad = [name for name, value in row.items() if not math.isfinite(value)]
@@ -225,7 +232,41 @@ class _Loop:
       'config.optimizer.clip_norm=1'
     )
 
-  def _evaluate(self, role: str, variables: Any) -> dict[str, float]:
+  def _write_report(self, path: pathlib.Path, best: Run, collector: report.Collector) -> None:
+    run = self._run
+    predictions = collector.predictions(report.Facts(
+      name=path.name,
+      model=run.config.model['name'],
+      dataset=run.dataset.name,
+      split=run.config.dataset.test,
+      step=best.step,
+      image_size=run.image_hw,
+      config=best.config,
+      link=run.task.loss,
+      **report.measure(best.variables, best.config),
+    ))
+    if jax.process_index():
+      return
+    load_picture = report.picture_loader(run.held_out['test'], run.eval_transform)
+    try:
+      report.write_report(path / 'report', predictions, read_metrics(path), load_picture)
+      self._progress.say(f'report: {path / "report" / "report.html"}')
+    except UserError as e:  # a run does not fail for want of figures
+      self._progress.say(f'note: {e}')
+
+  def _live_pictures(self, step: int, collector: report.Collector) -> None:
+    """Confusions and sample pictures for TensorBoard."""
+    if not (self._run.config.log.tensorboard and report.can_draw()):
+      return
+    predictions = collector.predictions()
+    if jax.process_index() == 0:
+      load_picture = report.picture_loader(self._run.held_out['val'], self._run.eval_transform)
+      for name, image in report.live_images(predictions, load_picture).items():
+        self._writer.write_image(step, f'val/{name}', image)
+
+  def _evaluate(
+    self, role: str, variables: Any, collector: report.Collector
+  ) -> dict[str, float]:
     run = self._run
     batch_size = run.config.evaluation.batch_size or run.config.batch_size
     batches = data.eval_batches(
@@ -233,16 +274,18 @@ class _Loop:
       batch_size=parallel.round_up(batch_size, self._placement) // jax.process_count(),
     )
     began = time.monotonic()
-    result = score(self._eval_step, self._placement, variables, batches)
+    result = score(self._eval_step, self._placement, variables, batches, collector)
     result['img_sec'] = result['examples'] / (time.monotonic() - began)
     return result
 
   def _validate(self, step: int, state: Any) -> dict[str, float]:
     if 'val' not in self._run.held_out:
       return {}
-    metrics = self._evaluate('val', state.variables)
+    collector = report.Collector(self._run.held_out['val'], self._run.dataset.classes)
+    metrics = self._evaluate('val', state.variables, collector)
     self._refuse_nan(step, {f'validation {k}': v for k, v in metrics.items()})
     self._writer.write(step, 'val', metrics)
+    self._live_pictures(step, collector)
     self._progress.say(f'step {step}  val {format_metrics(metrics)}')
     self._last = metrics
     return metrics
@@ -262,8 +305,12 @@ class _Loop:
     """Scores the test split once, with the best checkpoint, and says where everything is."""
     if 'test' in self._run.held_out:
       best = load_run(path, 'best')
-      self._last = self._evaluate('test', self._placement.put_state(best.variables))
+      examples = self._run.held_out['test']
+      collector = report.Collector(examples, self._run.dataset.classes)
+      variables = self._placement.put_state(best.variables)
+      self._last = self._evaluate('test', variables, collector)
       self._writer.write(best.step, 'test', self._last)
       self._progress.say(f'test {format_metrics(self._last)}  (checkpoint of step {best.step})')
+      self._write_report(path, best, collector)
     self._progress.say(f'files of this run: {path}')
     return self._last

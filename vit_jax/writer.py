@@ -8,6 +8,8 @@ import sys
 import time
 from typing import Any
 
+import numpy as np
+
 from vit_jax.errors import UserError
 
 
@@ -26,14 +28,18 @@ class MetricWriter:
     self._active = active
     self._events = None
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
-    if not active:
-      return
+    self._rows: list[dict] = []
     if self._path.exists():
-      rows = [
+      self._rows = [
         row for row in read_metrics(workdir)
         if row['step'] <= resume_step and row['split'] != 'test'
       ]
-      write_text(self._path, ''.join(json.dumps(row) + '\n' for row in rows))
+    if not active:
+      return
+    if self._rows:
+      write_text(self._path, ''.join(json.dumps(row) + '\n' for row in self._rows))
+    else:
+      self._path.unlink(missing_ok=True)
     if tensorboard:
       import tensorboardX  # half a second that a run without it need not pay
 
@@ -53,6 +59,15 @@ class MetricWriter:
     if self._events:
       for name, value in values.items():
         self._events.add_scalar(f'{split}/{name}', value, step)
+
+  def write_image(self, step: int, name: str, image: np.ndarray) -> None:
+    """Adds a picture, uint8 [h, w, c], to the event files."""
+    if self._events:
+      self._events.add_image(name, image, step, dataformats='HWC')
+
+  def last(self, name: str) -> float:
+    """The value that an earlier attempt wrote last, 0 where there is none."""
+    return next((row[name] for row in reversed(self._rows) if row.get(name) is not None), 0.0)
 
   def close(self) -> None:
     if self._events:
