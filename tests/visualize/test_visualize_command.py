@@ -66,11 +66,15 @@ def test_all_that_a_vit_has(visualize, folder, capsys):
 
 
 def test_whole_pictures_chosen_patches_and_classes(visualize, folder):
-  status, names, page = visualize(
-    'deit_ti16_distilled', folder / 'two.png', '--image_size=whole',
-    '--what=attention,rollout,gradient', '--patch=0,1', '--patch=1,0', '--block=1', '--head=2,0', '--class=Cat', '--class=4',
-    '--fusion=max', '--discard=0.5',
-  )  # fmt: skip
+  options = '--patch=0,1 --patch=1,0 --block=1 --head=2,0 --class=Cat --class=4 --fusion=max'
+  status, names, _ = visualize(
+    'deit_ti16_distilled',
+    folder / 'two.png',
+    '--image_size=whole',
+    '--what=attention,rollout,gradient',
+    '--discard=0.5',
+    *options.split(),
+  )
   assert status == 0 and len(names) == 5
   assert 'two_attention_patch_0_1' in names and 'two_rollout_patch_1_0' in names
 

@@ -2,8 +2,8 @@
 
 import collections
 import dataclasses
+import pathlib
 import sys
-import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -149,7 +149,7 @@ def run(wanted: Any) -> int:
 
 
 def _title(wanted: Any) -> str:
-  return textwrap.shorten(f'What {wanted.model} sees', 90)
+  return f'What {pathlib.Path(wanted.model).name} sees'
 
 
 def _draw_picture(session: Session, path) -> draw.Seen | None:

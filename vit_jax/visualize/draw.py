@@ -213,7 +213,9 @@ def colours(session: Any, seen: list[Seen], most: int = 12) -> None:
 
 
 def _short(name: str, most: int = 19) -> str:
-  return name if len(name) <= most else name[: most - 1] + '…'
+  """Leaves the middle out of a long name: numbers are at the end."""
+  half = (most - 1) // 2
+  return name if len(name) <= most else f'{name[:half]}…{name[-half:]}'
 
 
 def distance(session: Any, seen: list[Seen]) -> None:
@@ -305,7 +307,7 @@ def nearest_pictures(session: Any, most: int = 8) -> None:
       titles.append(title_row)
     title = 'Nearest pictures'
     caption = (
-      f'Left: the picture. Middle: the {len(near[0][0])} nearest of {len(places)} pictures by '
+      f'Left: the picture. Middle: the nearest of {len(places)} pictures by '
       'cosine similarity of their embeddings (greater is nearer). Right: the nearest by mean '
       'squared error of their pixels, on the 0 to 1 scale (smaller is nearer).'
     )

@@ -16,6 +16,8 @@ h2 { font-size: 1.2rem; border-bottom: 1px solid #ccc; margin-top: 2.5rem;
 figure { margin: 1.5rem 0; }
 figure img { max-width: 100%; height: auto; border: 1px solid #ddd; }
 figcaption { color: #444; max-width: 60rem; }
+.wide { overflow-x: auto; }
+@media (max-width: 700px) { figure img { max-width: none; width: 760px; } }
 nav a { margin-right: 1rem; }
 .note { background: #fff6e0; padding: .5rem 1rem; border-left: 4px solid #d9a300; }
 """
@@ -65,7 +67,8 @@ def write_page(
 def _figure(entry: Entry) -> str:
   data = base64.b64encode(entry.path.read_bytes()).decode()
   return (
-    f'<figure><img src="data:image/png;base64,{data}" alt="{html.escape(entry.title)}">'
+    f'<figure><div class="wide"><img src="data:image/png;base64,{data}" '
+    f'alt="{html.escape(entry.title)}"></div>'
     f'<figcaption><b>{html.escape(entry.title)}.</b> {html.escape(entry.caption)} '
     f'<code>{html.escape(entry.path.name)}</code></figcaption></figure>'
   )
