@@ -1,0 +1,97 @@
+"""From batches to a record of predictions."""
+
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from vit_jax.data import Examples, Transform
+from vit_jax.report.facts import Facts
+from vit_jax.report.predictions import Predictions
+
+
+class Collector:
+  """Keeps the outputs of an evaluation: the `on_batch` of `evaluate.score`.
+
+  Memory: 4 n k bytes for n pictures and k classes.
+
+  Args:
+    examples: the split that the batches come from.
+    classes: the model's, which 'label' of the batches indexes.
+  """
+
+  def __init__(self, examples: Examples, classes: Sequence[str]):
+    self._examples, self._classes = examples, tuple(classes)
+    self._rows: dict[str, list[np.ndarray]] = {'index': [], 'label': [], 'mask': [], 'logits': []}
+    self._began = time.monotonic()
+    self._ended: list[float] = []
+
+  def __call__(self, batch: dict, outputs: np.ndarray) -> None:
+    """Takes a batch with 'index', 'label' and 'mask' [b] and the model's logits [b, k]."""
+    for name in ('index', 'label', 'mask'):
+      self._rows[name].append(np.asarray(batch[name]))
+    self._rows['logits'].append(np.asarray(outputs, np.float32))
+    self._ended.append(time.monotonic())
+
+  def predictions(self, facts: Facts | None = None) -> Predictions:
+    """The record over all processes; every process has to call it.
+
+    Raises:
+      UserError: no picture was readable, or outputs are not finite.
+    """
+    empty = np.zeros((0,), np.int32), np.zeros((0, len(self._classes)), np.float32)
+    rows = {
+      name: np.concatenate(parts) if parts else empty[name == 'logits']
+      for name, parts in self._rows.items()
+    }
+    pictures_after_first = sum(int(m.sum()) for m in self._rows['mask'][1:])
+    rows, pictures_after_first = _over_processes(rows, pictures_after_first)
+    kept = np.flatnonzero(rows['mask'])
+    kept = kept[np.argsort(rows['index'][kept], kind='stable')]
+    index = rows['index'][kept].astype(np.int64)
+    warm = self._ended[-1] - self._ended[0] if len(self._ended) > 1 else 0.0
+    return Predictions(
+      classes=self._classes,
+      labels=rows['label'][kept].astype(np.int32),
+      logits=rows['logits'][kept],
+      ids=tuple(self._examples.id(int(i)) for i in index),
+      index=index,
+      facts=facts or Facts('evaluation'),
+      seconds=self._ended[-1] - self._began if self._ended else 0.0,
+      img_sec=pictures_after_first / warm if warm > 0 else None,
+      skipped=len(self._examples) - len(kept),
+    )
+
+
+def _over_processes(rows: dict[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:
+  """Rows of all processes, which have equally many, and the sum of the counts."""
+  import jax  # reading predictions needs none
+
+  if jax.process_count() == 1:
+    return rows, count
+  from jax.experimental import multihost_utils
+
+  # Positions fit into 32 bits, which is what JAX would make of them without saying so.
+  rows = {k: v.astype(np.int32) if v.dtype.kind in 'iu' else v for k, v in rows.items()}
+  every = multihost_utils.process_allgather({**rows, 'count': np.array([count], np.int32)})
+  total = int(np.asarray(every.pop('count')).sum())
+  return {k: np.asarray(v).reshape(-1, *v.shape[2:]) for k, v in every.items()}, total
+
+
+def picture_loader(examples: Examples, transform: Transform) -> Callable[[int], np.ndarray]:
+  """The function that gives the picture at a position of the split as the model saw it.
+
+  Args:
+    examples: the split.
+    transform: of the evaluation.
+
+  Returns:
+    position -> uint8 [h, w, c].
+  """
+
+  def load(position: int) -> np.ndarray:
+    example: dict[str, Any] = transform(examples[position], np.random.default_rng(0))
+    return np.asarray(example['image'])
+
+  return load

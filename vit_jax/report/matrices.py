@@ -1,0 +1,146 @@
+"""Confusion matrices that can be read, from 2 to thousands of classes."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vit_jax.report.canvas import RED, drawing, new_figure, shorten
+from vit_jax.report.metrics import Pair
+
+NAMED = 40  # classes whose names fit along an axis
+_NUMBERED = 24  # classes whose cells hold numbers in readable size
+_BLOCKS = 125  # cells along the side of an overview
+
+
+@drawing
+def confusion(
+  values: np.ndarray,
+  rows: Sequence[str],
+  columns: Sequence[str],
+  colours: np.ndarray | None = None,
+  percent: bool = False,
+):
+  """A matrix with a name at every row and column, and numbers where they fit.
+
+  Args:
+    values: written into the cells [r, c]; nothing where 0 or NaN.
+    rows: names of the true classes.
+    columns: names of the predicted classes.
+    colours: shades of the cells [r, c], 0 to 1; None for the values.
+    percent: whether values are shares, written in percent.
+  """
+  r, c = values.shape
+  colours = values if colours is None else colours
+  many = max(r, c)
+  cell = 0.62 if many <= 12 else 0.42 if many <= _NUMBERED else 0.25
+  most = 22 if many <= _NUMBERED else 18
+  labels = max(len(shorten(n, most)) for n in (*rows, *columns)) * 0.075
+  upright = many > 12
+  figure = new_figure(
+    max(4.4, 1.6 + labels + cell * c), max(3.4, 0.8 + labels * (1 if upright else 0.8) + cell * r)
+  )
+  axes = figure.subplots()
+  shown = axes.imshow(np.nan_to_num(colours), cmap='Blues', vmin=0, vmax=1)
+  _write_numbers(axes, values, colours, percent, 9.5 if many <= 12 else 7.5 if many <= 24 else 5.5)
+  size = 9.5 if many <= 12 else 8.5 if many <= _NUMBERED else 7.5
+  turn = {'rotation': 90} if upright else {
+    'rotation': 45, 'ha': 'right', 'rotation_mode': 'anchor'}
+  axes.set_xticks(range(c), [shorten(n, most) for n in columns], fontsize=size, **turn)
+  axes.set_yticks(range(r), [shorten(n, most) for n in rows], fontsize=size)
+  axes.set_xticks(np.arange(c + 1) - 0.5, minor=True)
+  axes.set_yticks(np.arange(r + 1) - 0.5, minor=True)
+  axes.grid(which='minor', color='#dddddd', linewidth=0.5)
+  axes.tick_params(which='minor', length=0)
+  axes.spines[:].set_visible(False)
+  axes.set_xlabel('predicted class')
+  axes.set_ylabel('true class')
+  label = 'mean probability' if percent else "share of the true class's pictures"
+  figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02, label=label)
+  return figure
+
+
+def _write_numbers(axes, values, colours, percent: bool, size: float) -> None:
+  for i, j in zip(*np.nonzero(np.nan_to_num(values))):
+    if percent:
+      text = f'{100 * values[i, j]:.0f}'
+      if text == '0':
+        continue
+    else:
+      text = f'{values[i, j]:,}' if values[i, j] < 10_000 else f'{values[i, j] / 1000:.0f}k'
+    ink = 'white' if colours[i, j] > 0.55 else '#1c1c1c'
+    axes.text(j, i, text, ha='center', va='center', fontsize=size, color=ink)
+
+
+@drawing
+def overview(colours: np.ndarray, what: str):
+  """The matrix of many classes as blocks, so that no single confusion vanishes.
+
+  Args:
+    colours: [k, k], 0 to 1, NaN in the rows of absent classes.
+    what: the colours' meaning.
+  """
+  from matplotlib.colors import PowerNorm
+
+  k = len(colours)
+  size = -(-k // _BLOCKS)
+  blocks = pool(np.nan_to_num(colours), size)
+  figure = new_figure(6.4, 5.6)
+  axes = figure.subplots()
+  edge = len(blocks) * size
+  # Confusions are rare and small beside the diagonal: the square root shows both.
+  shown = axes.imshow(blocks, cmap='Blues', norm=PowerNorm(0.5, 0, 1), interpolation='nearest',
+                      extent=(-0.5, edge - 0.5, edge - 0.5, -0.5))
+  absent = np.flatnonzero(np.isnan(colours).all(axis=1))
+  if len(absent) and len(absent) < k:
+    axes.plot(np.full(len(absent), -k / 120), absent, 's', color=RED, markersize=1.2, clip_on=False)
+  axes.set_xlim(-0.5, k - 0.5)
+  axes.set_ylim(k - 0.5, -0.5)
+  axes.set_xlabel('number of the predicted class')
+  axes.set_ylabel('number of the true class')
+  note = f'{what}; largest of {size} x {size} cells' if size > 1 else what
+  figure.colorbar(shown, ax=axes, fraction=0.045, pad=0.02, label=note)
+  return figure
+
+
+def pool(values: np.ndarray, size: int) -> np.ndarray:
+  """The largest value of each block of size x size cells [k, k] -> [ceil(k / size), ...]."""
+  missing = -len(values) % size
+  padded = np.pad(values, ((0, missing), (0, missing)))
+  n = len(padded) // size
+  return padded.reshape(n, size, n, size).max(axis=(1, 3))
+
+
+def most_confused(pairs: Sequence[Pair], most: int = 24) -> list[int]:
+  """Classes of the most frequent confusions, those that are taken for each other side by side."""
+  chosen: list[int] = []
+  for pair in pairs:
+    new = [i for i in (pair.true, pair.predicted) if i not in chosen]
+    if len(chosen) + len(new) > most:
+      break
+    chosen += new
+  weight = np.zeros((len(chosen), len(chosen)))
+  place = {c: i for i, c in enumerate(chosen)}
+  for pair in pairs:
+    if pair.true in place and pair.predicted in place:
+      weight[place[pair.true], place[pair.predicted]] += pair.share
+  return [chosen[i] for i in _neighbours(weight + weight.T)]
+
+
+def _neighbours(weight: np.ndarray) -> list[int]:
+  """An order of things [m, m] by likeness, in which what is alike stands together."""
+  if len(weight) < 3:
+    return list(range(len(weight)))
+  from scipy.cluster import hierarchy
+  from scipy.spatial.distance import squareform
+
+  distance = 1.0 / (1.0 + 10 * weight)
+  np.fill_diagonal(distance, 0)
+  tree = hierarchy.linkage(squareform(distance), 'average', optimal_ordering=True)
+  return hierarchy.leaves_list(tree).tolist()
+
+
+def excerpt(matrix: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
+  """Rows and columns of the chosen classes, and a last column with all others [m, m + 1]."""
+  rows = matrix[list(chosen)]
+  inside = rows[:, list(chosen)]
+  return np.concatenate([inside, rows.sum(1, keepdims=True) - inside.sum(1, keepdims=True)], axis=1)
