@@ -2,11 +2,13 @@
 
 python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/dogs
 
-On your own folder of pictures (path/CLASS/*.jpg), or from other weights:
+On your own folder of pictures (pictures/CLASS/*.jpg), or from other weights:
 
 python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/mine \
-    --config.dataset.name=path --config.dataset.train=train --config.dataset.val=val \
-    --config.model.name=vit_ti16 --config.init_from=weights.npz
+    --config.dataset.name=pictures --config.model.name=vit_ti16 --config.init_from=weights.npz
+
+Measured with ViT-Ti/16 (ImageNet-1k weights) on 2 shared cores of an AMD EPYC; see docs/results.md:
+six breeds of Tiny ImageNet, 3000 pictures of 64 pixels: 88.0 % of 300 after 24 minutes.
 """
 
 from vit_jax import config as options
@@ -15,7 +17,7 @@ from vit_jax import config as options
 def get_config():
   config = options.default()
   config.total = '5 epochs'
-  config.batch_size = 64
+  config.batch_size = 32
 
   config.model.name = 'vit_b16'
   config.init_from = 'vit_b16.i21k'
@@ -26,8 +28,9 @@ def get_config():
   config.input.eval_transform = 'decode|resize_small|central_crop'
 
   config.optimizer.name = 'adamw'
-  config.optimizer.learning_rate = 5e-5
-  config.optimizer.weight_decay = 0.01
+  config.optimizer.learning_rate = 4e-5
+  config.optimizer.multipliers = ('^head/=10',)  # it starts at zero, the rest is trained already
+  config.optimizer.weight_decay = 0.05
   config.optimizer.clip_norm = 1.0
-  config.schedule.warmup = '0.3 epochs'
+  config.schedule.warmup = '0.2 epochs'
   return config

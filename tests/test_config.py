@@ -62,7 +62,7 @@ def test_all_problems_are_told_at_once_with_the_nearest_names():
 
 @pytest.mark.parametrize('overrides, words', [
   ({'total': '5 weeks'}, "config.total: expected a length such as '500 steps'"),
-  ({'batch_size': '10', 'accumulate': '3'}, 'cannot be computed in config.accumulate=3 equal'),
+  ({'batch_size': '10', 'accumulate': '3'}, 'in config.accumulate=3 equal parts: use 9 or 12'),
   ({'head': 'keep'}, 'needs config.init_from'),
   ({'dataset.split_fractions': '0.5,0.2,0.2'}, 'add up to 1'),
   ({'optimizer.decay': '('}, 'is no regex'),

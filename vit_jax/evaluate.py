@@ -107,7 +107,8 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('model', help="a run's workdir, a weights file or a zoo name")
   parser.add_argument('--dataset', help="folder, TFDS name or 'digits'; default: the run's own")
   parser.add_argument('--data_dir', default='', help='where prepared TFDS datasets lie')
-  parser.add_argument('--split', default='test', help="which pictures, such as 'train[:10%%]'")
+  parser.add_argument('--split', help="which pictures, such as 'train[:10%%]'; default: test, or "
+                      'all pictures of a --dataset that has no splits')
   parser.add_argument('--batch_size', type=int, default=64, help='pictures a step, all devices')
   parser.add_argument('--parallel', default='data', choices=('data', 'pmap'))
   parser.add_argument('--on_error', default='raise', choices=('raise', 'skip'),
@@ -131,6 +132,8 @@ def main(argv: list[str] | None = None) -> int:
   placement = parallel.make(args.parallel)
   batch_size = parallel.round_up(args.batch_size, placement)
   dataset = _open(args, loaded.config)
+  whole = bool(args.dataset) and dataset.made_split
+  args.split = args.split or ('+'.join(dataset.splits) if whole else 'test')
   examples = dataset.split(args.split)
   classes = loaded.classes or _names_by_number(dataset.classes, loaded.module.num_classes)
   to_model = align_labels(dataset.classes, classes)

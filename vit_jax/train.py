@@ -276,6 +276,8 @@ class _Loop:
     began = time.monotonic()
     result = score(self._eval_step, self._placement, variables, batches, collector)
     result['img_sec'] = result['examples'] / (time.monotonic() - began)
+    if batches.skipped:
+      result['skipped'] = batches.skipped
     return result
 
   def _validate(self, step: int, state: Any) -> dict[str, float]:

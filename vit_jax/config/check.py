@@ -84,11 +84,13 @@ def _impossible(config: Config) -> list[str]:
 
   need(config.batch_size > 0, f'config.batch_size must be positive, got {config.batch_size}')
   need(config.accumulate > 0, f'config.accumulate must be positive, got {config.accumulate}')
-  need(
-    config.accumulate < 1 or config.batch_size % config.accumulate == 0,
-    f'config.batch_size={config.batch_size} cannot be computed in '
-    f'config.accumulate={config.accumulate} equal parts',
-  )
+  if config.accumulate > 0 and config.batch_size % config.accumulate:
+    below = config.batch_size // config.accumulate * config.accumulate
+    near = ' or '.join(str(n) for n in (below, below + config.accumulate) if n)
+    problems.append(
+      f'config.batch_size={config.batch_size} cannot be computed in '
+      f'config.accumulate={config.accumulate} equal parts: use {near}'
+    )
   for name, _ in leaves(Config):
     if name in ('total', 'schedule.warmup', 'schedule.timescale', 'schedule.cooldown',
                 'evaluation.every', 'checkpoint.every', 'log.every'):
