@@ -125,11 +125,11 @@ def run(wanted: Any) -> int:
   """
   import vit_jax  # noqa: PLC0415  (for its lazy `load`)
 
+  figures.new_figure(1, 1, '', '')  # a missing library is told before the work
   loaded = vit_jax.load(
     wanted.model, model=wanted.architecture, pretrained_dir=wanted.pretrained_dir
   )
   session = Session(loaded, wanted)
-  figures.new_figure(1, 1, '', '')  # a missing library is told before the work
   wanted.out.mkdir(parents=True, exist_ok=True)
   looks_inside = any(what not in ('filters', 'nearest') for what in session.wanted.what)
   seen = [_draw_picture(session, path) for path in wanted.images if looks_inside]
