@@ -33,4 +33,5 @@ def get_config():
 
   config.evaluation.every = '10 epochs'
   config.checkpoint.every = '10 epochs'
+  config.log.every = '5 epochs'
   return config
