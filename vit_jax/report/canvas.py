@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.util
+import io
 import pathlib
 import textwrap
 import warnings
@@ -10,12 +11,13 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+from PIL import Image
 
 from vit_jax.errors import UserError
 
 BLUE, ORANGE, GREEN, RED, GREY = '#0b62a4', '#d55e00', '#007a57', '#b3202c', '#666666'
 SERIES = (BLUE, ORANGE, GREEN, '#aa3f8f', '#56b4e9', '#8a6d00', '#e69f00', '#444444')
-_DPI = 150
+DPI = 150
 _STYLE = {
   'font.size': 10,
   'axes.titlesize': 10.5,
@@ -66,25 +68,22 @@ def new_figure(width: float, height: float):
   """An empty figure in inches."""
   from matplotlib.figure import Figure
 
-  return Figure((width, height), layout='constrained', facecolor='white', dpi=_DPI)
+  return Figure((width, height), layout='constrained', facecolor='white', dpi=DPI)
 
 
-def save(figure, path: pathlib.Path, dpi: int = _DPI) -> pathlib.Path:
+def save(figure, path: pathlib.Path | io.BytesIO, dpi: int = DPI) -> pathlib.Path:
   """Writes a PNG."""
   with style():
-    figure.savefig(path, dpi=dpi, format='png')
+    # Tight: the layout reckons without the rest that equal aspects leave, and cuts off labels.
+    figure.savefig(path, dpi=dpi, format='png', bbox_inches='tight', pad_inches=0.08)
   return path
 
 
 def pixels(figure, dpi: int = 100) -> np.ndarray:
   """The figure as uint8 [h, w, 3]."""
-  from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-  with style():
-    figure.set_dpi(dpi)
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+  buffer = io.BytesIO()
+  save(figure, buffer, dpi)
+  return np.asarray(Image.open(buffer).convert('RGB'))
 
 
 def shorten(name: str, most: int = 22) -> str:

@@ -132,7 +132,7 @@ def per_class(table: PerClass, names: Sequence[str], most: int = 40):
   order = table.present[np.argsort(table.f1[table.present], kind='stable')]
   if len(order) > most:
     return _distribution(table, order)
-  figure = new_figure(6.2, 1.3 + 0.27 * len(order))
+  figure = new_figure(5.4, 1.3 + 0.27 * len(order))
   axes = figure.subplots()
   places = np.arange(len(order))[::-1]
   right = np.round(table.recall[order] * table.support[order])
@@ -151,7 +151,7 @@ def per_class(table: PerClass, names: Sequence[str], most: int = 40):
 
 
 def _distribution(table: PerClass, order: np.ndarray):
-  figure = new_figure(6.2, 3.8)
+  figure = new_figure(5.4, 3.8)
   axes = figure.subplots()
   share = (np.arange(len(order)) + 0.5) / len(order) * 100
   for values, label, colour, line in (

@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vit_jax.report.canvas import RED, drawing, new_figure, shorten
+from vit_jax.report.canvas import drawing, new_figure, shorten
 from vit_jax.report.metrics import Pair
 
 NAMED = 40  # classes whose names fit along an axis
-_NUMBERED = 24  # classes whose cells hold numbers in readable size
+_NUMBERED = 25  # classes whose cells hold numbers in readable size
 _BLOCKS = 125  # cells along the side of an overview
 
 
@@ -41,8 +41,8 @@ def confusion(
   )
   axes = figure.subplots()
   shown = axes.imshow(np.nan_to_num(colours), cmap='Blues', vmin=0, vmax=1)
-  _write_numbers(axes, values, colours, percent, 9.5 if many <= 12 else 7.5 if many <= 24 else 5.5)
-  size = 9.5 if many <= 12 else 8.5 if many <= _NUMBERED else 7.5
+  number_size, size = (9.5, 9.5) if many <= 12 else (7.5, 8.5) if many <= _NUMBERED else (5.5, 7.5)
+  _write_numbers(axes, values, colours, percent, number_size)
   turn = {'rotation': 90} if upright else {
     'rotation': 45, 'ha': 'right', 'rotation_mode': 'anchor'}
   axes.set_xticks(range(c), [shorten(n, most) for n in columns], fontsize=size, **turn)
@@ -90,9 +90,6 @@ def overview(colours: np.ndarray, what: str):
   # Confusions are rare and small beside the diagonal: the square root shows both.
   shown = axes.imshow(blocks, cmap='Blues', norm=PowerNorm(0.5, 0, 1), interpolation='nearest',
                       extent=(-0.5, edge - 0.5, edge - 0.5, -0.5))
-  absent = np.flatnonzero(np.isnan(colours).all(axis=1))
-  if len(absent) and len(absent) < k:
-    axes.plot(np.full(len(absent), -k / 120), absent, 's', color=RED, markersize=1.2, clip_on=False)
   axes.set_xlim(-0.5, k - 0.5)
   axes.set_ylim(k - 0.5, -0.5)
   axes.set_xlabel('number of the predicted class')
@@ -139,8 +136,8 @@ def _neighbours(weight: np.ndarray) -> list[int]:
   return hierarchy.leaves_list(tree).tolist()
 
 
-def excerpt(matrix: np.ndarray, chosen: Sequence[int]) -> np.ndarray:
-  """Rows and columns of the chosen classes, and a last column with all others [m, m + 1]."""
-  rows = matrix[list(chosen)]
-  inside = rows[:, list(chosen)]
+def excerpt(matrix: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
+  """Some rows and columns of a matrix, and a last column with the sum of all others."""
+  rows = matrix[list(rows)]
+  inside = rows[:, list(columns)]
   return np.concatenate([inside, rows.sum(1, keepdims=True) - inside.sum(1, keepdims=True)], axis=1)

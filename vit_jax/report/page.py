@@ -12,6 +12,9 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageDraw
 
+from vit_jax.report import canvas
+
+_WIDTH, _NARROWEST = 100, 65  # pixels of the page an inch of a figure
 _STYLE = """\
 :root { color-scheme: light; }
 * { box-sizing: border-box; }
@@ -36,17 +39,18 @@ a { color: #0b4f86; }
 figure { margin: 1rem 0; min-width: 0; }
 figure img { max-width: 100%; height: auto; display: block; }
 .scroll { overflow-x: auto; max-width: 100%; }
-.wide { min-width: 660px; }
 figcaption { color: #444; font-size: .9rem; max-width: 46rem; margin-top: .4rem; }
 figcaption code, p code { font-size: .85em; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-size: .92rem; font-variant-numeric: tabular-nums; }
-caption { text-align: left; color: #444; font-size: .9rem; padding: .25rem 0 .5rem; }
+table { border-collapse: collapse; width: max-content; font-size: .92rem;
+  font-variant-numeric: tabular-nums; }
+.caption { color: #444; font-size: .9rem; }
 th, td { padding: .3rem .65rem; border-bottom: 1px solid #e2e2e2; text-align: right;
   vertical-align: top; }
 th { font-weight: 600; } thead th { border-bottom: 2px solid #999; vertical-align: bottom; }
 th:first-child, td.text, th.text { text-align: left; }
-tbody th { font-weight: 400; min-width: 7rem; overflow-wrap: anywhere; }
-td.text { min-width: 7rem; }
+tbody th { font-weight: 400; max-width: 11rem; overflow-wrap: anywhere; background: #fff;
+  position: sticky; left: 0; }
+td.text { max-width: 30rem; overflow-wrap: anywhere; }
 .pictures { display: grid; gap: .75rem; margin: .75rem 0;
   grid-template-columns: repeat(auto-fill, minmax(124px, 1fr)); }
 .pictures figure { margin: 0; border-top: 4px solid #777; }
@@ -57,6 +61,9 @@ td.text { min-width: 7rem; }
 .pictures .id { color: #666; font-size: .72rem; }
 details { margin: .75rem 0; } summary { cursor: pointer; color: #0b4f86; }
 pre { overflow-x: auto; background: #f5f5f5; padding: .75rem; font-size: .8rem; }
+@media (max-width: 600px) {
+  th, td { padding: .25rem .4rem; } table { font-size: .85rem; } tbody th { max-width: 8rem; }
+}
 footer { margin-top: 3rem; color: #555; font-size: .85rem; border-top: 1px solid #ccc; }
 """
 
@@ -121,20 +128,21 @@ def cards(items: Sequence[tuple[str, str, str]]) -> str:
   return f'<dl class="cards">{"".join(rows)}</dl>'
 
 
-def figure(path: pathlib.Path, title: str, caption: str, wide: bool = False) -> str:
+def figure(path: pathlib.Path, title: str, caption: str) -> str:
   """A PNG inside the page, with a caption.
+
+  On a narrow screen it shrinks while its text can be read, and then scrolls sideways.
 
   Args:
     path: of the file.
     title: what it is; the text for those who cannot see it.
     caption: how to read it.
-    wide: scrolls sideways on a narrow screen, instead of shrinking until it cannot be read.
   """
   data = base64.b64encode(path.read_bytes()).decode()
-  width, height = (round(side / 1.5) for side in _size(path))  # drawn at 150 dots, shown at 100
-  kind = ' class="wide"' if wide else ''
+  width, height = (side / canvas.DPI for side in _size(path))  # inches
   return (
-    f'<figure><div class="scroll"><img{kind} width="{width}" height="{height}" '
+    f'<figure><div class="scroll"><img width="{_WIDTH * width:.0f}" '
+    f'height="{_WIDTH * height:.0f}" style="min-width:{_NARROWEST * width:.0f}px" '
     f'src="data:image/png;base64,{data}" alt="{escape(title)}"></div>'
     f'<figcaption><b>{escape(title)}.</b> {escape(caption)} <code>{escape(path.name)}</code>'
     '</figcaption></figure>'
@@ -175,8 +183,8 @@ def table(
   body = ''.join(
     f'<tr>{"".join(cell(j, v) for j, v in enumerate(row))}</tr>' for row in rows
   )
-  above = f'<caption>{escape(caption)}</caption>' if caption else ''
-  return (f'<div class="scroll"><table>{above}<thead><tr>{head}</tr></thead>'
+  above = f'<p class="caption">{escape(caption)}</p>' if caption else ''
+  return (f'{above}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
           f'<tbody>{body}</tbody></table></div>')
 
 

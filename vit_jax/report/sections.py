@@ -40,10 +40,10 @@ class Drawn:
     self.probability = metrics.confusion_probability(predictions)
     self.pairs = metrics.confused_pairs(self.counts, self.probability)
 
-  def figure(self, name: str, drawing: Any, title: str, caption: str, wide: bool = False) -> str:
+  def figure(self, name: str, drawing: Any, title: str, caption: str) -> str:
     """Writes a figure and returns the HTML that shows it."""
     path = canvas.save(drawing, self.folder / f'{name}.png')
-    return page.figure(path, title, caption, wide)
+    return page.figure(path, title, caption)
 
   def sheet(self, name: str, items: list[page.Shot]) -> None:
     """Writes pictures that the page shows on their own as one figure too."""
@@ -200,12 +200,11 @@ def _classes(drawn: Drawn) -> list[str]:
   ]
   header = ('class', 'pictures', 'precision', 'recall', 'F1', 'taken for (pictures)')
   caption = 'Worst F1 first. – : no such prediction. All of it: per_class.csv'
-  shown = page.table(header, rows[:_ROWS], caption, text=(5,))
-  rest = rows[_ROWS:]
-  if rest:
-    shown = page.details(f'The {_ROWS} worst classes', shown)
-    shown += page.details(f'The other {len(rest):,} classes',
-                          page.table(header, rest, text=(5,)))
+  first = len(rows) if len(rows) <= _ROWS else 20
+  shown = page.table(header, rows[:first], caption, text=(5,))
+  if rows[first:]:
+    shown += page.details(f'The other {len(rows) - first:,} classes',
+                          page.table(header, rows[first:], text=(5,)))
   text = (
     'Recall: share of the class that is recognised. Precision: share of what is taken for the '
     'class that belongs to it. F1: their harmonic mean.'
@@ -252,15 +251,14 @@ def _confusion(drawn: Drawn) -> list[str]:
     'where the prediction was right.'
   )
   if k <= matrices.NAMED:
-    wide = k > 12
     parts = [
       drawn.figure('confusion_counts', matrices.confusion(
-        drawn.counts, drawn.names, drawn.names, shares), 'Confusion by counts', by_count, wide),
+        drawn.counts, drawn.names, drawn.names, shares), 'Confusion by counts', by_count),
       drawn.figure('confusion_probability', matrices.confusion(
         drawn.probability, drawn.names, drawn.names, percent=True),
-        'Confusion by mean predicted probability', by_probability, wide),
+        'Confusion by mean predicted probability', by_probability),
     ]
-    shown = page.figures(*parts) if not wide else ''.join(parts)
+    shown = page.figures(*parts) if k <= 12 else ''.join(parts)
   else:
     shown = _confusion_of_many(drawn, shares, by_count, by_probability)
   rows = [
@@ -281,7 +279,7 @@ def _confusion_of_many(drawn: Drawn, shares: np.ndarray, counts_text: str, text:
     'numbers: per_class.csv, counted from 0.'
   )
   if np.isnan(shares).any():
-    key += ' Red ticks: classes without pictures.'
+    key += ' Rows of classes without pictures are empty.'
   parts = [page.figures(
     drawn.figure('confusion_counts', matrices.overview(shares, "share of the class's pictures"),
                  'Confusion by counts, all classes', key),
@@ -290,17 +288,18 @@ def _confusion_of_many(drawn: Drawn, shares: np.ndarray, counts_text: str, text:
   )]
   chosen = matrices.most_confused(drawn.pairs)
   if chosen:
-    rows = [drawn.names[i] for i in chosen]
-    columns = [*rows, 'all others']
+    known = [i for i in chosen if drawn.table.support[i]]
+    rows = [drawn.names[i] for i in known]
+    columns = [*(drawn.names[i] for i in chosen), 'all others']
     parts += [
       drawn.figure('confusion_counts_worst', matrices.confusion(
-        matrices.excerpt(drawn.counts, chosen), rows, columns, matrices.excerpt(
-          np.nan_to_num(shares), chosen)),
-        'Confusion by counts, most confused classes', f'{counts_text} Alike classes stand '
-        'together.', wide=True),
+        matrices.excerpt(drawn.counts, known, chosen), rows, columns,
+        matrices.excerpt(shares, known, chosen)),
+        'Confusion by counts, most confused classes',
+        f'{counts_text} Alike classes stand together.'),
       drawn.figure('confusion_probability_worst', matrices.confusion(
-        matrices.excerpt(np.nan_to_num(drawn.probability), chosen), rows, columns, percent=True),
-        'Confusion by mean predicted probability, most confused classes', text, wide=True),
+        matrices.excerpt(drawn.probability, known, chosen), rows, columns, percent=True),
+        'Confusion by mean predicted probability, most confused classes', text),
     ]
   return ''.join(parts)
 
@@ -343,8 +342,8 @@ def _mistakes(drawn: Drawn) -> list[str]:
   items = examples.shots(drawn.predictions, rows.tolist(), drawn.load_picture)
   drawn.sheet('confident_mistakes', items)
   text = (
-    'The surest wrong predictions. Wrong labels show up here first: look whether the model is wrong '
-    'or the name of the file.'
+    'The surest wrong predictions. Wrong labels show up here first: look whether the model is '
+    'wrong or the name of the file.'
   )
   return [page.paragraph(text), page.shots(items)]
 
