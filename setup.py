@@ -16,7 +16,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['vit_jax', 'vit_jax.*']),
-  package_data={'vit_jax.convert': ['*.txt', '*.json']},
+  package_data={'vit_jax.convert': ['*.txt', '*.csv']},
   python_requires='>=3.11',
   install_requires=[
     'jax>=0.10.2,<0.11',
