@@ -15,7 +15,7 @@ from vit_jax import config as options
 def get_config():
   config = options.default()
   config.total = '5 epochs'
-  config.batch_size = 64
+  config.batch_size = 32
 
   config.model.name = 'resnet50'
   config.init_from = 'resnet50.tv_i1k'
@@ -30,5 +30,5 @@ def get_config():
   config.optimizer.learning_rate = 1e-3
   config.optimizer.weight_decay = 0.01
   config.optimizer.clip_norm = 1.0
-  config.schedule.warmup = '0.3 epochs'
+  config.schedule.warmup = '0.2 epochs'
   return config
