@@ -52,7 +52,7 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str):
   """One metric of all runs over steps, or over seconds of training.
 
   Returns:
-    None where fewer than one run has it.
+    The figure, or None where no run has the metric.
   """
   figure = new_figure(5.4, 3.9)
   axes = figure.subplots()
@@ -122,9 +122,10 @@ def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray):
   figure = new_figure(5.4, 1.3 + 0.28 * len(names))
   axes = figure.subplots()
   places = np.arange(len(names))[::-1]
-  axes.hlines(places, np.nanmin(values, 0), np.nanmax(values, 0), color='#bbbbbb', linewidth=2)
+  axes.hlines(places, values.min(0), values.max(0), color='#dddddd', linewidth=6)
   for i, run in enumerate(runs):
-    axes.plot(values[i], places, _MARKS[i % len(_MARKS)], color=colour(i), markersize=6, alpha=0.85,
+    shift = (0.5 * (len(runs) - 1) - i) * 0.5 / max(3, len(runs))  # equal marks stay apart
+    axes.plot(values[i], places + shift, _MARKS[i % len(_MARKS)], color=colour(i), markersize=5.5,
               label=shorten(run.name, 30))
   axes.set_yticks(places, [shorten(n, 24) for n in names])
   axes.set_ylim(-0.7, len(names) - 0.3)

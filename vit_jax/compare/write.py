@@ -149,7 +149,7 @@ def _write_page(
                      f'{len(runs)} runs compared')
   report.lead(*_lead(runs, tests))
   rows = [(label, *(show(value(run)) for run in runs)) for _, label, value, show in table]
-  report.section('Table', page.table(('', *(run.name for run in runs)), rows), *_notes(runs))
+  report.section('Table', page.table(('what', *(run.name for run in runs)), rows), *_notes(runs))
   report.section('Accuracy', *_accuracy(out, runs, tests))
   report.section('Learning curves', *_curves(out, runs))
   report.section('What accuracy costs', *_costs(out, runs))

@@ -121,7 +121,7 @@ def confidence(values: np.ndarray, correct: np.ndarray):
   axes.set_xlim(0, 1)
   axes.set_xlabel('confidence (probability of the prediction)')
   axes.set_ylabel('pictures')
-  axes.legend(loc='upper left')
+  figure.legend(loc='outside upper center', ncols=2)
   axes.grid(axis='y')
   return figure
 

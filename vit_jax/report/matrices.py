@@ -8,7 +8,7 @@ from vit_jax.report.canvas import drawing, new_figure, shorten
 from vit_jax.report.metrics import Pair
 
 NAMED = 40  # classes whose names fit along an axis
-_NUMBERED = 25  # classes whose cells hold numbers in readable size
+_NUMBERED = 30  # classes whose cells hold numbers in readable size
 _BLOCKS = 125  # cells along the side of an overview
 
 

@@ -48,7 +48,7 @@ th, td { padding: .3rem .65rem; border-bottom: 1px solid #e2e2e2; text-align: ri
   vertical-align: top; }
 th { font-weight: 600; } thead th { border-bottom: 2px solid #999; vertical-align: bottom; }
 th:first-child, td.text, th.text { text-align: left; }
-tbody th { font-weight: 400; max-width: 11rem; overflow-wrap: anywhere; background: #fff;
+tbody th { font-weight: 400; max-width: 17rem; overflow-wrap: anywhere; background: #fff;
   position: sticky; left: 0; }
 td.text { max-width: 30rem; overflow-wrap: anywhere; }
 .pictures { display: grid; gap: .75rem; margin: .75rem 0;
@@ -173,7 +173,8 @@ def table(
   """
   def cell(j: int, value: Any) -> str:
     if j == 0:
-      return f'<th scope="row">{escape(value)}</th>'
+      name = escape(value).replace('_', '_<wbr>').replace('.', '.<wbr>')
+      return f'<th scope="row">{name}</th>'
     return f'<td class="text">{escape(value)}</td>' if j in text else f'<td>{escape(value)}</td>'
 
   head = ''.join(
@@ -232,7 +233,7 @@ def shots(items: Sequence[Shot]) -> str:
 
 
 def _file_name(id_: str) -> str:
-  return pathlib.PurePath(id_).name if pathlib.PurePath(id_).suffix else id_
+  return canvas.shorten(pathlib.PurePath(id_).name if pathlib.PurePath(id_).suffix else id_, 28)
 
 
 def mark(item: Shot, size: int = 264) -> np.ndarray:

@@ -123,7 +123,8 @@ def _summary(drawn: Drawn) -> list[str]:
     items.append(('Mean IoU', f'{result["mean_iou"]:.3f}', f'of {result["boxes"]:,} boxes'))
     items.append(('IoU over 0.5', percent(result['iou50']), interval(result, 'iou50')))
   if result['img_sec']:
-    items.append(('Throughput', f'{number(result["img_sec"])} /s', f'pictures, {facts.devices}'))
+    where = f', {facts.devices}' if facts.devices else ''
+    items.append(('Throughput', f'{number(result["img_sec"])} /s', f'pictures{where}'))
   return [*parts, page.cards(items)]
 
 

@@ -1,0 +1,69 @@
+"""Predictions whose every number is known, and a reader of pages that is strict."""
+
+import html.parser
+
+import numpy as np
+
+from vit_jax.report import Facts, Predictions
+
+CLASSES = ('ant', 'bee', 'cat')
+ROWS = [
+  {'step': 2, 'split': 'train', 'loss': 2.0, 'accuracy': 0.3, 'learning_rate': 0.1, 'img_sec': 4.0},
+  {'step': 5, 'split': 'train', 'loss': 1.0, 'accuracy': 0.6, 'learning_rate': 0.0, 'img_sec': 2.0},
+  {'step': 5, 'split': 'val', 'loss': 1.1, 'accuracy': 0.5},
+  {'step': 5, 'split': 'test', 'loss': 1.2, 'accuracy': 0.55},
+]
+
+
+def predictions(labels, logits, classes=CLASSES, ids=None, facts=None, **rest) -> Predictions:
+  labels = np.asarray(labels, np.int32)
+  ids = ids or tuple(f'test/{i}.jpg' for i in range(len(labels)))
+  return Predictions(
+    tuple(classes), labels, np.asarray(logits, np.float32), tuple(ids), np.arange(len(labels)),
+    facts or Facts('fake', model='vit_fake', dataset='some/pictures', split='test'), **rest,
+  )
+
+
+def random(n: int, k: int, seed: int = 0, skill: float = 1.0, labels=None, **rest) -> Predictions:
+  """Random logits, the true one raised by `skill`."""
+  rng = np.random.default_rng(seed)
+  labels = rng.integers(0, k, n) if labels is None else np.asarray(labels)
+  logits = rng.normal(size=(n, k))
+  logits[np.arange(n), labels] += skill
+  return predictions(labels, logits, classes=[f'class {i}' for i in range(k)], **rest)
+
+
+def picture(position: int) -> np.ndarray:
+  return np.full((13, 17, 3), 10 * position % 256, np.uint8)
+
+
+class Checked(html.parser.HTMLParser):
+  """Collects addresses and images; fails on tags that do not close."""
+
+  VOID = {'meta', 'link', 'img', 'br', 'wbr'}
+
+  def __init__(self, text: str):
+    super().__init__()
+    self.open, self.addresses, self.images, self.ids, self.text = [], [], [], set(), ''
+    self.feed(text)
+    self.close()
+    assert not self.open, self.open
+
+  def handle_starttag(self, tag, attributes):
+    found = dict(attributes)
+    self.addresses += [v for k, v in found.items() if k in ('src', 'href')]
+    self.ids |= {found['id']} if 'id' in found else set()
+    if tag == 'img':
+      self.images.append(found)
+    if tag not in self.VOID:
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text += data
+
+
+def read(path) -> Checked:
+  return Checked(path.read_text(encoding='utf-8'))

@@ -1,0 +1,149 @@
+"""Comparisons: the same pictures or a refusal, paired tests by hand, a page."""
+
+import csv
+import json
+
+import numpy as np
+import pytest
+
+from tests.report import fakes
+from vit_jax.compare import __main__ as command
+from vit_jax.compare import gather, significance, write
+from vit_jax.errors import UserError
+from vit_jax.report import Facts
+
+
+def facts(name: str, **rest) -> Facts:
+  options = {'batch_size': 8, 'optimizer': {'learning_rate': 0.1}}
+  return Facts(name, **{'model': 'vit_fake', 'dataset': 'data/pets', 'split': 'test',
+                        'config': options, 'parameters': 2_000_000, 'trained_parameters': 1_000_000,
+                        'devices': '1 x fake', **rest})
+
+
+def make_run(folder, seed: int, skill: float, n: int = 53, labels=None, **rest):
+  """A run's folder with metrics.jsonl and predictions of a known accuracy."""
+  (folder / 'report').mkdir(parents=True)
+  labels = np.arange(n) % 5 if labels is None else labels
+  p = fakes.random(n, 5, seed, skill, labels, seconds=4.0, facts=facts(folder.name, **rest))
+  p.save(folder / 'report' / 'predictions.npz')
+  (folder / 'metrics.jsonl').write_text(''.join(json.dumps(r) + '\n' for r in fakes.ROWS))
+  return p
+
+
+def test_mcnemar_and_bootstrap_by_hand():
+  first = np.array([1] * 10 + [0] * 2 + [1] * 60 + [0] * 28, bool)
+  second = np.array([0] * 10 + [1] * 2 + [1] * 60 + [0] * 28, bool)
+  got = significance.paired(first, second)
+  assert (got.only_first, got.only_second, got.difference) == (10, 2, 0.08)
+  assert got.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12, abs=1e-12)
+  # Standard error of the difference: sqrt(0.12 - 0.08 ** 2) / 10.
+  assert got.interval == pytest.approx((0.08 - 1.96 * 0.0337, 0.08 + 1.96 * 0.0337), abs=0.011)
+  same = significance.paired(first, first)
+  assert same.p_value == 1.0 and same.difference == 0 and same.interval == (0, 0)
+
+
+def test_the_other_way_round_is_the_mirror_image():
+  rng = np.random.default_rng(0)
+  one, other = rng.random(97) < 0.8, rng.random(97) < 0.6
+  forth, back = significance.paired(one, other), significance.paired(other, one)
+  assert forth.p_value == back.p_value and forth.difference == -back.difference
+
+
+def test_holm_by_hand():
+  assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+  assert significance.holm([0.5, 0.9]) == [1.0, 1.0]
+  assert significance.holm([0.02]) == [0.02]
+
+
+def test_a_page_a_table_and_json(tmp_path, capsys):
+  a, b = tmp_path / 'vit', tmp_path / 'cnn'
+  p = make_run(a, 0, 5.0)
+  make_run(b, 1, 0.2, config={'batch_size': 16, 'optimizer': {'learning_rate': 0.1}})
+  out = tmp_path / 'out'
+  assert command.main([str(a), str(b / 'report'), f'--out={out}']) == 0
+  said = capsys.readouterr().out
+  assert 'vit' in said and 'cnn' in said and 'top-1 accuracy' in said
+  result = json.loads((out / 'compare.json').read_text())
+  assert [r['name'] for r in result['runs']] == ['vit', 'cnn'] and result['pictures'] == 53
+  first, second = result['runs']
+  assert first['accuracy'] == p.correct.mean()
+  # ROWS: 5 steps of 8 at 4 and 2 pictures a second, or of 16.
+  assert first['training_seconds'] == 16.0 and second['training_seconds'] == 32.0
+  assert first['seconds_per_parameter'] == 16e-6
+  assert result['pairs'][0]['p_value'] < 1e-4
+  with open(out / 'compare.csv', newline='') as f:
+    rows = list(csv.DictReader(f))
+  assert [r['run'] for r in rows] == ['vit', 'cnn'] and float(rows[0]['accuracy_low']) < 1
+  page = fakes.read(out / 'compare.html')
+  assert all(x.startswith(('data:', '#')) for x in page.addresses)
+  for words in ('Most accurate is vit', 'McNemar', 'batch_size', 'Recall of each class', '16 µs',
+                'Validation accuracy over steps', 'added up from the training rate', 'differ'):
+    assert words.replace(' µs', '\u00a0µs') in page.text, words
+  assert 'learning_rate' not in page.text  # the same in both
+
+
+def test_pictures_are_paired_by_id_whatever_their_order(tmp_path):
+  p = make_run(tmp_path / 'a', 0, 1.0)
+  order = np.random.default_rng(0).permutation(len(p))
+  (tmp_path / 'b' / 'report').mkdir(parents=True)
+  fakes.predictions(p.labels[order], p.logits[order], p.classes, [p.ids[i] for i in order],
+                    facts('b')).save(tmp_path / 'b' / 'report' / 'predictions.npz')
+  runs = gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
+  np.testing.assert_array_equal(runs[1].predictions.logits, p.logits)
+  (_, _, test, _), = write.pairs(runs)
+  assert (test.only_first, test.only_second) == (0, 0)
+
+
+def test_classes_may_be_numbered_otherwise_but_not_named_otherwise():
+  a = fakes.predictions([0, 1], np.eye(3)[:2], ('ant', 'bee', 'cat'))
+  b = fakes.predictions([2, 0], np.eye(4)[:2], ('Bee', 'dog', 'ant', 'cow'))
+  gather.refuse_different_tests({'a': a, 'b': b})
+  c = fakes.predictions([1, 1], np.eye(3)[:2], ('ant', 'bee', 'cat'))
+  with pytest.raises(UserError, match=r"1 pictures have other classes.*'ant' in a, 'bee' in c"):
+    gather.refuse_different_tests({'a': a, 'c': c})
+
+
+def test_other_pictures_are_refused_with_the_reason(tmp_path):
+  make_run(tmp_path / 'a', 0, 1.0, n=53)
+  make_run(tmp_path / 'b', 0, 1.0, n=47)
+  with pytest.raises(UserError) as e:
+    gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
+  text = str(e.value)
+  assert 'different pictures' in text and "6 of 53 pictures of" in text and "'test/47.jpg'" in text
+  assert 'evaluate them on one split' in text
+
+
+def test_what_is_no_run_is_said(tmp_path):
+  make_run(tmp_path / 'a', 0, 1.0)
+  (tmp_path / 'empty').mkdir()
+  a = str(tmp_path / 'a')
+  with pytest.raises(UserError, match='needs two runs'):
+    command.main([a, '--out=x'])
+  with pytest.raises(UserError, match='named twice'):
+    gather.gather([a, a + '/'])
+  with pytest.raises(UserError, match='gone is neither a folder'):
+    gather.gather([a, str(tmp_path / 'gone')])
+  with pytest.raises(UserError, match='neither predictions.npz nor a checkpoint'):
+    gather.gather([a, str(tmp_path / 'empty')])
+
+
+def test_a_run_without_a_report_is_evaluated_first(tmp_path, monkeypatch):
+  from vit_jax import evaluate
+
+  make_run(tmp_path / 'a', 0, 1.0)
+  (tmp_path / 'b' / 'checkpoints').mkdir(parents=True)
+  asked = []
+
+  def fake(argv):
+    asked.append(argv)
+    make_run(tmp_path / 'b', 1, 1.0)
+
+  monkeypatch.setattr(evaluate, 'main', fake)
+  runs = gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
+  assert asked == [[str(tmp_path / 'b'), '--split=test', f'--report={tmp_path / "b" / "report"}']]
+  assert [run.name for run in runs] == ['a', 'b']
+
+
+def test_names_are_as_short_as_they_can_be():
+  assert gather.short_names(['/r/x/vit', '/r/x/cnn/report']) == ['vit', 'cnn']
+  assert gather.short_names(['/r/x/vit', '/r/y/vit']) == ['x/vit', 'y/vit']
