@@ -56,7 +56,7 @@ def main(argv: list[str] | None = None) -> int:
 def _format_of_target(target: str, to: str | None) -> str:
   if to:
     return to
-  endings = {'.npz': 'npz', '.safetensors': 'vit_jax'}
+  endings = {'.npz': 'npz', '.safetensors': 'vit_jax', '.h5': 'keras'}
   for ending, format in endings.items():
     if target.endswith(ending):
       return format

@@ -55,37 +55,35 @@ def resize_grid(grid: np.ndarray, size: tuple[int, int], method: str) -> np.ndar
   return np.einsum('yh,xw,hwd->yxd', rows, columns, grid, optimize=True).astype(grid.dtype)
 
 
-def source_grid(
-  tokens: int, target_prefix: int, known: tuple[int, int] | None = None
-) -> tuple[int, tuple[int, int]]:
-  """How a file's position embeddings divide into class-token slots and a grid.
+def source_grid(tokens: int, slots: int, known: tuple[int, int] | None = None) -> tuple[int, int]:
+  """The grid of a file's position embeddings.
 
   Args:
     tokens: how many there are in the file.
-    target_prefix: slots of the model in front of its grid.
+    slots: how many of them are for class tokens.
     known: the grid, where the file's config says it.
 
   Returns:
-    The slots and (h, w) of the grid.
+    (h, w) of the grid.
 
   Raises:
     UserError: the tokens do not make a square and nothing else is known.
   """
-  for prefix in dict.fromkeys((target_prefix, 0, 1, 2)):
-    if known and tokens - prefix == math.prod(known):
-      return prefix, tuple(known)
-  for prefix in dict.fromkeys((target_prefix, 0, 1, 2)):
-    side = math.isqrt(max(tokens - prefix, 0))
-    if side and side * side == tokens - prefix:
-      return prefix, (side, side)
+  if known and tokens - slots == math.prod(known):
+    return tuple(known)
+  side = math.isqrt(max(tokens - slots, 0))
+  if side and side * side == tokens - slots:
+    return side, side
+  behind = f' behind {slots} for class tokens' if slots else ''
   raise UserError(
-    f'{tokens} position embeddings do not make a square grid: say of how many rows and columns '
-    'they are with source_grid=(h, w)'
+    f'{tokens} position embeddings do not make a square grid{behind}: say of how many rows and '
+    'columns they are with source_grid=(h, w)'
   )
 
 
 def position_embedding(
   x: np.ndarray,
+  slots: int,
   prefix: int,
   grid: tuple[int, int],
   known: tuple[int, int] | None,
@@ -95,6 +93,7 @@ def position_embedding(
 
   Args:
     x: [1, m, d], of the file; slots of class tokens first.
+    slots: of the file.
     prefix: slots that the model has in front of the grid.
     grid: (h, w) of the model.
     known: grid of the file where it is known.
@@ -102,15 +101,8 @@ def position_embedding(
 
   Returns:
     [1, prefix + h * w, d]. A slot that the file has not is zero, which adds nothing.
-
-  Raises:
-    UserError: the file has more slots than the model, or no known grid.
   """
-  slots, old = source_grid(x.shape[1], prefix, known)
-  if slots > prefix:
-    raise UserError(
-      f'position embeddings have {slots} places for class tokens and the model has {prefix}'
-    )
+  old = source_grid(x.shape[1], slots, known)
   resized = resize_grid(x[0, slots:].reshape(*old, -1), grid, method)
   tokens = resized.reshape(1, grid[0] * grid[1], -1)
   empty = np.zeros((1, prefix - slots, x.shape[2]), x.dtype)

@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+from vit_jax.errors import UserError
+
 _SIZES = {
   'ti': 'tiny',
   's': 'small',
@@ -29,10 +31,15 @@ def timm_model(module: Any, name: str, image_size: tuple[int, int]) -> tuple[str
   """timm's architecture and the arguments that make it the same as a module of ours.
 
   Args:
-    module: a ViT, hybrid or DeiT.
+    module: a model.
     name: the name it was built by.
     image_size: (h, w) in pixels.
+
+  Raises:
+    UserError: timm has no such model.
   """
+  if type(module).__name__ != 'ViT':
+    return _other_family(module, name, image_size)
   arguments: dict[str, Any] = {}
   match = re.fullmatch(r'(vit|deit|deit3)_([a-z]+)(\d+)(_distilled)?', name)
   if name in _HYBRIDS:
@@ -78,3 +85,19 @@ def _vit_arguments(module: Any) -> dict[str, Any]:
   if not module.qkv_bias:
     found['qkv_bias'] = False
   return found
+
+
+def _other_family(
+  module: Any, name: str, image_size: tuple[int, int]
+) -> tuple[str, dict[str, Any]]:
+  """timm's name of a model that is no ViT; its sizes are those of the name."""
+  family = type(module).__name__
+  if family in ('CaiT', 'Mixer'):
+    size = list(image_size)
+    return f'{name}_224', {} if size == [224, 224] else {'img_size': size}
+  known = {'ResNet': 'resnet50', 'MobileNetV2': 'mobilenetv2_100'}
+  if family == 'BiT':
+    return f'resnetv2_{name.removeprefix("bit_r")}_bit', {}
+  if family not in known:
+    raise UserError(f'timm has no {family} models: write a .safetensors file instead of a folder')
+  return known[family], {}

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.convert import (
+  h5,
   labels,
   npz,
   preprocessing,
@@ -110,6 +111,8 @@ def _open(
     tensors = torch_file.TorchFile(path)
   elif start[:2] == b'PK' or path.suffix == '.npz':
     tensors = npz.Npz(path)
+  elif h5.is_hdf5(start):
+    tensors = h5.H5(path)
   elif start[:1] == b'\x80':
     tensors = torch_file.TorchFile(path)
   else:

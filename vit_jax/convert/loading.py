@@ -1,6 +1,7 @@
 """From a weights file to a model's variables, with every difference named."""
 
 import dataclasses
+import functools
 import math
 import pathlib
 from collections.abc import Mapping, Sequence
@@ -116,6 +117,7 @@ def fit(
   return tree.unflatten(variables), report
 
 
+@functools.lru_cache(64)
 def variable_specs(model: Any, image_size: tuple[int, int], channels: int = 3) -> dict[str, Spec]:
   """Flat names and shapes of a model's variables, without computing anything."""
   import jax
@@ -331,8 +333,9 @@ class _Loader:
     resized = array
     if role == 'position':
       prefix = shape[1] - self.grid[0] * self.grid[1]
+      slots = prefix if self.table.class_slot else 0
       resized = adapt.position_embedding(
-        array, prefix, self.grid, self.options.source_grid, self.options.resize
+        array, slots, prefix, self.grid, self.options.source_grid, self.options.resize
       )
     elif role in ('patch', 'input') and before != shape:
       resized = adapt.input_channels(adapt.patch_kernel(array, shape[:2]), shape[2])

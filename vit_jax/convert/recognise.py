@@ -14,6 +14,8 @@ def format_of(names: Collection[str]) -> str:
     return 'big_vision' if flax else 'vit_jax'
   if any('embeddings.patch_embeddings' in name for name in names):
     return 'hf'
+  if any(name.startswith(('conv1_conv/', 'Conv1/')) for name in names):
+    return 'keras'
   if any('/' in name for name in names):
     # big_vision keeps position embeddings at the top, the official code in a module.
     top = any(

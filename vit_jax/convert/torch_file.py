@@ -1,5 +1,6 @@
 """PyTorch checkpoints (`.pth`, `.pt`, `.bin`) without PyTorch and without unpickling."""
 
+import io
 import pathlib
 import struct
 import zipfile
@@ -60,8 +61,7 @@ class TorchFile(Tensors):
       order = self._archive + 'byteorder'
       if order in archive.namelist() and archive.read(order)[:6] != b'little':
         raise ValueError('big-endian numbers')
-      with archive.open(pickled) as f:
-        return torch_pickle.parse(f)
+      return torch_pickle.parse(io.BytesIO(archive.read(pickled)))
 
   def _parse_legacy(self, path: pathlib.Path) -> Any:
     with open(path, 'rb') as f:

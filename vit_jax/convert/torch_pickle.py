@@ -90,7 +90,28 @@ def parse(stream: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
     UserError: the pickle names a function that no state dict needs.
     ValueError: broken, or an opcode that no state dict needs.
   """
-  return _Machine({} if storages is None else storages).run(stream)
+  return _Machine({} if storages is None else storages).run(_Bounded(stream))
+
+
+class _Bounded:
+  """A stream that refuses to read more than it has, which would be allocated before it is read."""
+
+  def __init__(self, stream: BinaryIO):
+    self._stream = stream
+    here = stream.tell()
+    self._end = stream.seek(0, 2)
+    stream.seek(here)
+
+  def read(self, count: int) -> bytes:
+    if count > self._end - self._stream.tell():
+      raise EOFError(f'pickle of {count:,} more bytes')
+    return self._stream.read(count)
+
+  def readline(self) -> bytes:
+    return self._stream.readline(1 << 16)
+
+  def tell(self) -> int:
+    return self._stream.tell()
 
 
 class _Machine:

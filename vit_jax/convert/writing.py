@@ -11,6 +11,7 @@ from vit_jax import tree
 from vit_jax.convert import (
   adapt,
   architectures,
+  h5,
   npz,
   preprocessing,
   rules,
@@ -19,6 +20,7 @@ from vit_jax.convert import (
 )
 from vit_jax.data import Preprocess
 from vit_jax.errors import UserError, did_you_mean
+from vit_jax.models import posemb
 
 
 def to_tensors(
@@ -58,6 +60,10 @@ def to_tensors(
   for binding in bindings:
     arrays = binding.to_theirs([flat[n] for n in binding.ours])
     result.update(zip(binding.theirs, arrays))
+  if family == 'T2TViT':
+    # The authors' state dicts keep the fixed embeddings too, and their loader asks for them.
+    h, w = (n // p for n, p in zip(image_size, module.patch_size))
+    result['pos_embed'] = posemb.sinusoid_1d(h * w + 1, module.width)
   return result
 
 
@@ -112,6 +118,10 @@ def write(
   if format == 'vit_jax' or (format == 'timm' and target.suffix == '.safetensors'):
     safetensors_file.write(target, tensors, metadata)
     return [target]
+  if format == 'keras':
+    h5.write(target, tensors)
+    _write_json(target.with_name(target.name + '.json'), record)
+    return [target, target.with_name(target.name + '.json')]
   if format == 'timm':
     files = {'config.json': _timm_config(module, model, classes, preprocess)}
   else:
@@ -141,7 +151,6 @@ def _timm_config(
   return {
     'architecture': name,
     'num_classes': module.num_classes,
-    'num_features': module.width,
     'model_args': arguments,
     'pretrained_cfg': {**record, 'num_classes': module.num_classes},
     **({'label_names': list(classes)} if classes else {}),

@@ -10,7 +10,7 @@ from vit_jax.errors import UserError
 
 FORMATS = ('npz', 'big_vision', 'timm', 'hf', 'keras', 'vit_jax')
 
-_TABLES: dict[tuple[str, str], Callable[[Collection[str]], Table]] = {
+TABLES: dict[tuple[str, str], Callable[[Collection[str]], Table]] = {
   ('ViT', 'npz'): vit.official,
   ('ViT', 'big_vision'): vit.big_vision,
   ('ViT', 'timm'): vit.timm,
@@ -39,10 +39,10 @@ def find(family: str, format: str, names: Collection[str]) -> Table:
   Raises:
     UserError: nobody keeps such models in that format.
   """
-  if (family, format) not in _TABLES:
-    formats = [f for c, f in _TABLES if c == family] + ['vit_jax']
+  if (family, format) not in TABLES:
+    formats = [f for c, f in TABLES if c == family] + ['vit_jax']
     raise UserError(f'{family} models have no {format!r} format; they have {", ".join(formats)}')
-  return _TABLES[family, format](names)
+  return TABLES[family, format](names)
 
 
 def unfit(family: str, format: str, module: Any) -> list[str]:
