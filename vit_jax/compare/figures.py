@@ -17,7 +17,7 @@ def colour(i: int) -> str:
 
 
 def _legend(figure, runs: int) -> None:
-  figure.legend(loc='outside upper left', ncols=1 if runs > 6 else min(2, runs), fontsize=8.5)
+  figure.legend(loc='outside upper left', ncols=1 if runs > 6 else min(3, runs), fontsize=8.5)
 
 
 @drawing
