@@ -13,7 +13,7 @@ from tests.models import small
 from vit_jax.data import Preprocess
 from vit_jax.errors import UserError
 from vit_jax.loaded import Loaded
-from vit_jax.visualize import command
+from vit_jax.visualize import command, page
 from vit_jax.visualize.__main__ import main, request
 from vit_jax.visualize.pictures import variables_for, whole_size
 
@@ -51,17 +51,17 @@ def visualize(monkeypatch, tmp_path):
 
 
 def test_all_that_a_vit_has(visualize, folder, capsys):
-  status, names, page = visualize('vit_ti16', folder / 'one.png', '--gallery', folder)
+  status, names, html = visualize('vit_ti16', folder / 'one.png', '--gallery', folder)
   assert status == 0
   own = ('attention_class', 'channels', 'gradient', 'rollout')
   assert names == sorted(
     [f'one_{n}' for n in own]
     + ['attention_distance', 'nearest', 'patch_filters', 'position_embeddings', 'token_colours']
   )
-  embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+  embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
   assert len(embedded) == len(names)
   assert base64.b64decode(embedded[0])[:4] == b'\x89PNG'
-  assert 'http' not in page  # no network
+  assert '://' not in html  # no network
   assert 'index.html' in capsys.readouterr().out
 
 
@@ -80,10 +80,10 @@ def test_whole_pictures_chosen_patches_and_classes(visualize, folder):
 
 
 def test_cnns_have_neighbours_and_say_what_they_lack(visualize, folder, capsys):
-  status, names, page = visualize('resnet50', folder, '--count=1')
+  status, names, html = visualize('resnet50', folder, '--count=1')
   assert (status, names) == (0, ['nearest'])
   assert 'neither tokens nor attention' in capsys.readouterr().err
-  assert 'neither tokens nor attention' in page
+  assert 'neither tokens nor attention' in html
   with pytest.raises(UserError, match='no attention'):
     visualize('resnet50', folder, '--what=attention')
 
@@ -157,3 +157,11 @@ def test_position_embeddings_follow_the_picture():
   np.testing.assert_array_equal(table[:, 0], own[:, 0])  # the class token's
   np.testing.assert_allclose(table[0, [1, 5]], own[0, [1, 2]], atol=1e-6)  # corners stay
   assert variables_for(module, variables, (16, 16), (16, 16)) is variables
+
+
+def test_many_figures_stand_beside_the_page(tmp_path, monkeypatch):
+  (tmp_path / 'a b.png').write_bytes(b'0' * 11)
+  entries = [page.Entry(tmp_path / 'a b.png', 'group', '<title>', 'caption')]
+  monkeypatch.setattr(page, '_MOST_INLINE', 10)
+  text = page.write_page(tmp_path, 'Title', entries).read_text()
+  assert 'src="a%20b.png"' in text and '&lt;title&gt;' in text

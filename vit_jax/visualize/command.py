@@ -134,9 +134,10 @@ def run(wanted: Any) -> int:
   looks_inside = any(what not in ('filters', 'nearest') for what in session.wanted.what)
   seen = [_draw_picture(session, path) for path in wanted.images if looks_inside]
   seen = [s for s in seen if s is not None]
-  session.attempt('colours', lambda: draw.colours(session, seen))
-  session.attempt('distance', lambda: draw.distance(session, seen))
-  session.attempt('positions', lambda: draw.positions(session, seen))
+  if seen:
+    session.attempt('colours', lambda: draw.colours(session, seen))
+    session.attempt('distance', lambda: draw.distance(session, seen))
+    session.attempt('positions', lambda: draw.positions(session, seen))
   session.attempt('filters', lambda: draw.filters(session))
   session.attempt('nearest', lambda: draw.nearest_pictures(session))
   if not session.entries:
@@ -166,4 +167,4 @@ def _draw_picture(session: Session, path) -> draw.Seen | None:
   session.attempt('rollout', lambda: draw.rollouts(session, seen))
   session.attempt('gradient', lambda: draw.gradients(session, seen))
   session.attempt('channels', lambda: draw.channels(session, seen))
-  return seen.without_attention()
+  return seen.lightened(draw.coloured_blocks(session, captured))

@@ -24,6 +24,7 @@ class Seen:
     captured: what went on inside.
     logits: [num_classes].
     distances: mean attention distances, once the attention itself has been let go.
+    blocks: number and name of the blocks whose tokens are still there by then.
   """
 
   picture: Picture
@@ -31,18 +32,21 @@ class Seen:
   captured: Captured
   logits: np.ndarray
   distances: tuple[list[Layer], np.ndarray] | None = None
+  blocks: dict[int, str] = dataclasses.field(default_factory=dict)
 
   @property
   def name(self) -> str:
     return self.picture.path.name
 
-  def without_attention(self) -> 'Seen':
+  def lightened(self, blocks: dict[int, str]) -> 'Seen':
     """Keeps what figures over several pictures need, so that many pictures fit in memory."""
+    outputs = {name: self.captured.outputs[name] for name in blocks.values()}
     has_attention = any(layer.kind == 'self' for layer in self.captured.layers)
     return dataclasses.replace(
       self,
-      captured=dataclasses.replace(self.captured, layers=()),
+      captured=dataclasses.replace(self.captured, layers=(), outputs=outputs, tokens=None),
       distances=learned.attention_distance(self.captured) if has_attention else None,
+      blocks=blocks,
     )
 
 
@@ -183,20 +187,27 @@ def channels(session: Any, seen: Seen) -> None:
   session.add(f'{seen.stem}_channels', seen.name, figure, title, caption)
 
 
+def coloured_blocks(session: Any, captured: Captured) -> dict[int, str]:
+  """Number and name of the blocks whose tokens are coloured: the chosen or six at all depths."""
+  names = list(captured.outputs)
+  if not names:
+    return {}
+  numbers = sorted({round(i) for i in np.linspace(0, len(names) - 1, 6)})
+  if session.wanted.blocks is not None:
+    numbers = pick('block', session.wanted.blocks, len(names))
+  return {i: names[i] for i in numbers}
+
+
 def colours(session: Any, seen: list[Seen], most: int = 12) -> None:
   """Principal components of patch tokens at several depths, common to all pictures."""
-  if not seen or not seen[0].captured.outputs:
+  blocks = seen[0].blocks
+  if not blocks:
     raise NotApplicable('this model shows no tokens of its blocks')
-  names = list(seen[0].captured.outputs)
-  if session.wanted.blocks is not None:
-    blocks = pick('block', session.wanted.blocks, len(names))
-  else:
-    blocks = sorted({round(i) for i in np.linspace(0, len(names) - 1, 6)})
   for start in range(0, len(seen), most):
     part = seen[start : start + most]
     sheet, titles = [[s.picture.pixels] for s in part], [['picture'] for _ in part]
-    for block in blocks:
-      grids = [s.captured.patches(s.captured.outputs[names[block]])[0] for s in part]
+    for block, name in blocks.items():
+      grids = [s.captured.patches(s.captured.outputs[name])[0] for s in part]
       for row, title_row, picture in zip(sheet, titles, tokens.token_colours(grids)):
         row.append(picture)
         title_row.append(f'block {block}')

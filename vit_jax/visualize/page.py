@@ -4,8 +4,10 @@ import base64
 import dataclasses
 import html
 import pathlib
+import urllib.parse
 from collections.abc import Sequence
 
+_MOST_INLINE = 60_000_000  # bytes of PNGs
 _STYLE = """\
 :root { color-scheme: light; }
 body { font: 16px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 1200px; padding: 1rem;
@@ -43,7 +45,11 @@ class Entry:
 def write_page(
   folder: pathlib.Path, title: str, entries: Sequence[Entry], notes: Sequence[str] = ()
 ) -> pathlib.Path:
-  """Writes index.html with the pictures inside it: it needs no other file and no network."""
+  """Writes index.html with the pictures inside it: it needs no other file and no network.
+
+  Where they are more than a browser likes to open at once, it shows the files beside it instead.
+  """
+  inline = sum(e.path.stat().st_size for e in entries) <= _MOST_INLINE
   groups = list(dict.fromkeys(e.group for e in entries))
   parts = [
     '<!doctype html><html lang="en"><head><meta charset="utf-8">',
@@ -57,17 +63,19 @@ def write_page(
     parts.append(f'<nav>{" ".join(links)}</nav>')
   for i, group in enumerate(groups):
     parts.append(f'<h2 id="g{i}">{html.escape(group)}</h2>')
-    parts += [_figure(e) for e in entries if e.group == group]
+    parts += [_figure(e, inline) for e in entries if e.group == group]
   parts.append('</body></html>\n')
   path = folder / 'index.html'
   path.write_text('\n'.join(parts), encoding='utf-8')
   return path
 
 
-def _figure(entry: Entry) -> str:
-  data = base64.b64encode(entry.path.read_bytes()).decode()
+def _figure(entry: Entry, inline: bool) -> str:
+  source = urllib.parse.quote(entry.path.name)
+  if inline:
+    source = 'data:image/png;base64,' + base64.b64encode(entry.path.read_bytes()).decode()
   return (
-    f'<figure><div class="wide"><img src="data:image/png;base64,{data}" '
+    f'<figure><div class="wide"><img loading="lazy" src="{source}" '
     f'alt="{html.escape(entry.title)}"></div>'
     f'<figcaption><b>{html.escape(entry.title)}.</b> {html.escape(entry.caption)} '
     f'<code>{html.escape(entry.path.name)}</code></figcaption></figure>'

@@ -81,10 +81,11 @@ def variables_for(
     tuple(side // p for side, p in zip(size, module.patch_size)) for size in (image_size, trained)
   )
   if 'position_embedding' in params:
-    table = np.asarray(params['position_embedding'])
-    prefix = table.shape[1] - math.prod(known)
-    resized = adapt.position_embedding(table, prefix, grid, known)
-    return {**variables, 'params': {**params, 'position_embedding': resized}}
+    table = np.asarray(params['position_embedding'])[0]
+    slots = len(table) - math.prod(known)
+    patches = adapt.resize_grid(table[slots:].reshape(*known, -1), grid, 'bilinear')
+    resized = np.concatenate([table[:slots], patches.reshape(math.prod(grid), -1)])
+    return {**variables, 'params': {**params, 'position_embedding': resized[None]}}
   if 'token_mixing' in params.get('encoder', {}).get('block_00', {}) and grid != known:
     raise UserError(
       f'a {type(module).__name__} takes {trained[0]}x{trained[1]} pixels alone, not '
