@@ -161,6 +161,9 @@ def test_evaluate_scores_a_run_without_other_flags(finished, capsys):
     row = read_metrics(finished)[-1]
     assert scored['examples'] == row['examples'] == 300
     assert scored['accuracy'] == pytest.approx(row['accuracy'])
+  report = finished.parent / 'again'
+  assert evaluate.main([str(finished), f'--report={report}']) == 0
+  assert str(checkpoint.load_run(finished).step) in (report / 'report.html').read_text()
   with pytest.raises(UserError, match='tset'):
     evaluate.main([str(finished), '--split=tset'])
 

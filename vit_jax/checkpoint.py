@@ -177,6 +177,10 @@ def load_run(path: str, which: str = 'best') -> Run:
       args=ocp.args.Composite(variables=ocp.args.StandardRestore(jax.tree.map(_empty, structure))),
     ).variables
   meta = metas[step]
+  lacking = {'config', 'model', 'classes', 'preprocess', 'metrics'} - meta.keys()
+  if lacking:
+    raise UserError(f'checkpoint {folder / str(step)} lacks {", ".join(sorted(lacking))}: '
+                    'it was written by another program')
   return Run(
     variables=variables,
     config={**meta['config'], 'model': meta['model']},

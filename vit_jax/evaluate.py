@@ -192,23 +192,30 @@ def _collector(args: argparse.Namespace, examples: Any, classes: tuple[str, ...]
 
 
 def _report(args, loaded, dataset: str, collector, examples, transform, link: str) -> None:
+  import jax
+
   from vit_jax import checkpoint, report, writer
 
+  is_run = checkpoint.is_run(args.model)
   facts = report.Facts(
     name=pathlib.Path(args.model).name,
     model=loaded.config['model']['name'],
     dataset=dataset,
     split=args.split,
+    step=checkpoint.load_run(args.model).step if is_run else None,
     image_size=tuple(loaded.preprocess.image_size),
     config=loaded.config,
     link=link,
     **report.measure(loaded.variables, loaded.config),
   )
-  is_run = checkpoint.is_run(args.model) and pathlib.Path(args.model, 'metrics.jsonl').exists()
+  predictions = collector.predictions(facts)
+  if jax.process_index():
+    return
+  has_rows = is_run and pathlib.Path(args.model, 'metrics.jsonl').exists()
   report.write_report(
     args.report,
-    collector.predictions(facts),
-    metrics_rows=writer.read_metrics(args.model) if is_run else [],
+    predictions,
+    metrics_rows=writer.read_metrics(args.model) if has_rows else [],
     load_picture=report.picture_loader(examples, transform),
   )
   print(f'report: {pathlib.Path(args.report) / "report.html"}')
