@@ -132,6 +132,21 @@ def test_every_published_model_is_recognised_by_name(name):
     assert found['model']['name'] == name and found['num_classes'] == 7
 
 
+@pytest.mark.parametrize('pool', ['token', 'gap'])
+@pytest.mark.parametrize('kind', ['sincos_2d', 'sinusoid_1d'])
+def test_fixed_positions_are_written_as_learned_ones(tmp_path, kind, pool):
+  fields = {**oracle.SIZES, 'position_embedding': kind, 'pool': pool, 'gelu': 'exact'}
+  module = models.build('vit_ti16', 5, **fields)
+  specs = loading.variable_specs(module, (24, 40))
+  variables = loading.tree.unflatten(oracle.scattered_specs(specs))
+  tensors = writing.to_tensors(variables, module, 'timm', (24, 40))
+  np.savez(tmp_path / 'w.npz', **tensors)
+  learned = models.build('vit_ti16', 5, **{**fields, 'position_embedding': 'learned'})
+  back = convert.load(tmp_path / 'w.npz', learned, (24, 40), format='timm', source_grid=(3, 5))
+  x = oracle.images(24, 40)
+  np.testing.assert_allclose(learned.apply(back, x), module.apply(variables, x), atol=1e-5)
+
+
 def test_what_a_format_cannot_say_is_refused(tmp_path):
   def problems(kind, to):
     name, module, variables = made(kind)

@@ -41,6 +41,8 @@ def to_tensors(
   if format == 'vit_jax':
     return flat
   family = type(module).__name__
+  if family == 'ViT' and format in ('timm', 'hf', 'npz'):
+    flat |= _computed_positions(module, image_size)
   table = tables.find(family, format, flat)
   problems = tables.unfit(family, format, module)
   bindings, orphans = rules.bind(table.rules, flat)
@@ -65,6 +67,20 @@ def to_tensors(
     h, w = (n // p for n, p in zip(image_size, module.patch_size))
     result['pos_embed'] = posemb.sinusoid_1d(h * w + 1, module.width)
   return result
+
+
+def _computed_positions(module: Any, image_size: tuple[int, int]) -> dict[str, np.ndarray]:
+  """Fixed position embeddings as the learned ones that other formats have."""
+  h, w = (n // p for n, p in zip(image_size, module.patch_size))
+  slots = module.num_prefix_tokens - module.num_registers if module.position_for_class_token else 0
+  if module.position_embedding == 'sincos_2d':
+    grid = posemb.sincos_2d(h, w, module.width)
+    x = np.concatenate([np.zeros((1, slots, module.width), np.float32), grid], axis=1)
+  elif module.position_embedding == 'sinusoid_1d':
+    x = posemb.sinusoid_1d(slots + h * w, module.width)
+  else:
+    return {}
+  return {'params/position_embedding': x}
 
 
 def write(

@@ -11,11 +11,8 @@ def vit(format: str, module: Any) -> list[str]:
     module: the model.
   """
   problems = []
-  if module.position_embedding != 'learned' and format in ('timm', 'hf', 'npz'):
-    problems.append(
-      f'the {format} format has learned position embeddings alone, '
-      f'this model has {module.position_embedding!r}'
-    )
+  if module.position_embedding == 'none' and format in ('timm', 'hf', 'npz'):
+    problems.append(f'the {format} format has position embeddings, this model has none')
   if format == 'hf' and module.pool != 'token':
     problems.append(f"the hf format knows pool='token' alone, this model has {module.pool!r}")
   if format == 'hf' and module.patch_size[0] != module.patch_size[1]:
