@@ -137,8 +137,8 @@ def _say_plan(
                       total_steps))
   print(f'  classes   {len(run.dataset.classes)}')
   print(f'  files     {path}', flush=True)
-  for role in ('val', 'test'):
-    if role not in run.held_out:
+  for role, spec in (('val', run.config.dataset.val), ('test', run.config.dataset.test)):
+    if spec and role not in run.held_out:
       print(f'  note: {run.dataset.name} has no {role!r} split, so there is no {role} metric; '
             f"set config.dataset.{role}='train[90%:]', say, or resplit=True")
   if int(state.step):
