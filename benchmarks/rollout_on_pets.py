@@ -4,8 +4,12 @@
 
 Beside it stand what needs no model: the picture's centre, the best fixed place (chosen knowing all
 boxes, which is more than fair), and a place drawn at random. Pictures are stretched to the model's
-size, so that no head is cropped away. About half a second a picture on two CPU cores with a
-ViT-Ti/16.
+size, so that no head is cropped away. About two seconds a picture on one CPU core with a ViT-Ti/16.
+
+Of 146 pictures of three breeds (centre 50 %, best fixed place 66 %, at random 19 %):
+
+  mean rollout, discard 0 / 0.5 / 0.9: 62 / 70 / 60 % ViT-Ti/16, 75 / 82 / 89 % DeiT-Ti/16
+  gradient rollout, discard 0:         74 %           ViT-Ti/16, 77 %           DeiT-Ti/16
 """
 
 import argparse
