@@ -1,5 +1,7 @@
 """What is learned: each task gives the loss and the metrics of a model's outputs."""
 
+import dataclasses
+
 from vit_jax.registry import Registry
 from vit_jax.tasks.classify import Classify
 
@@ -11,8 +13,10 @@ def build(name: str, num_classes: int, **options):
   """A task by its name.
 
   Args:
-    name: 'classify'.
+    name: one of TASKS.
     num_classes: how many classes there are.
-    **options: the task's own, such as loss and label_smoothing.
+    **options: as in `config.Task`; a task takes those that it has a field for.
   """
-  return TASKS[name](num_classes=num_classes, **options)
+  task = TASKS[name]
+  fields = {field.name for field in dataclasses.fields(task)}
+  return task(num_classes=num_classes, **{k: v for k, v in options.items() if k in fields})

@@ -3,6 +3,7 @@
 import dataclasses
 from typing import Literal
 
+import flax.linen as nn
 import jax
 
 from vit_jax.tasks import losses, metrics
@@ -22,17 +23,25 @@ class Classify:
   loss: Literal['softmax', 'sigmoid'] = 'softmax'
   label_smoothing: float = 0.0
 
+  def wrap(self, module: nn.Module) -> nn.Module:
+    """The model with this task's heads: its own classifier."""
+    return module
+
+  def targets(self, batch: dict) -> jax.Array:
+    """What the logits should say: distributions [b, k] from 'label' [b]."""
+    return losses.smooth_one_hot(batch['label'], self.num_classes, self.label_smoothing)
+
   def losses(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> jax.Array:
     """The loss of each example.
 
     Args:
       outputs: logits [b, k]; or one for each head, whose losses are averaged.
-      batch: with 'label' [b].
+      batch: with 'label' [b]; or with 'target' [b, k], where pictures are mixed.
 
     Returns:
       Losses [b], float32.
     """
-    targets = losses.smooth_one_hot(batch['label'], self.num_classes, self.label_smoothing)
+    targets = batch['target'] if 'target' in batch else self.targets(batch)
     entropy = {
       'softmax': losses.softmax_cross_entropy,
       'sigmoid': losses.sigmoid_cross_entropy,
