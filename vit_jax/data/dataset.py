@@ -1,5 +1,6 @@
 """Datasets under one interface: open one by name, take splits, read examples."""
 
+import copy
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,12 @@ class Examples:
   def id(self, index: int) -> str:
     """The picture's name, without reading it."""
     return self._records[self._part[index]].id(int(self._row[index]))
+
+  def take(self, rows: np.ndarray) -> 'Examples':
+    """The examples at these places, in their order."""
+    taken = copy.copy(self)
+    taken._part, taken._row = self._part[rows], self._row[rows]
+    return taken
 
   @property
   def labels(self) -> np.ndarray:

@@ -1,0 +1,6 @@
+"""How far frozen features go without training: few-shot least squares and nearest neighbours."""
+
+from vit_jax.frozen.least_squares import LeastSquares, accuracies, draw, few, fit
+from vit_jax.frozen.neighbours import nearest, vote
+
+__all__ = ['LeastSquares', 'accuracies', 'draw', 'few', 'fit', 'nearest', 'vote']
