@@ -24,38 +24,45 @@ def score(
   """Means of the metrics over all unmasked examples.
 
   Args:
-    eval_step: compiled by the placement: (variables, batch) -> ({name: [b]}, outputs [b, ...]).
+    eval_step: compiled by the placement: (variables, batch) -> ({name: [b]}, outputs [b, ...]); a
+      metric may be a pair of values and weights, see `tasks.metrics`.
     placement: puts batches on devices and brings rows back.
     variables: placed.
     batches: with 'mask' [b], False for padding.
     on_batch: sees each batch with this process's outputs, padding included.
 
   Returns:
-    The mean of each metric and 'examples', how many there were, over all processes.
+    The mean of each metric (0 where it is of no example) and 'examples', how many there were, over
+    all processes.
   """
-  sums: dict[str, float] = {}
+  sums: dict[str, np.ndarray] = {}  # by metric: sum and number of examples
   count = 0
   for batch in batches:
     metrics, outputs = eval_step(variables, placement.put_batch(_arrays(batch)))
     mask = batch['mask']
     for name, values in placement.get_examples(metrics).items():
+      values, weights = values if isinstance(values, tuple) else (values, np.ones(len(mask)))
+      weights = np.where(mask, weights, 0.0)
       # Chosen, not multiplied: a padded row's NaN must not spoil the sum.
-      total = np.where(mask, values.astype(np.float64), 0.0).sum()
-      sums[name] = sums.get(name, 0.0) + float(total)
+      total = np.where(weights > 0, values.astype(np.float64) * weights, 0.0).sum()
+      sums[name] = sums.get(name, np.zeros(2)) + [total, weights.sum()]
     count += int(mask.sum())
     if on_batch:
       on_batch(batch, placement.get_examples(outputs))
   sums, count = _over_processes(sums, count)
   if not count:
     raise UserError('no picture could be evaluated: the split is empty or unreadable')
-  return {name: total / count for name, total in sums.items()} | {'examples': count}
+  means = {name: float(total / n) if n else 0.0 for name, (total, n) in sums.items()}
+  return means | {'examples': count}
 
 
 def _arrays(batch: dict) -> dict:
-  return {name: x for name, x in batch.items() if name in ('image', 'label', 'box')}
+  return {name: x for name, x in batch.items() if name in ('image', 'label', 'box', 'has_box')}
 
 
-def _over_processes(sums: dict[str, float], count: int) -> tuple[dict[str, float], int]:
+def _over_processes(
+  sums: dict[str, np.ndarray], count: int
+) -> tuple[dict[str, np.ndarray], int]:
   import jax  # --help must not wait for it
 
   if jax.process_count() == 1:
@@ -63,11 +70,11 @@ def _over_processes(sums: dict[str, float], count: int) -> tuple[dict[str, float
   from jax.experimental import multihost_utils
 
   names = sorted(sums)
-  mine = np.array([*(sums[n] for n in names), count], np.float64)
+  mine = np.array([*np.ravel([sums[n] for n in names]), count], np.float64)
   # Sent as bytes: JAX would round float64 to float32 on the way.
   every = multihost_utils.process_allgather(np.frombuffer(mine.tobytes(), np.uint8))
   total = np.frombuffer(every.tobytes(), np.float64).reshape(-1, len(mine)).sum(axis=0)
-  return dict(zip(names, total[:-1].tolist())), int(total[-1])
+  return dict(zip(names, total[:-1].reshape(-1, 2))), int(total[-1])
 
 
 def align_labels(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> np.ndarray:

@@ -16,6 +16,7 @@ from vit_jax.convert.report import Report, some
 from vit_jax.convert.tables.table import Table
 from vit_jax.convert.tensors import Spec, Tensors, to_float32
 from vit_jax.errors import UserError, did_you_mean
+from vit_jax.models.heads import backbone_of
 
 HEADS = ('keep', 'reset')
 
@@ -135,6 +136,7 @@ def description(module: Any, name: str) -> dict[str, Any]:
     module: a model.
     name: the name it was built by.
   """
+  module = backbone_of(module)
   fields = models.fields(name)
   changed = {k: getattr(module, k) for k, v in fields.items() if getattr(module, k) != v}
   return {'name': name, **changed}
@@ -160,7 +162,7 @@ def identity_rules(target: Mapping[str, Spec]) -> tuple[rules.Rule, ...]:
 
 
 def _grid(model: Any, image_size: tuple[int, int]) -> tuple[int, int]:
-  patch = getattr(model, 'patch_size', (1, 1))
+  patch = getattr(backbone_of(model), 'patch_size', (1, 1))
   return image_size[0] // patch[0], image_size[1] // patch[1]
 
 

@@ -24,14 +24,26 @@ class Collector:
   def __init__(self, examples: Examples, classes: Sequence[str]):
     self._examples, self._classes = examples, tuple(classes)
     self._rows: dict[str, list[np.ndarray]] = {'index': [], 'label': [], 'mask': [], 'logits': []}
+    self._boxes: dict[str, list[np.ndarray]] = {}
     self._began = time.monotonic()
     self._ended: list[float] = []
 
-  def __call__(self, batch: dict, outputs: np.ndarray) -> None:
-    """Takes a batch with 'index', 'label' and 'mask' [b] and the model's logits [b, k]."""
+  def __call__(self, batch: dict, outputs: np.ndarray | dict[str, np.ndarray]) -> None:
+    """Takes a batch and what the model says of it.
+
+    Args:
+      batch: 'index', 'label' and 'mask' [b]; for boxes 'box' [b, 4] and 'has_box' [b].
+      outputs: logits [b, k], or {'logits': [b, k], 'box': [b, 4]}.
+    """
+    if not isinstance(outputs, dict):
+      outputs = {'logits': outputs}
+    elif 'box' in outputs:
+      true = np.where(np.asarray(batch['has_box'])[:, None], batch['box'], np.nan)
+      for name, rows in (('boxes_cxcywh', outputs['box']), ('true_boxes_cxcywh', true)):
+        self._boxes.setdefault(name, []).append(np.asarray(rows, np.float32))
     for name in ('index', 'label', 'mask'):
       self._rows[name].append(np.asarray(batch[name]))
-    self._rows['logits'].append(np.asarray(outputs, np.float32))
+    self._rows['logits'].append(np.asarray(outputs['logits'], np.float32))
     self._ended.append(time.monotonic())
 
   def predictions(self, facts: Facts | None = None) -> Predictions:
@@ -45,6 +57,7 @@ class Collector:
       name: np.concatenate(parts) if parts else empty[name == 'logits']
       for name, parts in self._rows.items()
     }
+    rows |= {name: np.concatenate(parts) for name, parts in self._boxes.items()}
     pictures_after_first = sum(int(m.sum()) for m in self._rows['mask'][1:])
     rows, pictures_after_first = _over_processes(rows, pictures_after_first)
     kept = np.flatnonzero(rows['mask'])
@@ -61,6 +74,7 @@ class Collector:
       seconds=self._ended[-1] - self._began if self._ended else 0.0,
       img_sec=pictures_after_first / warm if warm > 0 else None,
       skipped=len(self._examples) - len(kept),
+      **{name: rows[name][kept] for name in self._boxes},
     )
 
 

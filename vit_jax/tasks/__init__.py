@@ -3,10 +3,12 @@
 import dataclasses
 
 from vit_jax.registry import Registry
+from vit_jax.tasks.boxes import Boxes
 from vit_jax.tasks.classify import Classify
 
 TASKS: Registry[type] = Registry('task')
 TASKS.add('classify', Classify)
+TASKS.add('boxes', Boxes)
 
 
 def build(name: str, num_classes: int, **options):

@@ -42,10 +42,7 @@ class Classify:
       Losses [b], float32.
     """
     targets = batch['target'] if 'target' in batch else self.targets(batch)
-    entropy = {
-      'softmax': losses.softmax_cross_entropy,
-      'sigmoid': losses.sigmoid_cross_entropy,
-    }[self.loss]
+    entropy = losses.ENTROPIES[self.loss]
     heads = outputs if isinstance(outputs, tuple) else (outputs,)
     return sum(entropy(logits, targets) for logits in heads) / len(heads)
 

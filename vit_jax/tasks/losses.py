@@ -33,3 +33,6 @@ def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
   """
   losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)  # [b, k]
   return losses.sum(axis=-1)
+
+
+ENTROPIES = {'softmax': softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}

@@ -1,4 +1,7 @@
-"""Metrics for each example, so that sums over masked batches count every picture once."""
+"""Metrics for each example, so that sums over masked batches count every picture once.
+
+A metric is an array [b], or a pair (values [b], weights [b]) where it is not of every example.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -32,3 +35,12 @@ def top_k(logits: jax.Array, labels: jax.Array, ks: tuple[int, ...] = (1, 3, 5))
   ranks = rank_of_label(logits, labels)
   names = {k: 'accuracy' if k == 1 else f'top{k}' for k in ks if k == 1 or k < logits.shape[-1]}
   return {name: (ranks < k).astype(jnp.float32) for k, name in names.items()}
+
+
+def mean(metric: jax.Array | tuple[jax.Array, jax.Array]) -> jax.Array:
+  """The mean of a metric over a batch; 0 where all weights are."""
+  if not isinstance(metric, tuple):
+    return metric.mean()
+  values, weights = metric
+  total = weights.sum()
+  return jnp.where(weights > 0, values * weights, 0.0).sum() / jnp.where(total > 0, total, 1.0)

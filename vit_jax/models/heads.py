@@ -1,0 +1,90 @@
+"""Heads that take the place of a model's own classifier."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def backbone_of(module: nn.Module) -> nn.Module:
+  """The model below heads of this file, or the module itself."""
+  return module.backbone if isinstance(module, ClassAndBox) else module
+
+
+def with_backbone(module: nn.Module, **fields) -> nn.Module:
+  """The module with other values of its model's fields."""
+  body = backbone_of(module).clone(**fields)
+  return module.clone(backbone=body) if isinstance(module, ClassAndBox) else body
+
+
+class TwoLayers(nn.Module):
+  """One hidden layer with ReLU and dropout, then the outputs."""
+
+  hidden: int  # units of the hidden layer
+  outputs: int
+  dropout: float  # rate on the hidden layer
+  bias_init: float = 0.0  # start of the outputs
+  dtype: str = 'float32'  # of the computation
+
+  @nn.compact
+  def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
+    """Features [b, d] -> outputs [b, outputs], float32."""
+    dtype = jnp.dtype(self.dtype)
+    x = nn.relu(nn.Dense(self.hidden, dtype=dtype, name='hidden')(x))
+    x = nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
+    x = nn.Dense(
+      self.outputs,
+      dtype=dtype,
+      kernel_init=nn.initializers.normal(0.01),
+      bias_init=nn.initializers.constant(self.bias_init),
+      name='outputs',
+    )(x)
+    return x.astype(jnp.float32)
+
+
+class ClassAndBox(nn.Module):
+  """Any model of the registry as a backbone, with a head for the class and one for a box.
+
+  The backbone's parameters keep their names, so that its weights, its converters and the words that
+  freeze it go on working; the heads' begin with 'head_class', 'head_box' and 'head_uncertainty'.
+  """
+
+  backbone: nn.Module  # built with num_classes=0
+  num_classes: int
+  hidden: int = 512  # units of each head's hidden layer
+  dropout: float = 0.2  # rate on the hidden layers
+  box_sigmoid: bool = True  # whether boxes pass a sigmoid at the end
+  learned_weights: bool = False  # whether the losses' weights are learned
+
+  def setup(self):
+    nn.share_scope(self, self.backbone)
+    dtype = self.backbone.dtype
+    self.head_class = TwoLayers(self.hidden, self.num_classes, self.dropout, dtype=dtype)
+    # Both start at the box of half the picture's sides in its middle.
+    start = 0.0 if self.box_sigmoid else 0.5
+    self.head_box = TwoLayers(self.hidden, 4, self.dropout, start, dtype)
+    if self.learned_weights:
+      self.head_uncertainty = self.param('head_uncertainty', nn.initializers.zeros, (2,))
+
+  def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
+    """Classifies images and finds a box in each.
+
+    Args:
+      images: [b, h, w, c] float, as the backbone wants them.
+      train: whether dropout and stochastic depth act.
+
+    Returns:
+      'logits' [b, num_classes]; 'box' [b, 4], centre x, centre y, width, height as shares of the
+      picture; with learned weights 'log_variance' [b, 2], the logarithms of the variances of the
+      class loss and of the box loss, the same for every picture. All float32.
+
+    Source: the learned weights are those of Kendall et al. 2018 (1705.07115), section 3.2.
+    """
+    features = self.backbone(images, train)  # [b, d]
+    box = self.head_box(features, train)
+    outputs = {
+      'logits': self.head_class(features, train),
+      'box': nn.sigmoid(box) if self.box_sigmoid else box,
+    }
+    if self.learned_weights:
+      outputs['log_variance'] = jnp.broadcast_to(self.head_uncertainty, (len(features), 2))
+    return outputs
