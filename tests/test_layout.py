@@ -15,15 +15,17 @@ LAYERS = [
   {'errors'},
   {'registry', 'tree', 'rng', '__init__'},
   {'config'},
-  {'tasks', 'models', 'optim', 'data'},
+  {'models', 'optim', 'data'},
+  {'tasks'},
   {'train_state'},
-  {'train_step', 'checkpoint', 'parallel', 'writer', 'clock'},
+  {'train_step', 'checkpoint', 'parallel', 'writer', 'clock', 'watch'},
   {'convert', 'plan'},
   {'loaded'},
-  {'report', 'evaluate', 'prepare'},
+  {'report', 'evaluate', 'prepare', 'frozen'},
   {'train'},
-  {'visualize', 'predict', 'probe', 'bench', 'export', 'serve'},
-  {'features', 'compare'},  # commands that share another command's reading of pictures or runs
+  {'predict', 'probe', 'bench', 'export', 'serve'},
+  # Commands that share another command's reading of pictures or runs.
+  {'features', 'visualize', 'compare'},
   {'main'},
 ]
 

@@ -4,7 +4,7 @@ import pathlib
 import sys
 
 from vit_jax.errors import UserError, run_cli
-from vit_jax.predict import find_images, parser
+from vit_jax.predict import find_images, load_model, parser
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -26,14 +26,8 @@ def main(argv: list[str] | None = None) -> int:
   import numpy as np
 
   from vit_jax.convert import npz
-  from vit_jax.loaded import load
 
-  loaded = load(
-    args.model,
-    model=args.architecture,
-    pretrained_dir=args.pretrained_dir,
-    batch_size=args.batch_size,
-  )
+  loaded = load_model(args)
   problems: dict[int, UserError] = {}
   features = loaded.features(paths, args.what, problems)
   for problem in problems.values():

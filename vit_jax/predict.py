@@ -5,6 +5,7 @@ import glob
 import json
 import pathlib
 import sys
+from typing import Any
 
 from vit_jax.errors import UserError, run_cli
 
@@ -50,6 +51,18 @@ def find_images(patterns: list[str]) -> list[str]:
   return list(dict.fromkeys(found))
 
 
+def load_model(args: argparse.Namespace) -> Any:
+  """The `Loaded` that arguments of `parser` mean."""
+  from vit_jax.loaded import load  # mistakes are told before JAX loads
+
+  return load(
+    args.model,
+    model=args.architecture,
+    pretrained_dir=args.pretrained_dir,
+    batch_size=args.batch_size,
+  )
+
+
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status: 1 where a picture could not be read."""
   args_parser = parser('predict', 'Says what is in pictures.')
@@ -61,14 +74,7 @@ def main(argv: list[str] | None = None) -> int:
   if args.batch_size < 1:
     raise UserError(f'--batch_size must be positive, got {args.batch_size}')
   paths = find_images(args.images)
-  from vit_jax.loaded import load
-
-  loaded = load(
-    args.model,
-    model=args.architecture,
-    pretrained_dir=args.pretrained_dir,
-    batch_size=args.batch_size,
-  )
+  loaded = load_model(args)
   failed = 0
   step = 8 * args.batch_size  # answers appear while later pictures are still computed
   for start in range(0, len(paths), step):

@@ -137,7 +137,7 @@ def test_help_is_quick_and_brings_neither_jax_nor_matplotlib():
 
 
 def test_a_missing_matplotlib_is_told(monkeypatch):
-  monkeypatch.setitem(sys.modules, 'matplotlib.figure', None)
+  monkeypatch.setitem(sys.modules, 'matplotlib', None)
   with pytest.raises(UserError, match=r'pip install vit_jax\[figures\]'):
     command.figures.new_figure(1, 1, '', '')
 
@@ -160,7 +160,7 @@ def test_position_embeddings_follow_the_picture():
 
 
 def test_many_figures_stand_beside_the_page(tmp_path, monkeypatch):
-  (tmp_path / 'a b.png').write_bytes(b'0' * 11)
+  Image.new('RGB', (3, 5)).save(tmp_path / 'a b.png')
   entries = [page.Entry(tmp_path / 'a b.png', 'group', '<title>', 'caption')]
   monkeypatch.setattr(page, '_MOST_INLINE', 10)
   text = page.write_page(tmp_path, 'Title', entries).read_text()

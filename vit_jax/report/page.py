@@ -6,6 +6,7 @@ import html
 import io
 import json
 import pathlib
+import urllib.parse
 from collections.abc import Sequence
 from typing import Any
 
@@ -128,8 +129,8 @@ def cards(items: Sequence[tuple[str, str, str]]) -> str:
   return f'<dl class="cards">{"".join(rows)}</dl>'
 
 
-def figure(path: pathlib.Path, title: str, caption: str) -> str:
-  """A PNG inside the page, with a caption.
+def figure(path: pathlib.Path, title: str, caption: str, inline: bool = True) -> str:
+  """A PNG with a caption.
 
   On a narrow screen it shrinks while its text can be read, and then scrolls sideways.
 
@@ -137,21 +138,26 @@ def figure(path: pathlib.Path, title: str, caption: str) -> str:
     path: of the file.
     title: what it is; the text for those who cannot see it.
     caption: how to read it.
+    inline: put the PNG inside the page; otherwise the page shows the file beside it.
   """
-  data = base64.b64encode(path.read_bytes()).decode()
-  width, height = (side / canvas.DPI for side in _size(path))  # inches
+  source = urllib.parse.quote(path.name)
+  if inline:
+    source = 'data:image/png;base64,' + base64.b64encode(path.read_bytes()).decode()
+  width, height = _inches(path)
   return (
     f'<figure><div class="scroll"><img width="{_WIDTH * width:.0f}" '
     f'height="{_WIDTH * height:.0f}" style="min-width:{_NARROWEST * width:.0f}px" '
-    f'src="data:image/png;base64,{data}" alt="{escape(title)}"></div>'
+    f'{"" if inline else "loading=lazy "}src="{source}" alt="{escape(title)}"></div>'
     f'<figcaption><b>{escape(title)}.</b> {escape(caption)} <code>{escape(path.name)}</code>'
     '</figcaption></figure>'
   )
 
 
-def _size(path: pathlib.Path) -> tuple[int, int]:
+def _inches(path: pathlib.Path) -> tuple[float, float]:
+  """Width and height by the resolution that the file states."""
   with Image.open(path) as image:
-    return image.size
+    dpi = image.info.get('dpi', (canvas.DPI, canvas.DPI))
+    return image.width / dpi[0], image.height / dpi[1]
 
 
 def figures(*parts: str) -> str:

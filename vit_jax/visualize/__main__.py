@@ -6,12 +6,13 @@ import pathlib
 import re
 
 from vit_jax.errors import UserError, did_you_mean, run_cli
+from vit_jax.predict import find_images
 
 _DESCRIPTION = """\
 Shows what a model looks at in pictures, and what it learned. Writes PNGs with captions and an
 index.html that holds them all.
 
-MODEL is a workdir, a weights file or a zoo name; IMAGE is a file or a folder of pictures.
+MODEL is a workdir, a weights file or a zoo name; IMAGE is a file, a folder of pictures or a glob.
 
 what there is (--what; all that the model has, unless you choose):
   attention    weights of every block and head, for the class token or --patch
@@ -93,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
   )
   add = parser.add_argument
   add('model', metavar='MODEL', help='workdir, weights file or zoo name')
-  add('images', metavar='IMAGE', nargs='+', help='picture, or folder of pictures')
+  add('images', metavar='IMAGE', nargs='+', help='files, folders (searched deeply) or globs')
   add('--out', required=True, metavar='DIR', help='folder for the PNGs and index.html')
   add('--what', metavar='A,B', help='of the list above')
   add('--block', metavar='I,J', help='attention of these blocks; the last is shown by channels')
@@ -136,25 +137,13 @@ def _names(option: str, text: str | None, valid: tuple[str, ...]) -> tuple[str, 
   return names
 
 
-_SUFFIXES = ('.jpg', '.jpeg', '.png', '.bmp', '.webp', '.gif', '.tif', '.tiff')
-
-
-def _files(paths: list[str]) -> tuple[pathlib.Path, ...]:
-  """Files, and the pictures in folders, in order."""
-  found, problems = [], []
-  for path in map(pathlib.Path, paths):
-    if path.is_dir():
-      inside = [p for p in sorted(path.rglob('*')) if p.suffix.lower() in _SUFFIXES]
-      found += inside
-      if not inside:
-        problems.append(f'no pictures in {path}: expected files ending in {", ".join(_SUFFIXES)}')
-    elif path.is_file():
-      found.append(path)
-    else:
-      problems.append(f'no such picture: {path}')
-  if problems:
-    raise UserError(problems)
-  return tuple(found)
+def _files(patterns: list[str]) -> tuple[pathlib.Path, ...]:
+  """The pictures that files, folders and globs stand for; a missing one is told at once."""
+  found = tuple(map(pathlib.Path, find_images(patterns)))
+  missing = [f'no such picture: {path}' for path in found if not path.is_file()]
+  if missing:
+    raise UserError(missing)
+  return found
 
 
 def request(argv: list[str] | None = None) -> Request:

@@ -10,7 +10,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vit_jax.errors import UserError
+from vit_jax.report import canvas
+from vit_jax.report.canvas import drawing
 from vit_jax.visualize.heat import colours, overlay, scale
 
 _MARK = '#00e5ff'  # on pictures: seen on fur, grass and sky alike
@@ -18,19 +19,12 @@ _TEXT = 9  # points
 CLIPPED = 2.0  # percent of the patches at either end of a tile's scale that are clipped
 
 
+@drawing
 def new_figure(width: float, height: float, title: str, caption: str):
-  """An empty figure in inches, with a title above and a wrapped caption below.
-
-  Raises:
-    UserError: matplotlib is not installed.
-  """
-  try:
-    from matplotlib.figure import Figure  # noqa: PLC0415  (slow, and an extra)
-  except ImportError:
-    raise UserError('figures need matplotlib: pip install vit_jax[figures]') from None
+  """An empty figure in inches, with a title above and a wrapped caption below."""
   per_line = max(30, int(width * 14))  # characters of 9 points on an inch, nearly
   lines = textwrap.wrap(caption, per_line)
-  figure = Figure((width, height + 0.17 * len(lines) + 0.4), layout='constrained', facecolor='w')
+  figure = canvas.new_figure(width, height + 0.17 * len(lines) + 0.4)
   figure.suptitle('\n'.join(textwrap.wrap(title, int(per_line * 0.7))), fontsize=12)
   figure.supxlabel('\n'.join(lines), fontsize=_TEXT, color='#333333', x=0.01, ha='left')
   return figure
@@ -38,9 +32,7 @@ def new_figure(width: float, height: float, title: str, caption: str):
 
 def save(figure, path: str | pathlib.Path, dpi: int = 110) -> pathlib.Path:
   """Writes a PNG."""
-  path = pathlib.Path(path)
-  figure.savefig(path, dpi=dpi, format='png')
-  return path
+  return canvas.save(figure, pathlib.Path(path), dpi)
 
 
 def _picture(axes, image: np.ndarray, title: str = '', mark=None, size: float = _TEXT) -> None:
@@ -50,6 +42,7 @@ def _picture(axes, image: np.ndarray, title: str = '', mark=None, size: float = 
   axes.imshow(image, interpolation='nearest')
   axes.set_xticks([])
   axes.set_yticks([])
+  axes.spines[:].set_visible(True)
   axes.set_title(title, fontsize=size)
   if mark:
     from matplotlib.patches import Rectangle  # noqa: PLC0415
@@ -76,6 +69,7 @@ def patch_mark(patch: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int
   return patch[1] * patch_size[1], patch[0] * patch_size[0], patch_size[1], patch_size[0]
 
 
+@drawing
 def attention_figure(
   image: np.ndarray,
   maps: Sequence[np.ndarray],
@@ -144,6 +138,7 @@ def tile_sheet(rows: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, tuple[
   return sheet, (middles, [j * w + c * size / 2 - 0.5 for j in range(len(rows[0]))])
 
 
+@drawing
 def overlay_figure(
   image: np.ndarray,
   maps: Sequence[np.ndarray],
@@ -180,6 +175,7 @@ def overlay_figure(
   return figure
 
 
+@drawing
 def position_figure(similarity: np.ndarray, title: str, caption: str, most: int = 16):
   """Tiles of similarity, one for each patch's position embedding.
 
@@ -212,6 +208,7 @@ def position_figure(similarity: np.ndarray, title: str, caption: str, most: int 
   return figure
 
 
+@drawing
 def filter_figure(filters: np.ndarray, shares: np.ndarray, title: str, caption: str):
   """Principal components of filters [k, p, q, c] with the variance that each explains [k]."""
   columns = min(7, len(filters))
@@ -226,6 +223,7 @@ def filter_figure(filters: np.ndarray, shares: np.ndarray, title: str, caption: 
   return figure
 
 
+@drawing
 def distance_figure(
   labels: Sequence[str], distances: np.ndarray, uniform: float, title: str, caption: str
 ):
@@ -261,6 +259,7 @@ def distance_figure(
   return figure
 
 
+@drawing
 def sheet_figure(
   rows: Sequence[Sequence[np.ndarray | str | None]],
   titles: Sequence[Sequence[str]],
