@@ -65,7 +65,7 @@ def test_all_problems_are_told_at_once_with_the_nearest_names():
   ({'batch_size': '10', 'accumulate': '3'}, 'in config.accumulate=3 equal parts: use 9 or 12'),
   ({'head': 'keep'}, 'needs config.init_from'),
   ({'dataset.split_fractions': '0.5,0.2,0.2'}, 'add up to 1'),
-  ({'optimizer.decay': '('}, 'is no regex'),
+  ({'optimizer.decay': '(=1'}, "expected 'REGEX=FACTOR'"),
   ({'task.label_smoothing': '1.0'}, 'must be in [0, 1)'),
   ({'model.name': 'vit_b17'}, "did you mean 'vit_b16'"),
   ({'model.pol': 'gap'}, "did you mean 'pool'?"),

@@ -33,7 +33,8 @@ def test_rsqrt_and_cooldown():
 
 
 def _one_update(params, grads, **options):
-  tx = optim.make_optimizer(Optimizer(**options), lambda step: jnp.float32(0.1))
+  known = optim.factors(params, Optimizer(**options))
+  tx = optim.make_optimizer(Optimizer(**options), lambda step: jnp.float32(0.1), known)
   updates, state = tx.update(grads, tx.init(params), params)
   return updates, state
 

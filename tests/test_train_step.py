@@ -45,7 +45,7 @@ def _train(name, devices, accumulate=1, dropout=0.0, steps=3):
   placement = parallel.make(name, jax.devices()[:devices])
   step = placement.compile_train(train_step.make_train_step(
     _module(dropout), tasks.build('classify', CLASSES), tx, lambda step: 0.01, PREPROCESS,
-    accumulate, placement.axis_name,
+    accumulate=accumulate, axis_name=placement.axis_name,
   ))
   state = placement.put_state(_first_state(tx, dropout))
   for i in range(steps):

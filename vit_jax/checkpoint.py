@@ -1,7 +1,8 @@
 """Checkpoints: all that a run needs to go on, or to be used, in one atomic unit.
 
-A checkpoint holds 'variables' (what the model needs), 'training' (step and optimizer) and 'meta'
-(data position, config, classes, preprocessing, metrics): nothing that loads one needs flags.
+A checkpoint holds 'variables' (what the model needs: the averaged ones where an average is kept),
+'training' (step, optimizer, the weights behind an average) and 'meta' (data position, config,
+classes, preprocessing, metrics): nothing that loads one needs flags.
 """
 
 import dataclasses
@@ -88,8 +89,8 @@ class Checkpointer:
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        variables=ocp.args.StandardSave(state.variables),
-        training=ocp.args.StandardSave({'step': state.step, 'opt_state': state.opt_state}),
+        variables=ocp.args.StandardSave(state.averaged),
+        training=ocp.args.StandardSave(_training(state)),
         meta=ocp.args.JsonSave({**meta, 'step': step, 'metrics': metrics}),
       ),
       metrics=metrics or None,
@@ -108,24 +109,25 @@ class Checkpointer:
     """
     step = self.latest_step()
     host = jax.tree.map(_empty, state)
-    training = {'step': host.step, 'opt_state': host.opt_state}
     try:
       found = self._manager.restore(
         step,
         args=ocp.args.Composite(
-          variables=ocp.args.StandardRestore(host.variables),
-          training=ocp.args.StandardRestore(training),
+          variables=ocp.args.StandardRestore(host.averaged),
+          training=ocp.args.StandardRestore(_training(host)),
         ),
       )
     except (ValueError, KeyError, TypeError) as e:
       reason = ' '.join(str(e).split())[:300]
       raise UserError(f'the checkpoint at step {step} does not fit this config: {reason}') from e
-    model_state = {k: v for k, v in found.variables.items() if k != 'params'}
+    variables = found.training.get('variables', found.variables)
     return TrainState(
       step=found.training['step'],
-      params=found.variables['params'],
-      model_state=model_state,
+      params=variables['params'],
+      model_state={k: v for k, v in variables.items() if k != 'params'},
       opt_state=found.training['opt_state'],
+      rate_scale=found.training['rate_scale'],
+      ema=None if state.ema is None else found.variables,
     )
 
   def wait(self) -> None:
@@ -134,6 +136,12 @@ class Checkpointer:
 
   def close(self) -> None:
     self._manager.close()
+
+
+def _training(state: TrainState) -> dict:
+  """What going on needs besides the variables that the run gives."""
+  training = {'step': state.step, 'opt_state': state.opt_state, 'rate_scale': state.rate_scale}
+  return training if state.ema is None else training | {'variables': state.variables}
 
 
 def _empty(x: Any) -> np.ndarray:

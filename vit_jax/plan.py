@@ -9,6 +9,8 @@ import jax.numpy as jnp
 from clu import parameter_overview
 
 from vit_jax.config import Config
+from vit_jax.models.heads import backbone_of
+from vit_jax.optim import Factors
 from vit_jax.tree import flatten
 
 
@@ -75,7 +77,9 @@ def describe(
   part = on_device // config.accumulate
   activations = activation_bytes(module, state.variables, (part, h, w, 3))
   weights, optimizer = bytes_of(state.params), bytes_of(state.opt_state)
-  total = 2 * weights + optimizer + activations
+  average = bytes_of(state.ema)
+  second = weights if config.optimizer.sam_rho else 0  # SAM keeps one gradient for the other
+  total = 2 * weights + optimizer + average + second + activations
   epochs = total_steps * config.batch_size / examples['train']
   kind = devices[0].device_kind
   pictures = ', '.join(f'{n:,} {split}' for split, n in examples.items())
@@ -87,14 +91,38 @@ def describe(
     'pictures': pictures,
     'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
     'memory': f'about {_size(total)} a device: weights {_size(weights)}, gradients '
-              f'{_size(weights)}, optimizer {_size(optimizer)}, activations {_size(activations)}',
+              f'{_size(weights + second)}, optimizer {_size(optimizer)}'
+              f'{f", average {_size(average)}" if average else ""}, '
+              f'activations {_size(activations)}',
   }
   return '\n'.join(f'  {name:9} {text}' for name, text in rows.items())
 
 
-def parameter_table(params: dict) -> str:
-  """Every parameter with shape, type and size."""
-  return parameter_overview.get_parameter_overview(params, include_stats=False)
+def parameter_table(params: dict, factors: dict[str, Factors], frozen: frozenset[str]) -> str:
+  """Every parameter with shape, type and size, then how each is trained."""
+  overview = parameter_overview.get_parameter_overview(params, include_stats=False)
+  rows = [f'{name:60} {_training(name, factors, frozen)}' for name in flatten(params)]
+  return '\n'.join([overview, '', *rows, ''])
+
+
+def describe_factors(params: dict, factors: dict[str, Factors], frozen: frozenset[str]) -> str:
+  """Parameters by learning rate and weight decay; every parameter is in one row."""
+  groups: dict[str, list[str]] = {}
+  for name in flatten(params):
+    groups.setdefault(_training(name, factors, frozen), []).append(name)
+  flat = flatten(params)
+  width = max(map(len, groups))
+  return '\n'.join(
+    f'  {text:{width}}  {sum(math.prod(flat[name].shape) for name in names):>12,} in '
+    f'{len(names)}: {names[0]}{" ..." if len(names) > 1 else ""}'
+    for text, names in groups.items()
+  )
+
+
+def _training(name: str, factors: dict[str, Factors], frozen: frozenset[str]) -> str:
+  if name in frozen:
+    return 'frozen'
+  return f'rate x {factors[name].rate:.4g}, decay x {factors[name].decay:.4g}'
 
 
 def parameter_summary(params: dict) -> str:
@@ -109,6 +137,7 @@ def parameter_summary(params: dict) -> str:
 
 
 def _tokens(module: nn.Module, h: int, w: int) -> str:
+  module = backbone_of(module)
   patch = getattr(module, 'patch_size', None)
   if patch is None:
     return ''

@@ -7,9 +7,11 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import convert, data, models, optim, rng, tasks
+from vit_jax import convert, data, models, optim, rng, tasks, tree
 from vit_jax.config import Config, Length
 from vit_jax.errors import UserError
+from vit_jax.models.heads import backbone_of, with_backbone
+from vit_jax.tasks.mixing import Mixing
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +47,10 @@ class Prepared:
     return convert.description(self.module, self.config.model['name'])
 
   @property
+  def mixing(self) -> Mixing:
+    return Mixing(**dataclasses.asdict(self.config.mixing))
+
+  @property
   def image_hw(self) -> tuple[int, int]:
     return self.train_transform.output_hw
 
@@ -59,8 +65,8 @@ class Prepared:
 
   def on_axis(self, axis_name: str | None) -> nn.Module:
     """The model for a mapped step: batch statistics are averaged over the axis."""
-    if axis_name and hasattr(self.module, 'axis_name'):
-      return self.module.clone(axis_name=axis_name)
+    if axis_name and hasattr(backbone_of(self.module), 'axis_name'):
+      return with_backbone(self.module, axis_name=axis_name)
     return self.module
 
   def shapes(self) -> dict:
@@ -70,12 +76,22 @@ class Prepared:
 
   def variables(self) -> dict:
     """Weights before the first step: those of `init_from`, or fresh ones from the seed."""
-    if self.weights is not None:
-      variables, report = convert.fit(
-        self.weights, self.module, self.image_hw, convert.Options(head=self.config.head)
-      )
-      print(report)
-      return variables
+    if self.weights is None:
+      return self._fresh()
+    # Heads on top of a model are no part of foreign weights: they start as they are made.
+    reset = self.config.head == 'reset'
+    body = backbone_of(self.module) if reset else self.module
+    variables, report = convert.fit(
+      self.weights, body, self.image_hw, convert.Options(head=self.config.head)
+    )
+    if body is not self.module:
+      fresh = self._fresh()
+      variables = tree.merge(fresh, variables)
+      report.reinitialised += [n for n in tree.flatten(fresh) if n.startswith('params/head')]
+    print(report)
+    return variables
+
+  def _fresh(self) -> dict:
     images = np.zeros((1, *self.image_hw, 3), np.float32)
     key = rng.stream(self.config.seed, 'params')
     return jax.jit(self.module.init, static_argnames='train')(key, images, train=False)
@@ -114,12 +130,33 @@ def prepare(config: Config) -> Prepared:
     mean=config.input.mean or wanted.mean,
     std=config.input.std or wanted.std,
   )
-  module = _build(config, weights, len(dataset.classes))
+  _check_task(config, dataset, weights)
   task = tasks.build(num_classes=len(dataset.classes), **dataclasses.asdict(config.task))
+  module = task.wrap(_build(config, weights, len(dataset.classes)))
   return Prepared(
     config, dataset, train, held_out, train_transform, eval_transform, preprocess, module, task,
     weights,
   )
+
+
+def _check_task(config: Config, dataset: data.Dataset, weights: convert.Weights | None) -> None:
+  """Raises a UserError where the pictures or the kept heads are not those of the task."""
+  name = config.task.name
+  problems = []
+  if name == 'boxes' and not dataset.has_boxes:
+    problems.append(
+      f"config.task.name='boxes' needs boxes, and {dataset.name} ({dataset.kind}) has none: give a "
+      'folder with YOLO, COCO or Pascal VOC annotations'
+    )
+  if weights is not None and config.head == 'keep':
+    before = (weights.config.get('task') or {}).get('name', 'classify')
+    if (before == 'boxes') != (name == 'boxes'):
+      problems.append(
+        f"config.head='keep': {config.init_from} has the heads of task {before!r}, and this run "
+        f"learns {name!r}: use config.head='reset'"
+      )
+  if problems:
+    raise UserError(problems)
 
 
 def _build(config: Config, weights: convert.Weights | None, num_classes: int) -> nn.Module:

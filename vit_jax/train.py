@@ -18,6 +18,7 @@ from vit_jax.errors import UserError
 from vit_jax.evaluate import score
 from vit_jax.prepare import Prepared, prepare
 from vit_jax.train_state import TrainState, create
+from vit_jax.watch import Watch
 from vit_jax.writer import (
   MetricWriter,
   Progress,
@@ -57,14 +58,19 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   schedule = optim.make_schedule(
     config.schedule, config.optimizer.learning_rate, total_steps, run.steps
   )
-  tx = optim.make_optimizer(config.optimizer, schedule)
-  frozen = optim.frozen_names(run.shapes()['params'], config.freeze)
+  shapes = run.shapes()['params']
+  factors = optim.factors(shapes, config.optimizer)
+  tx = optim.make_optimizer(config.optimizer, schedule, factors)
+  frozen = optim.frozen_names(shapes, config.freeze)
+  watch = _watch(run)
   checkpointer = Checkpointer(path, config.checkpoint)
-  state, data_state = _starting_point(run, tx, frozen, checkpointer, path)
+  state, data_state = _starting_point(run, tx, frozen, watch, checkpointer, path)
   start = int(state.step)
   first = jax.process_index() == 0
   if first:
+    write_text(path / 'parameters.txt', plan.parameter_table(state.params, factors, frozen))
     _say_plan(run, state, placement, total_steps, path)
+    print(plan.describe_factors(state.params, factors, frozen), flush=True)
   batches = data.train_batches(
     run.train, run.train_transform, **_reading(config),
     batch_size=config.batch_size // jax.process_count(), seed=config.seed,
@@ -74,11 +80,13 @@ def train(config: Config, workdir: str) -> dict[str, float]:
     batches.set_state(data_state)
   writer = MetricWriter(path, config.log.tensorboard, resume_step=start, active=first)
   progress = Progress(total_steps, start, active=first)
-  loop = _Loop(run, placement, checkpointer, writer, progress, batches, total_steps)
+  loop = _Loop(run, placement, checkpointer, writer, progress, batches, watch, total_steps)
   try:
     step = train_step.make_train_step(
-      run.on_axis(placement.axis_name), run.task, tx, schedule, run.preprocess, config.accumulate,
-      placement.axis_name, frozen,
+      run.on_axis(placement.axis_name), run.task, tx, schedule, run.preprocess,
+      accumulate=config.accumulate, axis_name=placement.axis_name, frozen=frozen,
+      mixing=run.mixing, sharpness=optim.make_sharpness(config.optimizer, schedule),
+      ema=config.ema,
     )
     stopped = loop.run(placement.compile_train(step), placement.put_state(state))
     checkpointer.wait()
@@ -96,10 +104,12 @@ def _starting_point(
   run: Prepared,
   tx: Any,
   frozen: frozenset[str],
+  watch: Watch,
   checkpointer: Checkpointer,
   path: pathlib.Path,
 ) -> tuple[TrainState, Any]:
   """The newest checkpoint's state and data position, or the first state and None."""
+  ema = run.config.ema.decay > 0
   if checkpointer.latest_step() is None:
     variables = run.variables()
     if jax.process_index() == 0:
@@ -107,15 +117,23 @@ def _starting_point(
       write_json(path / 'classes.json', list(run.dataset.classes))
       if run.dataset.made_split:
         write_json(path / 'split.json', run.dataset.manifest())
-      write_text(path / 'parameters.txt', plan.parameter_table(variables['params']) + '\n')
-    return create(variables, tx, frozen), None
+    return create(variables, tx, frozen, ema), None
   meta = checkpointer.latest_meta()
   _refuse_other_run(parse(meta['config']), run.config, path)
   split = path / 'split.json'
   if split.exists() and json.loads(split.read_text()) != run.dataset.manifest():
     raise UserError(f'the pictures of {run.dataset.name} or their split changed since {path} began')
-  shapes = jax.eval_shape(lambda variables: create(variables, tx, frozen), run.shapes())
+  shapes = jax.eval_shape(lambda variables: create(variables, tx, frozen, ema), run.shapes())
+  watch.set_state(meta['watch'])
   return checkpointer.restore(shapes), meta['data_state']
+
+
+def _watch(run: Prepared) -> Watch:
+  watch = Watch(run.config.plateau, run.config.early_stopping)
+  if watch.active and 'val' not in run.held_out:
+    raise UserError('config.plateau and config.early_stopping watch a validation metric: set '
+                    "config.dataset.val='train[90%:]', say")
+  return watch
 
 
 def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
@@ -158,10 +176,12 @@ class _Loop:
   """One attempt at a run: from its starting step to the end, a signal or a NaN."""
 
   def __init__(
-    self, run: Prepared, placement, checkpointer, writer, progress, batches, total_steps: int
+    self, run: Prepared, placement, checkpointer, writer, progress, batches, watch: Watch,
+    total_steps: int,
   ):
     self._run, self._placement, self._checkpointer = run, placement, checkpointer
     self._writer, self._progress, self._batches = writer, progress, batches
+    self._watch = watch
     self._total = total_steps
     self._eval_step = placement.compile_eval(
       train_step.make_eval_step(run.module, run.task, run.preprocess)
@@ -176,7 +196,7 @@ class _Loop:
     step = int(np.max(self._placement.get_state(state).step))
     interval, compiling = Interval(self._run.config.batch_size), True
     with StopSignal() as stop:
-      while step < self._total:
+      while step < self._total and not self._watch.stop:
         with interval.waiting():
           batch = next(self._batches)
         arrays = {k: v for k, v in batch.items() if k != 'index'}
@@ -195,12 +215,25 @@ class _Loop:
         if save or self._run.due(step, self._run.config.log.every):
           self._report(step, interval)
         validation = self._validate(step, state) if evaluate else {}
+        if validation:
+          state = self._heed(validation, state)
         if save:
           self._save(state, validation)
           interval.restart()
         if stop.requested and not last:
           return step
     return None
+
+  def _heed(self, validation: dict[str, float], state: Any) -> Any:
+    """What the watch makes of a validation: another learning rate, or the end of the loop."""
+    before = self._watch.scale
+    said = self._watch.update(validation)
+    if said:
+      self._progress.say(said)
+    if self._watch.scale == before:
+      return state
+    scale = self._placement.put_state(np.float32(self._watch.scale))
+    return state.replace(rate_scale=scale)
 
   def _report(self, step: int, interval: 'Interval') -> None:
     rows = [(s, self._placement.get_metrics(m)) for s, m in interval.metrics]
@@ -265,7 +298,7 @@ class _Loop:
         self._writer.write_image(step, f'val/{name}', image)
 
   def _evaluate(
-    self, role: str, variables: Any, collector: report.Collector
+    self, role: str, variables: Any, collector: report.Collector | None = None
   ) -> dict[str, float]:
     run = self._run
     batch_size = run.config.evaluation.batch_size or run.config.batch_size
@@ -284,9 +317,13 @@ class _Loop:
     if 'val' not in self._run.held_out:
       return {}
     collector = report.Collector(self._run.held_out['val'], self._run.dataset.classes)
-    metrics = self._evaluate('val', state.variables, collector)
+    metrics = self._evaluate('val', state.averaged, collector)
     self._refuse_nan(step, {f'validation {k}': v for k, v in metrics.items()})
     self._writer.write(step, 'val', metrics)
+    if state.ema is not None:
+      raw = self._evaluate('val', state.variables)
+      self._writer.write(step, 'val_raw', raw)
+      self._progress.say(f'step {step}  val_raw {format_metrics(raw)}  (weights not averaged)')
     self._live_pictures(step, collector)
     self._progress.say(f'step {step}  val {format_metrics(metrics)}')
     self._last = metrics
@@ -300,6 +337,7 @@ class _Loop:
       'model': run.model_record,
       'classes': list(run.dataset.classes),
       'preprocess': run.preprocess.to_json(),
+      'watch': self._watch.get_state(),
     }
     self._checkpointer.save(self._placement.get_state(state), meta, validation)
 

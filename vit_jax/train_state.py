@@ -19,21 +19,33 @@ class TrainState:
     params: weights, trained and frozen, nested by module name.
     model_state: what the model updates by itself (batch statistics), by collection.
     opt_state: the optimizer's, of the trained weights.
+    rate_scale: what the scheduled learning rate is multiplied by, float32 scalar.
+    ema: the running average of `variables`, or None where none is kept.
   """
 
   step: jax.Array
   params: Any
   model_state: Any
   opt_state: Any
+  rate_scale: jax.Array
+  ema: Any = None
 
   @property
   def variables(self) -> dict:
     """What `module.apply` takes."""
     return {'params': self.params, **self.model_state}
 
+  @property
+  def averaged(self) -> dict:
+    """The variables that the run gives: their average where one is kept."""
+    return self.variables if self.ema is None else self.ema
+
 
 def create(
-  variables: dict, tx: optax.GradientTransformation, frozen: frozenset[str] = frozenset()
+  variables: dict,
+  tx: optax.GradientTransformation,
+  frozen: frozenset[str] = frozenset(),
+  ema: bool = False,
 ) -> TrainState:
   """The state before the first step.
 
@@ -41,6 +53,7 @@ def create(
     variables: 'params' and the model's other collections.
     tx: the optimizer.
     frozen: names of parameters that are not trained, for which it keeps no state.
+    ema: whether an average of the variables is kept.
   """
   model_state = {name: value for name, value in variables.items() if name != 'params'}
   return TrainState(
@@ -48,4 +61,6 @@ def create(
     params=variables['params'],
     model_state=model_state,
     opt_state=tx.init(tree.split(variables['params'], frozen)[0]),
+    rate_scale=jnp.ones((), jnp.float32),
+    ema=jax.tree.map(jnp.array, dict(variables)) if ema else None,
   )

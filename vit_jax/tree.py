@@ -33,6 +33,12 @@ def map_named(f: Callable[[str, Any], Any], tree: Mapping) -> dict[str, Any]:
   return unflatten({name: f(name, leaf) for name, leaf in flatten(tree).items()})
 
 
+def map_pairs(f: Callable[[str, Any, Any], Any], one: Mapping, other: Mapping) -> dict[str, Any]:
+  """Applies f(name, leaf, leaf) to the leaves of two trees that have the same names."""
+  others = flatten(other)
+  return unflatten({name: f(name, leaf, others[name]) for name, leaf in flatten(one).items()})
+
+
 def split(tree: Mapping, names: Collection[str]) -> tuple[dict[str, Any], dict[str, Any]]:
   """Divides a tree into the leaves that are not among the names and those that are."""
   flat = flatten(tree)

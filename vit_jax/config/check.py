@@ -1,6 +1,7 @@
 """The door: types, names and combinations, all problems at once."""
 
 import dataclasses
+import math
 import re
 import types
 import typing
@@ -8,7 +9,7 @@ from typing import Any
 
 import ml_collections
 
-from vit_jax.config.options import Config, Length, get, leaves, parse_multiplier
+from vit_jax.config.options import Config, Fewshot, Length, get, leaves, parse_multiplier
 from vit_jax.errors import UserError, did_you_mean
 
 
@@ -93,16 +94,19 @@ def _impossible(config: Config) -> list[str]:
     )
   for name, _ in leaves(Config):
     if name in ('total', 'schedule.warmup', 'schedule.timescale', 'schedule.cooldown',
-                'evaluation.every', 'checkpoint.every', 'log.every'):
+                'evaluation.every', 'checkpoint.every', 'log.every', 'fewshot.every'):
+      if name == 'fewshot.every' and not config.fewshot.every:
+        continue
       try:
         Length.parse(get(config, name))
       except UserError as e:
         problems.append(f'config.{name}: {e}')
-  for pattern in config.optimizer.multipliers:
-    try:
-      parse_multiplier(pattern)
-    except UserError as e:
-      problems.append(f'config.optimizer.multipliers: {e}')
+  for option in ('multipliers', 'decay'):
+    for pattern in getattr(config.optimizer, option):
+      try:
+        parse_multiplier(pattern)
+      except UserError as e:
+        problems.append(f'config.optimizer.{option}: {e}')
   for word in config.freeze:
     try:
       re.compile(word)
@@ -114,14 +118,56 @@ def _impossible(config: Config) -> list[str]:
        f'config.input.image_size takes one or two numbers, got {config.input.image_size}')
   need(0 <= config.task.label_smoothing < 1,
        f'config.task.label_smoothing must be in [0, 1), got {config.task.label_smoothing}')
+  need(config.task.class_divisor > 0,
+       f'config.task.class_divisor must be positive, got {config.task.class_divisor}')
+  need(config.task.head_hidden > 0,
+       f'config.task.head_hidden must be positive, got {config.task.head_hidden}')
+  need(0 <= config.task.head_dropout < 1,
+       f'config.task.head_dropout must be in [0, 1), got {config.task.head_dropout}')
   fractions = config.dataset.split_fractions
   need(len(fractions) == 3 and min(fractions, default=0) >= 0 and abs(sum(fractions) - 1) < 1e-6,
        f'config.dataset.split_fractions must be three shares that add up to 1, got {fractions}')
-  try:
-    re.compile(config.optimizer.decay)
-  except re.error as e:
-    problems.append(f'config.optimizer.decay={config.optimizer.decay!r} is no regex: {e}')
+  for name, low, high in _RANGES:
+    value = get(config, name)
+    need(low <= value <= high, f'config.{name} must be from {low:g} to {high:g}, got {value}')
+  need(not config.optimizer.gsam_alpha or config.optimizer.sam_rho > 0,
+       'config.optimizer.gsam_alpha needs config.optimizer.sam_rho')
+  problems += _fewshot_problems(config.fewshot)
   return problems + _unfit(config)
+
+
+def _fewshot_problems(fewshot: Fewshot) -> list[str]:
+  problems = [
+    f'config.fewshot.{name} takes positive numbers, got {values}'
+    for name, values in (('shots', fewshot.shots), ('neighbours', fewshot.neighbours),
+                         ('l2', fewshot.l2), ('temperature', (fewshot.temperature,)))
+    if min(values, default=1) <= 0
+  ]
+  if not fewshot.l2:
+    problems.append('config.fewshot.l2 needs at least one penalty')
+  if fewshot.every and not fewshot.shots + fewshot.neighbours:
+    problems.append('config.fewshot.every without shots and neighbours has nothing to score')
+  return problems
+
+
+_RANGES = (
+  ('input.repeats', 1, math.inf),
+  ('fewshot.draws', 1, math.inf),
+  ('mixing.mixup', 0, math.inf),
+  ('mixing.cutmix', 0, math.inf),
+  ('mixing.switch', 0, 1),
+  ('mixing.probability', 0, 1),
+  ('ema.decay', 0, 1),
+  ('optimizer.layer_decay', 0, 1),
+  ('optimizer.clip_value', 0, math.inf),
+  ('optimizer.sam_rho', 0, math.inf),
+  ('optimizer.sam_rho_end', 0, 1),
+  ('optimizer.gsam_alpha', 0, math.inf),
+  ('plateau.factor', 0, 1),
+  ('plateau.patience', 1, math.inf),
+  ('plateau.floor', 0, 1),
+  ('early_stopping.patience', 0, math.inf),
+)
 
 
 def _unfit(config: Config) -> list[str]:

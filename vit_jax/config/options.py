@@ -105,36 +105,89 @@ class Input:
     None, 'subtracted from each channel, 0..1 scale; None: as the weights want, else 0.5'
   )
   std: tuple[float, ...] | None = _option(None, 'divides each channel, 0..1 scale; None: likewise')
+  repeats: int = _option(1, 'repeated augmentation: copies of a picture that follow each other')
   threads: int = _option(0, 'reading threads a process; 0: one a core')
   workers: int = _option(0, 'reading processes; 0: threads alone')
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  name: str = _option('classify', 'what is learned', ('classify',))
+  name: str = _option('classify', 'what is learned', ('classify', 'boxes'))
   loss: str = _option('softmax', 'cross-entropy over classes or for each', ('softmax', 'sigmoid'))
   label_smoothing: float = _option(0.0, 'share of the target spread over all classes, 0 to 1')
+  class_divisor: float = _option(1.0, 'boxes: the constant C that the class loss is divided by')
+  box_loss: str = _option(
+    'l1_giou', 'boxes: what a wrong box costs', ('l1', 'l2', 'giou', 'l1_giou')
+  )
+  box_sigmoid: bool = _option(True, 'boxes: a sigmoid ends the box head')
+  learned_weights: bool = _option(False, 'boxes: the weights of the two losses are learned')
+  head_hidden: int = _option(512, "boxes: units of each head's hidden layer")
+  head_dropout: float = _option(0.2, 'boxes: dropout rate on the hidden layers')
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing:
+  mixup: float = _option(0.0, 'Beta(a, a) of blended pairs of pictures; 0: never')
+  cutmix: float = _option(0.0, 'Beta(a, a) of the area pasted from another picture; 0: never')
+  switch: float = _option(0.5, 'where both are on: share of batches or pairs that CutMix takes')
+  probability: float = _option(1.0, 'share of batches, or of pairs, that are mixed at all')
+  per_pair: bool = _option(False, 'draw for every pair of pictures, not once a batch')
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  name: str = _option('sgd', 'the update rule', ('sgd', 'adamw'))
+  name: str = _option('sgd', 'the update rule', ('sgd', 'adamw', 'lamb', 'lion', 'adafactor'))
   learning_rate: float = _option(0.01, 'peak learning rate')
-  momentum: float = _option(0.9, 'sgd: share of the last update kept')
-  b1: float = _option(0.9, 'adamw: decay of the first moment')
-  b2: float = _option(0.999, 'adamw: decay of the second moment')
-  eps: float = _option(1e-8, 'adamw: added to the root of the second moment')
+  momentum: float = _option(0.9, 'sgd, adafactor: share of the last update kept')
+  b1: float = _option(0.9, 'adamw, lamb, lion: decay of the first moment')
+  b2: float = _option(0.999, 'adamw, lamb, lion: decay of the second moment; adafactor: its most')
+  eps: float = _option(1e-8, 'adamw, lamb: added to the root of the second moment')
   state_dtype: str = _option(
     'float32', 'precision of momentum or first moment', ('float32', 'bfloat16')
   )
   weight_decay: float = _option(
-    0.0, 'adamw: decoupled, times the learning rate; sgd: added to the gradient'
+    0.0, 'sgd: added to the gradient; the others: decoupled, times the learning rate'
   )
-  decay: str = _option('kernel$', 'regex over parameter names that weight decay applies to')
+  decay: tuple[str, ...] = _option(
+    ('kernel$=1', '.*=0'), "'REGEX=FACTOR' of weight decay by parameter name; the first counts"
+  )
   multipliers: tuple[str, ...] = _option(
-    (), "'REGEX=FACTOR' of the learning rate of parameters by name; the first that finds one counts"
+    (), "'REGEX=FACTOR' of the learning rate by parameter name; the first counts; empty: 1 for all"
+  )
+  layer_decay: float = _option(
+    1.0, 'learning rate of each block as a share of that of the next one up; 1: all alike'
   )
   clip_norm: float = _option(0.0, 'gradients are scaled down to this global norm; 0: never')
+  clip_value: float = _option(0.0, 'each gradient is cut to this size; 0: never')
+  sam_rho: float = _option(0.0, 'SAM: distance of the second gradient, in weights; 0: plain')
+  sam_rho_end: float = _option(
+    1.0, 'SAM: share of sam_rho at a learning rate of zero; between, in proportion to the rate'
+  )
+  gsam_alpha: float = _option(0.0, 'GSAM: weight of the step towards flatter places; 0: SAM')
+
+
+@dataclasses.dataclass(frozen=True)
+class Ema:
+  decay: float = _option(0.0, 'share of the weight average kept each step, such as 0.9999; 0: none')
+  warmup: bool = _option(True, 'keep less at first: (1 + step) / (10 + step)')
+
+
+@dataclasses.dataclass(frozen=True)
+class Plateau:
+  factor: float = _option(1.0, 'learning rate times this where validation stalls; 1: never')
+  metric: str = _option('loss', 'the validation metric watched')
+  mode: str = _option('min', 'whether less or more of it is better', ('min', 'max'))
+  patience: int = _option(3, 'validations without improvement before each cut')
+  delta: float = _option(0.0, 'least change that counts as an improvement')
+  floor: float = _option(0.0, 'least share of the scheduled rate that is left')
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStopping:
+  patience: int = _option(0, 'validations without improvement before training ends; 0: never')
+  metric: str = _option('accuracy', 'the validation metric watched')
+  mode: str = _option('max', 'whether less or more of it is better', ('min', 'max'))
+  delta: float = _option(0.0, 'least change that counts as an improvement')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +203,20 @@ class Schedule:
 class Evaluation:
   every: str = _option('1 epoch', 'validate this often: steps, epochs or examples')
   batch_size: int = _option(0, 'pictures a step over all devices; 0: as in training')
+
+
+@dataclasses.dataclass(frozen=True)
+class Fewshot:
+  every: str = _option('', 'score frozen features on val this often, such as 5 epochs; empty: never')
+  shots: tuple[int, ...] = _option((1, 5, 10, 25), 'least squares from so many pictures of a class')
+  draws: int = _option(3, 'how often these pictures are drawn; their mean accuracy is written')
+  l2: tuple[float, ...] = _option(
+    (1024.0,), 'penalty; of several the best by leaving out each picture in turn'
+  )
+  neighbours: tuple[int, ...] = _option(
+    (20,), 'nearest neighbours that vote; needs the features of all of train; empty: none'
+  )
+  temperature: float = _option(0.07, 'a neighbour weighs exp(cosine similarity / temperature)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -186,9 +253,14 @@ class Config:
   dataset: Dataset = _group(Dataset, 'which pictures')
   input: Input = _group(Input, 'how pictures become arrays')
   task: Task = _group(Task, 'what is learned')
+  mixing: Mixing = _group(Mixing, 'Mixup and CutMix, on the device')
   optimizer: Optimizer = _group(Optimizer, 'how weights move')
+  ema: Ema = _group(Ema, 'an average of the weights, which is then what the run gives')
   schedule: Schedule = _group(Schedule, 'how the learning rate moves')
+  plateau: Plateau = _group(Plateau, 'a lower rate where validation stalls')
+  early_stopping: EarlyStopping = _group(EarlyStopping, 'an end where validation stalls')
   evaluation: Evaluation = _group(Evaluation, 'when and how to validate')
+  fewshot: Fewshot = _group(Fewshot, 'few-shot and nearest-neighbour scores of frozen features')
   checkpoint: Checkpoint = _group(Checkpoint, 'what is kept')
   log: Log = _group(Log, 'what is written')
 
