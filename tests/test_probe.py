@@ -207,7 +207,33 @@ def test_command_names_an_unreadable_picture_or_leaves_it_out(
   assert (result['skipped'], result['examples'], result['computed']) == (1, 9, 9)
 
 
+def test_few_shots_compute_only_what_is_drawn(tmp_path, capsys, weights, pictures):
+  words = ('--split_fractions=0.6,0,0.4', '--method=fewshot', '--shots=1,2', '--draws=1')
+  first = run(capsys, weights, pictures, tmp_path, *words)
+  assert (first['trained_on'], first['examples'], first['computed']) == (6, 9, 15)
+  assert first['scores'].keys() == {'fewshot_1', 'fewshot_2'}
+  assert first['scores']['fewshot_2'] == {'accuracy': 1.0, 'std': 0.0}  # colours are easy
+  again = run(capsys, weights, pictures, tmp_path, *words)
+  assert again['computed'] == 0 and again['scores'] == first['scores']
+  text = command.main([str(weights), f'--dataset={pictures}', f'--cache_dir={tmp_path}', *words])
+  assert text == 0 and 'fewshot_2  1.0000' in capsys.readouterr().out
+
+
+def test_neighbours_vote(tmp_path, capsys, weights, pictures):
+  words = ('--split_fractions=0.6,0,0.4', '--method=knn', '--neighbours=1,5')
+  result = run(capsys, weights, pictures, tmp_path, *words)
+  assert result['scores'] == {'knn_1': {'accuracy': 1.0}, 'knn_5': {'accuracy': 1.0}}
+  with pytest.raises(UserError, match='--neighbours=13, but there are only 12'):
+    run(capsys, weights, pictures, tmp_path, *words[:2], '--neighbours=13')
+  with pytest.raises(UserError, match='5 shots need 5 .* has 4'):
+    run(capsys, weights, pictures, tmp_path, words[0], '--method=fewshot', '--shots=5')
+
+
 @pytest.mark.parametrize('words, text', [
+  (['--method=knn', '--out=probe.safetensors'], '--out needs --method=linear'),
+  (['--shots=1,0'], '--shots takes positive numbers such as 1,5,10,25'),
+  (['--l2=much'], '--l2 takes positive numbers'),
+  (['--temperature=0'], '--temperature must be positive'),
   (['--out=probe.npz'], 'must end in .safetensors'),
   (['--out=no/such/probe.safetensors'], 'no folder no/such'),
   (['--c=0'], '--c must be positive'),

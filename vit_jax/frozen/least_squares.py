@@ -40,7 +40,7 @@ def draw(labels: np.ndarray, num_classes: int, shots: int, seed: int | Sequence[
   Fewer shots take some of what more shots take.
 
   Args:
-    labels: [n].
+    labels: [n]; a picture without a label has -1 and is not drawn.
     num_classes: k.
     shots: pictures of each class.
     seed: of the draw.
@@ -51,7 +51,7 @@ def draw(labels: np.ndarray, num_classes: int, shots: int, seed: int | Sequence[
   Raises:
     UserError: a class has fewer pictures.
   """
-  counts = np.bincount(labels, minlength=num_classes)
+  counts = np.bincount(labels[labels >= 0], minlength=num_classes)
   if counts.min() < shots:
     raise UserError(
       f'{shots} shots need {shots} training pictures of each class, and class number '

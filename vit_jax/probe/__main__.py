@@ -9,6 +9,7 @@ import time
 from typing import Any
 
 from vit_jax.errors import UserError, run_cli
+from vit_jax.probe import frozen_scores
 from vit_jax.probe.cache import FeatureCache
 from vit_jax.probe.head import Head, fit_head, score, with_head
 
@@ -16,21 +17,32 @@ from vit_jax.probe.head import Head, fit_head, score, with_head
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m vit_jax.probe',
-    description='Fits a linear classifier to the frozen features of a model. Features are kept, '
-    'so that the next probe of the same pictures takes seconds.',
+    description='Says how far the frozen features of a model go: by a linear classifier, by least '
+    'squares from a few pictures of each class, or by the nearest neighbours. Features are kept: '
+    'the next probe of the same pictures takes seconds.',
     epilog='example: python -m vit_jax.probe weights.npz --dataset=path/to/pictures '
     '--out=probe.safetensors',
   )
   add = parser.add_argument
   add('model', help="a run's workdir, a weights file or a zoo name")
   add('--dataset', required=True, help="a folder of pictures, a TFDS name or 'digits'")
+  add('--method', default='linear', choices=('linear', 'fewshot', 'knn'),
+      help='logistic regression on all training pictures, closed-form least squares on a few, or '
+      'a vote of neighbours')
   add('--train', default='train', help="split the head is fitted to, such as 'train[:90%%]'")
   add('--val', help="split the penalty is chosen on; default: 'val' where there is one besides the "
       'test split, else 5-fold cross-validation')
   add('--test', help="split scored at the end; default: 'test', else 'val'")
-  add('--c', type=float, help='inverse strength of the L2 penalty; default: chosen')
+  add('--c', type=float, help='linear: inverse strength of the L2 penalty; default: chosen')
+  add('--shots', default='1,5,10,25', help='fewshot: training pictures of each class')
+  add('--draws', type=int, default=3, help='fewshot: how often they are drawn')
+  add('--l2', default='1024', help='fewshot: penalty; of several, such as 1,32,1024, the best by '
+      'leaving out each picture in turn')
+  add('--neighbours', default='10,20', help='knn: how many vote')
+  add('--temperature', type=float, default=0.07,
+      help='knn: a neighbour weighs exp(cosine similarity / temperature)')
   add('--out', default='', metavar='FILE.safetensors',
-      help='write backbone and head as a model for predict, evaluate and the like')
+      help='linear: write backbone and head as a model for predict, evaluate and the like')
   add('--classes', default='', help='use these alone, in this order, separated by commas')
   add('--per_class', type=int, default=0, help='at most so many pictures of each class; 0: all')
   add('--resplit', action='store_true', help='pool all pictures and split them anew')
@@ -56,6 +68,16 @@ def _check(args: argparse.Namespace) -> None:
     problems.append(f'--out: there is no folder {out.parent}')
   if args.c is not None and not args.c > 0:
     problems.append(f'--c must be positive, got {args.c}')
+  if args.out and args.method != 'linear':
+    problems.append(f'--out needs --method=linear: {args.method} makes no model')
+  for name, kind in (('shots', int), ('neighbours', int), ('l2', float)):
+    values = _numbers(getattr(args, name), kind)
+    if not values or min(values) <= 0:
+      problems.append(f'--{name} takes positive numbers such as {_parser().get_default(name)}, got '
+                      f'{getattr(args, name)!r}')
+    setattr(args, name, values)
+  if args.draws < 1 or not args.temperature > 0:
+    problems.append('--draws and --temperature must be positive')
   if args.batch_size < 1:
     problems.append(f'--batch_size must be positive, got {args.batch_size}')
   try:
@@ -64,6 +86,14 @@ def _check(args: argparse.Namespace) -> None:
     problems.append(f'--split_fractions takes shares such as 0.8,0,0.2: {args.split_fractions}')
   if problems:
     raise UserError(problems)
+
+
+def _numbers(text: str, kind: type) -> tuple:
+  """'1,5' as numbers; () for anything else."""
+  try:
+    return tuple(kind(part) for part in text.split(','))
+  except ValueError:
+    return ()
 
 
 def choose_splits(val: str | None, test: str | None, dataset: Any) -> tuple[str, str]:
@@ -112,30 +142,46 @@ def main(argv: list[str] | None = None) -> int:
   folder = download.cache_dir(args.cache_dir) / 'features'
   name = os.path.abspath(args.dataset) if os.path.isdir(args.dataset) else args.dataset
   cache = FeatureCache(loaded, folder, name)
+  if args.method != 'linear':
+    measure = frozen_scores.few_shot if args.method == 'fewshot' else frozen_scores.neighbours
+    classes = len(dataset.classes)
+    result = measure(args, cache, examples[args.train], examples[test], classes)
+    result['seconds'] = round(time.monotonic() - began, 2)
+    _say_scores(args, dataset.name, test, result)
+    return 0
   splits = {name: cache.features(e, name, args.on_error) for name, e in examples.items()}
-  if any(split.computed for split in splits.values()):
-    cache.save()
+  cache.save()
   features_seconds = time.monotonic() - began
-  train = splits[args.train]
-  began = time.monotonic()
-  head = fit_head(
-    train.x, train.labels, len(dataset.classes), args.c,
-    (splits[val].x, splits[val].labels) if val else None, args.seed,
-  )
+  head, result = _linear(args, splits, val, test, len(dataset.classes))
   result = {
-    **score(head, splits[test].x, splits[test].labels),
-    'train_accuracy': score(head, train.x, train.labels)['accuracy'],
-    'c': head.c,
+    **result,
     'features_seconds': round(features_seconds, 2),
-    'fit_seconds': round(time.monotonic() - began, 2),
     'computed': sum(split.computed for split in splits.values()),
     'skipped': sum(split.skipped for split in splits.values()),
     'cpu_seconds': round(time.process_time(), 2),
   }
   if args.out:
     _write(args.out, loaded, head, dataset.classes, options)
-  _say(args, dataset.name, test, len(train.labels), val, result)
+  _say(args, dataset.name, test, len(splits[args.train].labels), val, result)
   return 0
+
+
+def _linear(
+  args: argparse.Namespace, splits: dict, val: str, test: str, num_classes: int
+) -> tuple[Head, dict]:
+  """The fitted head and its scores."""
+  began = time.monotonic()
+  train = splits[args.train]
+  head = fit_head(
+    train.x, train.labels, num_classes, args.c,
+    (splits[val].x, splits[val].labels) if val else None, args.seed,
+  )
+  return head, {
+    **score(head, splits[test].x, splits[test].labels),
+    'train_accuracy': score(head, train.x, train.labels)['accuracy'],
+    'c': head.c,
+    'fit_seconds': round(time.monotonic() - began, 2),
+  }
 
 
 def _write(out: str, loaded: Any, head: Head, classes: tuple[str, ...], options: Any) -> None:
@@ -171,6 +217,20 @@ def _say(
     print(f'  skipped    {result["skipped"]} unreadable pictures')
   if args.out:
     print(f'wrote {args.out}')
+
+
+def _say_scores(args: argparse.Namespace, dataset: str, test: str, result: dict) -> None:
+  if args.json:
+    print(json.dumps({'model': args.model, 'dataset': dataset, 'split': test, **result}))
+    return
+  print(f'{args.model} on {dataset}: {result["trained_on"]} pictures of {args.train}, '
+        f'{result["examples"]} of {test}')
+  for name, value in result['scores'].items():
+    spread = f'  (+- {value["std"]:.4f} over {args.draws} draws)' if 'std' in value else ''
+    print(f'  {name:10} {value["accuracy"]:.4f}{spread}')
+  print(f'  seconds    {result["seconds"]}, {result["computed"]} new features')
+  if result['skipped']:
+    print(f'  skipped    {result["skipped"]} unreadable pictures')
 
 
 if __name__ == '__main__':

@@ -51,6 +51,7 @@ class FeatureCache:
           self._rows = {d.tobytes(): row for d, row in zip(saved['digests'], saved['features'])}
       except (OSError, ValueError, KeyError) as e:
         raise UserError(f'{self.path} is damaged: delete it') from e
+    self._saved = len(self._rows)
 
   def features(self, examples: Any, name: str, on_error: str = 'raise') -> Features:
     """The features of a split, computed where the cache lacks them.
@@ -87,12 +88,15 @@ class FeatureCache:
     """Writes the cache where it has something new; it appears whole or not at all."""
     from vit_jax.convert import npz
 
+    if len(self._rows) == self._saved:
+      return
     try:
       self.path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as e:
       raise UserError(f'cannot make the cache {self.path.parent}: {e.strerror}') from e
     digests = np.frombuffer(b''.join(self._rows), np.uint8).reshape(len(self._rows), -1)
     npz.write(self.path, {'digests': digests, 'features': np.stack(list(self._rows.values()))})
+    self._saved = len(self._rows)
 
   def _compute(self, chunk: list[dict], digests: list[bytes], on_error: str) -> set[bytes]:
     """Adds what is missing of some examples; returns the digests of those that cannot be read."""
