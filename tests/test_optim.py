@@ -75,6 +75,48 @@ def _leaves(state):
   return jax.tree.leaves(state)
 
 
+def test_lamb_moves_by_the_size_of_the_weights():
+  """Adam's first step is a sign, [1, 1]; its norm becomes that of the weights, 5."""
+  params = {'kernel': jnp.array([3.0, 4.0])}
+  updates, _ = _one_update(params, {'kernel': jnp.array([7.0, 7.0])}, name='lamb')
+  np.testing.assert_allclose(updates['kernel'], -0.1 * 5 / np.sqrt(2), rtol=1e-5)
+
+
+def test_lion_moves_by_signs_and_decays():
+  params = {'kernel': jnp.array([3.0, 4.0])}
+  grads = {'kernel': jnp.array([7.0, -0.1])}
+  updates, _ = _one_update(params, grads, name='lion', b2=0.99, weight_decay=0.5)
+  np.testing.assert_allclose(updates['kernel'], [-0.1 * (1 + 1.5), -0.1 * (-1 + 2)], rtol=1e-6)
+
+
+def test_adafactor_keeps_rows_and_columns():
+  """At first the second moment is the squared gradient alone, so a constant one becomes 1."""
+  params = {'kernel': jnp.zeros((37, 41)), 'bias': jnp.zeros(41)}
+  grads = {'kernel': jnp.full((37, 41), 3.0), 'bias': jnp.full(41, 3.0)}
+  updates, state = _one_update(params, grads, name='adafactor', momentum=0.0)
+  np.testing.assert_allclose(updates['kernel'], -0.1, rtol=1e-5)
+  shapes = {x.shape for x in _leaves(state)}
+  assert {(37,), (41,)} <= shapes and (37, 41) not in shapes
+  _, state = _one_update(params, grads, name='adafactor', state_dtype='bfloat16')
+  assert 'bfloat16' in {str(x.dtype) for x in _leaves(state) if x.shape == (37, 41)}
+
+
+def test_clipping_by_value_cuts_each_number():
+  updates, _ = _one_update({'a': jnp.zeros(3)}, {'a': jnp.array([3.0, -4.0, 0.5])}, name='sgd',
+                           momentum=0.0, clip_value=1.0)
+  np.testing.assert_allclose(updates['a'], [-0.1, 0.1, -0.05], rtol=1e-6)
+
+
+def test_sams_distance_follows_the_learning_rate():
+  def rho(rate, **options):
+    known = Optimizer(learning_rate=0.4, sam_rho=0.2, **options)
+    return float(optim.make_sharpness(known, lambda step: rate).rho(0))
+
+  assert rho(0.1) == pytest.approx(0.2)
+  assert rho(0.1, sam_rho_end=0.5) == pytest.approx(0.2 * (0.5 + 0.5 / 4))
+  assert optim.make_sharpness(Optimizer(), lambda step: 0.1) is None
+
+
 def test_multipliers_by_name_first_match_counts():
   params = {'head': {'kernel': jnp.zeros(2)}, 'encoder': {'kernel': jnp.zeros(2)}}
   grads = {'head': {'kernel': jnp.ones(2)}, 'encoder': {'kernel': jnp.ones(2)}}
@@ -83,7 +125,28 @@ def test_multipliers_by_name_first_match_counts():
   np.testing.assert_allclose(updates['head']['kernel'], -1.0, rtol=1e-6)
   np.testing.assert_array_equal(updates['encoder']['kernel'], 0.0)
   with pytest.raises(UserError, match="no parameter is left for 'tail'"):
-    _one_update(params, grads, multipliers=('tail=2',), **options)
+    _one_update(params, grads, multipliers=('tail=2', '.*=1'), **options)
+
+
+def test_every_parameter_is_in_a_rule():
+  params = _named('head/kernel', 'encoder/kernel', 'encoder/bias')
+  with pytest.raises(UserError, match=r'multipliers: 2 of 3 .* such as encoder/bias: end with'):
+    optim.factors(params, Optimizer(multipliers=('^head/=10',)))
+  known = optim.factors(params, Optimizer(weight_decay=1.0, decay=('bias=3', '^head=0.5', '.*=0')))
+  assert {name: f.decay for name, f in known.items()} == {
+    'encoder/bias': 3.0, 'encoder/kernel': 0.0, 'head/kernel': 0.5}
+
+
+def test_layer_decay_counts_blocks_from_the_top():
+  params = _named('class_token', 'patch_embedding/kernel', 'encoder/block_00/bias',
+                  'encoder/block_01/bias', 'class_encoder/block_00/bias', 'norm/bias', 'head/bias')
+  known = optim.factors(params, Optimizer(layer_decay=0.5, multipliers=('^head=3', '.*=1')))
+  assert {name: f.rate for name, f in known.items()} == {
+    'class_token': 0.0625, 'patch_embedding/kernel': 0.0625, 'encoder/block_00/bias': 0.125,
+    'encoder/block_01/bias': 0.25, 'class_encoder/block_00/bias': 0.5, 'norm/bias': 1.0,
+    'head/bias': 3.0}
+  with pytest.raises(UserError, match='layer_decay needs a model of blocks'):
+    optim.factors(_named('head/bias'), Optimizer(layer_decay=0.5))
 
 
 def _named(*names):

@@ -105,6 +105,48 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, parallel, moment):
   _assert_same_run(whole, broken, 240)
 
 
+METHODS = {
+  'accumulate': '2', 'mixing.mixup': '0.8', 'mixing.cutmix': '1.0', 'mixing.per_pair': 'true',
+  'ema.decay': '0.9', 'optimizer.sam_rho': '0.05', 'optimizer.gsam_alpha': '0.3',
+  'optimizer.layer_decay': '0.7', 'plateau.factor': '0.5', 'plateau.patience': '1',
+  'plateau.metric': 'accuracy', 'plateau.mode': 'max', 'plateau.delta': '1',
+  'early_stopping.patience': '4', 'early_stopping.metric': 'loss', 'early_stopping.mode': 'max',
+  'early_stopping.delta': '9',
+}
+
+
+class _PowerCut(BaseException):
+  pass
+
+
+@pytest.mark.parametrize('parallel, rule', [('data', 'adamw'), ('pmap', 'adafactor')])
+def test_resumption_is_exact_with_every_method_on(tmp_path, monkeypatch, parallel, rule):
+  """The rate is cut at the second, third ... validation and the fifth ends training at step 40."""
+  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
+  options = METHODS | {'optimizer.name': rule, 'total': '88 steps', 'parallel': parallel,
+                       'evaluation.every': '8 steps', 'checkpoint.every': '4 steps'}
+  options = {name.replace('.', '__'): value for name, value in options.items()}
+  train.train(_config(**options), str(whole))
+  whole_step = train.Progress.step
+
+  def cut(self, step):
+    if step == 31:
+      raise _PowerCut
+    whole_step(self, step)
+
+  monkeypatch.setattr(train.Progress, 'step', cut)
+  with pytest.raises(_PowerCut):
+    train.train(_config(**options), str(broken))
+  monkeypatch.undo()
+  assert checkpoint.load_run(broken, 'last').step == 28
+  train.train(_config(**options), str(broken))
+  _assert_same_run(whole, broken, 40)
+  rows = read_metrics(whole)
+  assert {r['split'] for r in rows} == {'train', 'val', 'val_raw', 'test'}
+  scales = {r['step']: r['learning_rate'] for r in rows if r['split'] == 'train'}
+  assert scales[36] < scales[20] / 3  # two more cuts, and little of the schedule's own fall
+
+
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   run = subprocess.Popen(

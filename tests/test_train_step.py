@@ -9,8 +9,10 @@ import numpy as np
 import optax
 import pytest
 
-from vit_jax import data, models, parallel, rng, tasks, train_step, tree
+from vit_jax import data, models, optim, parallel, rng, tasks, train_step, tree
+from vit_jax.config import Ema
 from vit_jax.evaluate import score
+from vit_jax.tasks.mixing import Mixing
 from vit_jax.train_state import create
 
 CLASSES, SIZE, BATCH = 7, 8, 24
@@ -112,6 +114,79 @@ def test_steps_differ_in_dropout_and_repeat_exactly():
   (first, a), (second, b) = (_train('data', 1, dropout=0.3) for _ in range(2))
   jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
   assert a['loss'] == b['loss']
+
+
+class _Linear(nn.Module):
+  """One weight for the first pixel's red value, so that gradients can be worked by hand."""
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    return self.param('w', nn.initializers.constant(2.0), ()) * images[:, :1, 0, 0]
+
+
+class _Square:
+  """The loss is the output squared: its slope is 2 w x^2."""
+
+  def losses(self, outputs, batch):
+    return outputs[:, 0] ** 2
+
+  def metrics(self, outputs, batch):
+    return {'loss': self.losses(outputs, batch)}
+
+
+def _one_step(steps=1, state_ema=False, **options):
+  """Weights after steps of SGD at rate 0.1 on a picture of value 1."""
+  batch = {'image': np.full((1, 1, 1, 3), 255, np.uint8), 'label': np.zeros(1, np.int32)}
+  tx = optax.sgd(0.1)
+  step = jax.jit(train_step.make_train_step(
+    _Linear(), _Square(), tx, lambda s: 0.1, data.Preprocess('decode|resize(1)'), **options
+  ))
+  state = create(_Linear().init(jax.random.key(0), jnp.zeros((1, 1, 1, 3))), tx, ema=state_ema)
+  for _ in range(steps):
+    state, _ = step(state, batch, rng.stream(0, 'dropout'))
+  return state
+
+
+def test_sam_descends_the_slope_uphill_of_the_weight():
+  """At w = 2 uphill is 2 + 0.5, whose slope is 5."""
+  sam = optim.Sharpness(lambda step: 0.5, 0.0)
+  np.testing.assert_allclose(_one_step(sharpness=sam).params['w'], 2 - 0.1 * 5, rtol=1e-6)
+  np.testing.assert_allclose(_one_step().params['w'], 2 - 0.1 * 4, rtol=1e-6)
+
+
+def test_gsam_turns_against_the_part_that_sam_leaves():
+  """Of [3, 4], [0, 4] lies along [0, 2] and [3, 0] beside it."""
+  grads, uphill = {'a': jnp.array([3.0, 4.0])}, {'a': jnp.array([0.0, 2.0])}
+  combined = optim.Sharpness(lambda step: 0.5, 0.1).combine(grads, uphill)
+  np.testing.assert_allclose(combined['a'], [-0.3, 2.0], rtol=1e-6)
+
+
+def test_the_average_follows_the_weights():
+  """Slope 4 and 3.2 give weights 1.6 and 1.28; 0.75 of the average stays each step."""
+  average = Ema(decay=0.75, warmup=False)
+  state = _one_step(2, True, ema=average)
+  first = 0.75 * 2 + 0.25 * 1.6
+  np.testing.assert_allclose(state.ema['params']['w'], 0.75 * first + 0.25 * 1.28, rtol=1e-6)
+  assert state.averaged is state.ema
+  state = _one_step(1, True, ema=Ema(decay=0.75))  # warming up: 2 / 11 stay at first
+  np.testing.assert_allclose(state.ema['params']['w'], 2 + 9 / 11 * (1.6 - 2), rtol=1e-6)
+  assert _one_step(1, False, ema=average).ema is None
+
+
+@pytest.mark.parametrize('name, accumulate', [('data', 1), ('data', 3)])
+def test_mixing_is_of_the_whole_batch_on_any_number_of_devices(name, accumulate):
+  def run(devices, parts):
+    tx = optax.sgd(0.1)
+    placement = parallel.make(name, jax.devices()[:devices])
+    step = placement.compile_train(train_step.make_train_step(
+      _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS,
+      accumulate=parts, axis_name=placement.axis_name, mixing=Mixing(0.8, 1.0, per_pair=True),
+    ))
+    state = placement.put_state(_first_state(tx))
+    state, metrics = step(state, placement.put_batch(_batch()), rng.stream(0, 'dropout'))
+    return placement.get_state(state).params, placement.get_metrics(metrics)
+
+  _assert_close(run(1, 1), run(4, accumulate))
 
 
 class _Oracle(nn.Module):
