@@ -266,3 +266,23 @@ def test_help_waits_for_neither_jax_nor_scikit_learn():
   )
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
   assert done.returncode == 0 and 'example' in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize('name', [
+  'cait_xxs24', 't2t_vit_7', 'mixer_s32', 'bit_r50x1', 'mobilenet_v2', 'resnet50',
+])
+def test_every_family_can_be_probed(name, tmp_path, capsys, pictures):
+  module = small.build(name)
+  sized = Preprocess('decode|resize(32)')
+  path = tmp_path / 'w.safetensors'
+  rows = 32 // getattr(module, 'patch_size', (32, 32))[0]  # a Mixer's tokens are counted
+  convert.write(path, small.variables(module, rows, rows), module, 'vit_jax', preprocess=sized,
+                model=convert.description(module, name))
+  words = ('--split_fractions=0.6,0,0.4',)
+  found = run(capsys, path, pictures, tmp_path, *words, '--c=1')
+  assert found['computed'] == 21 and found['train_accuracy'] > 1 / 3
+  for method in ('fewshot', 'knn'):
+    options = ('--shots=4', '--neighbours=3', f'--method={method}')
+    found = run(capsys, path, pictures, tmp_path, *words, *options)
+    assert (found['computed'], found['examples'], found['trained_on']) == (0, 9, 12)
+    assert all(score['accuracy'] > 1 / 9 for score in found['scores'].values())

@@ -16,6 +16,7 @@ from vit_jax.clock import Interval, StopSignal
 from vit_jax.config import Config, get, leaves, parse
 from vit_jax.errors import UserError
 from vit_jax.evaluate import score
+from vit_jax.frozen.periodic import FrozenEvaluator
 from vit_jax.prepare import Prepared, prepare
 from vit_jax.train_state import TrainState, create
 from vit_jax.watch import Watch
@@ -30,7 +31,7 @@ from vit_jax.writer import (
 )
 
 # Options that a run may change between two attempts; any other change makes it another run.
-_FREE = ('total', 'parallel', 'pretrained_dir', 'log.', 'evaluation.', 'checkpoint.',
+_FREE = ('total', 'parallel', 'pretrained_dir', 'log.', 'evaluation.', 'fewshot.', 'checkpoint.',
          'input.threads', 'input.workers', 'dataset.data_dir', 'dataset.test')
 
 
@@ -74,7 +75,7 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   batches = data.train_batches(
     run.train, run.train_transform, **_reading(config),
     batch_size=config.batch_size // jax.process_count(), seed=config.seed,
-    workers=config.input.workers,
+    workers=config.input.workers, repeats=config.input.repeats,
   )
   if data_state is not None:
     batches.set_state(data_state)
@@ -172,6 +173,21 @@ def _reading(config: Config) -> dict:
   }
 
 
+def _frozen_evaluator(run: Prepared, placement: Any) -> FrozenEvaluator | None:
+  config = run.config
+  if not config.fewshot.every:
+    return None
+  if 'val' not in run.held_out:
+    raise UserError("config.fewshot.every scores features on validation pictures: set "
+                    "config.dataset.val='train[90%:]', say")
+  return FrozenEvaluator(
+    config.fewshot, run.train, run.held_out['val'], len(run.dataset.classes), run.eval_transform,
+    run.module, run.preprocess, placement,
+    batch_size=config.evaluation.batch_size or config.batch_size,
+    seed=config.seed, reading=_reading(config),
+  )
+
+
 class _Loop:
   """One attempt at a run: from its starting step to the end, a signal or a NaN."""
 
@@ -186,6 +202,7 @@ class _Loop:
     self._eval_step = placement.compile_eval(
       train_step.make_eval_step(run.module, run.task, run.preprocess)
     )
+    self._frozen = _frozen_evaluator(run, placement)
     self._began = time.monotonic()
     self._seconds_before = writer.last('seconds')
     self._last: dict[str, float] = {}
@@ -215,7 +232,10 @@ class _Loop:
         if save or self._run.due(step, self._run.config.log.every):
           self._report(step, interval)
         validation = self._validate(step, state) if evaluate else {}
-        if validation:
+        if self._frozen and (last or self._run.due(step, self._run.config.fewshot.every)):
+          validation = self._score_features(step, state) | validation
+          interval.restart_clock()
+        if evaluate and validation:
           state = self._heed(validation, state)
         if save:
           self._save(state, validation)
@@ -327,6 +347,12 @@ class _Loop:
     self._live_pictures(step, collector)
     self._progress.say(f'step {step}  val {format_metrics(metrics)}')
     self._last = metrics
+    return metrics
+
+  def _score_features(self, step: int, state: Any) -> dict[str, float]:
+    metrics = self._frozen(state.averaged)
+    self._writer.write(step, 'val', metrics)
+    self._progress.say(f'step {step}  val {format_metrics(metrics)}')
     return metrics
 
   def _save(self, state: Any, validation: dict[str, float]) -> None:

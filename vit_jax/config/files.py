@@ -106,6 +106,8 @@ def _value_of(name: str, text: str) -> Any:
     return text
   if typing.get_origin(field.type) is tuple and typing.get_args(field.type)[0] is str:
     return tuple(word.strip() for word in text.split(',') if word.strip())
+  if typing.get_origin(field.type) is tuple and not text.strip():
+    return ()
   value = _literal(text)
   if 'tuple' in str(field.type) and isinstance(value, int | float) and not isinstance(value, bool):
     value = (value,)
