@@ -207,7 +207,7 @@ class Evaluation:
 
 @dataclasses.dataclass(frozen=True)
 class Fewshot:
-  every: str = _option('', 'score frozen features on val this often, such as 5 epochs; empty: never')
+  every: str = _option('', "score frozen features on val this often: '5 epochs'; empty: never")
   shots: tuple[int, ...] = _option((1, 5, 10, 25), 'least squares from so many pictures of a class')
   draws: int = _option(3, 'how often these pictures are drawn; their mean accuracy is written')
   l2: tuple[float, ...] = _option(
