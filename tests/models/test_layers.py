@@ -11,6 +11,7 @@ from vit_jax.models import attention, layers
 def test_drop_path_rates_grow_evenly_from_zero():
   np.testing.assert_allclose(layers.drop_path_rates(0.3, 4), [0, 0.1, 0.2, 0.3])
   assert layers.drop_path_rates(0.3, 1) == [0]
+  assert layers.drop_path_rates(0.3, 3, 'constant') == [0.3] * 3
 
 
 def test_drop_path_drops_whole_examples_and_keeps_the_mean():

@@ -18,5 +18,6 @@ for _size, _patch in (('s', 16), ('m', 16), ('b', 16), ('l', 16), ('h', 14)):
     patch_size=(_patch, _patch),
     position_for_class_token=False,
     layer_scale=1e-6,
+    drop_path_schedule='constant',
     gelu='exact',
   )

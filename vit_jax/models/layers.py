@@ -26,11 +26,20 @@ def gelu(x: jax.Array, kind: str) -> jax.Array:
   return jax.nn.gelu(x, approximate=kind == 'tanh')
 
 
-def drop_path_rates(rate: float, depth: int) -> list[float]:
-  """Stochastic depth's rates: 0 at the first block, growing evenly to `rate` at the last.
+DROP_PATH_SCHEDULES = ('linear', 'constant')
 
-  Source: Huang et al. 2016 (1603.09382), section 3.
+
+def drop_path_rates(rate: float, depth: int, schedule: str = 'linear') -> list[float]:
+  """Stochastic depth's rate in each block.
+
+  Args:
+    rate: of the last block.
+    depth: number of blocks.
+    schedule: 'linear' grows evenly from 0 at the first block (Huang et al. 2016, 1603.09382,
+      section 3); 'constant' is the same in all (DeiT III, 2204.07118, section 3).
   """
+  if schedule == 'constant':
+    return [rate] * depth
   return [rate * i / max(depth - 1, 1) for i in range(depth)]
 
 
@@ -133,17 +142,20 @@ class Encoder(nn.Module):
     options: of every block.
     drop_path_rate: stochastic depth of the last block.
     remat: 'block' recomputes each block in the backward pass instead of keeping its activations.
+    drop_path_schedule: how stochastic depth grows to that; see `drop_path_rates`.
   """
 
   depth: int
   options: BlockOptions
   drop_path_rate: float = 0.0
   remat: str = 'none'
+  drop_path_schedule: str = 'linear'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     block = nn.remat(Block, static_argnums=(2,)) if self.remat == 'block' else Block
-    for i, rate in enumerate(drop_path_rates(self.drop_path_rate, self.depth)):
+    rates = drop_path_rates(self.drop_path_rate, self.depth, self.drop_path_schedule)
+    for i, rate in enumerate(rates):
       x = block(self.options, rate, name=f'block_{i:02d}')(x, train)
     return layer_norm(self.options, 'norm')(x)
 

@@ -25,14 +25,19 @@ class Mixer(nn.Module):
   token_mlp_dim: int = 384  # hidden units of the MLPs across patches
   mlp_dim: int = 3072  # hidden units of the MLPs across channels
   dropout: float = 0.0  # rate in both MLPs
-  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate, growing evenly from 0
+  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate
+  drop_path_schedule: str = 'linear'  # 'linear' (grows evenly from 0 at the first), 'constant'
   gelu: str = 'tanh'  # 'tanh' (official weights) or 'exact'
   norm_epsilon: float = 1e-6  # added to LayerNorm's variance
   head_bias_init: float = 0.0  # start of the head's bias
   remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
   dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
 
-  choices = {'gelu': layers.GELUS, 'remat': layers.REMATS}
+  choices = {
+    'gelu': layers.GELUS,
+    'remat': layers.REMATS,
+    'drop_path_schedule': layers.DROP_PATH_SCHEDULES,
+  }
 
   num_prefix_tokens = 0  # no tokens but the patches
 
@@ -54,7 +59,8 @@ class Mixer(nn.Module):
     )(x)
     x = x.reshape(x.shape[0], -1, self.width)
     x = MixerEncoder(
-      self.depth, self.token_mlp_dim, options, self.drop_path_rate, self.remat, name='encoder'
+      self.depth, self.token_mlp_dim, options, self.drop_path_rate, self.remat,
+      self.drop_path_schedule, name='encoder',
     )(x, train)
     self.sow('intermediates', 'tokens', x)
     pooled = x.mean(axis=1)
@@ -73,11 +79,13 @@ class MixerEncoder(nn.Module):
   options: BlockOptions
   drop_path_rate: float
   remat: str
+  drop_path_schedule: str
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     block = nn.remat(MixerBlock, static_argnums=(2,)) if self.remat == 'block' else MixerBlock
-    for i, rate in enumerate(layers.drop_path_rates(self.drop_path_rate, self.depth)):
+    rates = layers.drop_path_rates(self.drop_path_rate, self.depth, self.drop_path_schedule)
+    for i, rate in enumerate(rates):
       x = block(self.token_mlp_dim, self.options, rate, name=f'block_{i:02d}')(x, train)
     return layer_norm(self.options, 'norm')(x)
 

@@ -39,7 +39,8 @@ class T2TViT(nn.Module):
   query_scale: float | None = None  # factor on queries; None: 1/sqrt(head width). See below
   dropout: float = 0.0  # rate on embeddings, attention outputs and MLPs
   attention_dropout: float = 0.0  # rate on attention weights
-  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate, growing evenly from 0
+  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate
+  drop_path_schedule: str = 'linear'  # 'linear' (grows evenly from 0 at the first), 'constant'
   gelu: str = 'exact'  # 'exact' (published weights) or 'tanh'
   norm_epsilon: float = 1e-5  # added to LayerNorm's variance
   head_bias_init: float = 0.0  # start of the head's bias
@@ -52,6 +53,7 @@ class T2TViT(nn.Module):
     'gelu': layers.GELUS,
     'attention': ATTENTIONS,
     'remat': layers.REMATS,
+    'drop_path_schedule': layers.DROP_PATH_SCHEDULES,
   }
 
   patch_size = (16, 16)  # three splits with strides 4, 2 and 2
@@ -93,9 +95,9 @@ class T2TViT(nn.Module):
     x = jnp.concatenate([token, x], axis=1)
     x = x + posemb.sinusoid_1d(x.shape[1], self.width).astype(x.dtype)
     x = nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
-    x = layers.Encoder(self.depth, options, self.drop_path_rate, self.remat, name='encoder')(
-      x, train
-    )
+    x = layers.Encoder(
+      self.depth, options, self.drop_path_rate, self.remat, self.drop_path_schedule, name='encoder'
+    )(x, train)
     self.sow('intermediates', 'tokens', x)
     pooled = x[:, 0]
     self.sow('intermediates', 'pooled', pooled)

@@ -38,7 +38,8 @@ class ViT(nn.Module):
   distilled: bool = False  # DeiT's second token and head; see __call__
   dropout: float = 0.0  # rate on embeddings, attention outputs and MLPs
   attention_dropout: float = 0.0  # rate on attention weights
-  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate, growing evenly from 0
+  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate
+  drop_path_schedule: str = 'linear'  # 'linear' (grows evenly from 0 at the first), 'constant'
   layer_scale: float | None = None  # initial gain of residual branches; None: no gains
   qk_norm: bool = False  # LayerNorm on each head's queries and keys
   qkv_bias: bool = True  # whether queries, keys and values have biases
@@ -58,6 +59,7 @@ class ViT(nn.Module):
     'gelu': layers.GELUS,
     'attention': ATTENTIONS,
     'remat': layers.REMATS,
+    'drop_path_schedule': layers.DROP_PATH_SCHEDULES,
   }
 
   def problems(self) -> list[str]:
@@ -126,7 +128,8 @@ class ViT(nn.Module):
     x = self._add_tokens_and_positions(x)
     x = nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
     x = layers.Encoder(
-      self.depth, self.block_options, self.drop_path_rate, self.remat, name='encoder'
+      self.depth, self.block_options, self.drop_path_rate, self.remat,
+      self.drop_path_schedule, name='encoder',
     )(x, train)
     self.sow('intermediates', 'tokens', x)
     return self._head(x, train)
