@@ -42,6 +42,9 @@ def run_cli(main: Callable[[], int | None]) -> None:
   Set VIT_JAX_TRACEBACK=1 to see where it was raised. An interrupt ends with status 130 and a closed
   pipe (`... | head`) quietly, as shells expect.
   """
+  from vit_jax import runtime  # only a command changes its process, an import never does
+
+  runtime.start()
   try:
     status = main() or 0
   except UserError as e:
