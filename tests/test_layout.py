@@ -12,7 +12,7 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 
 # From the bottom up; a module may import from its own layer's package and from layers below.
 LAYERS = [
-  {'errors'},
+  {'errors', 'runtime'},
   {'registry', 'tree', 'rng', '__init__'},
   {'config'},
   {'models', 'optim', 'data'},
@@ -22,10 +22,12 @@ LAYERS = [
   {'convert', 'plan'},
   {'loaded'},
   {'report', 'evaluate', 'prepare', 'frozen'},
+  {'examine', 'teacher'},
   {'train'},
   {'predict', 'probe', 'bench', 'export', 'serve'},
   # Commands that share another command's reading of pictures or runs.
   {'features', 'visualize', 'compare'},
+  {'sweep'},
   {'main'},
 ]
 
