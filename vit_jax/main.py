@@ -1,6 +1,7 @@
 """Trains or fine-tunes a model: `python -m vit_jax.main --config=FILE --workdir=DIR`."""
 
 import argparse
+import sys
 
 from vit_jax import config
 from vit_jax.errors import UserError, run_cli
@@ -14,6 +15,17 @@ examples:
   python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/dogs \\
       --config.dataset.name=path/to/pictures --config.init_from=weights.npz
   python -m vit_jax.main --config=configs/finetune.py:vit_b16,cifar10 --workdir=runs/cifar
+  python -m vit_jax.main --config=configs/digits_sweep.py --workdir=runs/sweep --sweep
+
+sweeps: an experiment file may say which runs it stands for, beside its get_config:
+
+  def get_sweep():
+    return options.product({'optimizer.learning_rate': (1e-3, 3e-3), 'seed': (0, 1, 2)})
+
+or any list of such dictionaries. --sweep trains them one after another, each in a folder of DIR
+named by its options, leaves out those that are finished, goes on where one fails, and ends with a
+table (DIR/sweep.csv) and a page that compares them. --sweep=list numbers them, --sweep=K trains the
+K-th alone, from 0, as a job array wants: --sweep=$SLURM_ARRAY_TASK_ID.
 """
 
 
@@ -27,31 +39,61 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
   )
   parser.add_argument('--config', required=True, metavar='FILE[:ARG]', help='experiment file')
   parser.add_argument('--workdir', required=True, metavar='DIR', help="the run's folder")
-  args, rest = parser.parse_known_args(argv)
-  overrides, problems = {}, []
+  parser.add_argument('--sweep', nargs='?', const='all', default='', metavar='K',
+                      help='train all runs of the file\'s get_sweep, or the K-th; or list them')
+  # Taken out first: argparse takes a value with a space, such as '5 epochs', for something else.
+  others, overrides, problems = _split(sys.argv[1:] if argv is None else argv)
+  args, unknown = parser.parse_known_args(others)
+  problems += [f'unknown argument {word!r}: options are --config.NAME=VALUE' for word in unknown]
+  if problems:
+    raise UserError(problems)
+  return args, overrides
+
+
+def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
+  """A command line as (other words, overrides, problems)."""
+  rest, others, overrides, problems = list(words), [], {}, []
   while rest:
     word = rest.pop(0)
     name, equals, value = word.removeprefix('--config.').partition('=')
     if not word.startswith('--config.'):
-      problems.append(f'unknown argument {word!r}: options are --config.NAME=VALUE')
+      others.append(word)
     elif equals:
       overrides[name] = value
     elif rest and not rest[0].startswith('--'):
       overrides[name] = rest.pop(0)
     else:
       problems.append(f'{word} needs a value: {word}=VALUE')
-  if problems:
-    raise UserError(problems)
-  return args, overrides
+  return others, overrides, problems
 
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args, overrides = _parse(argv)
+  if args.sweep:
+    return _sweep(args, overrides)
   options = config.load(args.config, overrides)
   from vit_jax.train import train  # a wrong option is told before JAX is loaded
 
   train(options, args.workdir)
+  return 0
+
+
+def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
+  members = config.load_sweep(args.config, overrides)
+  if args.sweep == 'list':
+    for k, name in enumerate(members):
+      print(f'{k:4}  {name}')
+    return 0
+  from vit_jax import sweep
+
+  if args.sweep != 'all':
+    sweep.run_one(members, config.pick(list(members), args.sweep), args.workdir)
+    return 0
+  words = [f'--config.{name}={value}' for name, value in overrides.items()]
+  command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}',
+             f'--workdir={args.workdir}', *words]
+  sweep.run_all(members, args.workdir, command)
   return 0
 
 

@@ -27,6 +27,7 @@ from vit_jax.config.options import (
   leaves,
   parse_multiplier,
 )
+from vit_jax.config.sweep import load_sweep, member_names, pick, product
 
 __all__ = [
   'Checkpoint',
@@ -49,6 +50,10 @@ __all__ = [
   'get',
   'leaves',
   'load',
+  'load_sweep',
+  'member_names',
   'parse',
   'parse_multiplier',
+  'pick',
+  'product',
 ]

@@ -4,10 +4,12 @@ import ast
 import dataclasses
 import difflib
 import importlib.util
+import inspect
 import pathlib
 import re
 import traceback
 import typing
+from collections.abc import Mapping
 from typing import Any
 
 import ml_collections
@@ -15,6 +17,11 @@ import ml_collections
 from vit_jax.config.check import parse
 from vit_jax.config.options import Config, leaves
 from vit_jax.errors import UserError, did_you_mean
+
+_HINTS = {
+  'get_sweep': ": --sweep needs one, such as `def get_sweep(): return options.product("
+  "{'optimizer.learning_rate': (1e-3, 3e-3), 'seed': (0, 1)})`",
+}
 
 
 def default() -> ml_collections.ConfigDict:
@@ -25,24 +32,33 @@ def default() -> ml_collections.ConfigDict:
   return config
 
 
-def load(path: str, overrides: dict[str, str] | None = None) -> 'Config':
+def load(
+  path: str, overrides: dict[str, str] | None = None, values: Mapping[str, Any] | None = None
+) -> Config:
   """Reads an experiment file, applies command-line overrides and checks the result.
 
   Args:
     path: 'FILE' or 'FILE:ARGUMENT'; the argument goes to the file's `get_config`.
     overrides: dotted names to values as typed, such as {'optimizer.learning_rate': '0.03'}.
+    values: dotted names to values as they are, which a sweep sets.
 
   Raises:
     UserError: naming every problem found.
   """
-  overrides = overrides or {}
-  config = _run_file(path)
-  if overrides.get('model.name', config.model.name) != config.model.name:
-    config.model = {'name': ''}  # the file's other fields were meant for its own model
-  problems = []
-  for name, text in overrides.items():
+  config = run_function(path, 'get_config')
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(f'{path}: get_config must return config.default() edited, got {type(config)}')
+  values, problems = dict(values or {}), []
+  for name, text in (overrides or {}).items():
     try:
-      _set(config, name, _value_of(name, text))
+      values[name] = _value_of(name, text)
+    except UserError as e:
+      problems += e.problems
+  if values.get('model.name', config.model.name) != config.model.name:
+    config.model = {'name': ''}  # the file's other fields were meant for its own model
+  for name, value in values.items():
+    try:
+      _set(config, name, value)
     except UserError as e:
       problems += e.problems
   try:
@@ -54,7 +70,16 @@ def load(path: str, overrides: dict[str, str] | None = None) -> 'Config':
   return parsed
 
 
-def _run_file(path: str) -> ml_collections.ConfigDict:
+def run_function(path: str, name: str) -> Any:
+  """What a function of an experiment file returns.
+
+  Args:
+    path: 'FILE' or 'FILE:ARGUMENT'; the argument goes to the function, if it takes any.
+    name: of the function.
+
+  Raises:
+    UserError: no such file or function; or anything that goes wrong in it, with its line.
+  """
   file, _, argument = path.partition(':')
   if not pathlib.Path(file).is_file():
     near = did_you_mean(file, [str(p) for p in pathlib.Path('configs').glob('*.py')])
@@ -63,7 +88,11 @@ def _run_file(path: str) -> ml_collections.ConfigDict:
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
-    config = module.get_config(argument) if argument else module.get_config()
+    function = getattr(module, name, None)
+    if function is None:
+      raise UserError(f'{file} has no function {name}(){_HINTS.get(name, "")}')
+    takes = name == 'get_config' or bool(inspect.signature(function).parameters)
+    return function(argument) if argument and takes else function()
   except UserError:
     raise
   except Exception as e:  # whatever a user's file does wrong is reported with its line
@@ -74,9 +103,6 @@ def _run_file(path: str) -> ml_collections.ConfigDict:
     if unknown:  # ConfigDict's own words list the whole group
       reason = _unknown_key(unknown[1])
     raise UserError(f'{file}, line {line}: {type(e).__name__}: {reason}') from e
-  if not isinstance(config, ml_collections.ConfigDict):
-    raise UserError(f'{file}: get_config must return config.default() edited, got {type(config)}')
-  return config
 
 
 def _field(name: str) -> dataclasses.Field:
