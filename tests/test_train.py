@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from vit_jax import checkpoint, config, evaluate, train
+from vit_jax.convert import labels
 from vit_jax.errors import UserError
 from vit_jax.writer import read_metrics
 
@@ -212,9 +213,9 @@ def test_evaluate_scores_a_run_without_other_flags(finished, capsys):
 
 def test_labels_are_matched_by_name():
   model = ('cat', 'dog', 'sea_horse')
-  np.testing.assert_array_equal(evaluate.align_labels(('Sea horse', 'cat'), model), [2, 0])
+  np.testing.assert_array_equal(labels.align(('Sea horse', 'cat'), model), [2, 0])
   with pytest.raises(UserError, match="does not know 1 of the dataset's 2, such as 'cta'"):
-    evaluate.align_labels(('cta', 'dog'), model)
+    labels.align(('cta', 'dog'), model)
 
 
 def test_the_best_and_the_newest_checkpoints_stay(finished):

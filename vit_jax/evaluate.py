@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import UserError, did_you_mean, run_cli
+from vit_jax.errors import UserError, run_cli
 
 
 def score(
@@ -77,34 +77,6 @@ def _over_processes(
   return dict(zip(names, total[:-1].reshape(-1, 2))), int(total[-1])
 
 
-def align_labels(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> np.ndarray:
-  """The model's class index of each of the dataset's classes, matched by name.
-
-  A dataset may hold some of the model's classes only. ImageNet classes match by name or by WordNet
-  id ('tench', 'n01440764', 'n01440764_tench').
-
-  Returns:
-    Indices [len(dataset_classes)], int32.
-
-  Raises:
-    UserError: naming classes that the model does not know.
-  """
-  from vit_jax.convert import labels
-
-  if dataset_classes == model_classes:
-    return np.arange(len(model_classes), dtype=np.int32)
-  index = labels.index_of(model_classes)
-  found = [index.get(labels.normalize(name)) for name in dataset_classes]
-  unknown = [name for name, i in zip(dataset_classes, found) if i is None]
-  if unknown:
-    hint = did_you_mean(unknown[0], model_classes, every_up_to=5)
-    raise UserError(
-      f'the model has {len(model_classes)} classes and does not know {len(unknown)} of the '
-      f"dataset's {len(dataset_classes)}, such as {unknown[0]!r}: {hint}"
-    )
-  return np.array(found, np.int32)
-
-
 def _parser() -> argparse.ArgumentParser:
   parser = argparse.ArgumentParser(
     prog='python -m vit_jax.evaluate',
@@ -131,7 +103,7 @@ def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
   import vit_jax
-  from vit_jax import data, parallel, tasks, train_step
+  from vit_jax import convert, data, parallel, tasks, train_step
 
   loaded = vit_jax.load(args.model, pretrained_dir=args.pretrained_dir)
   if not loaded.module.num_classes:
@@ -143,7 +115,7 @@ def main(argv: list[str] | None = None) -> int:
   args.split = args.split or ('+'.join(dataset.splits) if whole else 'test')
   examples = dataset.split(args.split)
   classes = loaded.classes or _names_by_number(dataset.classes, loaded.module.num_classes)
-  to_model = align_labels(dataset.classes, classes)
+  to_model = convert.labels.align(dataset.classes, classes)
   transform = data.parse_transform(loaded.preprocess.transform, train=False)
   batches = data.eval_batches(
     examples, transform, batch_size=batch_size, on_error=args.on_error

@@ -64,6 +64,13 @@ class DataPlacement:
       step, in_shardings=(self._everywhere, self._divided), out_shardings=self._divided
     )
 
+  def compile_with_step(self, function: Callable) -> Callable:
+    """Compiles (variables, batch, rng, step) -> arrays with one row an example."""
+    everywhere, divided = self._everywhere, self._divided
+    return jax.jit(
+      function, in_shardings=(everywhere, divided, everywhere, everywhere), out_shardings=divided
+    )
+
 
 class PmapPlacement:
   """pmap: every device holds a copy of the state and maps the step over its share of the batch."""
@@ -106,6 +113,11 @@ class PmapPlacement:
 
   def compile_eval(self, step: Callable) -> Callable:
     return jax.pmap(step, axis_name=AXIS, devices=self.devices)
+
+  def compile_with_step(self, function: Callable) -> Callable:
+    return jax.pmap(
+      function, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None, None)
+    )
 
 
 def _local_rows(x: jax.Array) -> np.ndarray:

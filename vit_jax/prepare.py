@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import convert, data, models, optim, rng, tasks, tree
+from vit_jax import convert, data, loaded, models, optim, rng, tasks, tree
 from vit_jax.config import Config, Length
 from vit_jax.errors import UserError
 from vit_jax.models.heads import backbone_of, with_backbone
@@ -27,6 +27,7 @@ class Prepared:
     preprocess: value range and evaluation transform, saved with the weights.
     module: the model.
     task: losses and metrics.
+    teacher: the model that is learned from, where there is one.
     weights: what `init_from` holds, not yet fitted to the module; None from scratch.
   """
 
@@ -39,6 +40,7 @@ class Prepared:
   preprocess: data.Preprocess
   module: nn.Module
   task: Any
+  teacher: loaded.Loaded | None
   weights: convert.Weights | None
 
   @property
@@ -60,6 +62,8 @@ class Prepared:
 
   def due(self, step: int, every: str) -> bool:
     """Whether something done every so often falls to this step; epochs need not be whole steps."""
+    if not every:
+      return False
     length = Length.parse(every).steps(self.config.batch_size, len(self.train))
     return step // length > (step - 1) // length if length > 1 else True
 
@@ -135,8 +139,15 @@ def prepare(config: Config) -> Prepared:
   module = task.wrap(_build(config, weights, len(dataset.classes)))
   return Prepared(
     config, dataset, train, held_out, train_transform, eval_transform, preprocess, module, task,
-    weights,
+    _teacher(config), weights,
   )
+
+
+def _teacher(config: Config) -> loaded.Loaded | None:
+  if config.task.name != 'distill':
+    return None
+  return loaded.load(config.task.teacher, pretrained_dir=config.pretrained_dir)
+
 
 
 def _check_task(config: Config, dataset: data.Dataset, weights: convert.Weights | None) -> None:

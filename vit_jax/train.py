@@ -10,29 +10,20 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import data, optim, parallel, plan, report, rng, train_step
-from vit_jax.checkpoint import Checkpointer, Run, load_run
+from vit_jax import data, optim, parallel, plan, rng, teacher, train_step
+from vit_jax.checkpoint import Checkpointer
 from vit_jax.clock import Interval, StopSignal
 from vit_jax.config import Config, get, leaves, parse
 from vit_jax.errors import UserError
-from vit_jax.evaluate import score
-from vit_jax.frozen.periodic import FrozenEvaluator
+from vit_jax.examine import Examiner, reading
 from vit_jax.prepare import Prepared, prepare
 from vit_jax.train_state import TrainState, create
 from vit_jax.watch import Watch
-from vit_jax.writer import (
-  MetricWriter,
-  Progress,
-  format_metrics,
-  make_workdir,
-  read_metrics,
-  write_json,
-  write_text,
-)
+from vit_jax.writer import MetricWriter, Progress, make_workdir, write_json, write_text
 
 # Options that a run may change between two attempts; any other change makes it another run.
 _FREE = ('total', 'parallel', 'pretrained_dir', 'log.', 'evaluation.', 'fewshot.', 'checkpoint.',
-         'input.threads', 'input.workers', 'dataset.data_dir', 'dataset.test')
+         'input.threads', 'input.workers', 'task.teacher_cache', 'dataset.data_dir', 'dataset.test')
 
 
 def train(config: Config, workdir: str) -> dict[str, float]:
@@ -73,7 +64,7 @@ def train(config: Config, workdir: str) -> dict[str, float]:
     _say_plan(run, state, placement, total_steps, path)
     print(plan.describe_factors(state.params, factors, frozen), flush=True)
   batches = data.train_batches(
-    run.train, run.train_transform, **_reading(config),
+    run.train, run.train_transform, **reading(config),
     batch_size=config.batch_size // jax.process_count(), seed=config.seed,
     workers=config.input.workers, repeats=config.input.repeats,
   )
@@ -93,7 +84,9 @@ def train(config: Config, workdir: str) -> dict[str, float]:
     checkpointer.wait()
     if stopped:
       raise UserError(f'stopped at step {stopped}; the same command goes on from there')
-    return loop.final_test(path)
+    metrics = loop.test(path)
+    progress.say(f'files of this run: {path}')
+    return metrics
   finally:
     batches.close()
     progress.close()
@@ -164,30 +157,6 @@ def _say_plan(
     print(f'  going on from the checkpoint at step {int(state.step)}', flush=True)
 
 
-def _reading(config: Config) -> dict:
-  return {
-    'process_index': jax.process_index(),
-    'process_count': jax.process_count(),
-    'threads': config.input.threads or None,
-    'on_error': config.dataset.on_error,
-  }
-
-
-def _frozen_evaluator(run: Prepared, placement: Any) -> FrozenEvaluator | None:
-  config = run.config
-  if not config.fewshot.every:
-    return None
-  if 'val' not in run.held_out:
-    raise UserError("config.fewshot.every scores features on validation pictures: set "
-                    "config.dataset.val='train[90%:]', say")
-  return FrozenEvaluator(
-    config.fewshot, run.train, run.held_out['val'], len(run.dataset.classes), run.eval_transform,
-    run.module, run.preprocess, placement,
-    batch_size=config.evaluation.batch_size or config.batch_size,
-    seed=config.seed, reading=_reading(config),
-  )
-
-
 class _Loop:
   """One attempt at a run: from its starting step to the end, a signal or a NaN."""
 
@@ -199,10 +168,8 @@ class _Loop:
     self._writer, self._progress, self._batches = writer, progress, batches
     self._watch = watch
     self._total = total_steps
-    self._eval_step = placement.compile_eval(
-      train_step.make_eval_step(run.module, run.task, run.preprocess)
-    )
-    self._frozen = _frozen_evaluator(run, placement)
+    self._examiner = Examiner(run, placement, writer, progress, self._refuse_nan)
+    self._teacher = teacher.start(run, placement)
     self._began = time.monotonic()
     self._seconds_before = writer.last('seconds')
     self._last: dict[str, float] = {}
@@ -216,8 +183,10 @@ class _Loop:
       while step < self._total and not self._watch.stop:
         with interval.waiting():
           batch = next(self._batches)
-        arrays = {k: v for k, v in batch.items() if k != 'index'}
-        state, metrics = step_fn(state, self._placement.put_batch(arrays), key)
+        arrays = self._placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+        if self._teacher:
+          arrays['teacher'] = self._teacher(step, arrays, key)
+        state, metrics = step_fn(state, arrays, key)
         step += 1
         interval.add(step, metrics)
         if compiling:
@@ -231,12 +200,13 @@ class _Loop:
         save = evaluate or stop.requested or self._run.due(step, self._run.config.checkpoint.every)
         if save or self._run.due(step, self._run.config.log.every):
           self._report(step, interval)
-        validation = self._validate(step, state) if evaluate else {}
-        if self._frozen and (last or self._run.due(step, self._run.config.fewshot.every)):
-          validation = self._score_features(step, state) | validation
-          interval.restart_clock()
-        if evaluate and validation:
+        validation = self._examiner.validate(step, state) if evaluate else {}
+        if validation:
+          self._last = validation
           state = self._heed(validation, state)
+        if last or self._run.due(step, self._run.config.fewshot.every):
+          validation = self._examiner.score_features(step, state) | validation
+          interval.restart_clock()
         if save:
           self._save(state, validation)
           interval.restart()
@@ -285,75 +255,9 @@ class _Loop:
       'config.optimizer.clip_norm=1'
     )
 
-  def _write_report(self, path: pathlib.Path, best: Run, collector: report.Collector) -> None:
-    run = self._run
-    predictions = collector.predictions(report.Facts(
-      name=path.name,
-      model=run.config.model['name'],
-      dataset=run.dataset.name,
-      split=run.config.dataset.test,
-      step=best.step,
-      image_size=run.image_hw,
-      config=best.config,
-      link=run.task.loss,
-      **report.measure(best.variables, best.config),
-    ))
-    if jax.process_index():
-      return
-    load_picture = report.picture_loader(run.held_out['test'], run.eval_transform)
-    try:
-      report.write_report(path / 'report', predictions, read_metrics(path), load_picture)
-      self._progress.say(f'report: {path / "report" / "report.html"}')
-    except UserError as e:  # a run does not fail for want of figures
-      self._progress.say(f'note: {e}')
-
-  def _live_pictures(self, step: int, collector: report.Collector) -> None:
-    """Confusions and sample pictures for TensorBoard."""
-    if not (self._run.config.log.tensorboard and report.can_draw()):
-      return
-    predictions = collector.predictions()
-    if jax.process_index() == 0:
-      load_picture = report.picture_loader(self._run.held_out['val'], self._run.eval_transform)
-      for name, image in report.live_images(predictions, load_picture).items():
-        self._writer.write_image(step, f'val/{name}', image)
-
-  def _evaluate(
-    self, role: str, variables: Any, collector: report.Collector | None = None
-  ) -> dict[str, float]:
-    run = self._run
-    batch_size = run.config.evaluation.batch_size or run.config.batch_size
-    batches = data.eval_batches(
-      run.held_out[role], run.eval_transform, **_reading(run.config),
-      batch_size=parallel.round_up(batch_size, self._placement) // jax.process_count(),
-    )
-    began = time.monotonic()
-    result = score(self._eval_step, self._placement, variables, batches, collector)
-    result['img_sec'] = result['examples'] / (time.monotonic() - began)
-    if batches.skipped:
-      result['skipped'] = batches.skipped
-    return result
-
-  def _validate(self, step: int, state: Any) -> dict[str, float]:
-    if 'val' not in self._run.held_out:
-      return {}
-    collector = report.Collector(self._run.held_out['val'], self._run.dataset.classes)
-    metrics = self._evaluate('val', state.averaged, collector)
-    self._refuse_nan(step, {f'validation {k}': v for k, v in metrics.items()})
-    self._writer.write(step, 'val', metrics)
-    if state.ema is not None:
-      raw = self._evaluate('val', state.variables)
-      self._writer.write(step, 'val_raw', raw)
-      self._progress.say(f'step {step}  val_raw {format_metrics(raw)}  (weights not averaged)')
-    self._live_pictures(step, collector)
-    self._progress.say(f'step {step}  val {format_metrics(metrics)}')
-    self._last = metrics
-    return metrics
-
-  def _score_features(self, step: int, state: Any) -> dict[str, float]:
-    metrics = self._frozen(state.averaged)
-    self._writer.write(step, 'val', metrics)
-    self._progress.say(f'step {step}  val {format_metrics(metrics)}')
-    return metrics
+  def test(self, path: pathlib.Path) -> dict[str, float]:
+    """Metrics of the test split, or the last ones there are."""
+    return self._examiner.final_test(path) or self._last
 
   def _save(self, state: Any, validation: dict[str, float]) -> None:
     run = self._run
@@ -366,17 +270,3 @@ class _Loop:
       'watch': self._watch.get_state(),
     }
     self._checkpointer.save(self._placement.get_state(state), meta, validation)
-
-  def final_test(self, path: pathlib.Path) -> dict[str, float]:
-    """Scores the test split once, with the best checkpoint, and says where everything is."""
-    if 'test' in self._run.held_out:
-      best = load_run(path, 'best')
-      examples = self._run.held_out['test']
-      collector = report.Collector(examples, self._run.dataset.classes)
-      variables = self._placement.put_state(best.variables)
-      self._last = self._evaluate('test', variables, collector)
-      self._writer.write(best.step, 'test', self._last)
-      self._progress.say(f'test {format_metrics(self._last)}  (checkpoint of step {best.step})')
-      self._write_report(path, best, collector)
-    self._progress.say(f'files of this run: {path}')
-    return self._last

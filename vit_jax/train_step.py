@@ -53,6 +53,37 @@ def make_train_step(
     run's key, from which the step derives its own.
   """
 
+  mean_gradients = _make_gradients(module, task, preprocess, accumulate, axis_name, frozen)
+
+  def train_step(state: TrainState, batch: dict, rng: jax.Array) -> tuple[TrainState, dict]:
+    key = step_key(rng, state.step, axis_name)
+    batch = mixed(mixing, task, batch, key)
+    grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
+    trained, fixed = tree.split(state.params, frozen)
+    metrics['grad_norm'] = optax.tree.norm(grads)
+    if sharpness:
+      uphill = tree.merge(sharpness.uphill(trained, grads, state.step), fixed)
+      grads = sharpness.combine(grads, mean_gradients(uphill, state.model_state, batch, key)[0])
+    updates, opt_state = tx.update(grads, state.opt_state, trained)
+    updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
+    metrics['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
+    state = state.replace(
+      step=state.step + 1,
+      params=tree.merge(optax.apply_updates(trained, updates), fixed),
+      model_state=model_state,
+      opt_state=opt_state,
+    )
+    return _averaged(state, ema), metrics
+
+  return train_step
+
+
+def _make_gradients(
+  module: nn.Module, task: Any, preprocess: Preprocess, accumulate: int, axis_name: str | None,
+  frozen: frozenset[str],
+) -> Callable[[dict, dict, dict, jax.Array], tuple[dict, dict, dict]]:
+  """Builds the function (params, model_state, batch, key) -> (gradients, model_state, metrics)."""
+
   def loss_fn(trained, fixed, model_state, batch, key):
     params = tree.merge(trained, fixed)
     images = preprocess.normalize(batch['image'])
@@ -81,27 +112,7 @@ def make_train_step(
       found = _accumulated(gradients, params, model_state, batch, key, accumulate)
     return jax.lax.pmean(found, axis_name) if axis_name else found
 
-  def train_step(state: TrainState, batch: dict, rng: jax.Array) -> tuple[TrainState, dict]:
-    key = step_key(rng, state.step, axis_name)
-    batch = mixed(mixing, task, batch, key)
-    grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
-    trained, fixed = tree.split(state.params, frozen)
-    metrics['grad_norm'] = optax.tree.norm(grads)
-    if sharpness:
-      uphill = tree.merge(sharpness.uphill(trained, grads, state.step), fixed)
-      grads = sharpness.combine(grads, mean_gradients(uphill, state.model_state, batch, key)[0])
-    updates, opt_state = tx.update(grads, state.opt_state, trained)
-    updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
-    metrics['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
-    state = state.replace(
-      step=state.step + 1,
-      params=tree.merge(optax.apply_updates(trained, updates), fixed),
-      model_state=model_state,
-      opt_state=opt_state,
-    )
-    return _averaged(state, ema), metrics
-
-  return train_step
+  return mean_gradients
 
 
 def step_key(rng: jax.Array, step: jax.Array, axis_name: str | None) -> jax.Array:

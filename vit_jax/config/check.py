@@ -118,6 +118,8 @@ def _impossible(config: Config) -> list[str]:
        f'config.input.image_size takes one or two numbers, got {config.input.image_size}')
   need(0 <= config.task.label_smoothing < 1,
        f'config.task.label_smoothing must be in [0, 1), got {config.task.label_smoothing}')
+  need(config.task.name != 'boxes' or not (config.mixing.mixup or config.mixing.cutmix),
+       "config.task.name='boxes' has one box a picture: set config.mixing.mixup=0 and cutmix=0")
   need(config.task.class_divisor > 0,
        f'config.task.class_divisor must be positive, got {config.task.class_divisor}')
   need(config.task.head_hidden > 0,
@@ -127,6 +129,11 @@ def _impossible(config: Config) -> list[str]:
   fractions = config.dataset.split_fractions
   need(len(fractions) == 3 and min(fractions, default=0) >= 0 and abs(sum(fractions) - 1) < 1e-6,
        f'config.dataset.split_fractions must be three shares that add up to 1, got {fractions}')
+  distills = config.task.name == 'distill'
+  need(bool(config.task.teacher) == distills,
+       "config.task.name='distill' and config.task.teacher=MODEL need each other")
+  need(config.task.temperature > 0,
+       f'config.task.temperature must be positive, got {config.task.temperature}')
   for name, low, high in _RANGES:
     value = get(config, name)
     need(low <= value <= high, f'config.{name} must be from {low:g} to {high:g}, got {value}')
@@ -153,6 +160,7 @@ def _fewshot_problems(fewshot: Fewshot) -> list[str]:
 _RANGES = (
   ('input.repeats', 1, math.inf),
   ('fewshot.draws', 1, math.inf),
+  ('task.alpha', 0, 1),
   ('mixing.mixup', 0, math.inf),
   ('mixing.cutmix', 0, math.inf),
   ('mixing.switch', 0, 1),

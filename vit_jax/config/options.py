@@ -112,9 +112,18 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  name: str = _option('classify', 'what is learned', ('classify', 'boxes'))
+  name: str = _option('classify', 'what is learned', ('classify', 'boxes', 'distill'))
   loss: str = _option('softmax', 'cross-entropy over classes or for each', ('softmax', 'sigmoid'))
   label_smoothing: float = _option(0.0, 'share of the target spread over all classes, 0 to 1')
+  teacher: str = _option('', 'distill: the model learned from: a run, weights file or zoo name')
+  distillation: str = _option(
+    'soft', "distill: the teacher's probabilities or its prediction", ('soft', 'hard')
+  )
+  temperature: float = _option(3.0, 'distill: softens probabilities of both')
+  alpha: float = _option(0.5, "distill: the teacher's share of the loss")
+  teacher_cache: str = _option(
+    '', "distill: folder of the teacher's answers, kept for runs with the same pictures and crops"
+  )
   class_divisor: float = _option(1.0, 'boxes: the constant C that the class loss is divided by')
   box_loss: str = _option(
     'l1_giou', 'boxes: what a wrong box costs', ('l1', 'l2', 'giou', 'l1_giou')

@@ -5,6 +5,10 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+import numpy as np
+
+from vit_jax.errors import UserError, did_you_mean
+
 _WORDNET = re.compile(r'(n\d{8})(?:$|[_ -])')
 
 
@@ -50,3 +54,29 @@ def index_of(classes: Sequence[str]) -> dict[str, int]:
   if [normalize(c) for c in classes] == [normalize(c) for c in imagenet1k()]:
     index.update({wordnet: i for i, wordnet in enumerate(wordnet_ids())})
   return index
+
+
+def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> np.ndarray:
+  """The model's class index of each of the dataset's classes, matched by name.
+
+  A dataset may hold some of the model's classes only. ImageNet classes match by name or by WordNet
+  id ('tench', 'n01440764', 'n01440764_tench').
+
+  Returns:
+    Indices [len(dataset_classes)], int32.
+
+  Raises:
+    UserError: naming classes that the model does not know.
+  """
+  if dataset_classes == model_classes:
+    return np.arange(len(model_classes), dtype=np.int32)
+  index = index_of(model_classes)
+  found = [index.get(normalize(name)) for name in dataset_classes]
+  unknown = [name for name, i in zip(dataset_classes, found) if i is None]
+  if unknown:
+    hint = did_you_mean(unknown[0], model_classes, every_up_to=5)
+    raise UserError(
+      f'the model has {len(model_classes)} classes and does not know {len(unknown)} of the '
+      f"dataset's {len(dataset_classes)}, such as {unknown[0]!r}: {hint}"
+    )
+  return np.array(found, np.int32)

@@ -5,10 +5,12 @@ import dataclasses
 from vit_jax.registry import Registry
 from vit_jax.tasks.boxes import Boxes
 from vit_jax.tasks.classify import Classify
+from vit_jax.tasks.distill import Distill
 
 TASKS: Registry[type] = Registry('task')
 TASKS.add('classify', Classify)
 TASKS.add('boxes', Boxes)
+TASKS.add('distill', Distill)
 
 
 def build(name: str, num_classes: int, **options):

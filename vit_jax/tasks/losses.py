@@ -36,3 +36,21 @@ def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
 
 
 ENTROPIES = {'softmax': softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}
+
+
+def softened_divergence(logits: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:
+  """Kullback-Leibler divergence from the teacher's softened probabilities, times temperature^2.
+
+  Args:
+    logits: the student's [b, k].
+    teacher: the teacher's [b, k].
+    temperature: both are divided by it.
+
+  Returns:
+    [b], float32.
+
+  Source: Hinton et al., 1503.02531, section 2.
+  """
+  student = jax.nn.log_softmax(logits.astype(jnp.float32) / temperature)
+  target = jax.nn.log_softmax(teacher.astype(jnp.float32) / temperature)
+  return temperature**2 * (jnp.exp(target) * (target - student)).sum(axis=-1)
