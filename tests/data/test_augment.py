@@ -8,7 +8,7 @@ from vit_jax.data import augment as lib
 from vit_jax.errors import UserError
 
 OPS = ['randaugment(2, 10)', 'trivial_augment', 'random_erasing(1)', 'color_jitter',
-       'three_augment', 'augreg(strong1)']
+       'three_augment', 'augreg(strong1)', 'randaugment_increasing(3, p=1)']
 
 
 def grey(rows):
@@ -30,6 +30,12 @@ def moved(change, rows, value):
   (pixels.solarize, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
   (pixels.posterize, 2, [0, 63, 64, 255], [0, 0, 64, 192]),
   (pixels.posterize, 8, [0, 63, 64, 255], [0, 63, 64, 255]),
+  (pixels.solarize_add, 30, [0, 100, 127, 128], [30, 130, 157, 128]),
+  (pixels.solarize_add, 255, [0, 127, 128, 255], [255, 255, 128, 255]),
+  (pixels.invert, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
+  (pixels.posterize, 1, [0, 127, 128, 255], [0, 0, 128, 128]),
+  (pixels.posterize, 0, [0, 127, 128, 255], [0, 0, 0, 0]),
+  (pixels.contrast, 1.5, [0, 50, 100, 250], [0, 25, 100, 255]),
   (pixels.autocontrast, 0, [50, 100, 150, 150], [0, 127, 255, 255]),
   (pixels.brightness, 0.5, [0, 60, 100, 200], [0, 30, 50, 100]),
   (pixels.brightness, 1.5, [0, 60, 100, 200], [0, 90, 150, 255]),
@@ -115,6 +121,29 @@ def test_randaugment_magnitudes_beyond_the_scale():
     'rotate': 60, 'shear_x': 0.6, 'shear_y': 0.6, 'translate_x': 0.906, 'translate_y': 0.906,
     'solarize': 256, 'posterize': 8, 'color': 3.7, 'contrast': 3.7, 'brightness': 3.7,
     'sharpness': 3.7}
+
+
+def test_increasing_randaugment_by_its_table(monkeypatch):
+  seen = []
+  monkeypatch.setattr(lib, 'change', lambda e, name, value: seen.append((name, value)) or e)
+  rng = np.random.default_rng(0)
+  op = lib.RandAugmentIncreasing(2, 5.0, 0.0, 0.5)
+  for _ in range(1500):
+    op({'image': None}, rng)
+  assert abs(len(seen) - 1500) < 120  # every other change of two
+  values = {name: {round(v, 6) for n, v in seen if n == name} for name in dict(seen)}
+  assert len(values) == 15 and 'identity' not in values
+  assert values['rotate'] == {-15, 15} and values['shear_y'] == {-0.15, 0.15}
+  assert values['translate_x'] == {-0.225, 0.225} and values['posterize'] == {2}
+  assert values['solarize'] == {128} and values['solarize_add'] == {55}
+  assert values['color'] == {0.55, 1.45} and values['sharpness'] == {0.55, 1.45}
+  seen.clear()
+  op = lib.RandAugmentIncreasing(1, 9.0, 0.5, 1.0)
+  for _ in range(3000):
+    op({'image': None}, rng)
+  degrees = np.abs([v for n, v in seen if n == 'rotate'])
+  assert degrees.max() == 30 and abs(np.median(degrees) - 27) < 0.5 and degrees.std() > 0.8
+  assert min(v for n, v in seen if n == 'brightness') >= 0.1
 
 
 def test_trivial_augment_covers_its_space(monkeypatch):

@@ -25,6 +25,7 @@ COLOUR = {
   'brightness': pixels.brightness,
   'sharpness': pixels.sharpness,
 }
+FURTHER = {'invert': pixels.invert, 'solarize_add': pixels.solarize_add}
 CHANGES = ('identity', *COLOUR, *GEOMETRIC)
 
 
@@ -56,11 +57,12 @@ AUGREG = {
 
 
 def change(example: dict, name: str, value: float) -> dict:
-  """Applies one change of `CHANGES` with its own number."""
+  """Applies one change of `CHANGES` or `FURTHER` with its own number."""
   if name in GEOMETRIC:
     return GEOMETRIC[name](example, value)
-  if name in COLOUR:
-    return {**example, 'image': COLOUR[name](example['image'], value)}
+  of_pixels = COLOUR.get(name) or FURTHER.get(name)
+  if of_pixels:
+    return {**example, 'image': of_pixels(example['image'], value)}
   return example
 
 
@@ -93,6 +95,24 @@ _TRIVIAL: dict[str, Callable[[float], float]] = {
   'brightness': lambda s: 0.99 * s,
   'sharpness': lambda s: 0.99 * s,
 }
+# By a level from 0 to 1, all of them stronger as it grows. Source: timm's increasing RandAugment.
+_INCREASING: dict[str, Callable[[float], float]] = {
+  'autocontrast': lambda s: 0.0,
+  'equalize': lambda s: 0.0,
+  'invert': lambda s: 0.0,
+  'rotate': lambda s: 30 * s,
+  'posterize': lambda s: 4 - int(4 * s),
+  'solarize': lambda s: 256 - int(256 * s),
+  'solarize_add': lambda s: int(110 * s),
+  'color': lambda s: 0.9 * s,
+  'contrast': lambda s: 0.9 * s,
+  'brightness': lambda s: 0.9 * s,
+  'sharpness': lambda s: 0.9 * s,
+  'shear_x': lambda s: 0.3 * s,
+  'shear_y': lambda s: 0.3 * s,
+  'translate_x': lambda s: 0.45 * s,
+  'translate_y': lambda s: 0.45 * s,
+}
 _ENHANCE = ('color', 'contrast', 'brightness', 'sharpness')
 
 
@@ -121,6 +141,43 @@ class RandAugment(Op):
       name = CHANGES[int(rng.integers(len(CHANGES)))]
       value = _RAND[name](self.magnitude) if name in _RAND else 0.0
       example = change(example, name, value * _sign(rng) if name in GEOMETRIC else value)
+    return example
+
+
+@register('randaugment_increasing')
+class RandAugmentIncreasing(Op):
+  """Several changes, each done or not, whose strengths scatter about a magnitude; DeiT's kind.
+
+  `randaugment_increasing(2, 9)` is what timm writes rand-m9-mstd0.5-inc1, but for the grey that
+  fills what comes in from outside (timm: the mean colour) and for bilinear pixels throughout.
+
+  Args:
+    layers: number of changes drawn.
+    magnitude: 0 to 10, mean strength.
+    std: standard deviation of the strength, which is cut at 0 and 10.
+    p: probability that a change drawn is done.
+
+  Source: DeiT (2012.12877), table 9; the changes and ranges are timm's.
+  """
+
+  random = True
+  layers: int = arg('int', 2, low=1)
+  magnitude: float = arg('float', 9.0, low=0, high=10)
+  std: float = arg('float', 0.5, low=0)
+  p: float = arg('float', 0.5, low=0, high=1)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    names = tuple(_INCREASING)
+    for name in [names[i] for i in rng.integers(len(names), size=self.layers)]:
+      if rng.random() >= self.p:
+        continue
+      level = float(np.clip(rng.normal(self.magnitude, self.std), 0, 10)) / 10
+      value = _INCREASING[name](level)
+      if name in GEOMETRIC:
+        value *= _sign(rng)
+      elif name in _ENHANCE:
+        value = max(0.1, 1 + value * _sign(rng))
+      example = change(example, name, value)
     return example
 
 

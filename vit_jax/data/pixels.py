@@ -31,6 +31,17 @@ def solarize(image: np.ndarray, threshold: float) -> np.ndarray:
   return np.where(image < threshold, image, 255 - image)
 
 
+def solarize_add(image: np.ndarray, added: float) -> np.ndarray:
+  """Brightens values below 128 by `added` (0 to 255)."""
+  brighter = np.minimum(image.astype(np.int32) + int(added), 255).astype(np.uint8)
+  return np.where(image < 128, brighter, image)
+
+
+def invert(image: np.ndarray, _: float = 0) -> np.ndarray:
+  """Dark for light."""
+  return 255 - image
+
+
 def posterize(image: np.ndarray, bits: float) -> np.ndarray:
   """Keeps the highest `bits` (0 to 8) of each value."""
   return image & np.uint8(256 - (1 << (8 - int(bits))))
