@@ -26,6 +26,9 @@ DATASETS = {
   'oxford_flowers102': dict(total=500, warmup=100, rates=(0.001, 0.003, 0.01, 0.03), held=10),
   'stanford_dogs': dict(total=2_000, warmup=200, rates=(0.001, 0.003, 0.01, 0.03), held=5),
 }
+ARGUMENTS = tuple(
+  f'{model},{dataset}' for model in ('vit_b16', 'vit_s16.augreg_i21k') for dataset in DATASETS
+)
 
 
 def get_config(argument='vit_b16,cifar10'):

@@ -29,7 +29,8 @@ def get_config():
 
   config.optimizer.name = 'adamw'
   config.optimizer.learning_rate = 4e-5
-  config.optimizer.multipliers = ('^head/=10', '.*=1')  # it starts at zero, the rest is trained already
+  # The head starts at zero, the rest is trained already.
+  config.optimizer.multipliers = ('^head/=10', '.*=1')
   config.optimizer.weight_decay = 0.05
   config.optimizer.clip_norm = 1.0
   config.schedule.warmup = '0.2 epochs'

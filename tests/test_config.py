@@ -1,11 +1,12 @@
 """Options: defaults, overrides, and every mistake answered at once."""
 
+import importlib.util
 import pathlib
 import re
 
 import pytest
 
-from vit_jax import config
+from vit_jax import config, models
 from vit_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -112,3 +113,26 @@ def test_every_experiment_file_is_valid_and_documented(path):
   parsed = config.load(str(path))
   assert parsed.model['name']
   assert f'--config=configs/{path.name}' in path.read_text().split('"""')[1]
+
+
+def _with_arguments():
+  """Every experiment file with every argument that it lists."""
+  for path in sorted((ROOT / 'configs').glob('*.py')):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    takes = module.get_config.__code__.co_argcount
+    assert bool(takes) == hasattr(module, 'ARGUMENTS'), f'{path.name}: say which ARGUMENTS it takes'
+    for argument in getattr(module, 'ARGUMENTS', ()):
+      yield pytest.param(path, argument, id=f'{path.name}:{argument}')
+
+
+@pytest.mark.parametrize('path, argument', [*_with_arguments()])
+def test_every_argument_of_an_experiment_file_is_valid(path, argument):
+  parsed = config.load(f'{path}:{argument}')
+  model = parsed.model['name']
+  assert model in argument or parsed.total == f'{argument} epochs'
+  patch = parsed.model.get('patch_size') or models.fields(model)['patch_size']
+  assert not any(size % patch[0] for size in parsed.input.image_size)
+  with pytest.raises(UserError, match=re.escape(f'{path.name}:')):
+    config.load(f'{path}:{argument}x')
