@@ -1,0 +1,109 @@
+"""The CNN counterparts of the dogs experiment, end to end: a small CNN on pictures of colours."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.models import small
+from vit_jax import convert, evaluate, main, models, predict, tree
+from vit_jax.compare import __main__ as compare_command
+from vit_jax.convert import safetensors_file, writing
+from vit_jax.visualize import __main__ as visualize_command
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+COLOURS = {'green': (20, 200, 60), 'red': (210, 30, 40), 'violet': (120, 40, 200)}
+SMALL = {
+  'resnet50': {'width': 8, 'blocks': (1, 1, 2, 1)},
+  'mobilenet_v2': {'width_multiplier': 0.25, 'repeats': (1, 1, 1, 1, 1, 1, 1)},
+}
+
+
+@pytest.fixture(scope='module')
+def pictures(tmp_path_factory):
+  """path/{train,val,test}/COLOUR/*.png: every class one colour, under noise."""
+  root = tmp_path_factory.mktemp('pictures')
+  rng = np.random.default_rng(0)
+  for split, count in (('train', 8), ('val', 3), ('test', 3)):
+    for name, colour in COLOURS.items():
+      (root / split / name).mkdir(parents=True)
+      for i in range(count):
+        pixels = np.clip(np.array(colour) + rng.normal(0, 9, (41, 37, 3)), 0, 255)
+        Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f'{split}_{i}.png')
+  return root
+
+
+def _weights(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
+  """Writes random weights of 7 classes under timm's names; returns them under ours.
+
+  Their statistics are those of random pictures, so that deep features still tell pictures apart.
+  """
+  module = models.build(name, 7, **SMALL[name], norm_momentum=0.0)
+  variables = small.variables(module)
+  noise = np.random.default_rng(3).normal(size=(31, 1, 1, 3)) + small.images(module, batch=31)
+  _, moved = module.apply(variables, noise, train=True, mutable=['batch_stats'])
+  variables = {**variables, **moved}
+  safetensors_file.write(path, writing.to_tensors(variables, module, 'timm', (32, 32)), {})
+  return {k: np.asarray(v) for k, v in tree.flatten(variables).items()}
+
+
+def _train(name: str, pictures: pathlib.Path, folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """The experiment's command on a small model; returns the weights that it began with."""
+  file = folder / f'{name}.safetensors'
+  before = _weights(name, file)
+  fields = [f'--config.model.{k}={v}' for k, v in SMALL[name].items()]
+  status = main.main([
+    f'--config={ROOT}/configs/{name}_dogs.py', f'--workdir={folder / name}', *fields,
+    f'--config.dataset.name={pictures}', f'--config.init_from={file}',
+    '--config.input.image_size=32', '--config.batch_size=8', '--config.total=30 steps',
+    '--config.optimizer.learning_rate=0.02', '--config.evaluation.every=15 steps',
+    '--config.checkpoint.every=15 steps', '--config.log.every=5 steps',
+    '--config.log.tensorboard=false',
+  ])
+  assert status == 0
+  return before
+
+
+@pytest.fixture(scope='module')
+def runs(pictures, tmp_path_factory):
+  folder = tmp_path_factory.mktemp('runs')
+  return folder, {name: _train(name, pictures, folder) for name in SMALL}
+
+
+@pytest.mark.parametrize('name', SMALL)
+def test_only_the_head_moves_and_it_learns(runs, name):
+  folder, before = runs
+  weights = convert.read(folder / name)
+  after = {k: np.asarray(v) for k, v in tree.flatten(weights.tensors).items()}
+  assert after.keys() == before[name].keys()
+  assert any(k.startswith('batch_stats/') for k in after)
+  moved = {k for k in after if after[k].tobytes() != before[name][k].tobytes()}
+  assert moved == {'params/head/kernel', 'params/head/bias'}
+  metrics = json.loads((folder / name / 'report/metrics.json').read_text())
+  assert metrics['accuracy'] == 1.0 and len(metrics['facts']['config']['freeze']) == 1
+  trained = metrics['facts']['trained_parameters']
+  assert trained == after['params/head/kernel'].size + 3 < metrics['facts']['parameters']
+
+
+def test_every_command_takes_the_run(runs, pictures, tmp_path, capsys):
+  run = str(runs[0] / 'mobilenet_v2')
+  assert evaluate.main([run, '--split=val', '--json', f'--report={tmp_path / "report"}']) == 0
+  assert json.loads(capsys.readouterr().out.splitlines()[0])['accuracy'] == 1.0
+  assert (tmp_path / 'report/report.html').exists()
+  violet = str(pictures / 'test/violet')
+  assert predict.main([run, violet, '--json', '--top_k=1']) == 0
+  answers = [json.loads(line)['predictions'][0] for line in capsys.readouterr().out.splitlines()]
+  assert [a['class'] for a in answers] == ['violet'] * 3
+  gallery = f'--gallery={pictures / "train"}'
+  assert visualize_command.main([run, violet, gallery, f'--out={tmp_path}', '--count=2']) == 0
+  assert (tmp_path / 'nearest.png').exists() and (tmp_path / 'index.html').exists()
+
+
+def test_the_two_are_compared_on_the_same_pictures(runs, tmp_path, capsys):
+  both = [str(runs[0] / name) for name in SMALL]
+  assert compare_command.main([*both, f'--out={tmp_path}']) == 0
+  assert 'resnet50' in capsys.readouterr().out
+  table = json.loads((tmp_path / 'compare.json').read_text())
+  assert table['pictures'] == 9 and [r['accuracy'] for r in table['runs']] == [1.0, 1.0]
