@@ -1,0 +1,67 @@
+"""A small ViT from scratch on few, small pictures: METHOD is plain, recipe or distill.
+
+python -m vit_jax.main --config=configs/small_pictures.py:recipe --workdir=runs/small \
+    --config.dataset.name=pictures
+python -m vit_jax.main --config=configs/small_pictures.py:distill --workdir=runs/taught \
+    --config.dataset.name=pictures --config.task.teacher=runs/teacher
+
+plain: mirrored pictures alone. recipe: crops, Mixup, CutMix and an average of the weights, the parts
+of DeiT (2012.12877, table 9) that help few pictures most. distill: the recipe, taught by another
+run's soft answers (1503.02531). With --sweep, three seeds of each.
+"""
+
+from vit_jax import config as options
+from vit_jax.errors import UserError, did_you_mean
+
+METHODS = ('plain', 'recipe', 'distill')
+
+
+def get_config(method='recipe'):
+  if method not in METHODS:
+    raise UserError(f'small_pictures.py:METHOD got {method!r}: {did_you_mean(method, METHODS)}')
+  config = options.default()
+  config.total = '24 epochs'
+  config.batch_size = 64
+
+  config.model.name = 'vit_ti16'
+  config.model.patch_size = (8, 8)
+  config.model.width = 96
+  config.model.depth = 6
+  config.model.num_heads = 3
+  config.model.mlp_dim = 384
+  config.model.pool = 'gap'
+  config.model.position_embedding = 'sincos_2d'
+
+  config.dataset.train = 'train[:90%]'
+  config.dataset.val = 'train[90%:]'
+  config.dataset.test = 'val'
+  config.input.image_size = (64,)
+  config.input.train_transform = 'decode|resize|flip_lr'
+  config.input.eval_transform = 'decode|resize'
+
+  config.optimizer.name = 'adamw'
+  config.optimizer.learning_rate = 1e-3
+  config.optimizer.weight_decay = 0.05
+  config.optimizer.clip_norm = 1.0
+  config.schedule.warmup = '2 epochs'
+  config.evaluation.every = '4 epochs'
+  config.checkpoint.every = '4 epochs'
+  if method == 'plain':
+    return config
+
+  config.input.train_transform = 'decode|inception_crop(64, 35, 100)|flip_lr'
+  config.mixing.mixup = 0.2
+  config.mixing.cutmix = 1.0
+  config.mixing.probability = 0.5
+  config.ema.decay = 0.998
+  if method == 'distill':
+    config.task.name = 'distill'
+    config.task.distillation = 'soft'
+    config.task.temperature = 3.0
+    config.task.alpha = 0.7
+    config.task.teacher = 'runs/teacher'
+  return config
+
+
+def get_sweep():
+  return options.product({'seed': (0, 1, 2)})
