@@ -25,10 +25,10 @@ def get_config(method='recipe'):
 
   config.model.name = 'vit_ti16'
   config.model.patch_size = (8, 8)
-  config.model.width = 96
-  config.model.depth = 6
-  config.model.num_heads = 3
-  config.model.mlp_dim = 384
+  config.model.width = 64
+  config.model.depth = 4
+  config.model.num_heads = 2
+  config.model.mlp_dim = 256
   config.model.pool = 'gap'
   config.model.position_embedding = 'sincos_2d'
 
@@ -40,7 +40,7 @@ def get_config(method='recipe'):
   config.input.eval_transform = 'decode|resize'
 
   config.optimizer.name = 'adamw'
-  config.optimizer.learning_rate = 1e-3
+  config.optimizer.learning_rate = 2e-3
   config.optimizer.weight_decay = 0.05
   config.optimizer.clip_norm = 1.0
   config.schedule.warmup = '2 epochs'
