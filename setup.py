@@ -44,6 +44,9 @@ setuptools.setup(
     'tpu': ['jax[tpu]>=0.10.2,<0.11'],
     'figures': ['matplotlib>=3.10,<4'],
     'tfds': ['tensorflow-cpu>=2.20,<3'],
-    'test': ['matplotlib>=3.10,<4', 'pytest>=9,<10', 'ruff>=0.17,<0.18'],
+    'test': [
+      'matplotlib>=3.10,<4', 'pytest>=9,<10', 'ruff>=0.17,<0.18', 'nbclient>=0.11,<0.12',
+      'ipykernel>=7.4,<8',
+    ],
   },
 )
