@@ -13,12 +13,12 @@ run's soft answers (1503.02531). With --sweep, three seeds of each.
 from vit_jax import config as options
 from vit_jax.errors import UserError, did_you_mean
 
-METHODS = ('plain', 'recipe', 'distill')
+ARGUMENTS = ('plain', 'recipe', 'distill')
 
 
 def get_config(method='recipe'):
-  if method not in METHODS:
-    raise UserError(f'small_pictures.py:METHOD got {method!r}: {did_you_mean(method, METHODS)}')
+  if method not in ARGUMENTS:
+    raise UserError(f'small_pictures.py:METHOD got {method!r}: {did_you_mean(method, ARGUMENTS)}')
   config = options.default()
   config.total = '24 epochs'
   config.batch_size = 64

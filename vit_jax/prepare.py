@@ -85,15 +85,33 @@ class Prepared:
     # Heads on top of a model are no part of foreign weights: they start as they are made.
     reset = self.config.head == 'reset'
     body = backbone_of(self.module) if reset else self.module
+    kept = self._kept_classes()
     variables, report = convert.fit(
-      self.weights, body, self.image_hw, convert.Options(head=self.config.head)
+      self.weights, body if kept is None else body.clone(num_classes=len(self.weights.classes)),
+      self.image_hw, convert.Options(head=self.config.head),
     )
+    if kept is not None:  # kernels [d, k] and biases [k]
+      variables = tree.map_named(
+        lambda name, x: x[..., kept] if name.startswith('params/head') else x, variables
+      )
     if body is not self.module:
       fresh = self._fresh()
       variables = tree.merge(fresh, variables)
       report.reinitialised += [n for n in tree.flatten(fresh) if n.startswith('params/head')]
     print(report)
     return variables
+
+  def _kept_classes(self) -> np.ndarray | None:
+    """Outputs of a kept classifier that are this dataset's classes, by name; None for all of it."""
+    classes = self.weights.classes
+    if self.config.head == 'reset' or not classes or classes == self.dataset.classes:
+      return None
+    if backbone_of(self.module) is not self.module:
+      return None
+    try:
+      return convert.labels.align(self.dataset.classes, classes)
+    except UserError as e:
+      raise UserError(f"config.head='keep': {e}; config.head='reset' starts anew") from None
 
   def _fresh(self) -> dict:
     images = np.zeros((1, *self.image_hw, 3), np.float32)

@@ -243,8 +243,8 @@ def _describe(tensors: Tensors, format: str, record: Mapping[str, Any], hint: st
     return weights  # a model that is given by name may fit all the same
   weights.config = {'model': found['model']}
   weights.num_classes, weights.grid = found['num_classes'], found['grid']
-  if not weights.classes and weights.num_classes == 1000:
-    weights.classes = labels.imagenet1k()
+  if not weights.classes:
+    weights.classes = labels.by_count(weights.num_classes)
   if weights.preprocess is None:
     weights.preprocess = _usual(weights)
   return weights

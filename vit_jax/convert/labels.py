@@ -1,4 +1,4 @@
-"""Names of the ImageNet-1k classes, and how class names of two sources are matched."""
+"""Names of ImageNet's classes, and how class names of two sources are matched."""
 
 import functools
 import pathlib
@@ -29,6 +29,31 @@ def wordnet_ids() -> tuple[str, ...]:
   return tuple(wordnet for wordnet, _ in _table())
 
 
+# Classes of the variants of ImageNet-21k by their number, and the letter that marks them in the
+# table: all that the published Google weights know, the pictures of autumn 2011 (two fewer), the
+# two processed by Ridnik et al. (2104.10972; autumn and winter releases), and timm's 12k.
+IMAGENET21K = {21843: '', 21841: 'f', 11221: 'p', 10450: 'w', 11821: 't'}
+
+
+@functools.cache
+def by_count(count: int) -> tuple[str, ...]:
+  """The classes of a classifier with so many outputs, in its order: ImageNet's, by their number.
+
+  Args:
+    count: 1000, or one of IMAGENET21K; these are named 'n01440764_tench', as words come twice.
+
+  Returns:
+    Names; () for any other number.
+  """
+  if count == 1000:
+    return imagenet1k()
+  if count not in IMAGENET21K:
+    return ()
+  text = pathlib.Path(__file__).with_name('imagenet21k.txt').read_text()
+  rows = (line.split(' ', 2) for line in text.splitlines())
+  return tuple(f'{wordnet}_{word}' for wordnet, marks, word in rows if IMAGENET21K[count] in marks)
+
+
 def normalize(name: str) -> str:
   """A class name as it is compared: its WordNet id if it begins with one, else bare words."""
   match = _WORDNET.match(name)
@@ -53,6 +78,11 @@ def index_of(classes: Sequence[str]) -> dict[str, int]:
     del index[key]
   if [normalize(c) for c in classes] == [normalize(c) for c in imagenet1k()]:
     index.update({wordnet: i for i, wordnet in enumerate(wordnet_ids())})
+  elif classes and all(_WORDNET.match(c) for c in classes):
+    words = [normalize(name) for name in imagenet1k()]
+    for wordnet, word in zip(wordnet_ids(), words):
+      if wordnet in index and words.count(word) == 1:
+        index.setdefault(word, index[wordnet])
   return index
 
 
