@@ -34,7 +34,6 @@ def get_config(method='recipe'):
 
   config.dataset.train = 'train[:90%]'
   config.dataset.val = 'train[90%:]'
-  config.dataset.test = 'val'
   config.input.image_size = (64,)
   config.input.train_transform = 'decode|resize|flip_lr'
   config.input.eval_transform = 'decode|resize'

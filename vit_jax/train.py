@@ -151,7 +151,7 @@ def _say_plan(
   print(f'  files     {path}', flush=True)
   for role, spec in (('val', run.config.dataset.val), ('test', run.config.dataset.test)):
     if spec and role not in run.held_out:
-      print(f'  note: {run.dataset.name} has no {role!r} split, so there is no {role} metric; '
+      print(f'  note: {run.dataset.name} has no {spec!r} split, so there is no {role} metric; '
             f"set config.dataset.{role}='train[90%:]', say, or resplit=True")
   if int(state.step):
     print(f'  going on from the checkpoint at step {int(state.step)}', flush=True)
