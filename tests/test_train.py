@@ -1,5 +1,6 @@
 """Whole runs on the embedded digits: killed and resumed, stopped, broken, finished."""
 
+import io
 import json
 import os
 import pathlib
@@ -11,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from vit_jax import checkpoint, config, evaluate, train
 from vit_jax.convert import labels
@@ -190,6 +192,28 @@ def test_a_run_leaves_what_the_readme_lists(finished):
   assert 'encoder/block_00/attention/qkv/kernel' in (finished / 'parameters.txt').read_text()
 
 
+def _events(path):
+  """The summaries of an event file: (step, tag, value)."""
+  from tensorboardX.proto import event_pb2
+
+  data, found = path.read_bytes(), []
+  while data:  # each record: length, its checksum, the event, its checksum
+    end = 12 + int.from_bytes(data[:8], 'little')
+    event = event_pb2.Event.FromString(data[12:end])
+    found += [(event.step, value.tag, value) for value in event.summary.value]
+    data = data[end + 4:]
+  return found
+
+
+def test_validation_puts_pictures_into_the_event_file(finished):
+  events = _events(next(finished.glob('events.out.tfevents.*')))
+  shown = {(s, tag): value.image for s, tag, value in events if value.HasField('image')}
+  assert set(shown) == {(s, f'val/{what}') for s in (12, 24) for what in ('confusion', 'samples')}
+  for image in shown.values():
+    pixels = np.asarray(Image.open(io.BytesIO(image.encoded_image_string)))
+    assert pixels.shape == (image.height, image.width, 3) and np.ptp(pixels) > 200
+
+
 def test_a_run_reports_itself(finished):
   metrics = json.loads((finished / 'report/metrics.json').read_text())
   row = read_metrics(finished)[-1]
@@ -262,6 +286,11 @@ def test_mistakes_are_one_line(tmp_path, overrides, words):
   with pytest.raises(UserError) as caught:
     train.train(_config(total='4 steps', **options), str(tmp_path / 'run'))
   assert words in str(caught.value) and '\n' not in str(caught.value)
+
+
+def test_repeats_reach_the_pictures(tmp_path):
+  train.train(_config(total='4 steps', input__repeats='2', dataset__test=''), str(tmp_path))
+  assert _arrays(tmp_path, 4)[1]['data_state']['repeats'] == 2
 
 
 def test_another_model_in_the_same_folder_is_refused(finished):

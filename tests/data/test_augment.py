@@ -69,6 +69,16 @@ def test_sharpness_zero_smooths_the_inside():
   assert result[0].tolist() == [0, 0, 0]  # the border stays
 
 
+@pytest.mark.parametrize('sigma', [0.8, 1.7])
+def test_blur_spreads_by_sigma_and_keeps_the_sum(sigma):
+  """Nine equal rows have the second moment (9 ** 2 - 1) / 12, to which a blur adds its square."""
+  rows = np.arange(23) - 11
+  stripe = grey(np.where(np.abs(rows) < 5, 250, 0)[:, None].repeat(23, 1))
+  blurred = pixels.gaussian_blur(stripe, sigma)[:, 11, 0].astype(float)
+  assert blurred.sum() == pytest.approx(9 * 250, rel=0.01)
+  assert (rows**2 * blurred).sum() / blurred.sum() == pytest.approx(80 / 12 + sigma**2, rel=0.04)
+
+
 def test_geometric_changes():
   image = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
   fill = 128
@@ -167,6 +177,11 @@ def test_random_erasing_covers_its_share():
     assert erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     shares.append(erased.mean())
   assert min(shares) > 0.09 and max(shares) < 0.21
+  erased = apply('random_erasing(1, 10, 20, grey)', image, 3)
+  assert set(np.unique(erased)) == {128, 200}
+  noise = apply('random_erasing(1, 30, 33)', image, 3)
+  values = noise[(noise != 200).any(2)]
+  assert len(np.unique(values)) > 200 and abs(values.mean() - 127.5) < 5
   changed = [(apply('random_erasing(0.25)', image, s) != 200).any() for s in range(400)]
   assert abs(np.mean(changed) - 0.25) < 0.07
 
@@ -176,6 +191,13 @@ def test_color_jitter_within_its_range():
   values = [int(apply('color_jitter(0.4, 0, 0)', image, s)[0, 0, 0]) for s in range(199)]
   assert 59 <= min(values) < 66 and 134 < max(values) <= 140
   assert apply('color_jitter(0.4, p=0)', image)[0, 0, 0] == 100
+  for seed in range(17):  # contrast: both move from their mean of 100 by one factor
+    low, high = apply('color_jitter(0, 0.5, 0)', grey([[60, 140]]), seed)[0, :, 0].astype(int)
+    assert abs((100 - low) - (high - 100)) <= 2 and 20 - 1 <= high - 100 <= 60 + 1
+  red = np.array([[[200, 100, 100]]], np.uint8)
+  for seed in range(17):  # saturation: all move from the luma of 130 by one factor
+    r, g, b = apply('color_jitter(0, 0, 0.5)', red, seed)[0, 0].astype(int)
+    assert g == b and abs((r - 130) / 70 - (130 - g) / 30) < 0.08 and 35 - 1 <= r - 130 <= 105 + 1
 
 
 def test_three_augment_does_one_of_three():
