@@ -92,7 +92,7 @@ def test_any_number_of_pictures_compiles_at_most_three_sizes():
   everything = loaded.logits(pictures)
   for n in (1, 2, 3, 5, 7, 11, 13):
     np.testing.assert_allclose(loaded.logits(pictures[:n]), everything[:n], atol=1e-5)
-  assert loaded._compiled('logits')._cache_size() <= 3
+  assert loaded._compiled('outputs')._cache_size() <= 3
 
 
 def test_one_bad_picture_does_not_stop_the_others(tmp_path):

@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import convert, tree
+from vit_jax import convert, tasks, tree
 from vit_jax.convert import loading, preprocessing
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.errors import UserError, did_you_mean
+from vit_jax.models.heads import backbone_of, by_name
 
+# A small box in the middle of a picture, whose way through the transformation says where any goes.
+_MARK = np.float32([0.5, 0.5, 0.01, 0.01])
 _THREADS = min(8, os.cpu_count() or 1)
 
 
@@ -28,11 +31,14 @@ class Prediction:
     index: of the class.
     name: of the class; the index as text where classes have no names.
     probability: by softmax, or of this class on its own for a model of sigmoid losses.
+    box: of the picture's object, whatever its class: centre x, centre y, width, height as shares of
+      the upright picture; None for a model without boxes.
   """
 
   index: int
   name: str
   probability: float
+  box: tuple[float, ...] | None = None
 
 
 class Loaded:
@@ -71,7 +77,7 @@ class Loaded:
 
   def logits(self, images: Any) -> np.ndarray:
     """Logits [n, classes] in float32."""
-    return self._run(self._compiled('logits'), _as_list(images))
+    return self._run(self._compiled('outputs'), _as_list(images))['logits']
 
   def predict(
     self, images: Any, top_k: int = 5, on_error: str = 'raise'
@@ -91,11 +97,16 @@ class Loaded:
     if top_k < 1:
       raise UserError(f'top_k must be positive, got {top_k}')
     images = _as_list(images)
-    problems: dict[int, UserError] = {}
-    logits = self._run(self._compiled('logits'), images, problems if on_error == 'return' else None)
-    rows = iter(self._probabilities(logits))
+    problems: dict[int, UserError] | None = {} if on_error == 'return' else None
+    marks: list[np.ndarray] = []
+    outputs = self._run(self._compiled('outputs'), images, problems, marks)
+    boxes = [None] * len(marks)
+    if 'box' in outputs:
+      boxes = [_on_picture(box, mark) for box, mark in zip(outputs['box'], marks)]
+    rows = zip(self._probabilities(outputs['logits']), boxes)
     return [
-      problems[i] if i in problems else self._answers(next(rows), top_k) for i in range(len(images))
+      problems[i] if problems and i in problems else self._answers(*next(rows), top_k)
+      for i in range(len(images))
     ]
 
   def features(
@@ -114,15 +125,20 @@ class Loaded:
     result = self._run(self._compiled('tokens' if grid else what), _as_list(images), problems)
     if not grid:
       return result
-    h, w = (n // p for n, p in zip(self.preprocess.image_size, self.module.patch_size))
+    patch_size = backbone_of(self.module).patch_size
+    h, w = (n // p for n, p in zip(self.preprocess.image_size, patch_size))
     patches = result[:, result.shape[1] - h * w :]
     return patches.reshape(len(patches), h, w, patches.shape[-1])
 
   def read(self, image: Any) -> np.ndarray:
     """One picture as the network's pixels: uint8 [h, w, c], before normalization."""
-    example = {'image': _content(image), 'id': _name(image)}
+    return self._example(image)['image']
+
+  def _example(self, image: Any) -> dict[str, Any]:
+    """The transformed picture, with 'box' saying where _MARK has come to lie."""
+    example = {'image': _content(image), 'id': _name(image), 'box': _MARK, 'has_box': True}
     with _named(_name(image)):
-      return self._transform(example)['image']
+      return self._transform(example)
 
   def _probabilities(self, logits: np.ndarray) -> np.ndarray:
     task = self.config.get('task') or {}
@@ -130,17 +146,24 @@ class Loaded:
       return np.asarray(jax.nn.sigmoid(logits))
     return np.asarray(jax.nn.softmax(logits, axis=-1))
 
-  def _answers(self, probabilities: np.ndarray, top_k: int) -> list[Prediction]:
+  def _answers(self, probabilities: np.ndarray, box: Any, top_k: int) -> list[Prediction]:
     best = np.argsort(-probabilities, kind='stable')[:top_k]
     return [
-      Prediction(int(i), self.classes[i] if self.classes else str(i), float(probabilities[i]))
+      Prediction(int(i), self.classes[i] if self.classes else str(i), float(probabilities[i]), box)
       for i in best
     ]
 
   def _run(
-    self, compute: Any, images: list, problems: dict[int, UserError] | None = None
-  ) -> np.ndarray:
-    """Computes in padded batches; unreadable pictures are left out and noted in `problems`."""
+    self,
+    compute: Any,
+    images: list,
+    problems: dict[int, UserError] | None = None,
+    marks: list[np.ndarray] | None = None,
+  ) -> Any:
+    """Computes in padded batches; unreadable pictures are left out and noted in `problems`.
+
+    `marks` is given each picture's 'box' of `_example`.
+    """
     if self._on_device is None:
       self._on_device = jax.device_put(self.variables)
     if not images:
@@ -148,47 +171,56 @@ class Loaded:
     parts = []
     for batch in self._batches(images, problems):
       size = next(s for s in self._sizes() if s >= len(batch))
-      padded = np.zeros((size, *batch.shape[1:]), np.uint8)
-      padded[: len(batch)] = batch
-      parts.append(np.asarray(compute(self._on_device, padded))[: len(batch)])
+      padded = np.zeros((size, *batch[0]['image'].shape), np.uint8)
+      padded[: len(batch)] = [example['image'] for example in batch]
+      found = compute(self._on_device, padded)
+      parts.append(jax.tree.map(lambda x, n=len(batch): np.asarray(x)[:n], found))
+      if marks is not None:
+        marks += [example['box'] for example in batch]
     if not parts:
-      return np.zeros((0, 0), np.float32)
-    return np.concatenate(parts)
+      size = self.preprocess.image_size
+      channels = 1 if self.preprocess.channels == 'grey' else 3
+      none = np.zeros((1, *size, channels), np.uint8)
+      shapes = jax.eval_shape(compute, self.variables, none)
+      return jax.tree.map(lambda s: np.zeros((0, *s.shape[1:]), s.dtype), shapes)
+    return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
   def _sizes(self) -> list[int]:
     return sorted({1, min(8, self.batch_size), self.batch_size})
 
-  def _batches(self, images: list, problems: dict | None) -> Iterator[np.ndarray]:
+  def _batches(self, images: list, problems: dict | None) -> Iterator[list[dict]]:
     def attempt(image):
       try:
-        return self.read(image)
+        return self._example(image)
       except UserError as e:
         if problems is None:
           raise
         return e
 
-    waiting: list[np.ndarray] = []
+    waiting: list[dict] = []
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
       # A few batches are read ahead, not all pictures at once.
       for start in range(0, len(images), 4 * self.batch_size):
-        for i, pixels in enumerate(pool.map(attempt, images[start : start + 4 * self.batch_size])):
-          if isinstance(pixels, UserError):
-            problems[start + i] = pixels
+        for i, found in enumerate(pool.map(attempt, images[start : start + 4 * self.batch_size])):
+          if isinstance(found, UserError):
+            problems[start + i] = found
             continue
-          waiting.append(pixels)
+          waiting.append(found)
           if len(waiting) == self.batch_size:
-            yield np.stack(waiting)
+            yield waiting
             waiting = []
     if waiting:
-      yield np.stack(waiting)
+      yield waiting
 
   @functools.lru_cache(maxsize=16)  # noqa: B019  a Loaded lives as long as its program
   def _compiled(self, what: str) -> Any:
     """A jitted function from variables and uint8 pictures to one of the outputs."""
-    if what == 'logits':
-      return jax.jit(lambda v, x: self.module.apply(v, self.preprocess.normalize(x), train=False))
+    if what == 'outputs':
+      return jax.jit(
+        lambda v, x: by_name(self.module.apply(v, self.preprocess.normalize(x), train=False))
+      )
     if what == 'pooled':
-      body = self.module.clone(num_classes=0)
+      body = backbone_of(self.module).clone(num_classes=0)
       return jax.jit(lambda v, x: body.apply(v, self.preprocess.normalize(x), train=False))
 
     def intermediates(v, x):
@@ -237,6 +269,9 @@ def load(
   """
   weights = convert.read(path_or_name, format, pretrained_dir=pretrained_dir)
   module = convert.build(weights, model, **overrides)
+  task = weights.config.get('task')
+  if task and module.num_classes:
+    module = tasks.build(num_classes=module.num_classes, **task).wrap(module)
   name = model or weights.model['name']
   preprocess = (
     preprocess or weights.preprocess or preprocessing.usual(name, weights.format, (224, 224))
@@ -262,6 +297,13 @@ def _as_list(images: Any) -> list:
   if isinstance(images, Iterable):
     return list(images)
   return [images]
+
+
+def _on_picture(box: np.ndarray, mark: np.ndarray) -> tuple[float, ...]:
+  """A box in what the model saw -> the same in the picture, given where _MARK came to lie there."""
+  scale = _MARK[2:] / mark[2:]
+  found = [*((box[:2] - mark[:2]) * scale + _MARK[:2]), *(box[2:] * scale)]
+  return tuple(float(x) for x in found)
 
 
 def _name(image: Any) -> str:

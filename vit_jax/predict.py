@@ -95,12 +95,18 @@ def _json_line(path: str, answers: list) -> str:
   predictions = [
     {'index': a.index, 'class': a.name, 'probability': round(a.probability, 6)} for a in answers
   ]
-  return json.dumps({'image': path, 'predictions': predictions})
+  line = {'image': path, 'predictions': predictions}
+  if answers[0].box is not None:
+    line['box'] = [round(x, 6) for x in answers[0].box]
+  return json.dumps(line)
 
 
 def _table(path: str, answers: list) -> str:
   width = max(len(a.name) for a in answers)
   rows = [f'  {a.probability:7.2%}  {a.name:<{width}}  ({a.index})' for a in answers]
+  if answers[0].box is not None:
+    x, y, w, h = answers[0].box
+    rows.append(f'  box {w:.1%} x {h:.1%} of the picture around {x:.1%} across, {y:.1%} down')
   return '\n'.join([path, *rows])
 
 

@@ -16,6 +16,11 @@ def with_backbone(module: nn.Module, **fields) -> nn.Module:
   return module.clone(backbone=body) if isinstance(module, ClassAndBox) else body
 
 
+def by_name(outputs: jax.Array | dict[str, jax.Array]) -> dict[str, jax.Array]:
+  """Outputs of any module here as {'logits': [b, k], ...}."""
+  return outputs if isinstance(outputs, dict) else {'logits': outputs}
+
+
 class TwoLayers(nn.Module):
   """One hidden layer with ReLU and dropout, then the outputs."""
 
