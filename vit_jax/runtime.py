@@ -51,12 +51,29 @@ def _keep_memory() -> str:
   if has_accelerator():
     return 'as the C library has it (the steps run on an accelerator)'
   try:
-    mallopt = ctypes.CDLL(None).mallopt
+    libc = ctypes.CDLL(None)
+    mallopt = libc.mallopt
   except (OSError, AttributeError):
     return 'as the C library has it (not glibc)'
   # One arena: the others would get large blocks from mmap whatever _MMAP_MAX says.
   done = all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1)])
-  return 'kept from step to step' if done else 'as the C library has it (mallopt refused)'
+  if not done:
+    return 'as the C library has it (mallopt refused)'
+  _leave_room_for_small_blocks(libc)
+  return 'kept from step to step'
+
+
+def _leave_room_for_small_blocks(libc: ctypes.CDLL) -> None:
+  """Makes a hole in the heap for everything but workspaces; untouched, it takes no memory.
+
+  malloc serves a block from the smallest hole it fits in. Without this one, small blocks would be
+  cut from the last step's workspace, the next one would no longer fit, and memory would double.
+  """
+  libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+  libc.free.restype, libc.free.argtypes = None, [ctypes.c_void_p]
+  hole = libc.malloc(os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES') // 16)
+  libc.malloc(64)  # kept, so that the hole never grows into what follows
+  libc.free(hole)
 
 
 def _keep_compilations() -> str:

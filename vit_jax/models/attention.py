@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-ATTENTIONS = ('auto', 'einsum', 'cudnn')
+ATTENTIONS = ('auto', 'einsum', 'deferred', 'cudnn')
 
 xavier = nn.initializers.xavier_uniform()
 
@@ -26,7 +26,8 @@ class BlockOptions:
     qk_norm: LayerNorm on every head's queries and keys.
     qkv_bias: whether queries, keys and values have a bias.
     query_scale: factor on the queries; None for 1 / sqrt(head width).
-    attention: 'einsum', 'cudnn' (fused; NVIDIA GPU, half precision) or 'auto', by backend.
+    attention: 'einsum', 'deferred' (see `deferred_attention`), 'cudnn' (fused; NVIDIA GPU, half
+      precision) or 'auto', by backend.
     dtype: of the computation; parameters are float32.
   """
 
@@ -117,6 +118,58 @@ def can_use_cudnn(head_dim: int, dtype: str) -> bool:
   return head_dim % 8 == 0 and head_dim <= 128
 
 
+def chosen_attention(attention: str, head_dim: int, dtype: str) -> str:
+  """What 'auto' means on this backend; any other choice is returned as it is."""
+  if attention != 'auto':
+    return attention
+  if can_use_cudnn(head_dim, dtype):
+    return 'cudnn'
+  on_cpu = jax.default_backend() == 'cpu' and jnp.dtype(dtype) == jnp.float32
+  return 'deferred' if on_cpu else 'einsum'
+
+
+@jax.custom_vjp
+def deferred_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
+  """softmax(q k^T) v, divided by the softmax's sum after the product with the values.
+
+  One array of tokens x tokens is written in each direction instead of several, which pays where
+  memory is what attention waits for: on CPU. The softmax's own gradient needs only the sum of
+  dy * y (Rabe and Staats, 2112.05682; Dao et al., 2205.14135, appendix B.2).
+
+  Args:
+    q: scaled queries [b, h, n, k].
+    k, v: keys and values [b, h, m, k].
+
+  Returns:
+    [b, h, n, k].
+  """
+  return _deferred_forward(q, k, v)[0]
+
+
+def _deferred_forward(q, k, v):
+  logits = jnp.einsum('bhnk,bhmk->bhnm', q, k).astype(jnp.float32)
+  largest = logits.max(axis=-1, keepdims=True)
+  unnormalized = jnp.exp(logits - largest)
+  inverse = (1.0 / unnormalized.sum(axis=-1, keepdims=True)).astype(q.dtype)
+  unnormalized = unnormalized.astype(q.dtype)
+  y = jnp.einsum('bhnm,bhmk->bhnk', unnormalized, v) * inverse
+  return y, (q, k, v, unnormalized, inverse, y)
+
+
+def _deferred_backward(saved, dy):
+  q, k, v, unnormalized, inverse, y = saved
+  dy = dy * inverse
+  dv = jnp.einsum('bhnm,bhnk->bhmk', unnormalized, dy)
+  dweights = jnp.einsum('bhnk,bhmk->bhnm', dy, v)
+  dlogits = unnormalized * (dweights - (dy * y).sum(axis=-1, keepdims=True))
+  dq = jnp.einsum('bhnm,bhmk->bhnk', dlogits, k)
+  dk = jnp.einsum('bhnm,bhnk->bhmk', dlogits, q)
+  return dq, dk, dv
+
+
+deferred_attention.defvjp(_deferred_forward, _deferred_backward)
+
+
 class Attention(nn.Module):
   """Multi-head self-attention with fused projections.
 
@@ -135,11 +188,15 @@ class Attention(nn.Module):
     scale = head_dim**-0.5 if o.query_scale is None else o.query_scale
     captured = self.is_mutable_collection('intermediates')
     explicit = captured or (train and o.attention_dropout > 0.0)
-    fused = o.attention == 'cudnn' or (o.attention == 'auto' and can_use_cudnn(head_dim, o.dtype))
-    if fused and not explicit:
+    chosen = 'einsum' if explicit else chosen_attention(o.attention, head_dim, o.dtype)
+    if chosen == 'cudnn':
       q, k, v = (qkv[:, :, i] for i in range(3))  # [b, n, h, k]
       q, k = self._normed(q, k)
       y = jax.nn.dot_product_attention(q, k, v, scale=scale, implementation='cudnn')
+    elif chosen == 'deferred' and not self.has_variable('perturbations', 'weights'):
+      q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [b, h, n, k]
+      q, k = self._normed(q, k)
+      y = deferred_attention(q * scale, k, v).transpose(0, 2, 1, 3)
     else:
       q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [b, h, n, k]
       q, k = self._normed(q, k)

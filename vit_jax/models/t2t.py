@@ -44,7 +44,7 @@ class T2TViT(nn.Module):
   gelu: str = 'exact'  # 'exact' (published weights) or 'tanh'
   norm_epsilon: float = 1e-5  # added to LayerNorm's variance
   head_bias_init: float = 0.0  # start of the head's bias
-  attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'cudnn'; of the encoder
+  attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'deferred', 'cudnn'; of the encoder
   remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
   dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
 

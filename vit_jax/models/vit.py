@@ -49,7 +49,7 @@ class ViT(nn.Module):
   stem_blocks: tuple[int, ...] | None = None  # hybrids: residual units per ResNet stage; (): root
   stem_width: int = 64  # hybrids: channels of the ResNet's root
   stem_epsilon: float = 1e-6  # hybrids: added to GroupNorm's variance
-  attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'cudnn'
+  attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'deferred', 'cudnn'
   remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
   dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
 

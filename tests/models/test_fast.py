@@ -1,0 +1,89 @@
+"""The quicker forms of attention and MLP against the plain ones, values and gradients."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import small
+from vit_jax.models import attention, layers
+
+
+def _draw(*shape):
+  return jnp.asarray(np.random.default_rng(sum(shape)).standard_normal(shape), jnp.float32)
+
+
+def _plain_attention(q, k, v):
+  weights = jax.nn.softmax(jnp.einsum('bhnk,bhmk->bhnm', q, k), axis=-1)
+  return jnp.einsum('bhnm,bhmk->bhnk', weights, v)
+
+
+def test_deferred_attention_equals_the_plain_one_and_so_do_its_gradients():
+  q, k, v = 3 * _draw(2, 3, 7, 5), _draw(2, 3, 11, 5), _draw(2, 3, 11, 5) + 1
+  probe = _draw(2, 3, 7, 5)
+  expected, pull = jax.vjp(_plain_attention, q, k, v)
+  found, pull_found = jax.vjp(attention.deferred_attention, q, k, v)
+  np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+  for a, b in zip(pull_found(probe), pull(probe)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_deferred_attention_does_not_overflow():
+  q = jnp.full((1, 1, 3, 2), 100.0)
+  v = _draw(1, 1, 3, 2)
+  y = attention.deferred_attention(q, q, v)  # logits of 20,000, all alike: the mean of the values
+  np.testing.assert_allclose(y[0, 0], jnp.broadcast_to(v[0, 0].mean(0), (3, 2)), rtol=1e-5)
+
+
+def _everything(module, x, variables):
+  def loss(params):
+    out = module.apply({'params': params}, x, train=True, rngs={'dropout': jax.random.key(3)})
+    return jnp.sum(jnp.sin(out)), out
+
+  (_, out), grads = jax.jit(jax.value_and_grad(loss, has_aux=True))(variables['params'])
+  return out, grads
+
+
+@pytest.mark.parametrize('fields', [{}, {'qk_norm': True, 'qkv_bias': False}, {'gelu': 'exact'}])
+def test_a_model_computes_the_same_with_either_attention(fields):
+  plain, fast = (small.build('vit_ti16', attention=a, **fields) for a in ('einsum', 'deferred'))
+  x, variables = small.images(plain), small.variables(plain)
+  expected, found = _everything(plain, x, variables), _everything(fast, x, variables)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+    np.testing.assert_allclose(a, b, rtol=2e-3, atol=1e-4)
+
+
+def test_attention_dropout_still_acts_and_weights_are_still_captured():
+  module = small.build('vit_ti16', attention='deferred', attention_dropout=0.5)
+  x, variables = small.images(module), small.variables(module)
+  a, b = (module.apply(variables, x, train=True, rngs={'dropout': jax.random.key(i)})
+          for i in (1, 2))
+  assert np.abs(a - b).max() > 1e-3
+  _, state = module.apply(variables, x, mutable=['intermediates'])
+  weights = state['intermediates']['encoder']['block_00']['attention']['weights'][0]
+  np.testing.assert_allclose(weights.sum(-1), 1, rtol=1e-5)
+
+
+def test_auto_is_chosen_by_backend_and_precision():
+  assert attention.chosen_attention('auto', 64, 'float32') == 'deferred'  # tests run on CPU
+  assert attention.chosen_attention('auto', 64, 'bfloat16') == 'einsum'
+  assert attention.chosen_attention('cudnn', 64, 'float32') == 'cudnn'
+
+
+@pytest.mark.parametrize('kind', layers.GELUS)
+def test_gelu_dense_equals_gelu_and_dense(kind):
+  x, kernel, bias, probe = 4 * _draw(7, 5), _draw(5, 3), _draw(3), _draw(7, 3)
+  expected, pull = jax.vjp(lambda x, w, b: layers.gelu(x, kind) @ w + b, x, kernel, bias)
+  found, pull_found = jax.vjp(lambda x, w, b: layers.gelu_dense(x, w, b, kind), x, kernel, bias)
+  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
+  for a, b in zip(pull_found(probe), pull(probe)):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize('kind', layers.GELUS)
+def test_both_forms_of_gelu_agree_far_from_zero(kind):
+  x = jnp.asarray([-100.0, -9.0, -3.0, -1e-3, 0.0, 1e-3, 3.0, 9.0, 100.0])
+  y, slope = layers.gelu_and_slope(x, kind)
+  np.testing.assert_allclose(y, layers.gelu(x, kind), rtol=1e-5, atol=2e-6)
+  expected = jax.vmap(jax.grad(lambda t: layers.gelu(t, kind)))(x)
+  np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-5)
