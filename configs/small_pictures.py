@@ -5,9 +5,8 @@ python -m vit_jax.main --config=configs/small_pictures.py:recipe --workdir=runs/
 python -m vit_jax.main --config=configs/small_pictures.py:distill --workdir=runs/taught \
     --config.dataset.name=pictures --config.task.teacher=runs/teacher
 
-plain: mirrored pictures alone. recipe: crops, Mixup, CutMix and an average of the weights, the parts
-of DeiT (2012.12877, table 9) that help few pictures most. distill: the recipe, taught by another
-run's soft answers (1503.02531). With --sweep, three seeds of each.
+plain: the pictures as they are. recipe: crops, mirroring, some Mixup and an average of the weights.
+distill: the recipe, taught by another run's soft answers (1503.02531). With --sweep, three seeds.
 """
 
 from vit_jax import config as options
@@ -35,7 +34,7 @@ def get_config(method='recipe'):
   config.dataset.train = 'train[:90%]'
   config.dataset.val = 'train[90%:]'
   config.input.image_size = (64,)
-  config.input.train_transform = 'decode|resize|flip_lr'
+  config.input.train_transform = 'decode|resize'
   config.input.eval_transform = 'decode|resize'
 
   config.optimizer.name = 'adamw'
@@ -48,9 +47,8 @@ def get_config(method='recipe'):
   if method == 'plain':
     return config
 
-  config.input.train_transform = 'decode|inception_crop(64, 35, 100)|flip_lr'
+  config.input.train_transform = 'decode|inception_crop(64, 50, 100)|flip_lr'
   config.mixing.mixup = 0.2
-  config.mixing.cutmix = 1.0
   config.mixing.probability = 0.5
   config.ema.decay = 0.998
   if method == 'distill':
