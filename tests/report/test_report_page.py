@@ -194,3 +194,17 @@ def test_numbers_for_people():
   assert [examples.percent(x) for x in (1, 0.9999, 0.85, 0.0001, 0)] == [
     '100.0\u00a0%', '>\u00a099.9\u00a0%', '85.0\u00a0%', '<\u00a00.1\u00a0%', '0.0\u00a0%']
   assert canvas.shorten('a' * 10 + 'b' * 10, 11) == 'aaaaaa…bbbb'
+
+
+def test_logarithmic_axes_have_plain_numbers():
+  with canvas.style():
+    figure = canvas.new_figure(4, 3)
+    axes = figure.subplots()
+    axes.plot([0.585, 5.5], [0.002, 3000.0])
+    canvas.logarithmic(axes.xaxis)
+    canvas.logarithmic(axes.yaxis)
+    figure.canvas.draw()
+  labels = {t.get_text() for t in axes.get_xticklabels(which='both')} - {''}
+  assert {'0.6', '1', '2', '4'} <= labels
+  assert {'0.01', '1', '100', '1,000'} <= {t.get_text() for t in axes.get_yticklabels()}
+  assert not any('$' in label for label in labels)

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from vit_jax.compare.gather import Run
-from vit_jax.report.canvas import SERIES, drawing, new_figure, shorten
+from vit_jax.report.canvas import SERIES, drawing, logarithmic, new_figure, shorten
 from vit_jax.report.figures import LABELS, curve
 from vit_jax.report.history import with_seconds
 
@@ -52,7 +52,7 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str):
   """One metric of all runs over steps, or over seconds of training.
 
   Returns:
-    The figure, or None where no run has the metric.
+    The figure, or None where fewer than two runs have the metric.
   """
   figure = new_figure(5.4, 3.9)
   axes = figure.subplots()
@@ -68,7 +68,7 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str):
     mark = _MARKS[i % len(_MARKS)] if len(places) <= 30 else ''
     axes.plot(places / (60 if x == 'seconds' else 1), values, '-', marker=mark, markersize=4,
               color=colour(i), linewidth=1.5, label=shorten(run.name, 30))
-  if not drawn:
+  if drawn < 2:
     return None
   axes.set_xlabel('training time (minutes)' if x == 'seconds' else 'step')
   which = {'train': 'training', 'val': 'validation'}[split]
@@ -99,7 +99,7 @@ def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str):
                   color=colour(i), markersize=8, capsize=3, elinewidth=1,
                   label=shorten(run.name, 30))
   if max(known) > 3 * min(known):
-    axes.set_xscale('log')
+    logarithmic(axes.xaxis)
   else:
     spread = max(max(known) - min(known), 0.1 * max(known))
     axes.set_xlim(min(known) - 0.25 * spread, max(known) + 0.25 * spread)

@@ -71,6 +71,19 @@ def new_figure(width: float, height: float):
   return Figure((width, height), layout='constrained', facecolor='white', dpi=DPI)
 
 
+def logarithmic(axis) -> None:
+  """Makes an axis (`axes.xaxis`) logarithmic, its numbers plain: the style reads no formulas."""
+  from matplotlib.ticker import LogFormatter
+
+  class Plain(LogFormatter):
+    def __call__(self, x, pos=None):
+      return f'{x:,.10g}' if super().__call__(x, pos) else ''
+
+  axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
+  axis.set_major_formatter(Plain())
+  axis.set_minor_formatter(Plain(minor_thresholds=(1.5, 0.4)))  # below 1.5 decades some, of 0.4 all
+
+
 def save(figure, path: pathlib.Path | io.BytesIO, dpi: int = DPI) -> pathlib.Path:
   """Writes a PNG."""
   with style():

@@ -11,6 +11,7 @@ from vit_jax.report.canvas import (
   ORANGE,
   RED,
   drawing,
+  logarithmic,
   new_figure,
   shorten,
   wrap,
@@ -72,7 +73,7 @@ def learning_curve(rows: Sequence[dict], name: str):
 def _maybe_logarithmic(axes) -> None:
   values = np.concatenate([line.get_ydata() for line in axes.lines])
   if len(values) and values.min() > 0 and values.max() / values.min() > 30:
-    axes.set_yscale('log')
+    logarithmic(axes.yaxis)
 
 
 @drawing
