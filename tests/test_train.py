@@ -65,7 +65,7 @@ def _assert_same_run(one, other, step):
     assert value.tobytes() == b[name].tobytes(), f'{name} differs'
   assert meta_a['data_state'] == meta_b['data_state']
   timeless = [
-    [{k: v for k, v in row.items() if k not in ('img_sec', 'input_wait', 'seconds')}
+    [{k: v for k, v in row.items() if k not in ('img_sec', 'input_wait', 'mfu', 'seconds')}
      for row in read_metrics(path)]
     for path in (one, other)
   ]
