@@ -58,7 +58,7 @@ def facts(runs: Sequence[Run]) -> list[Row]:
     ('training_seconds', 'training time', trained('seconds'), duration),
     ('training_img_sec', 'training pictures/s', trained('img_sec'), number),
     ('seconds_per_parameter', 'training time per trained parameter',
-     lambda run: run.seconds_per_parameter, microseconds),
+     lambda run: run.seconds_per_parameter, brief),
     ('evaluation_seconds', 'evaluation time', metric('seconds'), lambda v: duration(v or None)),
     ('img_sec', 'evaluation pictures/s', metric('img_sec'), number),
     ('device_memory_bytes', 'peak device memory', lambda run: run.memory_bytes, history.size),
@@ -69,9 +69,12 @@ def facts(runs: Sequence[Run]) -> list[Row]:
   return [row for row in rows if row[0] in always or any(row[2](run) for run in runs)]
 
 
-def microseconds(seconds: float | None) -> str:
-  """'12.3 µs'; a dash for None."""
-  return '–' if seconds is None else f'{number(1e6 * seconds)}\u00a0µs'
+def brief(seconds: float | None) -> str:
+  """'12.3 µs' or '4.5 ms'; a dash for None."""
+  if seconds is None:
+    return '–'
+  value, unit = (1e6 * seconds, 'µs') if seconds < 1e-3 else (1e3 * seconds, 'ms')
+  return f'{number(value)}\u00a0{unit}'
 
 
 def text_table(runs: Sequence[Run]) -> str:
