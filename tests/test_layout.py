@@ -19,7 +19,7 @@ LAYERS = [
   {'tasks'},
   {'train_state'},
   {'train_step', 'checkpoint', 'parallel', 'writer', 'clock', 'watch'},
-  {'convert', 'plan'},
+  {'convert', 'plan', 'flops'},
   {'loaded'},
   {'report', 'evaluate', 'prepare', 'frozen'},
   {'examine', 'teacher'},

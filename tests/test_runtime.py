@@ -63,6 +63,7 @@ def test_a_folder_that_cannot_be_written_never_fails_a_run(tmp_path):
 
 
 def test_memory_is_kept_unless_refused(tmp_path):
-  said = _run(VIT_JAX_CACHE_DIR='off')['memory']
+  said = _run(VIT_JAX_CACHE_DIR='off')['allocator']
   assert said.startswith(('kept from step to step', 'as the C library has it'))
-  assert _run(VIT_JAX_CACHE_DIR='off', VIT_JAX_KEEP_MEMORY='0')['memory'].startswith('given back')
+  said = _run(VIT_JAX_CACHE_DIR='off', VIT_JAX_KEEP_MEMORY='0')['allocator']
+  assert said.startswith('given back')

@@ -1,6 +1,7 @@
 """What a run is about to do, said before anything is compiled."""
 
 import math
+import os
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +9,9 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
+from vit_jax import runtime
 from vit_jax.config import Config
+from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of
 from vit_jax.optim import Factors
 from vit_jax.tree import flatten
@@ -94,8 +97,23 @@ def describe(
               f'{_size(weights + second)}, optimizer {_size(optimizer)}'
               f'{f", average {_size(average)}" if average else ""}, '
               f'activations {_size(activations)}',
+    'computing': _computing(module),
+    **runtime.describe(),
   }
   return '\n'.join(f'  {name:9} {text}' for name, text in rows.items())
+
+
+def _computing(module: nn.Module) -> str:
+  """The choices that change speed but not results, 'auto' as what it stands for here."""
+  body = backbone_of(module)
+  dtype = getattr(body, 'dtype', 'float32')
+  words = [dtype]
+  if hasattr(body, 'attention'):
+    head_dim = body.width // body.num_heads
+    words.append(f'attention {chosen_attention(body.attention, head_dim, dtype)}')
+  if hasattr(body, 'remat'):
+    words.append(f'remat {body.remat}')
+  return ', '.join([*words, f'XLA flags: {os.environ.get("XLA_FLAGS", "").strip() or "none"}'])
 
 
 def parameter_table(params: dict, factors: dict[str, Factors], frozen: frozenset[str]) -> str:

@@ -24,7 +24,7 @@ def start() -> None:
   Nothing here can fail a run, and nothing changes a result.
   """
   if not _settings:
-    _settings['memory'] = _keep_memory()
+    _settings['allocator'] = _keep_memory()
     _settings['cache'] = _keep_compilations()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import data, optim, parallel, plan, rng, teacher, train_step
+from vit_jax import data, flops, optim, parallel, plan, rng, teacher, train_step
 from vit_jax.checkpoint import Checkpointer
 from vit_jax.clock import Interval, StopSignal
 from vit_jax.config import Config, get, leaves, parse
@@ -173,6 +173,9 @@ class _Loop:
     self._began = time.monotonic()
     self._seconds_before = writer.last('seconds')
     self._last: dict[str, float] = {}
+    self._mfu_of_rate = flops.utilization_of_rate(
+      run.module, run.shapes(), (*run.image_hw, 3), placement.devices
+    )
 
   def run(self, step_fn: Callable, state: Any) -> int | None:
     """Trains to the end; returns None, or the step at which a signal stopped it."""
@@ -232,6 +235,8 @@ class _Loop:
     means = {name: float(np.mean([row[name] for _, row in rows])) for name in rows[0][1]}
     means['learning_rate'] = float(rows[-1][1]['learning_rate'])
     self._last = means | interval.timing() | {'seconds': self._seconds()}
+    if self._mfu_of_rate and 'img_sec' in self._last:
+      self._last['mfu'] = self._last['img_sec'] * self._mfu_of_rate
     if self._batches.skipped:
       self._last['skipped'] = self._batches.skipped
     self._writer.write(step, 'train', self._last)

@@ -1,0 +1,268 @@
+"""Measures how fast a model trains, infers and is fed: `python -m vit_jax.bench MODEL...`."""
+
+import argparse
+import json
+import os
+import pathlib
+import resource
+import sys
+import tempfile
+import time
+from typing import Any
+
+from vit_jax.errors import UserError, run_cli
+
+_DESCRIPTION = """\
+Measures models on this machine: pictures a second in training (AdamW) and inference, the time to
+the first step, MFU (the share of the device's matmul peak that the model's own arithmetic takes),
+memory, and how fast JPEGs are read, cropped and resized.
+
+examples:
+  python -m vit_jax.bench vit_s16 --batch_size=16
+  python -m vit_jax.bench vit_b16 resnet50 --dtype=bfloat16 --batch_size=128 --json=bench.json
+  python -m vit_jax.bench vit_ti16 --only=train --set remat=block --set drop_path_rate=0.1
+  python -m vit_jax.bench vit_ti16 --only=input --dataset=path/to/pictures
+
+Rates are medians over --steps steps after the first. The first step is timed from the call to the
+result: tracing, compilation (or reading it from the cache) and one step. Compare machines only when
+nothing else runs on them.
+"""
+PARTS = ('train', 'infer', 'input')
+
+
+def main(argv: list[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  args = _parser().parse_args(argv)
+  for name in ('batch_size', 'image_size', 'steps', 'classes'):
+    if getattr(args, name) < 1:
+      raise UserError(f'--{name} must be positive, got {getattr(args, name)}')
+  fields = dict(_field(text) for text in args.set)
+  rows = []
+  for model in args.models:
+    rows.append(measure(
+      model, args.only or PARTS, batch_size=args.batch_size, image_size=args.image_size,
+      classes=args.classes, steps=args.steps, dataset=args.dataset,
+      fields={'dtype': args.dtype, **fields},
+    ))
+    print(table(rows[-1]), flush=True)
+  if args.json == '-':
+    print(json.dumps(rows))
+  elif args.json:
+    pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + '\n')
+  return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+  made = argparse.ArgumentParser(
+    prog='python -m vit_jax.bench', description=_DESCRIPTION, allow_abbrev=False,
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  add = made.add_argument
+  add('models', nargs='+', metavar='MODEL', help='registered names, such as vit_s16')
+  add('--only', action='append', choices=PARTS, help='measure this part (may be repeated)')
+  add('--batch_size', type=int, default=16, help='pictures a step, over all devices')
+  add('--image_size', type=int, default=224, help='height and width, pixels')
+  add('--classes', type=int, default=1000, help='outputs of the head')
+  add('--steps', type=int, default=8, help='timed steps')
+  add('--dtype', default='float32', help='of the computation: float32, bfloat16, float16')
+  add('--set', action='append', default=[], metavar='FIELD=VALUE', help='any field of the model')
+  add('--dataset', default='', help='pictures to read; otherwise JPEGs of 500 x 375 are made')
+  add('--json', default='', metavar='FILE', help="also write JSON here ('-': to standard output)")
+  return made
+
+
+def _field(text: str) -> tuple[str, Any]:
+  name, equals, value = text.partition('=')
+  if not equals:
+    raise UserError(f'--set needs FIELD=VALUE, got {text!r}')
+  try:
+    return name, json.loads(value)
+  except ValueError:
+    return name, value
+
+
+def measure(
+  name: str,
+  parts: tuple[str, ...] = PARTS,
+  *,
+  batch_size: int = 16,
+  image_size: int = 224,
+  classes: int = 1000,
+  steps: int = 8,
+  dataset: str = '',
+  fields: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Measures one model; the keys say the units.
+
+  Args:
+    name: of the model.
+    parts: which of PARTS.
+    batch_size: pictures a step.
+    image_size: pixels.
+    classes: outputs of the head.
+    steps: timed steps.
+    dataset: pictures to read; '' for made ones.
+    fields: of the model.
+
+  Raises:
+    UserError: no such model, field or dataset.
+  """
+  import jax
+
+  from vit_jax import flops, models, runtime
+
+  module = models.build(name, classes, **(fields or {}))
+  device = jax.devices()[0]
+  found = flops.peak(device.device_kind, module.dtype)
+  row: dict[str, Any] = {
+    'model': name, 'batch_size': batch_size, 'image_size': image_size, 'fields': fields or {},
+    'device': device.device_kind, 'cores': os.cpu_count(), 'runtime': runtime.describe(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''), 'jax': jax.__version__,
+    'peak_tflops': found and found[0] / 1e12, 'peak_source': found and found[1],
+  }
+  if 'train' in parts or 'infer' in parts:
+    row |= _measure_model(module, parts, batch_size, image_size, classes, steps, found)
+  if 'input' in parts:
+    row |= _measure_input(dataset, batch_size, image_size, steps)
+  row['host_memory_peak_mib'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  stats = device.memory_stats() or {}
+  if 'peak_bytes_in_use' in stats:
+    row['device_memory_peak_mib'] = stats['peak_bytes_in_use'] / 2**20
+  return row
+
+
+def _measure_model(
+  module: Any, parts: tuple[str, ...], batch_size: int, image_size: int, classes: int, steps: int,
+  peak: tuple[float, str] | None,
+) -> dict[str, Any]:
+  import jax
+  import numpy as np
+
+  from vit_jax import config, flops, optim, rng, tasks, train_state, train_step
+  from vit_jax.data import Preprocess
+
+  shape = (image_size, image_size, 3)
+  zeros = np.zeros((1, *shape), np.float32)
+  variables = jax.jit(module.init, static_argnames='train')(rng.stream(0, 'params'), zeros,
+                                                            train=False)
+  random = np.random.default_rng(0)
+  batch = jax.device_put({
+    'image': random.integers(0, 256, (batch_size, *shape), np.uint8),
+    'label': random.integers(0, classes, batch_size),
+  })
+  per_image = flops.forward_flops(module, variables, (1, *shape))
+  row = {'forward_gflop_per_image': per_image / 1e9,
+         'parameters': sum(x.size for x in jax.tree.leaves(variables['params']))}
+  preprocess, task = Preprocess('decode'), tasks.build('classify', classes)
+  if 'infer' in parts:
+    compute = jax.jit(lambda v, x: module.apply(v, preprocess.normalize(x), train=False))
+    first, seconds = _times(lambda: compute(variables, batch['image']), steps)
+    row |= _rates('infer', first, seconds, batch_size, per_image, peak)
+  if 'train' in parts:
+    options = config.Optimizer(name='adamw', learning_rate=1e-4)
+    factors = optim.factors(variables['params'], options)
+    tx = optim.make_optimizer(options, lambda step: 1e-4, factors)
+    step = jax.jit(train_step.make_train_step(module, task, tx, lambda step: 1e-4, preprocess),
+                   donate_argnums=0)
+    state, key = train_state.create(variables, tx), rng.stream(0, 'dropout')
+    del variables
+
+    def update():
+      nonlocal state
+      state, metrics = step(state, batch, key)
+      return state, metrics
+
+    first, seconds = _times(update, steps)
+    row |= _rates('train', first, seconds, batch_size, 3 * per_image, peak)
+  return row
+
+
+def _times(call: Any, steps: int) -> tuple[float, list[float]]:
+  """Seconds of the first call, and of `steps` calls after it."""
+  import jax
+
+  seconds = []
+  for _ in range(steps + 1):
+    began = time.perf_counter()
+    jax.block_until_ready(call())
+    seconds.append(time.perf_counter() - began)
+  return seconds[0], seconds[1:]
+
+
+def _rates(
+  part: str, first: float, seconds: list[float], batch_size: int, per_image: float,
+  peak: tuple[float, str] | None,
+) -> dict[str, float]:
+  import numpy as np
+
+  rate = batch_size / float(np.median(seconds))
+  row = {f'{part}_img_sec': rate, f'{part}_first_step_s': first,
+         f'{part}_step_s': float(np.median(seconds)), f'{part}_step_best_s': min(seconds)}
+  if peak:
+    row[f'{part}_mfu'] = rate * per_image / peak[0]
+  return row
+
+
+def _measure_input(dataset: str, batch_size: int, image_size: int, steps: int) -> dict[str, float]:
+  from vit_jax import data
+
+  with tempfile.TemporaryDirectory(prefix='vit_jax_bench_') as folder:
+    if not dataset:
+      make_pictures(pathlib.Path(folder), 2 * batch_size)
+    examples = data.open_dataset(dataset or folder, split_fractions=(1.0, 0.0, 0.0)).split('train')
+    size = (image_size, image_size)
+    transform = data.parse_transform('decode|inception_crop|flip_lr', size, train=True)
+    batches = data.train_batches(examples, transform, batch_size=batch_size, seed=0)
+    try:
+      for _ in range(2):
+        next(batches)
+      began = time.perf_counter()
+      count = max(steps, 256 // batch_size)
+      for _ in range(count):
+        next(batches)
+      seconds = time.perf_counter() - began
+    finally:
+      batches.close()
+  return {'input_img_sec': count * batch_size / seconds}
+
+
+def make_pictures(folder: pathlib.Path, count: int) -> None:
+  """Writes JPEGs of 500 x 375 pixels, smooth with some grain, as photographs are."""
+  import numpy as np
+  from PIL import Image
+
+  random = np.random.default_rng(0)
+  for i in range(count):
+    coarse = random.integers(0, 256, (24, 32, 3), np.uint8)
+    picture = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC))
+    grainy = picture + random.normal(0, 6, picture.shape)
+    (folder / f'class{i % 2}').mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(
+      folder / f'class{i % 2}' / f'{i:04d}.jpg', quality=90)
+
+
+def table(row: dict[str, Any]) -> str:
+  """A measurement as text."""
+  title = f'{row["model"]}  batch {row["batch_size"]}, {row["image_size"]} pixels'
+  lines = [f'{title}, {row["device"]}, {row["cores"]} cores']
+  for part in ('train', 'infer'):
+    if f'{part}_img_sec' in row:
+      mfu = row.get(f'{part}_mfu')
+      lines.append(f'  {part:6} {row[f"{part}_img_sec"]:8.2f} pictures/s, '
+                   f'first step {row[f"{part}_first_step_s"]:.1f} s'
+                   + (f', MFU {mfu:.0%}' if mfu is not None else ''))
+  if 'input_img_sec' in row:
+    lines.append(f'  input  {row["input_img_sec"]:8.0f} pictures/s')
+  memory = f'  memory {row["host_memory_peak_mib"]:8.0f} MiB of the host'
+  if 'device_memory_peak_mib' in row:
+    memory += f', {row["device_memory_peak_mib"]:.0f} MiB of the device'
+  lines.append(memory)
+  if row['peak_tflops']:
+    lines.append(f'  peak   {row["peak_tflops"]:8.2f} TFLOP/s ({row["peak_source"]})')
+  return '\n'.join(lines + [f'  {k:10} {v}' for k, v in row['runtime'].items()])
+
+
+if __name__ == '__main__':
+  if sys.argv[1:] == []:
+    sys.argv.append('--help')
+  run_cli(main)

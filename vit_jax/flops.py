@@ -1,0 +1,106 @@
+"""How much arithmetic a model needs, and how much the device could do: both halves of MFU."""
+
+import functools
+import math
+import time
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# Dense matmuls with float32 sums, without sparsity, in TFLOP/s. Source: the makers' data sheets.
+_HALF_PEAKS = {
+  'V100': 125, 'T4': 65, 'A100': 312, 'A10': 125, 'L4': 121, 'L40': 181, 'H100 PCIe': 756,
+  'H100': 989, 'H200': 989, 'B200': 2250,
+  'TPU v2': 45, 'TPU v3': 123, 'TPU v4': 275, 'TPU v5 lite': 197, 'TPU v5': 459, 'TPU v6 lite': 918,
+}
+
+
+def forward_flops(module: nn.Module, variables: dict, image_shape: tuple[int, ...]) -> int:
+  """Operations of a forward pass's matmuls and convolutions, a multiplication and a sum each.
+
+  The pass is traced, not computed. Training is counted as three times this number (Kaplan et al.,
+  2001.08361, section 2.1), however much of it is computed again to spare memory.
+
+  Args:
+    module: the model.
+    variables: arrays or shapes.
+    image_shape: [b, h, w, c].
+  """
+  images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+  traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, images)
+  return _count(traced.jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+  total = 0
+  for equation in jaxpr.eqns:
+    name, given = equation.primitive.name, equation.params
+    out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
+    if name == 'dot_general':
+      (contracted, _), _ = given['dimension_numbers']
+      shape = equation.invars[0].aval.shape
+      total += 2 * out * math.prod(shape[i] for i in contracted)
+    elif name == 'conv_general_dilated':
+      kernel = equation.invars[1].aval.shape
+      features = kernel[given['dimension_numbers'].rhs_spec[0]]
+      total += 2 * out * math.prod(kernel) // features
+    inner = [_count(getattr(j, 'jaxpr', j)) for j in given.values() if hasattr(j, 'eqns') or
+             hasattr(getattr(j, 'jaxpr', None), 'eqns')]
+    total += sum(inner) * (given['length'] if name == 'scan' else 1)
+  return total
+
+
+@functools.cache
+def peak(kind: str, dtype: str = 'float32') -> tuple[float, str] | None:
+  """The most operations a second of one device, and where the number is from.
+
+  Args:
+    kind: the device's `device_kind`; 'cpu' is measured, in a tenth of a second.
+    dtype: of the operands.
+
+  Returns:
+    (operations a second, source), or None for a device that is not known. All CPU devices of a
+    process share one peak.
+  """
+  if kind.lower() == 'cpu':
+    return measured_peak(dtype), 'measured: matmul of 1024 x 1024'
+  for name in sorted(_HALF_PEAKS, key=len, reverse=True):
+    if name.lower() in kind.lower():
+      share = 1.0 if jnp.dtype(dtype).itemsize == 2 else 0.5  # TF32, where there is one
+      return share * _HALF_PEAKS[name] * 1e12, f'data sheet of {name}'
+  return None
+
+
+def measured_peak(dtype: str = 'float32', n: int = 1024, repeats: int = 8) -> float:
+  """Operations a second of the best of several square matmuls on the first device."""
+  matmul = jax.jit(jnp.dot)
+  x = jnp.asarray(np.random.default_rng(0).standard_normal((n, n)), jnp.dtype(dtype))
+  jax.block_until_ready(matmul(x, x))
+  seconds = []
+  for _ in range(repeats):
+    began = time.perf_counter()
+    jax.block_until_ready(matmul(x, x))
+    seconds.append(time.perf_counter() - began)
+  return 2 * n**3 / min(seconds)
+
+
+def utilization_of_rate(
+  module: nn.Module, variables: dict, image_shape: tuple[int, ...], devices: list[jax.Device]
+) -> float | None:
+  """The share of the devices' peak that training uses for each picture a second; None if unknown.
+
+  Args:
+    module: the model.
+    variables: arrays or shapes.
+    image_shape: [h, w, c].
+    devices: those that share a batch.
+  """
+  body = getattr(module, 'backbone', module)
+  found = peak(devices[0].device_kind, getattr(body, 'dtype', 'float32'))
+  if found is None:
+    return None
+  count = 1 if devices[0].platform == 'cpu' else len(devices)
+  return 3 * forward_flops(module, variables, (1, *image_shape)) / (found[0] * count)
