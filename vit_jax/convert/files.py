@@ -7,6 +7,7 @@ import zipfile
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax import models
 from vit_jax.convert import (
   h5,
   labels,
@@ -167,13 +168,17 @@ def _open_run(path: pathlib.Path) -> Weights:
   run = checkpoint.load_run(str(path))
   tensors = Arrays(tree.flatten(run.variables), path)
   head = next((s.shape[-1] for n, s in tensors.specs.items() if n == 'params/head/bias'), 0)
+  preprocess = Preprocess.from_json(run.preprocess)
+  model = run.config['model']
+  patch = {**models.fields(model['name']), **model}.get('patch_size')
   return Weights(
     'vit_jax',
     tensors,
     config=run.config,
     classes=tuple(run.classes),
-    preprocess=Preprocess.from_json(run.preprocess),
+    preprocess=preprocess,
     num_classes=len(run.classes) or head,
+    grid=patch and tuple(size // p for size, p in zip(preprocess.image_size, patch)),
   )
 
 

@@ -24,6 +24,7 @@ LABELS = {
   'accuracy': 'top-1 accuracy (%)',
   'top3': 'top-3 accuracy (%)',
   'top5': 'top-5 accuracy (%)',
+  'iou': 'mean IoU',
   'learning_rate': 'learning rate',
   'img_sec': 'pictures a second',
 }
