@@ -20,6 +20,7 @@ def score(
   variables: Any,
   batches: Iterable[dict],
   on_batch: Callable[[dict, np.ndarray], None] | None = None,
+  summary: Callable[[np.ndarray, dict], dict[str, float]] | None = None,
 ) -> dict[str, float]:
   """Means of the metrics over all unmasked examples.
 
@@ -30,6 +31,8 @@ def score(
     variables: placed.
     batches: with 'mask' [b], False for padding.
     on_batch: sees each batch with this process's outputs, padding included.
+    summary: gives metrics that are no means, from the logits [n, k] and {'labels': [n, k]} of all
+      pictures.
 
   Returns:
     The mean of each metric (0 where it is of no example) and 'examples', how many there were, over
@@ -37,6 +40,7 @@ def score(
   """
   sums: dict[str, np.ndarray] = {}  # by metric: sum and number of examples
   count = 0
+  kept: dict[str, list[np.ndarray]] = {'logits': [], 'labels': [], 'mask': []}
   for batch in batches:
     metrics, outputs = eval_step(variables, placement.put_batch(_arrays(batch)))
     mask = batch['mask']
@@ -49,15 +53,36 @@ def score(
     count += int(mask.sum())
     if on_batch:
       on_batch(batch, placement.get_examples(outputs))
+    if summary:
+      rows = placement.get_examples(outputs)
+      for name, values in (('logits', rows), ('labels', batch['labels']), ('mask', mask)):
+        kept[name].append(np.asarray(values))
   sums, count = _over_processes(sums, count)
   if not count:
     raise UserError('no picture could be evaluated: the split is empty or unreadable')
   means = {name: float(total / n) if n else 0.0 for name, (total, n) in sums.items()}
+  if summary:
+    rows = _rows_of_all(kept)
+    means |= summary(rows['logits'], {'labels': rows['labels']})
   return means | {'examples': count}
 
 
 def _arrays(batch: dict) -> dict:
-  return {name: x for name, x in batch.items() if name in ('image', 'label', 'box', 'has_box')}
+  names = ('image', 'label', 'labels', 'box', 'has_box')
+  return {name: x for name, x in batch.items() if name in names}
+
+
+def _rows_of_all(kept: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
+  """The unmasked rows of all processes, which have equally many with the masked ones."""
+  import jax
+
+  rows = {name: np.concatenate(parts) for name, parts in kept.items()}
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    every = multihost_utils.process_allgather(rows)
+    rows = {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in every.items()}
+  return {name: x[rows['mask']] for name, x in rows.items()}
 
 
 def _over_processes(
@@ -122,15 +147,19 @@ def main(argv: list[str] | None = None) -> int:
   )
   task_options = dict(loaded.config.get('task') or {'name': 'classify'})
   task = tasks.build(num_classes=len(classes), **task_options)
+  if hasattr(task, 'summary') and dataset.classes_each == 'one':
+    raise UserError(f'{args.model} tells several classes a picture, and pictures of {dataset.name} '
+                    'have one each: it cannot be scored on them')
   step = placement.compile_eval(
     train_step.make_eval_step(loaded.module, task, loaded.preprocess)
   )
   shown = _with_progress(batches, len(examples), batch_size)
-  relabelled = ({**batch, 'label': to_model[batch['label']]} for batch in shown)
-  collector = _collector(args, examples, classes)
+  relabelled = (_relabelled(batch, to_model, len(classes)) for batch in shown)
+  collector = _collector(args, examples, classes, several=hasattr(task, 'summary'))
   began = time.monotonic()
   result = score(
-    step, placement, placement.put_state(loaded.variables), relabelled, on_batch=collector
+    step, placement, placement.put_state(loaded.variables), relabelled, on_batch=collector,
+    summary=getattr(task, 'summary', None),
   )
   result['img_sec'] = result['examples'] / (time.monotonic() - began)
   result['skipped'] = len(examples) - result['examples']
@@ -138,6 +167,16 @@ def main(argv: list[str] | None = None) -> int:
   if collector is not None:
     _report(args, loaded, dataset.name, collector, examples, transform, task.loss)
   return 0
+
+
+def _relabelled(batch: dict, to_model: np.ndarray, num_classes: int) -> dict:
+  """The batch with the model's class indices."""
+  batch = {**batch, 'label': to_model[batch['label']]}
+  if 'labels' in batch:
+    labels = np.zeros((len(batch['labels']), num_classes), batch['labels'].dtype)
+    labels[:, to_model] = batch['labels']
+    batch['labels'] = labels
+  return batch
 
 
 def _names_by_number(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
@@ -162,12 +201,14 @@ def _say(args: argparse.Namespace, dataset: str, result: dict[str, float]) -> No
     print(f'  skipped    {result["skipped"]} unreadable pictures')
 
 
-def _collector(args: argparse.Namespace, examples: Any, classes: tuple[str, ...]) -> Any:
+def _collector(
+  args: argparse.Namespace, examples: Any, classes: tuple[str, ...], several: bool
+) -> Any:
   if not args.report:
     return None
   from vit_jax import report
 
-  return report.Collector(examples, classes)
+  return report.Collector(examples, classes, several)
 
 
 def _report(args, loaded, dataset: str, collector, examples, transform, link: str) -> None:

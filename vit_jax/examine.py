@@ -43,7 +43,7 @@ class Examiner:
     """Metrics of the validation split, empty where there is none."""
     if 'val' not in self._run.held_out:
       return {}
-    collector = report.Collector(self._run.held_out['val'], self._run.dataset.classes)
+    collector = self._collector('val')
     metrics = self._evaluate('val', state.averaged, collector)
     self._refuse(step, {f'validation {k}': v for k, v in metrics.items()})
     self._writer.write(step, 'val', metrics)
@@ -69,12 +69,17 @@ class Examiner:
     if 'test' not in self._run.held_out:
       return {}
     best = load_run(path, 'best')
-    collector = report.Collector(self._run.held_out['test'], self._run.dataset.classes)
+    collector = self._collector('test')
     metrics = self._evaluate('test', self._placement.put_state(best.variables), collector)
     self._writer.write(best.step, 'test', metrics)
     self._progress.say(f'test {format_metrics(metrics)}  (checkpoint of step {best.step})')
     self._write_report(path, best, collector)
     return metrics
+
+  def _collector(self, role: str) -> report.Collector:
+    run = self._run
+    several = hasattr(run.task, 'summary')
+    return report.Collector(run.held_out[role], run.dataset.classes, several)
 
   def _evaluate(
     self, role: str, variables: Any, collector: report.Collector | None = None
@@ -86,7 +91,8 @@ class Examiner:
       batch_size=parallel.round_up(batch_size, self._placement) // jax.process_count(),
     )
     began = time.monotonic()
-    result = score(self._eval_step, self._placement, variables, batches, collector)
+    result = score(self._eval_step, self._placement, variables, batches, collector,
+                   getattr(run.task, 'summary', None))
     result['img_sec'] = result['examples'] / (time.monotonic() - began)
     if batches.skipped:
       result['skipped'] = batches.skipped
@@ -118,6 +124,8 @@ class Examiner:
     """Confusions and sample pictures for TensorBoard."""
     if not (self._run.config.log.tensorboard and report.can_draw()):
       return
+    if hasattr(self._run.task, 'summary'):
+      return  # classes of any number are not confused one for another
     predictions = collector.predictions()
     if jax.process_index() == 0:
       load_picture = report.picture_loader(self._run.held_out['val'], self._run.eval_transform)

@@ -141,8 +141,8 @@ class Loaded:
       return self._transform(example)
 
   def _probabilities(self, logits: np.ndarray) -> np.ndarray:
-    task = self.config.get('task') or {}
-    if task.get('loss') == 'sigmoid':
+    task = self.config.get('task')
+    if task and tasks.build(num_classes=self.module.num_classes, **task).loss == 'sigmoid':
       return np.asarray(jax.nn.sigmoid(logits))
     return np.asarray(jax.nn.softmax(logits, axis=-1))
 

@@ -177,6 +177,17 @@ def _check_task(config: Config, dataset: data.Dataset, weights: convert.Weights 
       f"config.task.name='boxes' needs boxes, and {dataset.name} ({dataset.kind}) has none: give a "
       'folder with YOLO, COCO or Pascal VOC annotations'
     )
+  if name == 'multilabel' and dataset.classes_each == 'one':
+    problems.append(
+      f"config.task.name='multilabel' needs sets of classes, and pictures of {dataset.name} "
+      f'({dataset.kind}) have one each: give a folder with YOLO, COCO or Pascal VOC annotations, '
+      "or a TFDS dataset with 'labels' or 'objects'"
+    )
+  if name != 'multilabel' and dataset.classes_each == 'several':
+    problems.append(
+      f"config.task.name={name!r} needs one class a picture, and pictures of {dataset.name} have "
+      "several: set config.task.name='multilabel'"
+    )
   if weights is not None and config.head == 'keep':
     before = (weights.config.get('task') or {}).get('name', 'classify')
     if (before == 'boxes') != (name == 'boxes'):

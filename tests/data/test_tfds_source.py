@@ -40,15 +40,24 @@ def data_dir(tmp_path):
       feature['photo'].bytes_list.value.append(jpeg(10 * i))
       feature['kind'].int64_list.value.append(i % 3)
       feature['height'].int64_list.value.append(i)
+      feature['tags'].int64_list.value.extend(range(i % 3))  # none, the first, the first two
+      feature['objects/kind'].int64_list.value.extend([i % 3, 2])
+      feature['objects/size'].int64_list.value.extend([i, i])
       writer.write(example.SerializeToString())
     writer.close()
   features = tfds.features.FeaturesDict({
     'photo': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
     'kind': tfds.features.ClassLabel(names=list(NAMES)),
     'height': tfds.features.Scalar(np.int64),
+    'tags': tfds.features.Sequence(tfds.features.ClassLabel(names=list(NAMES))),
+    'objects': tfds.features.Sequence({
+      'kind': tfds.features.ClassLabel(names=list(NAMES)),
+      'size': tfds.features.Scalar(np.int64),
+    }),
   })
   (root / 'features.json').write_text(json.dumps(features.to_json()))
-  (root / 'kind.labels.txt').write_text('\n'.join(NAMES))
+  for feature in ('kind', 'tags', 'objects-kind'):
+    (root / f'{feature}.labels.txt').write_text('\n'.join(NAMES))
   write_info(root, 'array_record')
   return tmp_path
 
@@ -115,8 +124,23 @@ def test_other_features_by_name(data_dir):
   with pytest.raises(UserError) as e:
     open_dataset('trees', data_dir=str(data_dir), image_key='picture', label_key='kinds')
   assert len(e.value.problems) == 2 and "did you mean 'kind'" in str(e.value)
-  with pytest.raises(UserError, match=r"'height' is no class; set label_key to one of \['kind'\]"):
+  wanted = r"'height' is no class; set label_key to one of \['kind', 'tags'\]"
+  with pytest.raises(UserError, match=wanted):
     open_dataset('trees', data_dir=str(data_dir), label_key='height')
+
+
+@pytest.mark.parametrize('key, wanted', [
+  ('tags', lambda i: [i % 3 > 0, i % 3 > 1, False]),
+  ('objects/kind', lambda i: [i % 3 == 0, i % 3 == 1, True]),
+])
+def test_several_classes_a_picture(data_dir, key, wanted):
+  dataset = open_dataset('trees', data_dir=str(data_dir), label_key=key)
+  assert dataset.classes == NAMES and dataset.classes_each == 'several'
+  examples = dataset.split('train')
+  for i in range(len(examples)):
+    assert examples[i]['labels'].tolist() == wanted(i)
+  with train_batches(examples, parse_transform('decode|resize(3)'), batch_size=5, seed=0) as found:
+    assert next(found)['labels'].shape == (5, 3)
 
 
 def test_not_prepared_says_what_to_type(tmp_path):

@@ -86,7 +86,10 @@ def _read(path: str) -> tuple[Predictions, list[dict]]:
   workdir = next((f for f in (folder, folder.parent) if (f / 'metrics.jsonl').exists()), None)
   if workdir == folder.parent and folder.name != 'report':
     workdir = None  # it belongs to another folder
-  return load_predictions(file), writer.read_metrics(workdir) if workdir else []
+  predictions = load_predictions(file)
+  if predictions.multi_hot is not None:
+    raise UserError(f'{file} tells several classes a picture; runs of one class each are compared')
+  return predictions, writer.read_metrics(workdir) if workdir else []
 
 
 def _evaluate(path: str) -> None:

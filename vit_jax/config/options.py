@@ -112,8 +112,13 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  name: str = _option('classify', 'what is learned', ('classify', 'boxes', 'distill'))
-  loss: str = _option('softmax', 'cross-entropy over classes or for each', ('softmax', 'sigmoid'))
+  name: str = _option(
+    'classify', 'what is learned', ('classify', 'boxes', 'distill', 'multilabel')
+  )
+  loss: str = _option(
+    'softmax', 'cross-entropy over classes or for each; multilabel: always for each',
+    ('softmax', 'sigmoid'),
+  )
   label_smoothing: float = _option(0.0, 'share of the target spread over all classes, 0 to 1')
   teacher: str = _option('', 'distill: the model learned from: a run, weights file or zoo name')
   distillation: str = _option(

@@ -38,7 +38,17 @@ class Examples:
     records, row = self._records[self._part[index]], int(self._row[index])
     example = records.read(row)
     label = int(relabel(example['label'], self._new_label))
+    kinds = example.pop('kinds', None)
+    if kinds is not None:
+      example['labels'] = self._multi_hot(kinds)
     return {**example, 'label': label, 'id': records.id(row)}
+
+  def _multi_hot(self, kinds: np.ndarray) -> np.ndarray:
+    """uint8 `[k]`, 1 for each class among stored label indices."""
+    found = np.zeros(int(self._new_label.max()) + 1, np.uint8)
+    new = relabel(np.asarray(kinds), self._new_label)
+    found[new[new >= 0]] = 1
+    return found
 
   def id(self, index: int) -> str:
     """The picture's name, without reading it."""
@@ -70,6 +80,7 @@ class Dataset:
     base: stored pictures and rows by split name.
     new_label: int32, the label by stored label.
     made_split: whether the split was made here, by seed, and should be written down.
+    classes_each: as in `Source`.
   """
 
   def __init__(
@@ -80,11 +91,13 @@ class Dataset:
     base: dict[str, list[Rows]],
     new_label: np.ndarray,
     made_split: bool,
+    classes_each: str = 'one',
   ):
     self.name = name
     self.kind = kind
     self.classes = classes
     self.made_split = made_split
+    self.classes_each = classes_each
     self._base = base
     self._new_label = new_label
 
@@ -188,7 +201,8 @@ def open_dataset(
   base = {split: parts for split, parts in base.items() if sum(len(r) for _, r in parts)}
   if not base:
     raise UserError(f'dataset {name}: no pictures of the classes {", ".join(chosen)}')
-  return Dataset(name, source.kind, chosen, base, new_label, not own_splits or resplit)
+  made_split = not own_splits or resplit
+  return Dataset(name, source.kind, chosen, base, new_label, made_split, source.classes_each)
 
 
 def _choose_classes(

@@ -35,12 +35,15 @@ class Source:
     classes: class names in label order.
     records: pictures by split; one entry named '' where the storage has no splits.
     shuffled: whether the stored order is random already and should be kept.
+    classes_each: 'one' class a picture, its 'label'; 'several', its 'kinds', label indices of any
+      number, -1 counting for none; or 'both', where 'label' is the class of the largest object.
   """
 
   kind: str
   classes: tuple[str, ...]
   records: Mapping[str, Records]
   shuffled: bool = False
+  classes_each: str = 'one'
 
 
 class FileRecords:

@@ -19,12 +19,13 @@ class Collector:
   Args:
     examples: the split that the batches come from.
     classes: the model's, which 'label' of the batches indexes.
+    several: whether 'labels' of the batches count, of any number of classes a picture.
   """
 
-  def __init__(self, examples: Examples, classes: Sequence[str]):
-    self._examples, self._classes = examples, tuple(classes)
+  def __init__(self, examples: Examples, classes: Sequence[str], several: bool = False):
+    self._examples, self._classes, self._several = examples, tuple(classes), several
     self._rows: dict[str, list[np.ndarray]] = {'index': [], 'label': [], 'mask': [], 'logits': []}
-    self._boxes: dict[str, list[np.ndarray]] = {}
+    self._more: dict[str, list[np.ndarray]] = {}
     self._began = time.monotonic()
     self._ended: list[float] = []
 
@@ -40,7 +41,9 @@ class Collector:
     elif 'box' in outputs:
       true = np.where(np.asarray(batch['has_box'])[:, None], batch['box'], np.nan)
       for name, rows in (('boxes_cxcywh', outputs['box']), ('true_boxes_cxcywh', true)):
-        self._boxes.setdefault(name, []).append(np.asarray(rows, np.float32))
+        self._more.setdefault(name, []).append(np.asarray(rows, np.float32))
+    if self._several:
+      self._more.setdefault('multi_hot', []).append(np.asarray(batch['labels'], np.uint8))
     for name in ('index', 'label', 'mask'):
       self._rows[name].append(np.asarray(batch[name]))
     self._rows['logits'].append(np.asarray(outputs['logits'], np.float32))
@@ -57,7 +60,7 @@ class Collector:
       name: np.concatenate(parts) if parts else empty[name == 'logits']
       for name, parts in self._rows.items()
     }
-    rows |= {name: np.concatenate(parts) for name, parts in self._boxes.items()}
+    rows |= {name: np.concatenate(parts) for name, parts in self._more.items()}
     pictures_after_first = sum(int(m.sum()) for m in self._rows['mask'][1:])
     rows, pictures_after_first = _over_processes(rows, pictures_after_first)
     kept = np.flatnonzero(rows['mask'])
@@ -74,7 +77,7 @@ class Collector:
       seconds=self._ended[-1] - self._began if self._ended else 0.0,
       img_sec=pictures_after_first / warm if warm > 0 else None,
       skipped=len(self._examples) - len(kept),
-      **{name: rows[name][kept] for name in self._boxes},
+      **{name: rows[name][kept] for name in self._more},
     )
 
 

@@ -25,6 +25,8 @@ LABELS = {
   'top3': 'top-3 accuracy (%)',
   'top5': 'top-5 accuracy (%)',
   'iou': 'mean IoU',
+  'map': 'mean average precision',
+  'exact': 'all classes right (%)',
   'learning_rate': 'learning rate',
   'img_sec': 'pictures a second',
 }

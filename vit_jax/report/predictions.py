@@ -35,6 +35,8 @@ class Predictions:
     skipped: pictures that could not be read.
     boxes_cxcywh: predicted [n, 4], shares of what the model saw; None for a task without boxes.
     true_boxes_cxcywh: [n, 4], NaN where a picture has none.
+    multi_hot: [n, k], 1 for each class that a picture shows, where they are any number; then
+      `labels` say nothing. None where each picture has one class.
   """
 
   classes: tuple[str, ...]
@@ -48,6 +50,7 @@ class Predictions:
   skipped: int = 0
   boxes_cxcywh: np.ndarray | None = None
   true_boxes_cxcywh: np.ndarray | None = None
+  multi_hot: np.ndarray | None = None
 
   def __post_init__(self):
     n, k = len(self.labels), len(self.classes)
@@ -58,6 +61,9 @@ class Predictions:
       problems.append(f'{len(self.ids)} ids and {len(self.index)} positions for {n} pictures')
     if not n:
       problems.append('no picture could be evaluated')
+    elif self.multi_hot is not None:
+      if self.multi_hot.shape != (n, k):
+        problems.append(f'sets of classes {self.multi_hot.shape} for {n} pictures, {k} classes')
     elif self.labels.min() < 0 or self.labels.max() >= k:
       count = int(((self.labels < 0) | (self.labels >= k)).sum())
       problems.append(f'{count} of {n} pictures have no label among the {k} classes')
@@ -119,6 +125,7 @@ class Predictions:
       'classes': np.array(self.classes, dtype=np.str_),
       'boxes_cxcywh': self.boxes_cxcywh,
       'true_boxes_cxcywh': self.true_boxes_cxcywh,
+      'multi_hot': self.multi_hot,
     }
     scalars = {'seconds': self.seconds, 'img_sec': self.img_sec, 'skipped': self.skipped}
     record = json.dumps({'facts': self.facts.to_json(), **scalars})

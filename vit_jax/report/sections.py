@@ -75,7 +75,7 @@ def write_page(
   report.section('Worst classes', *_worst(drawn))
   report.section('Most confident mistakes', *_mistakes(drawn))
   report.section('Time and memory', _time(drawn))
-  report.section('Configuration and versions', *_configuration(drawn))
+  report.section('Configuration and versions', *configuration(facts))
   made = f'vit_jax {facts.versions.get("vit_jax", "")}'.strip()
   return report.write(out / 'report.html', f'Made by {made} from {len(predictions):,} predictions.')
 
@@ -377,8 +377,8 @@ def _time(drawn: Drawn) -> str:
   return page.table(('what', 'value'), rows, text=(1,))
 
 
-def _configuration(drawn: Drawn) -> list[str]:
-  facts = drawn.predictions.facts
+def configuration(facts: Facts) -> list[str]:
+  """What was scored, versions and options."""
   rows = [
     ('model', facts.model or '–'),
     ('pictures', f'{facts.dataset} {facts.split}'.strip() or '–'),

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import UserError
-from vit_jax.report import boxes, history, metrics
+from vit_jax.report import boxes, history, metrics, several
 from vit_jax.report.predictions import FILE, Predictions
 
 _WIDE = 1000  # classes up to which the confusion matrix is written as a table
@@ -40,6 +40,10 @@ def write_report(
   out = pathlib.Path(out_dir)
   try:
     out.mkdir(parents=True, exist_ok=True)
+    if predictions.multi_hot is not None:
+      result = several.write_data(out, predictions, metrics_rows)
+      several.write_page(out, predictions, result, metrics_rows)
+      return result
     result = _write_data(out, predictions, metrics_rows)
   except OSError as e:
     raise UserError(f'cannot write a report to {out}: {e.strerror or e}') from e

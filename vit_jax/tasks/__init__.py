@@ -6,11 +6,13 @@ from vit_jax.registry import Registry
 from vit_jax.tasks.boxes import Boxes
 from vit_jax.tasks.classify import Classify
 from vit_jax.tasks.distill import Distill
+from vit_jax.tasks.multilabel import MultiLabel
 
 TASKS: Registry[type] = Registry('task')
 TASKS.add('classify', Classify)
 TASKS.add('boxes', Boxes)
 TASKS.add('distill', Distill)
+TASKS.add('multilabel', MultiLabel)
 
 
 def build(name: str, num_classes: int, **options):

@@ -2,7 +2,8 @@
 
 Each example has 'box' float32 `[4]` (centre x, centre y, width, height as shares of the picture)
 and 'has_box', False where only the class is known. Of several objects in a picture the largest
-counts; a picture without any object, and without a class folder, is left out.
+counts for the box and the class; 'kinds' are the classes of all. A picture without any object, and
+without a class folder, is left out.
 """
 
 import dataclasses
@@ -75,15 +76,17 @@ def _split_tops(root: str) -> dict[str, str]:
   return {split: tops[split] for split in SPLITS if split in tops} or {'': ''}
 
 
-def _records(root: str, found: list[tuple[str, int, _Object | None]]) -> FileRecords:
-  """Records of (file, label, object)."""
+def _records(root: str, found: list[tuple[str, int, _Object | None, set[int]]]) -> FileRecords:
+  """Records of (file, label, largest object, labels of all objects)."""
   cxcywh = np.zeros((len(found), 4), np.float32)
-  for row, (_, _, thing) in enumerate(found):
+  kinds = np.full((len(found), max((len(k) for *_, k in found), default=0)), -1, np.int32)
+  for row, (_, _, thing, labels) in enumerate(found):
     if thing is not None:
       cxcywh[row] = thing.cxcywh
-  has_box = np.array([thing is not None for _, _, thing in found], bool)
-  names, labels = [name for name, _, _ in found], [label for _, label, _ in found]
-  return FileRecords(root, names, labels, {'box': cxcywh, 'has_box': has_box})
+    kinds[row, : len(labels)] = sorted(labels)
+  has_box = np.array([thing is not None for _, _, thing, _ in found], bool)
+  extra = {'box': cxcywh, 'has_box': has_box, 'kinds': kinds}
+  return FileRecords(root, [name for name, *_ in found], [label for _, label, *_ in found], extra)
 
 
 # YOLO: {split}/images/NAME.jpg and {split}/labels/NAME.txt with lines 'class cx cy w h'.
@@ -102,9 +105,9 @@ def _yolo(root: str, problems: list[str]) -> Source | None:
       things = _yolo_objects(path, len(classes), problems) if os.path.isfile(path) else []
       if things:
         largest = max(things, key=lambda t: t.area)
-        found.append((name, int(largest.kind), largest))
+        found.append((name, int(largest.kind), largest, {int(t.kind) for t in things}))
     records[split] = _records(root, found)
-  return Source('yolo', tuple(classes), records)
+  return Source('yolo', tuple(classes), records, classes_each='both')
 
 
 def _yolo_classes(root: str) -> list[str]:
@@ -192,6 +195,7 @@ def _coco(root: str, problems: list[str]) -> Source | None:
   for split, (path, folders, images, annotations, names) in tables.items():
     sizes = {i['id']: i for i in images}
     best: dict[int, _Object] = {}
+    kinds: dict[int, set[int]] = {}
     for a in annotations:
       image = sizes.get(a.get('image_id'))
       if image is None or a.get('category_id') not in names or len(a.get('bbox', ())) != 4:
@@ -202,6 +206,7 @@ def _coco(root: str, problems: list[str]) -> Source | None:
         names[a['category_id']],
         boxes.from_xyxy(np.array([x, y, x + w, y + h]), (image['height'], image['width'])),
       )
+      kinds.setdefault(a['image_id'], set()).add(classes.index(str(thing.kind)))
       if a['image_id'] not in best or thing.area > best[a['image_id']].area:
         best[a['image_id']] = thing
     found = []
@@ -212,9 +217,10 @@ def _coco(root: str, problems: list[str]) -> Source | None:
       if place is None:
         problems.append(f'{path} names picture {name}, which is not in {" or ".join(folders)}')
       else:
-        found.append((place.replace(os.sep, '/'), classes.index(str(thing.kind)), thing))
+        label = classes.index(str(thing.kind))
+        found.append((place.replace(os.sep, '/'), label, thing, kinds[key]))
     records[split] = _records(root, found)
-  return Source('coco', tuple(classes), records)
+  return Source('coco', tuple(classes), records, classes_each='both')
 
 
 # Pascal VOC: annotations/NAME.xml, pictures in images/ or images/CLASS/ (then the folder counts).
@@ -224,24 +230,30 @@ def _voc(root: str, problems: list[str]) -> Source | None:
   voc = os.path.isdir(os.path.join(root, 'JPEGImages'))
   pictures, notes = ('JPEGImages', 'Annotations') if voc else ('images', 'annotations')
   folders = subfolders(os.path.join(root, pictures))
-  things: dict[str, _Object | None] = {}
+  things: dict[str, list[_Object]] = {}
   for name in list_pictures(root, pictures):
     path = os.path.join(root, notes, pathlib.PurePosixPath(name).stem + '.xml')
-    thing = _voc_object(path, problems) if os.path.isfile(path) else None
-    if thing is not None or folders:
-      things[name] = thing
-  if folders:
+    objects = _voc_objects(path, problems) if os.path.isfile(path) else []
+    if objects or folders:
+      things[name] = objects
+  largest = {name: max(found, key=lambda t: t.area, default=None) for name, found in things.items()}
+  if folders:  # then they say the class, whatever the objects are called
     kinds = {name: name.split('/')[1] for name in things}
-    kinds = {name: kind for name, kind in kinds.items() if kind in folders}
+    sets = {name: {kind} for name, kind in kinds.items() if kind in folders}
   else:
-    kinds = {name: str(thing.kind) for name, thing in things.items() if thing is not None}
-  classes = sorted(set(kinds.values()))
-  found = [(name, classes.index(kind), things[name]) for name, kind in kinds.items()]
-  return Source('voc', tuple(classes), {'': _records(root, found)})
+    kinds = {name: str(thing.kind) for name, thing in largest.items() if thing is not None}
+    sets = {name: {str(thing.kind) for thing in things[name]} for name in kinds}
+  index = {kind: i for i, kind in enumerate(sorted(set().union(*sets.values())))}
+  found = [
+    (name, index[kinds[name]], largest[name], {index[kind] for kind in those})
+    for name, those in sets.items()
+  ]
+  each = 'one' if folders else 'both'
+  return Source('voc', tuple(index), {'': _records(root, found)}, classes_each=each)
 
 
-def _voc_object(path: str, problems: list[str]) -> _Object | None:
-  """The largest object of a file, or None."""
+def _voc_objects(path: str, problems: list[str]) -> list[_Object]:
+  """The objects of a file."""
   things = []
   try:
     tree = ElementTree.parse(path).getroot()
@@ -253,4 +265,4 @@ def _voc_object(path: str, problems: list[str]) -> _Object | None:
       things.append(_Object(node.findtext('name', ''), boxes.from_xyxy(np.array(corners), (h, w))))
   except (ElementTree.ParseError, ValueError, ZeroDivisionError) as e:
     problems.append(f'{path} is no Pascal VOC file: {e}')
-  return max(things, key=lambda t: t.area) if things else None
+  return things

@@ -18,7 +18,7 @@ class TfdsRecords:
     source: what `as_data_source` gave.
     split: its name, which the ids begin with.
     image_key: feature with the picture.
-    label_key: feature with the class.
+    label_key: feature with the class, or with several; 'KEY/PART' is a part of one.
   """
 
   def __init__(self, source: Any, split: str, image_key: str, label_key: str):
@@ -35,7 +35,7 @@ class TfdsRecords:
   def labels(self) -> np.ndarray:
     if self._labels is None:
       rows = range(len(self.source))
-      labels = (self.source[row][self.label_key] for row in rows)
+      labels = (_first(self._kinds(self.source[row])) for row in rows)
       self._labels = np.fromiter(labels, np.int32, len(rows))
     return self._labels
 
@@ -44,7 +44,19 @@ class TfdsRecords:
 
   def read(self, row: int) -> dict[str, Any]:
     record = self.source[row]
-    return {'image': record[self.image_key], 'label': int(record[self.label_key])}
+    kinds = self._kinds(record)
+    example = {'image': record[self.image_key], 'label': _first(kinds)}
+    return example if kinds.ndim == 0 else {**example, 'kinds': kinds}
+
+  def _kinds(self, record: Any) -> np.ndarray:
+    """Label index [], or those of several classes [m]."""
+    for key in self.label_key.split('/'):
+      record = record[key]
+    return np.asarray(record, np.int32)
+
+
+def _first(kinds: np.ndarray) -> int:
+  return int(kinds.flat[0]) if kinds.size else -1
 
 
 def is_tfds_folder(path: str) -> bool:
@@ -90,7 +102,9 @@ def tfds_source(
     except (NotImplementedError, ValueError) as e:
       raise UserError(_wrong_format(builder, name, str(e))) from None
     records[canonical(split)] = TfdsRecords(source, split, image_key, label_key)
-  return Source('tfds', tuple(builder.info.features[label_key].names), records, shuffled=True)
+  label, several = _label_feature(builder.info.features, label_key)
+  each = 'several' if several else 'one'
+  return Source('tfds', tuple(label.names), records, shuffled=True, classes_each=each)
 
 
 def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
@@ -125,20 +139,38 @@ def _keys(
   supervised = builder.info.supervised_keys
   if supervised and len(supervised) == 2 and all(isinstance(k, str) for k in supervised):
     image_key, label_key = image_key or supervised[0], label_key or supervised[1]
-  image_key, label_key = image_key or 'image', label_key or 'label'
+  image_key = image_key or 'image'
+  usual = [k for k in ('label', 'labels', 'objects/label') if k.split('/')[0] in features]
+  label_key = label_key or (usual[0] if usual else 'label')
   problems = [
     f'TFDS dataset {name!r} has no feature {key!r} for {option}: {did_you_mean(key, features)}'
-    for option, key in (('image_key', image_key), ('label_key', label_key))
+    for option, key in (('image_key', image_key), ('label_key', label_key.split('/')[0]))
     if key not in features
   ]
-  if not problems and not hasattr(features[label_key], 'names'):
-    kinds = [k for k in features if hasattr(features[k], 'names')]
+  if not problems and not hasattr(_label_feature(features, label_key)[0], 'names'):
+    kinds = sorted(k for k in features if hasattr(features[k], 'names'))
     problems.append(
       f'TFDS dataset {name!r}: feature {label_key!r} is no class; set label_key to one of {kinds}'
     )
   if problems:
     raise UserError(problems)
   return image_key, label_key
+
+
+def _label_feature(features: Any, label_key: str) -> tuple[Any, bool]:
+  """The feature that a key such as 'label' or 'objects/label' names, and whether it is of many."""
+  from tensorflow_datasets.core.features import Sequence
+
+  several = False
+  feature = features
+  for key in ['', *label_key.split('/')]:
+    if key:
+      if not hasattr(feature, 'keys') or key not in feature:
+        return None, several
+      feature = feature[key]
+    if isinstance(feature, Sequence):  # of classes, or of dictionaries
+      several, feature = True, feature.feature
+  return feature, several
 
 
 def _wrong_format(builder: Any, name: str, reason: str) -> str:
