@@ -7,6 +7,9 @@ python -m vit_jax.main --config=configs/small_pictures.py:distill --workdir=runs
 
 plain: the pictures as they are. recipe: crops, mirroring, some Mixup and an average of the weights.
 distill: the recipe, taught by another run's soft answers (1503.02531). With --sweep, three seeds.
+
+Measured on six breeds of 64 pixels, 12 epochs, 2 shared cores: docs/results.md. The teacher helps;
+in so few epochs the recipe does not beat plain training by more than the seeds differ.
 """
 
 from vit_jax import config as options
@@ -54,8 +57,8 @@ def get_config(method='recipe'):
   if method == 'distill':
     config.task.name = 'distill'
     config.task.distillation = 'soft'
-    config.task.temperature = 3.0
-    config.task.alpha = 0.7
+    config.task.temperature = 1.5
+    config.task.alpha = 1.0
     config.task.teacher = 'runs/teacher'
   return config
 
