@@ -136,3 +136,31 @@ def test_frozen_backbones_stay(run, folder, tmp_path):
 def test_what_cannot_be(folder, tmp_path, overrides, said):
   with pytest.raises(UserError, match=said):
     train.train(options(folder, **overrides), str(tmp_path / 'never'))
+
+
+def test_its_weights_go_elsewhere_with_their_heads_or_without(run, folder, tmp_path, capsys):
+  from vit_jax.convert.__main__ import main as convert
+
+  picture = str(folder / 'test' / 'images' / '0.png')
+  before = vit_jax.load(run[0]).predict(picture)[0]
+  kept = tmp_path / 'kept.safetensors'
+  convert([str(run[0]), str(kept), '--to=vit_jax'])
+  after = vit_jax.load(kept).predict(picture)[0]
+  np.testing.assert_allclose(after[0].box, before[0].box, rtol=1e-6)
+  assert [a.name for a in after] == [b.name for b in before]
+  with pytest.raises(UserError, match='heads that npz has no place for'):
+    convert([str(run[0]), str(tmp_path / 'lost.npz'), '--to=npz'])
+  convert([str(run[0]), str(tmp_path / 'new.npz'), '--to=npz', '--head=reset'])
+  anew = vit_jax.load(tmp_path / 'new.npz').predict(picture)[0]
+  assert anew[0].box is None
+  np.testing.assert_allclose([a.probability for a in anew], 1 / 3, rtol=1e-5)
+
+
+def test_what_it_attends_to_can_be_seen(run):
+  from vit_jax.visualize.inside import capture_gradients
+
+  loaded = vit_jax.load(run[0])
+  images = np.random.default_rng(1).normal(size=(1, 32, 48, 3)).astype(np.float32)
+  seen = capture_gradients(loaded.module, loaded.variables, images, 2)
+  assert seen.logits.shape == (1, 3) and seen.grid == (2, 3)
+  assert np.any(seen.layers[0].gradient)

@@ -145,8 +145,7 @@ def main(argv: list[str] | None = None) -> int:
   batches = data.eval_batches(
     examples, transform, batch_size=batch_size, on_error=args.on_error
   )
-  task_options = dict(loaded.config.get('task') or {'name': 'classify'})
-  task = tasks.build(num_classes=len(classes), **task_options)
+  task = tasks.of_config(loaded.config, len(classes))
   if hasattr(task, 'summary') and dataset.classes_each == 'one':
     raise UserError(f'{args.model} tells several classes a picture, and pictures of {dataset.name} '
                     'have one each: it cannot be scored on them')

@@ -141,7 +141,7 @@ class Loaded:
       return self._transform(example)
 
   def _probabilities(self, logits: np.ndarray) -> np.ndarray:
-    if _task(self.config, self.module.num_classes).loss == 'sigmoid':
+    if tasks.of_config(self.config, self.module.num_classes).loss == 'sigmoid':
       return np.asarray(jax.nn.sigmoid(logits))
     return np.asarray(jax.nn.softmax(logits, axis=-1))
 
@@ -269,7 +269,7 @@ def load(
   weights = convert.read(path_or_name, format, pretrained_dir=pretrained_dir)
   module = convert.build(weights, model, **overrides)
   if module.num_classes:
-    module = _task(weights.config, module.num_classes).wrap(module)
+    module = tasks.of_config(weights.config, module.num_classes).wrap(module)
   name = model or weights.model['name']
   preprocess = (
     preprocess or weights.preprocess or preprocessing.usual(name, weights.format, (224, 224))
@@ -284,11 +284,6 @@ def load(
     names = ()
   config = {**weights.config, 'model': loading.description(module, name)}
   return Loaded(module, variables, config, names, preprocess, batch_size)
-
-
-def _task(config: Mapping[str, Any], num_classes: int) -> Any:
-  """What the model learned; to tell classes where nothing says so."""
-  return tasks.build(**{'name': 'classify', **(config.get('task') or {})}, num_classes=num_classes)
 
 
 def _as_list(images: Any) -> list:

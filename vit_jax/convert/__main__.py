@@ -78,7 +78,7 @@ def _fields(pairs: list[str]) -> dict:
 
 def _convert(args: argparse.Namespace) -> None:
   to = _format_of_target(args.target, args.to)
-  from vit_jax import convert
+  from vit_jax import convert, tasks
   from vit_jax.convert import loading, preprocessing
 
   if args.image_size and len(args.image_size) > 2:
@@ -88,6 +88,12 @@ def _convert(args: argparse.Namespace) -> None:
   )
   overrides = _fields(args.set)
   module = convert.build(weights, args.model, args.head, args.num_classes, **overrides)
+  if args.head == 'keep' and module.num_classes:
+    wrapped = tasks.of_config(weights.config, module.num_classes).wrap(module)
+    if wrapped is not module and to != 'vit_jax':
+      raise UserError(f'{args.source} has heads that {to} has no place for: keep them with '
+                      "--to=vit_jax, or leave them out with --head=reset")
+    module = wrapped
   preprocess = weights.preprocess or preprocessing.usual(
     args.model or weights.model['name'], weights.format, (224, 224)
   )
@@ -107,7 +113,9 @@ def _convert(args: argparse.Namespace) -> None:
     model=model,
     classes=classes,
     preprocess=preprocess,
-    config={k: v for k, v in weights.config.items() if k != 'model'},
+    # A new head is of no task that was learned.
+    config={k: v for k, v in weights.config.items()
+            if k != 'model' and (k != 'task' or args.head == 'keep')},
   )
   for note in notes(module, to):
     print(f'note: {note}')

@@ -169,8 +169,6 @@ def _open_run(path: pathlib.Path) -> Weights:
   tensors = Arrays(tree.flatten(run.variables), path)
   head = next((s.shape[-1] for n, s in tensors.specs.items() if n == 'params/head/bias'), 0)
   preprocess = Preprocess.from_json(run.preprocess)
-  model = run.config['model']
-  patch = {**models.fields(model['name']), **model}.get('patch_size')
   return Weights(
     'vit_jax',
     tensors,
@@ -178,8 +176,17 @@ def _open_run(path: pathlib.Path) -> Weights:
     classes=tuple(run.classes),
     preprocess=preprocess,
     num_classes=len(run.classes) or head,
-    grid=patch and tuple(size // p for size, p in zip(preprocess.image_size, patch)),
+    grid=_grid(run.config['model'], preprocess),
   )
+
+
+def _grid(model: Mapping[str, Any], preprocess: Preprocess | None) -> tuple[int, int] | None:
+  """Patches (h, w) of a model's pictures; None where it has none or nothing is known of them."""
+  patch = {**models.fields(model['name']), **model}.get('patch_size') if model else None
+  if patch is None or preprocess is None:
+    return None
+  h, w = preprocess.image_size
+  return h // patch[0], w // patch[1]
 
 
 def record_of(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
@@ -238,7 +245,7 @@ def _describe(tensors: Tensors, format: str, record: Mapping[str, Any], hint: st
   if 'config' in record:  # our own: it says everything
     weights.config = dict(record['config'])
     weights.num_classes = int(record.get('num_classes', 0))
-    weights.grid = _pair(record.get('grid'))
+    weights.grid = _pair(record.get('grid')) or _grid(weights.model, preprocess)
     return weights
   if format == 'vit_jax':
     return weights
@@ -257,8 +264,6 @@ def _describe(tensors: Tensors, format: str, record: Mapping[str, Any], hint: st
 
 def _usual(weights: Weights) -> Preprocess:
   """The preprocessing of weights that state none: that of their authors."""
-  from vit_jax import models
-
   name = weights.model['name']
   size = (224, 224)
   if weights.grid:

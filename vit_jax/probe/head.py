@@ -143,8 +143,9 @@ def with_head(loaded: Any, head: Head) -> tuple[Any, dict[str, Any]]:
   """
   from vit_jax import tree
   from vit_jax.convert import loading
+  from vit_jax.models.heads import backbone_of  # needs JAX
 
-  module = loaded.module.clone(num_classes=len(head.bias))
+  module = backbone_of(loaded.module).clone(num_classes=len(head.bias))
   specs = loading.variable_specs(module, loaded.preprocess.image_size)
   flat = tree.flatten(loaded.variables)
   parts = {'kernel': head.kernel.astype(np.float32), 'bias': head.bias.astype(np.float32)}

@@ -1,6 +1,8 @@
 """What is learned: each task gives the loss and the metrics of a model's outputs."""
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Any
 
 from vit_jax.registry import Registry
 from vit_jax.tasks.boxes import Boxes
@@ -26,3 +28,13 @@ def build(name: str, num_classes: int, **options):
   task = TASKS[name]
   fields = {field.name for field in dataclasses.fields(task)}
   return task(num_classes=num_classes, **{k: v for k, v in options.items() if k in fields})
+
+
+def of_config(config: Mapping[str, Any], num_classes: int):
+  """What a run's model learned; to tell classes where nothing says so.
+
+  Args:
+    config: the run's options, nested; 'task' may be missing.
+    num_classes: how many classes there are.
+  """
+  return build(**{'name': 'classify', **(config.get('task') or {})}, num_classes=num_classes)

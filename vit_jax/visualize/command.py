@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_jax.convert import labels
 from vit_jax.errors import UserError, did_you_mean
+from vit_jax.models.heads import backbone_of
 from vit_jax.visualize import draw, figures
 from vit_jax.visualize.inside import TENSORS, NotApplicable, capture
 from vit_jax.visualize.page import Entry, write_page
@@ -37,6 +38,7 @@ class Session:
   def __init__(self, loaded: Any, wanted: Any):
     self.loaded = loaded
     self.module = loaded.module
+    self.body = backbone_of(loaded.module)
     self.classes = [str(c) for c in loaded.classes or ()]
     self.entries: list[Entry] = []
     self.notes: list[str] = []
@@ -48,10 +50,10 @@ class Session:
   def _possible(self, wanted: Any) -> Any:
     """The request without what only transformers have, if this is none."""
     others = tuple(what for what in wanted.what if what != 'nearest')
-    if hasattr(self.module, 'num_prefix_tokens') or not others:
+    if hasattr(self.body, 'num_prefix_tokens') or not others:
       return wanted
     self.notes.append(
-      f'{type(self.module).__name__} has neither tokens nor attention, so there is no '
+      f'{type(self.body).__name__} has neither tokens nor attention, so there is no '
       f'{", ".join(others)}; nearest works for every model'
     )
     kept = tuple(what for what in wanted.what if what == 'nearest')
@@ -80,7 +82,7 @@ class Session:
 
   def read(self, path, image_size=None) -> Picture | None:
     """A picture; None, and a note, where the file cannot be read."""
-    patch_size = getattr(self.module, 'patch_size', (1, 1))
+    patch_size = getattr(self.body, 'patch_size', (1, 1))
     try:
       return read_picture(path, self.loaded.preprocess, patch_size, image_size)
     except UserError as e:

@@ -68,7 +68,7 @@ def attention(session: Any, seen: Seen) -> None:
   """Every block and head, for the class token or each chosen patch."""
   captured, wanted = seen.captured, session.wanted
   if not captured.layers:
-    raise NotApplicable(f'{type(session.module).__name__} has no attention')
+    raise NotApplicable(f'{type(session.body).__name__} has no attention')
   for query in wanted.patches or (None,):
     layers = captured.layers if query is None else [x for x in captured.layers if x.kind == 'self']
     if not layers:
@@ -256,7 +256,7 @@ def positions(session: Any, seen: list[Seen]) -> None:
     raise NotApplicable('this model has no position embeddings')
   grid = seen[0].captured.grid
   variables = session.variables(seen[0].picture)
-  similarity = learned.position_similarity(session.module, variables, grid)
+  similarity = learned.position_similarity(session.body, variables, grid)
   title = 'Similarity of position embeddings'
   caption = (
     f'Each tile is the picture of one patch on the {grid[0]} x {grid[1]} grid: cosine similarity '
@@ -293,7 +293,7 @@ def nearest_pictures(session: Any, most: int = 8) -> None:
   if len(paths) < 2:
     raise NotApplicable('fewer than two pictures can be read')
   images = np.concatenate([p.images for p in pictures])
-  found = tokens.embeddings(session.module, session.loaded.variables, images)
+  found = tokens.embeddings(session.body, session.loaded.variables, images)
   pixels = np.stack([p.pixels for p in pictures]).astype(np.float32) / 255.0
   queries = [i for i, path in enumerate(paths) if path in wanted.images]
   places = [i for i, path in enumerate(paths) if path in gallery]

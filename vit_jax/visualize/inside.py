@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_jax import tree
 from vit_jax.errors import UserError
+from vit_jax.models.heads import backbone_of, by_name
 
 TENSORS = ('weights', 'query', 'key', 'value', 'output')
 KINDS = ('self', 'class', 'probe')
@@ -139,6 +140,7 @@ def capture_gradients(module: Any, variables: Any, images: Any, classes: Any) ->
 
 
 def _grid_of(module: Any, images: Any) -> tuple[int, int]:
+  module = backbone_of(module)
   if not hasattr(module, 'num_prefix_tokens'):
     raise NotApplicable(
       f'{type(module).__name__} has no patch tokens: this is for transformers and Mixers; '
@@ -153,8 +155,8 @@ def _forward(module: Any, grid: tuple[int, int], tensors: tuple[str, ...]):
   """Compiled (variables, images) -> (logits, {name: tensor})."""
 
   def run(variables, images):
-    logits, state = module.apply(variables, images, mutable=['intermediates'])
-    return logits, _select(state, tensors, _token_counts(module, grid))
+    outputs, state = module.apply(variables, images, mutable=['intermediates'])
+    return by_name(outputs)['logits'], _select(state, tensors, _token_counts(module, grid))
 
   return jax.jit(run)
 
@@ -162,7 +164,7 @@ def _forward(module: Any, grid: tuple[int, int], tensors: tuple[str, ...]):
 def _token_counts(module: Any, grid: tuple[int, int]) -> range:
   """How many tokens a tensor may have: the patches, with some or all tokens in front."""
   patches = grid[0] * grid[1]
-  return range(patches, patches + module.num_prefix_tokens + 1)
+  return range(patches, patches + backbone_of(module).num_prefix_tokens + 1)
 
 
 def _select(state: Any, tensors: Sequence[str], counts: range) -> dict[str, jax.Array]:
@@ -187,7 +189,8 @@ def _backward(module: Any, grid: tuple[int, int]):
   def run(variables, images, classes):
     def forward(perturbations):
       given = {**variables, 'perturbations': perturbations}
-      logits, state = module.apply(given, images, mutable=['intermediates'])
+      outputs, state = module.apply(given, images, mutable=['intermediates'])
+      logits = by_name(outputs)['logits']
       chosen = jnp.take_along_axis(logits, classes[:, None], axis=1)
       return chosen.sum(), (logits, _select(state, ('weights',), _token_counts(module, grid)))
 
@@ -200,6 +203,7 @@ def _backward(module: Any, grid: tuple[int, int]):
 
 
 def _captured(module, grid, logits, found, gradients=None) -> Captured:
+  module = backbone_of(module)
   found = {name: np.asarray(x) for name, x in found.items()}
   names = [n.removesuffix('/weights') for n in found if n.endswith('/weights')]
   layers = [_layer(name, grid, found, gradients or {}) for name in names]
