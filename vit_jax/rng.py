@@ -9,6 +9,11 @@ import zlib
 import jax
 
 
+def named(key: jax.Array, name: str) -> jax.Array:
+  """The key that a key gives to what its numbers are for ('mixing')."""
+  return jax.random.fold_in(key, zlib.crc32(name.encode()))
+
+
 def stream(seed: int, name: str, step=0) -> jax.Array:
   """The key of one stream at one step.
 
@@ -17,5 +22,4 @@ def stream(seed: int, name: str, step=0) -> jax.Array:
     name: what the numbers are for ('params', 'dropout').
     step: training step; may be traced.
   """
-  key = jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
-  return jax.random.fold_in(key, step)
+  return jax.random.fold_in(named(jax.random.key(seed), name), step)

@@ -1,6 +1,5 @@
 """The pure steps: what one update and one evaluation compute, wherever they are placed."""
 
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -13,6 +12,7 @@ from vit_jax import tree
 from vit_jax.config import Ema
 from vit_jax.data import Preprocess
 from vit_jax.optim import Sharpness
+from vit_jax.rng import named
 from vit_jax.tasks import metrics as metrics_lib
 from vit_jax.tasks.mixing import Mixing
 from vit_jax.train_state import TrainState
@@ -125,8 +125,7 @@ def mixed(mixing: Mixing | None, task: Any, batch: dict, key: jax.Array) -> dict
   """The batch with mixed pictures and 'target' [b, k], or as it is."""
   if not mixing:
     return batch
-  key = jax.random.fold_in(key, zlib.crc32(b'mixing'))
-  images, targets = mixing(key, batch['image'], task.targets(batch))
+  images, targets = mixing(named(key, 'mixing'), batch['image'], task.targets(batch))
   return {**batch, 'image': images, 'target': targets}
 
 
