@@ -38,6 +38,8 @@ def score(
     The mean of each metric (0 where it is of no example) and 'examples', how many there were, over
     all processes.
   """
+  from vit_jax import parallel  # --help must not wait for JAX
+
   sums: dict[str, np.ndarray] = {}  # by metric: sum and number of examples
   count = 0
   kept: dict[str, list[np.ndarray]] = {'logits': [], 'labels': [], 'mask': []}
@@ -51,10 +53,10 @@ def score(
       total = np.where(weights > 0, values.astype(np.float64) * weights, 0.0).sum()
       sums[name] = sums.get(name, np.zeros(2)) + [total, weights.sum()]
     count += int(mask.sum())
+    rows = placement.get_examples(outputs) if on_batch or summary else None
     if on_batch:
-      on_batch(batch, placement.get_examples(outputs))
+      on_batch(batch, rows)
     if summary:
-      rows = placement.get_examples(outputs)
       for name, values in (('logits', rows), ('labels', batch['labels']), ('mask', mask)):
         kept[name].append(np.asarray(values))
   sums, count = _over_processes(sums, count)
@@ -62,8 +64,8 @@ def score(
     raise UserError('no picture could be evaluated: the split is empty or unreadable')
   means = {name: float(total / n) if n else 0.0 for name, (total, n) in sums.items()}
   if summary:
-    rows = _rows_of_all(kept)
-    means |= summary(rows['logits'], {'labels': rows['labels']})
+    rows = parallel.gather({name: np.concatenate(parts) for name, parts in kept.items()})
+    means |= summary(rows['logits'][rows['mask']], {'labels': rows['labels'][rows['mask']]})
   return means | {'examples': count}
 
 
@@ -72,32 +74,16 @@ def _arrays(batch: dict) -> dict:
   return {name: x for name, x in batch.items() if name in names}
 
 
-def _rows_of_all(kept: dict[str, list[np.ndarray]]) -> dict[str, np.ndarray]:
-  """The unmasked rows of all processes, which have equally many with the masked ones."""
-  import jax
-
-  rows = {name: np.concatenate(parts) for name, parts in kept.items()}
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    every = multihost_utils.process_allgather(rows)
-    rows = {name: np.asarray(x).reshape(-1, *x.shape[2:]) for name, x in every.items()}
-  return {name: x[rows['mask']] for name, x in rows.items()}
-
-
 def _over_processes(
   sums: dict[str, np.ndarray], count: int
 ) -> tuple[dict[str, np.ndarray], int]:
-  import jax  # --help must not wait for it
+  """Sums and counts over all processes."""
+  from vit_jax import parallel
 
-  if jax.process_count() == 1:
-    return sums, count
-  from jax.experimental import multihost_utils
-
-  names = sorted(sums)
+  names = list(sums)  # in the order of the step, which is the same everywhere
   mine = np.array([*np.ravel([sums[n] for n in names]), count], np.float64)
   # Sent as bytes: JAX would round float64 to float32 on the way.
-  every = multihost_utils.process_allgather(np.frombuffer(mine.tobytes(), np.uint8))
+  every = parallel.gather({'bytes': np.frombuffer(mine.tobytes(), np.uint8)})['bytes']
   total = np.frombuffer(every.tobytes(), np.float64).reshape(-1, len(mine)).sum(axis=0)
   return dict(zip(names, total[:-1].reshape(-1, 2))), int(total[-1])
 

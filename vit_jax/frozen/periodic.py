@@ -106,19 +106,18 @@ class FrozenEvaluator:
     batches = data.eval_batches(
       examples, self._transform, batch_size=self._batch_size, **self._reading
     )
-    parts = []
+    parts: dict[str, list[np.ndarray]] = {'x': [], 'index': [], 'mask': []}
     for batch in batches:
       outputs = self._step(variables, self._placement.put_batch({'image': batch['image']}))
-      parts.append((self._placement.get_examples(outputs), batch['index'], batch['mask']))
-    x, index, mask = (np.concatenate(part) for part in zip(*parts))
-    if jax.process_count() > 1:
-      from jax.experimental import multihost_utils
-
-      x, index, mask = multihost_utils.process_allgather((x, index, mask), tiled=True)
+      parts['x'].append(self._placement.get_examples(outputs))
+      parts['index'].append(batch['index'])
+      parts['mask'].append(batch['mask'])
+    rows = parallel.gather({name: np.concatenate(part) for name, part in parts.items()})
+    x, index = rows['x'][rows['mask']], rows['index'][rows['mask']]
     features = np.zeros((len(examples), x.shape[1]), x.dtype)
     readable = np.zeros(len(examples), bool)
-    features[index[mask]] = x[mask]
-    readable[index[mask]] = True
+    features[index] = x
+    readable[index] = True
     return features, readable
 
 

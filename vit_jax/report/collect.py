@@ -55,14 +55,17 @@ class Collector:
     Raises:
       UserError: no picture was readable, or outputs are not finite.
     """
+    from vit_jax import parallel  # reading predictions needs no JAX
+
     empty = np.zeros((0,), np.int32), np.zeros((0, len(self._classes)), np.float32)
     rows = {
       name: np.concatenate(parts) if parts else empty[name == 'logits']
       for name, parts in self._rows.items()
     }
     rows |= {name: np.concatenate(parts) for name, parts in self._more.items()}
-    pictures_after_first = sum(int(m.sum()) for m in self._rows['mask'][1:])
-    rows, pictures_after_first = _over_processes(rows, pictures_after_first)
+    after_first = np.array([sum(int(m.sum()) for m in self._rows['mask'][1:])])
+    pictures_after_first = int(parallel.gather({'count': after_first})['count'].sum())
+    rows = parallel.gather(rows)
     kept = np.flatnonzero(rows['mask'])
     kept = kept[np.argsort(rows['index'][kept], kind='stable')]
     index = rows['index'][kept].astype(np.int64)
@@ -79,21 +82,6 @@ class Collector:
       skipped=len(self._examples) - len(kept),
       **{name: rows[name][kept] for name in self._more},
     )
-
-
-def _over_processes(rows: dict[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:
-  """Rows of all processes, which have equally many, and the sum of the counts."""
-  import jax  # reading predictions needs none
-
-  if jax.process_count() == 1:
-    return rows, count
-  from jax.experimental import multihost_utils
-
-  # Positions fit into 32 bits, which is what JAX would make of them without saying so.
-  rows = {k: v.astype(np.int32) if v.dtype.kind in 'iu' else v for k, v in rows.items()}
-  every = multihost_utils.process_allgather({**rows, 'count': np.array([count], np.int32)})
-  total = int(np.asarray(every.pop('count')).sum())
-  return {k: np.asarray(v).reshape(-1, *v.shape[2:]) for k, v in every.items()}, total
 
 
 def picture_loader(examples: Examples, transform: Transform) -> Callable[[int], np.ndarray]:
