@@ -23,10 +23,10 @@ def build(name: str, num_classes: int, **options):
   Args:
     name: one of TASKS.
     num_classes: how many classes there are.
-    **options: as in `config.Task`; a task takes those that it has a field for.
+    **options: as in `config.Task`; a task takes those that it leaves open.
   """
   task = TASKS[name]
-  fields = {field.name for field in dataclasses.fields(task)}
+  fields = {field.name for field in dataclasses.fields(task) if field.init}
   return task(num_classes=num_classes, **{k: v for k, v in options.items() if k in fields})
 
 

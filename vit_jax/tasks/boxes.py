@@ -8,13 +8,14 @@ import jax
 import jax.numpy as jnp
 
 from vit_jax.models.heads import ClassAndBox
-from vit_jax.tasks import box_losses, losses, metrics
+from vit_jax.tasks import box_losses, metrics
+from vit_jax.tasks.classify import Classify
 
 THRESHOLDS = (0.5, 0.75, 0.9)
 
 
 @dataclasses.dataclass(frozen=True)
-class Boxes:
+class Boxes(Classify):
   """Learns the class and the box of one object a picture.
 
   The loss is class loss / class_divisor + box loss. With learned weights it is instead, for the
@@ -33,9 +34,6 @@ class Boxes:
     learned_weights: whether the weights of the two losses are learned.
   """
 
-  num_classes: int
-  loss: str = 'softmax'
-  label_smoothing: float = 0.0
   class_divisor: float = 1.0
   box_loss: str = 'l1_giou'
   box_sigmoid: bool = True
@@ -53,10 +51,6 @@ class Boxes:
       box_sigmoid=self.box_sigmoid,
       learned_weights=self.learned_weights,
     )
-
-  def targets(self, batch: dict) -> jax.Array:
-    """What the logits should say: distributions [b, k] from 'label' [b]."""
-    return losses.smooth_one_hot(batch['label'], self.num_classes, self.label_smoothing)
 
   def losses(self, outputs: dict[str, jax.Array], batch: dict) -> jax.Array:
     """The loss of each example.
@@ -77,8 +71,7 @@ class Boxes:
     return weighted_class + has_box * (jnp.exp(-s_box) * of_box + s_box / 2)
 
   def _both(self, outputs: dict, batch: dict) -> tuple[jax.Array, jax.Array]:
-    targets = batch['target'] if 'target' in batch else self.targets(batch)
-    of_class = losses.ENTROPIES[self.loss](outputs['logits'], targets)
+    of_class = super().losses(outputs['logits'], batch)
     of_box = box_losses.LOSSES[self.box_loss](outputs['box'], batch['box'])
     return of_class / self.class_divisor, of_box
 

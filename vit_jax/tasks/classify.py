@@ -36,7 +36,7 @@ class Classify:
 
     Args:
       outputs: logits [b, k]; or one for each head, whose losses are averaged.
-      batch: with 'label' [b]; or with 'target' [b, k], where pictures are mixed.
+      batch: with what `targets` reads; or with 'target' [b, k], where pictures are mixed.
 
     Returns:
       Losses [b], float32.
@@ -48,6 +48,11 @@ class Classify:
 
   def metrics(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> dict:
     """Metrics of each example, named as in metrics.jsonl: {'loss': [b], 'accuracy': [b], ...}."""
-    heads = outputs if isinstance(outputs, tuple) else (outputs,)
-    logits = sum(heads) / len(heads)
-    return {'loss': self.losses(outputs, batch)} | metrics.top_k(logits, batch['label'])
+    found = metrics.top_k(mean_logits(outputs), batch['label'])
+    return {'loss': self.losses(outputs, batch)} | found
+
+
+def mean_logits(outputs: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+  """What a model says [b, k]: its logits, or the mean of its heads'."""
+  heads = outputs if isinstance(outputs, tuple) else (outputs,)
+  return sum(heads) / len(heads)

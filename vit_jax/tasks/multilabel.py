@@ -1,17 +1,17 @@
 """Multi-label classification: any number of classes a picture."""
 
 import dataclasses
+from typing import Literal
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.tasks import losses
+from vit_jax.tasks.classify import Classify, mean_logits
 
 
 @dataclasses.dataclass(frozen=True)
-class MultiLabel:
+class MultiLabel(Classify):
   """Learns which classes a picture shows, each on its own.
 
   Attributes:
@@ -19,30 +19,13 @@ class MultiLabel:
     label_smoothing: share of each target that is one half, 0 to 1.
   """
 
-  num_classes: int
-  label_smoothing: float = 0.0
-
-  loss = 'sigmoid'  # a class's probability is its own, whatever options for one class say
-
-  def wrap(self, module: nn.Module) -> nn.Module:
-    """The model with this task's heads: its own classifier."""
-    return module
+  # A class's probability is its own, whatever options for one class say.
+  loss: Literal['sigmoid'] = dataclasses.field(default='sigmoid', init=False)
 
   def targets(self, batch: dict) -> jax.Array:
     """What the sigmoids should say: [b, k] from 'labels' [b, k], 1 for each class that is shown."""
     labels = batch['labels'].astype(jnp.float32)
     return labels * (1.0 - self.label_smoothing) + self.label_smoothing / 2
-
-  def losses(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> jax.Array:
-    """The loss of each example, summed over classes [b]; of several heads the mean.
-
-    Args:
-      outputs: logits [b, k], or a tuple of them.
-      batch: with 'labels' [b, k]; or with 'target' [b, k], where pictures are mixed.
-    """
-    targets = batch['target'] if 'target' in batch else self.targets(batch)
-    heads = outputs if isinstance(outputs, tuple) else (outputs,)
-    return sum(losses.sigmoid_cross_entropy(logits, targets) for logits in heads) / len(heads)
 
   def metrics(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> dict:
     """Metrics of each example [b].
@@ -51,9 +34,7 @@ class MultiLabel:
       'loss'; 'accuracy', whether the likeliest class is among the true ones; 'exact', whether all
       classes are told right, taking those over one half.
     """
-    heads = outputs if isinstance(outputs, tuple) else (outputs,)
-    logits = sum(heads) / len(heads)
-    labels = batch['labels'] > 0
+    logits, labels = mean_logits(outputs), batch['labels'] > 0
     best = jnp.take_along_axis(labels, logits.argmax(axis=-1)[:, None], axis=-1)[:, 0]
     exact = ((logits > 0) == labels).all(axis=-1)
     return {
