@@ -132,7 +132,7 @@ def main(argv: list[str] | None = None) -> int:
     examples, transform, batch_size=batch_size, on_error=args.on_error
   )
   task = tasks.of_config(loaded.config, len(classes))
-  if hasattr(task, 'summary') and dataset.classes_each == 'one':
+  if task.summary and dataset.classes_each == 'one':
     raise UserError(f'{args.model} tells several classes a picture, and pictures of {dataset.name} '
                     'have one each: it cannot be scored on them')
   step = placement.compile_eval(
@@ -140,11 +140,11 @@ def main(argv: list[str] | None = None) -> int:
   )
   shown = _with_progress(batches, len(examples), batch_size)
   relabelled = (_relabelled(batch, to_model, len(classes)) for batch in shown)
-  collector = _collector(args, examples, classes, several=hasattr(task, 'summary'))
+  collector = _collector(args, examples, classes, several=bool(task.summary))
   began = time.monotonic()
   result = score(
     step, placement, placement.put_state(loaded.variables), relabelled, on_batch=collector,
-    summary=getattr(task, 'summary', None),
+    summary=task.summary,
   )
   result['img_sec'] = result['examples'] / (time.monotonic() - began)
   result['skipped'] = len(examples) - result['examples']

@@ -78,8 +78,9 @@ class Examiner:
 
   def _collector(self, role: str) -> report.Collector:
     run = self._run
-    several = hasattr(run.task, 'summary')
-    return report.Collector(run.held_out[role], run.dataset.classes, several)
+    return report.Collector(
+      run.held_out[role], run.dataset.classes, several=bool(run.task.summary)
+    )
 
   def _evaluate(
     self, role: str, variables: Any, collector: report.Collector | None = None
@@ -92,7 +93,7 @@ class Examiner:
     )
     began = time.monotonic()
     result = score(self._eval_step, self._placement, variables, batches, collector,
-                   getattr(run.task, 'summary', None))
+                   run.task.summary)
     result['img_sec'] = result['examples'] / (time.monotonic() - began)
     if batches.skipped:
       result['skipped'] = batches.skipped
@@ -124,7 +125,7 @@ class Examiner:
     """Confusions and sample pictures for TensorBoard."""
     if not (self._run.config.log.tensorboard and report.can_draw()):
       return
-    if hasattr(self._run.task, 'summary'):
+    if self._run.task.summary:
       return  # classes of any number are not confused one for another
     predictions = collector.predictions()
     if jax.process_index() == 0:

@@ -1,7 +1,8 @@
 """Classification: one class a picture."""
 
 import dataclasses
-from typing import Literal
+from collections.abc import Callable
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax
@@ -22,6 +23,10 @@ class Classify:
   num_classes: int
   loss: Literal['softmax', 'sigmoid'] = 'softmax'
   label_smoothing: float = 0.0
+
+  # Metrics of a whole split that are no means over examples: (logits [n, k], {'labels': [n, k]})
+  # -> {name: value}. A task that has some tells several classes a picture.
+  summary: ClassVar[Callable[..., dict[str, float]] | None] = None
 
   def wrap(self, module: nn.Module) -> nn.Module:
     """The model with this task's heads: its own classifier."""
