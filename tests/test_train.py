@@ -248,6 +248,7 @@ def test_the_best_and_the_newest_checkpoints_stay(finished):
              key=lambda r: (r['accuracy'], r['step']))
   assert set(steps) == {18, 24} | {best['step']}
   assert checkpoint.load_run(finished).step == best['step']
+  assert checkpoint.chosen_step(finished) == best['step']
   run = checkpoint.load_run(finished, 'last')
   assert run.step == 24 and run.classes[3] == '3' and run.preprocess['transform']
   assert checkpoint.load_run(finished / 'checkpoints' / '18').step == 18

@@ -5,9 +5,11 @@ A checkpoint holds 'variables' (what the model needs: the averaged ones where an
 classes, preprocessing, metrics): nothing that loads one needs flags.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -164,10 +166,35 @@ def load_run(path: str, which: str = 'best') -> Run:
   Raises:
     UserError: where there is no complete checkpoint.
   """
+  with _opened(path, which) as (manager, step, meta):
+    structure = manager.item_metadata(step).variables
+    variables = manager.restore(
+      step,
+      args=ocp.args.Composite(variables=ocp.args.StandardRestore(jax.tree.map(_empty, structure))),
+    ).variables
+  return Run(
+    variables=variables,
+    config={**meta['config'], 'model': meta['model']},
+    classes=tuple(meta['classes']),
+    preprocess=meta['preprocess'],
+    step=step,
+    metrics=meta['metrics'],
+  )
+
+
+def chosen_step(path: str, which: str = 'best') -> int:
+  """The step whose weights `load_run` reads, without reading them; it takes and raises the same."""
+  with _opened(path, which) as (_, step, _):
+    return step
+
+
+@contextlib.contextmanager
+def _opened(path: str, which: str) -> Iterator[tuple[ocp.CheckpointManager, int, dict]]:
+  """A run's checkpoints, the step of the one that is meant, and what that says of itself."""
   located = _locate(pathlib.Path(path))
   if located is None:
     raise UserError(f'{path} holds no checkpoint of a run')
-  folder, step = located
+  folder, named = located
   with ocp.CheckpointManager(
     folder.resolve(), item_names=('variables', 'meta', 'training', 'metrics')
   ) as manager:
@@ -178,25 +205,12 @@ def load_run(path: str, which: str = 'best') -> Run:
       s: manager.restore(s, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
       for s in steps
     }
-    step = _choose(metas, str(step) if step is not None else which, folder)
-    structure = manager.item_metadata(step).variables
-    variables = manager.restore(
-      step,
-      args=ocp.args.Composite(variables=ocp.args.StandardRestore(jax.tree.map(_empty, structure))),
-    ).variables
-  meta = metas[step]
-  lacking = {'config', 'model', 'classes', 'preprocess', 'metrics'} - meta.keys()
-  if lacking:
-    raise UserError(f'checkpoint {folder / str(step)} lacks {", ".join(sorted(lacking))}: '
-                    'it was written by another program')
-  return Run(
-    variables=variables,
-    config={**meta['config'], 'model': meta['model']},
-    classes=tuple(meta['classes']),
-    preprocess=meta['preprocess'],
-    step=step,
-    metrics=meta['metrics'],
-  )
+    step = _choose(metas, which if named is None else str(named), folder)
+    lacking = {'config', 'model', 'classes', 'preprocess', 'metrics'} - metas[step].keys()
+    if lacking:
+      raise UserError(f'checkpoint {folder / str(step)} lacks {", ".join(sorted(lacking))}: '
+                      'it was written by another program')
+    yield manager, step, metas[step]
 
 
 def _choose(metas: dict[int, dict], which: str, folder: pathlib.Path) -> int:

@@ -207,7 +207,7 @@ def _report(args, loaded, dataset: str, collector, examples, transform, link: st
     model=loaded.config['model']['name'],
     dataset=dataset,
     split=args.split,
-    step=checkpoint.load_run(args.model).step if is_run else None,
+    step=checkpoint.chosen_step(args.model) if is_run else None,
     image_size=tuple(loaded.preprocess.image_size),
     config=loaded.config,
     link=link,
