@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from vit_jax.models.heads import backbone_of
+
 # Dense matmuls with float32 sums, without sparsity, in TFLOP/s. Source: the makers' data sheets.
 _HALF_PEAKS = {
   'V100': 125, 'T4': 65, 'A100': 312, 'A10': 125, 'L4': 121, 'L40': 181, 'H100 PCIe': 756,
@@ -98,8 +100,7 @@ def utilization_of_rate(
     image_shape: [h, w, c].
     devices: those that share a batch.
   """
-  body = getattr(module, 'backbone', module)
-  found = peak(devices[0].device_kind, getattr(body, 'dtype', 'float32'))
+  found = peak(devices[0].device_kind, backbone_of(module).dtype)
   if found is None:
     return None
   count = 1 if devices[0].platform == 'cpu' else len(devices)

@@ -106,11 +106,10 @@ def describe(
 def _computing(module: nn.Module) -> str:
   """The choices that change speed but not results, 'auto' as what it stands for here."""
   body = backbone_of(module)
-  dtype = getattr(body, 'dtype', 'float32')
-  words = [dtype]
+  words = [body.dtype]
   if hasattr(body, 'attention'):
     head_dim = body.width // body.num_heads
-    words.append(f'attention {chosen_attention(body.attention, head_dim, dtype)}')
+    words.append(f'attention {chosen_attention(body.attention, head_dim, body.dtype)}')
   if hasattr(body, 'remat'):
     words.append(f'remat {body.remat}')
   return ', '.join([*words, f'XLA flags: {os.environ.get("XLA_FLAGS", "").strip() or "none"}'])
