@@ -1,6 +1,7 @@
 """From options to things: pictures, transforms, model, task and weights that fit together."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import flax.linen as nn
@@ -73,8 +74,9 @@ class Prepared:
       return with_backbone(self.module, axis_name=axis_name)
     return self.module
 
+  @functools.cached_property
   def shapes(self) -> dict:
-    """Shapes and types of the model's variables; nothing is computed."""
+    """Shapes and types of the model's variables; nothing is computed, and traced once."""
     images = jax.ShapeDtypeStruct((1, *self.image_hw, 3), np.float32)
     return jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x, train=False), images)
 
@@ -165,7 +167,6 @@ def _teacher(config: Config) -> loaded.Loaded | None:
   if config.task.name != 'distill':
     return None
   return loaded.load(config.task.teacher, pretrained_dir=config.pretrained_dir)
-
 
 
 def _check_task(config: Config, dataset: data.Dataset, weights: convert.Weights | None) -> None:

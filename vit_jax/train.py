@@ -50,7 +50,7 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   schedule = optim.make_schedule(
     config.schedule, config.optimizer.learning_rate, total_steps, run.steps
   )
-  shapes = run.shapes()['params']
+  shapes = run.shapes['params']
   factors = optim.factors(shapes, config.optimizer)
   tx = optim.make_optimizer(config.optimizer, schedule, factors)
   frozen = optim.frozen_names(shapes, config.freeze)
@@ -117,7 +117,7 @@ def _starting_point(
   split = path / 'split.json'
   if split.exists() and json.loads(split.read_text()) != run.dataset.manifest():
     raise UserError(f'the pictures of {run.dataset.name} or their split changed since {path} began')
-  shapes = jax.eval_shape(lambda variables: create(variables, tx, frozen, ema), run.shapes())
+  shapes = jax.eval_shape(lambda variables: create(variables, tx, frozen, ema), run.shapes)
   watch.set_state(meta['watch'])
   return checkpointer.restore(shapes), meta['data_state']
 
@@ -174,7 +174,7 @@ class _Loop:
     self._seconds_before = writer.last('seconds')
     self._last: dict[str, float] = {}
     self._mfu_of_rate = flops.utilization_of_rate(
-      run.module, run.shapes(), (*run.image_hw, 3), placement.devices
+      run.module, run.shapes, (*run.image_hw, 3), placement.devices
     )
 
   def run(self, step_fn: Callable, state: Any) -> int | None:
