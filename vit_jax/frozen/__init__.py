@@ -1,6 +1,8 @@
 """How far frozen features go without training: few-shot least squares and nearest neighbours."""
 
 from vit_jax.frozen.least_squares import LeastSquares, accuracies, draw, few, fit
-from vit_jax.frozen.neighbours import nearest, vote
+from vit_jax.frozen.neighbours import nearest, vote, vote_accuracies
 
-__all__ = ['LeastSquares', 'accuracies', 'draw', 'few', 'fit', 'nearest', 'vote']
+__all__ = [
+  'LeastSquares', 'accuracies', 'draw', 'few', 'fit', 'nearest', 'vote', 'vote_accuracies',
+]

@@ -4,7 +4,7 @@ Source: DINO (2104.14294), section 4.1 and appendix: cosine similarity, votes we
 exponential.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
@@ -54,6 +54,29 @@ def vote(
   votes = np.zeros((len(labels), num_classes))
   np.add.at(votes, (np.arange(len(labels))[:, None], labels), weights)
   return votes / votes.sum(axis=1, keepdims=True)
+
+
+def vote_accuracies(
+  train: tuple[np.ndarray, np.ndarray],
+  test: tuple[np.ndarray, np.ndarray],
+  num_classes: int,
+  neighbours: Sequence[int],
+  temperature: float,
+) -> list[float]:
+  """Accuracy on a test set by the vote of the nearest pictures, for each number of neighbours.
+
+  Args:
+    train: features [n, d] and labels [n].
+    test: features and labels.
+    num_classes: c.
+    neighbours: how many vote; where it is more than n, all do.
+    temperature: see `vote`.
+  """
+  rows, similarities = nearest(train[0], test[0], min(max(neighbours), len(train[0])))
+  votes = [
+    vote(train[1][rows[:, :k]], similarities[:, :k], num_classes, temperature) for k in neighbours
+  ]
+  return [float((shares.argmax(axis=1) == test[1]).mean()) for shares in votes]
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -91,14 +91,11 @@ class FrozenEvaluator:
         frozen.accuracies(drawn, val, self._num_classes, shots, options.l2)
       ))
     if options.neighbours:
-      x, labels = x[readable], labels[readable]
-      most = min(max(options.neighbours), len(x))
-      rows, similarities = frozen.nearest(x, val[0], most)
-      for k in options.neighbours:
-        votes = frozen.vote(
-          labels[rows[:, :k]], similarities[:, :k], self._num_classes, options.temperature
-        )
-        scores[f'knn_{k}'] = float((votes.argmax(axis=1) == val[1]).mean())
+      found = frozen.vote_accuracies(
+        (x[readable], labels[readable]), val, self._num_classes, options.neighbours,
+        options.temperature,
+      )
+      scores |= {f'knn_{k}': accuracy for k, accuracy in zip(options.neighbours, found)}
     return scores
 
   def _features(self, variables: Any, examples: data.Examples) -> tuple[np.ndarray, np.ndarray]:

@@ -39,13 +39,10 @@ def neighbours(
   if max(args.neighbours) > len(known.labels):
     raise UserError(f'--neighbours={max(args.neighbours)}, but there are only {len(known.labels)} '
                     'training pictures')
-  rows, similarities = frozen.nearest(known.x, tested.x, max(args.neighbours))
-  scores = {}
-  for k in args.neighbours:
-    votes = frozen.vote(
-      known.labels[rows[:, :k]], similarities[:, :k], classes, args.temperature
-    )
-    scores[f'knn_{k}'] = {'accuracy': float((votes.argmax(axis=1) == tested.labels).mean())}
+  found = frozen.vote_accuracies(
+    (known.x, known.labels), (tested.x, tested.labels), classes, args.neighbours, args.temperature
+  )
+  scores = {f'knn_{k}': {'accuracy': accuracy} for k, accuracy in zip(args.neighbours, found)}
   return _result(scores, len(known.labels), tested, [known])
 
 
