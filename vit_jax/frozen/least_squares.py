@@ -10,28 +10,21 @@ from collections.abc import Sequence
 import numpy as np
 
 from vit_jax.errors import UserError
+from vit_jax.frozen.linear import Linear
 
 BIAS = 100.0  # the constant feature: so large that the penalty hardly touches the bias
 _TINY = 1e-5  # added to each deviation
 
 
 @dataclasses.dataclass(frozen=True)
-class LeastSquares:
-  """A linear classifier of features.
+class LeastSquares(Linear):
+  """A linear classifier whose scores have the target 1 for the class, and -1 for the others.
 
   Attributes:
-    kernel: [d, k] float64.
-    bias: [k] float64.
     l2: the penalty it was fitted with.
   """
 
-  kernel: np.ndarray
-  bias: np.ndarray
   l2: float
-
-  def __call__(self, features: np.ndarray) -> np.ndarray:
-    """Scores [n, k] of features [n, d]; the target of a class is 1, of the others -1."""
-    return features.astype(np.float64) @ self.kernel + self.bias
 
 
 def draw(labels: np.ndarray, num_classes: int, shots: int, seed: int | Sequence[int]) -> np.ndarray:

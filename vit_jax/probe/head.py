@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.errors import UserError
+from vit_jax.frozen import Linear
 
 # Inverse strengths of the penalty that are tried: a factor of about three between neighbours.
 PENALTIES = tuple(float(c) for c in np.logspace(-4, 1, 11))
@@ -16,22 +17,14 @@ _MAX_STEPS = 2000
 
 
 @dataclasses.dataclass(frozen=True)
-class Head:
-  """A linear classifier of features.
+class Head(Linear):
+  """A linear classifier whose scores are logits.
 
   Attributes:
-    kernel: [d, k] float64.
-    bias: [k] float64.
     c: inverse strength of its L2 penalty.
   """
 
-  kernel: np.ndarray
-  bias: np.ndarray
   c: float
-
-  def __call__(self, features: np.ndarray) -> np.ndarray:
-    """Logits [n, k] of features [n, d]."""
-    return features.astype(np.float64) @ self.kernel + self.bias
 
 
 def fit_head(
