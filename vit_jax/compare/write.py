@@ -126,7 +126,7 @@ def write_comparison(out_dir: str | pathlib.Path, runs: Sequence[Run]) -> dict[s
     ],
   })
   try:
-    (out / 'figures').mkdir(parents=True, exist_ok=True)
+    out.mkdir(parents=True, exist_ok=True)
     text = json.dumps(result, indent=2, ensure_ascii=False)
     (out / 'compare.json').write_text(text + '\n', encoding='utf-8')
     keys = [key for key, *_ in table if not key.endswith('_interval')]
@@ -145,9 +145,7 @@ def _write_page(
   out: pathlib.Path, runs: Sequence[Run], table: list[Row],
   tests: list[tuple[Run, Run, Paired, float]],
 ) -> None:
-  with canvas.style():
-    for old in (out / 'figures').glob('*.png'):
-      old.unlink()
+  canvas.empty_folder(out / 'figures')
   report = page.Page(' against '.join(run.name for run in runs) if len(runs) <= 3 else
                      f'{len(runs)} runs compared')
   report.lead(*_lead(runs, tests))

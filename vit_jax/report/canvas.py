@@ -64,6 +64,19 @@ def style():
     yield
 
 
+def empty_folder(folder: pathlib.Path) -> pathlib.Path:
+  """Makes a folder for figures, without those of an earlier page: they are no longer true.
+
+  Raises:
+    UserError: matplotlib is not installed; then everything stays as it is.
+  """
+  with style():
+    folder.mkdir(exist_ok=True)
+    for old in folder.glob('*.png'):
+      old.unlink()
+  return folder
+
+
 def new_figure(width: float, height: float):
   """An empty figure in inches."""
   from matplotlib.figure import Figure

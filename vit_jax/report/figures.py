@@ -32,6 +32,12 @@ LABELS = {
 }
 
 
+def curve_title(name: str) -> str:
+  """'Top-1 accuracy over training', of 'accuracy'."""
+  label = LABELS.get(name, name).split(' (')[0]
+  return f'{label[0].upper()}{label[1:]} over training'
+
+
 def curve(rows: Sequence[dict], split: str, name: str, x: str = 'step') -> np.ndarray:
   """Points [2, n] of a metric of a split over another column of metrics.jsonl."""
   points = [

@@ -58,14 +58,9 @@ def write_page(
   load_picture: examples.LoadPicture | None,
 ) -> pathlib.Path:
   """Draws all figures and writes report.html."""
-  with canvas.style():  # fails before anything is drawn where matplotlib is missing
-    folder = out / 'figures'
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob('*.png'):
-      old.unlink()  # of another report, and no longer true
+  folder = canvas.empty_folder(out / 'figures')
   drawn = Drawn(folder, predictions, result, load_picture)
-  facts = predictions.facts
-  report = page.Page(title(facts))
+  report = page.Page(title(predictions.facts))
   report.lead(*_summary(drawn))
   report.section('Learning curves', *_curves(drawn, rows))
   report.section('Boxes', *_boxes(drawn))
@@ -75,8 +70,13 @@ def write_page(
   report.section('Worst classes', *_worst(drawn))
   report.section('Most confident mistakes', *_mistakes(drawn))
   report.section('Time and memory', _time(drawn))
-  report.section('Configuration and versions', *configuration(facts))
-  made = f'vit_jax {facts.versions.get("vit_jax", "")}'.strip()
+  return finish(report, out, predictions)
+
+
+def finish(report: page.Page, out: pathlib.Path, predictions: Predictions) -> pathlib.Path:
+  """Ends a page with what was scored, versions and options, and writes it as report.html."""
+  report.section('Configuration and versions', *_configuration(predictions.facts))
+  made = f'vit_jax {predictions.facts.versions.get("vit_jax", "")}'.strip()
   return report.write(out / 'report.html', f'Made by {made} from {len(predictions):,} predictions.')
 
 
@@ -142,15 +142,14 @@ def _curves(drawn: Drawn, rows: Sequence[dict]) -> list[str]:
   for name in ('loss', 'accuracy', 'top3', 'top5', 'iou', 'learning_rate'):
     if name not in known or (name == 'top3' and 'top5' in known):
       continue
-    label = figures.LABELS.get(name, name).split(' (')[0]
     seen = [s for s in ('train', 'val', 'test') if any(
       row['split'] == s and row.get(name) is not None for row in rows)]
     words = {'train': 'training', 'val': 'validation', 'test': 'the test (star: the checkpoint '
              'that was tested)'}
     default = f'Of {" and ".join(words[s] for s in seen)}.'
     parts.append(drawn.figure(
-      f'curve_{name}', figures.learning_curve(rows, name),
-      f'{label[0].upper()}{label[1:]} over training', captions.get(name, default),
+      f'curve_{name}', figures.learning_curve(rows, name), figures.curve_title(name),
+      captions.get(name, default),
     ))
   return [page.figures(*parts)]
 
@@ -377,7 +376,7 @@ def _time(drawn: Drawn) -> str:
   return page.table(('what', 'value'), rows, text=(1,))
 
 
-def configuration(facts: Facts) -> list[str]:
+def _configuration(facts: Facts) -> list[str]:
   """What was scored, versions and options."""
   rows = [
     ('model', facts.model or '–'),

@@ -59,11 +59,7 @@ def write_page(
   """Draws the curves and writes report.html."""
   from vit_jax.report import canvas, figures, page, sections
 
-  with canvas.style():
-    folder = out / 'figures'
-    folder.mkdir(exist_ok=True)
-    for old in folder.glob('*.png'):
-      old.unlink()
+  folder = canvas.empty_folder(out / 'figures')
   facts = predictions.facts
   report = page.Page(sections.title(facts))
   report.lead(
@@ -81,9 +77,8 @@ def write_page(
   known = set().union(*rows)
   shown = []
   for name in (name for name in _CURVES if name in known):
-    label = figures.LABELS.get(name, name).split(' (')[0]
     path = canvas.save(figures.learning_curve(rows, name), folder / f'curve_{name}.png')
-    shown.append(page.figure(path, f'{label[0].upper()}{label[1:]} over training',
+    shown.append(page.figure(path, figures.curve_title(name),
                              'A star is the test of the checkpoint that was kept.'))
   report.section('Learning curves', page.figures(*shown))
   precision = compute(predictions)[1]
@@ -94,8 +89,6 @@ def write_page(
      '–' if np.isnan(precision[i]) else f'{precision[i]:.3f}') for i in worst
   ]
   header = ('class', 'pictures', 'average precision')
-  parts = [page.table(header, cells[:_ROWS], 'Worst first; all of it: per_class.csv')]
-  report.section('Classes', *parts)
-  report.section('Configuration and versions', *sections.configuration(facts))
-  made = f'vit_jax {facts.versions.get("vit_jax", "")}'.strip()
-  return report.write(out / 'report.html', f'Made by {made} from {len(predictions):,} predictions.')
+  caption = 'Worst first; all of it: per_class.csv'
+  report.section('Classes', page.table(header, cells[:_ROWS], caption))
+  return sections.finish(report, out, predictions)
