@@ -42,7 +42,7 @@ def run_one(members: Members, name: str, workdir: str) -> None:
 def is_finished(folder: pathlib.Path, options: config.Config) -> bool:
   """Whether a member's folder holds a run of just these options that came to its end."""
   try:
-    done = json.loads((folder / _DONE).read_text())
+    done = json.loads((folder / _DONE).read_text('utf-8'))
   except (OSError, json.JSONDecodeError):
     return False
   return done == json.loads(json.dumps(options.to_json()))

@@ -115,7 +115,7 @@ def _starting_point(
   meta = checkpointer.latest_meta()
   _refuse_other_run(parse(meta['config']), run.config, path)
   split = path / 'split.json'
-  if split.exists() and json.loads(split.read_text()) != run.dataset.manifest():
+  if split.exists() and json.loads(split.read_text('utf-8')) != run.dataset.manifest():
     raise UserError(f'the pictures of {run.dataset.name} or their split changed since {path} began')
   shapes = jax.eval_shape(lambda variables: create(variables, tx, frozen, ema), run.shapes)
   watch.set_state(meta['watch'])

@@ -89,11 +89,12 @@ def write_text(path: str | pathlib.Path, text: str) -> None:
   """Writes a file whole or not at all: a kill leaves the old one."""
   path = pathlib.Path(path)
   draft = path.with_name(f'.{path.name}.{os.getpid()}')
-  draft.write_text(text)
+  draft.write_text(text, encoding='utf-8')
   os.replace(draft, path)
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:
+  """Writes a value as indented JSON, whole or not at all."""
   write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
 
 

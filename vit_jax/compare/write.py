@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax import writer
 from vit_jax.compare import figures
 from vit_jax.compare.gather import Run
 from vit_jax.compare.significance import Paired, holm, paired
@@ -127,8 +128,7 @@ def write_comparison(out_dir: str | pathlib.Path, runs: Sequence[Run]) -> dict[s
   })
   try:
     out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(result, indent=2, ensure_ascii=False)
-    (out / 'compare.json').write_text(text + '\n', encoding='utf-8')
+    writer.write_json(out / 'compare.json', result)
     keys = [key for key, *_ in table if not key.endswith('_interval')]
     write_csv(
       out / 'compare.csv', ('run', *keys, 'accuracy_low', 'accuracy_high'),

@@ -1,12 +1,12 @@
 """The report of pictures that show any number of classes: average precisions and curves."""
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from vit_jax import writer
 from vit_jax.report import history, metrics
 from vit_jax.report.predictions import FILE, Predictions
 
@@ -45,8 +45,7 @@ def write_data(out: pathlib.Path, predictions: Predictions, rows: Sequence[dict]
   trained = history.training(rows, predictions.facts.config.get('batch_size'))
   result['training'] = trained and {'steps': trained.steps, 'seconds': trained.seconds}
   result = metrics.jsonable(result)
-  text = json.dumps(result, indent=2, ensure_ascii=False)
-  (out / 'metrics.json').write_text(text + '\n', encoding='utf-8')
+  writer.write_json(out / 'metrics.json', result)
   support = (predictions.multi_hot > 0).sum(axis=0)
   write_csv(out / 'per_class.csv', ('class', 'support', 'average_precision'),
             zip(predictions.classes, support, precision))

@@ -1,13 +1,13 @@
 """The report of an evaluation: files for programs first, then the page for people."""
 
 import csv
-import json
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from vit_jax import writer
 from vit_jax.errors import UserError
 from vit_jax.report import boxes, history, metrics, several
 from vit_jax.report.predictions import FILE, Predictions
@@ -71,8 +71,7 @@ def _write_data(
     'facts': facts.to_json(),
   }
   result = metrics.jsonable(result)
-  text = json.dumps(result, indent=2, ensure_ascii=False)
-  (out / 'metrics.json').write_text(text + '\n', encoding='utf-8')
+  writer.write_json(out / 'metrics.json', result)
   _write_classes(out, predictions)
   _write_pictures(out / 'predictions.csv', predictions)
   reliability = metrics.calibration(predictions)
@@ -126,9 +125,9 @@ def _write_pictures(path: pathlib.Path, predictions: Predictions) -> None:
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
   """Writes a table; what is not a number stays empty."""
   with open(path, 'w', newline='', encoding='utf-8') as f:
-    writer = csv.writer(f)
-    writer.writerow(header)
-    writer.writerows([_cell(value) for value in row] for row in rows)
+    table = csv.writer(f)
+    table.writerow(header)
+    table.writerows([_cell(value) for value in row] for row in rows)
 
 
 def _cell(value: Any) -> Any:
