@@ -36,8 +36,14 @@ def compute(predictions: Predictions) -> tuple[dict[str, Any], np.ndarray]:
   }, precision
 
 
-def write_data(out: pathlib.Path, predictions: Predictions, rows: Sequence[dict]) -> dict[str, Any]:
-  """Writes predictions.npz, metrics.json and per_class.csv; returns what metrics.json holds."""
+def write_data(
+  out: pathlib.Path, predictions: Predictions, rows: Sequence[dict]
+) -> tuple[dict[str, Any], np.ndarray]:
+  """Writes predictions.npz, metrics.json and per_class.csv.
+
+  Returns:
+    What metrics.json holds, and the average precision of each class [k].
+  """
   from vit_jax.report.write import write_csv
 
   predictions.save(out / FILE)
@@ -49,13 +55,14 @@ def write_data(out: pathlib.Path, predictions: Predictions, rows: Sequence[dict]
   support = (predictions.multi_hot > 0).sum(axis=0)
   write_csv(out / 'per_class.csv', ('class', 'support', 'average_precision'),
             zip(predictions.classes, support, precision))
-  return result
+  return result, precision
 
 
 def write_page(
-  out: pathlib.Path, predictions: Predictions, result: dict[str, Any], rows: Sequence[dict]
+  out: pathlib.Path, predictions: Predictions, result: dict[str, Any], precision: np.ndarray,
+  rows: Sequence[dict],
 ) -> pathlib.Path:
-  """Draws the curves and writes report.html."""
+  """Draws the curves and writes report.html, from what `write_data` gives."""
   from vit_jax.report import canvas, figures, page, sections
 
   folder = canvas.empty_folder(out / 'figures')
@@ -80,7 +87,6 @@ def write_page(
     shown.append(page.figure(path, figures.curve_title(name),
                              'A star is the test of the checkpoint that was kept.'))
   report.section('Learning curves', page.figures(*shown))
-  precision = compute(predictions)[1]
   support = (predictions.multi_hot > 0).sum(axis=0)
   worst = np.argsort(np.where(np.isnan(precision), 2.0, precision), kind='stable')
   cells = [

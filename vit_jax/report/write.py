@@ -41,8 +41,8 @@ def write_report(
   try:
     out.mkdir(parents=True, exist_ok=True)
     if predictions.multi_hot is not None:
-      result = several.write_data(out, predictions, metrics_rows)
-      several.write_page(out, predictions, result, metrics_rows)
+      result, precision = several.write_data(out, predictions, metrics_rows)
+      several.write_page(out, predictions, result, precision, metrics_rows)
       return result
     result = _write_data(out, predictions, metrics_rows)
   except OSError as e:
