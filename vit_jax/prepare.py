@@ -10,6 +10,7 @@ import numpy as np
 
 from vit_jax import convert, data, loaded, models, optim, rng, tasks, tree
 from vit_jax.config import Config, Length
+from vit_jax.convert.loading import variable_shapes
 from vit_jax.errors import UserError
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.tasks.mixing import Mixing
@@ -77,8 +78,7 @@ class Prepared:
   @functools.cached_property
   def shapes(self) -> dict:
     """Shapes and types of the model's variables; nothing is computed, and traced once."""
-    images = jax.ShapeDtypeStruct((1, *self.image_hw, 3), np.float32)
-    return jax.eval_shape(lambda x: self.module.init(jax.random.key(0), x, train=False), images)
+    return variable_shapes(self.module, self.image_hw)
 
   def variables(self) -> dict:
     """Weights before the first step: those of `init_from`, or fresh ones from the seed."""

@@ -119,12 +119,17 @@ def fit(
 
 
 @functools.lru_cache(64)
-def variable_specs(model: Any, image_size: tuple[int, int], channels: int = 3) -> dict[str, Spec]:
-  """Flat names and shapes of a model's variables, without computing anything."""
+def variable_shapes(model: Any, image_size: tuple[int, int], channels: int = 3) -> dict:
+  """Shapes and types of a model's variables, nested as they are; nothing is computed."""
   import jax
 
   images = jax.ShapeDtypeStruct((1, *image_size, channels), np.float32)
-  shapes = jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+  return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
+
+
+def variable_specs(model: Any, image_size: tuple[int, int], channels: int = 3) -> dict[str, Spec]:
+  """Flat names and shapes of a model's variables, without computing anything."""
+  shapes = variable_shapes(model, image_size, channels)
   keep = {k: v for k, v in shapes.items() if k in ('params', 'batch_stats')}
   return {k: Spec(tuple(v.shape)) for k, v in tree.flatten(keep).items()}
 
