@@ -12,7 +12,8 @@ from clu import parameter_overview
 from vit_jax import runtime
 from vit_jax.config import Config
 from vit_jax.models.attention import chosen_attention
-from vit_jax.models.heads import backbone_of
+from vit_jax.models.heads import backbone_of, with_backbone
+from vit_jax.models.stack import chosen_scan
 from vit_jax.optim import Factors
 from vit_jax.tree import flatten
 
@@ -32,7 +33,7 @@ def activation_bytes(module: nn.Module, variables: dict, image_shape: tuple[int,
   """What one forward pass keeps for the backward pass, from shapes alone.
 
   The residuals of `jax.vjp` are traced, not computed. XLA fuses some away and adds temporaries, so
-  this is an estimate.
+  this is an estimate. Rematerialised blocks count once, for the one that is computed again.
 
   Args:
     module: the model.
@@ -52,7 +53,12 @@ def activation_bytes(module: nn.Module, variables: dict, image_shape: tuple[int,
   key = jax.eval_shape(lambda: jax.random.key(0))
   kept = jax.eval_shape(residuals, variables['params'], rest, images, key)
   weights = {(x.shape, x.dtype) for x in jax.tree.leaves(variables['params'])}
-  return bytes_of([x for x in jax.tree.leaves(kept) if (x.shape, x.dtype) not in weights])
+  found = bytes_of([x for x in jax.tree.leaves(kept) if (x.shape, x.dtype) not in weights])
+  body = backbone_of(module)
+  if getattr(body, 'remat', 'none') != 'block':
+    return found
+  plain = with_backbone(module, remat='none')
+  return found + activation_bytes(plain, variables, image_shape) // body.depth
 
 
 def describe(
@@ -111,7 +117,8 @@ def _computing(module: nn.Module) -> str:
     head_dim = body.width // body.num_heads
     words.append(f'attention {chosen_attention(body.attention, head_dim, body.dtype)}')
   if hasattr(body, 'remat'):
-    words.append(f'remat {body.remat}')
+    scanned = chosen_scan(body.scan, body.remat)
+    words.append(f'blocks {"scanned" if scanned else "written out"}, remat {body.remat}')
   return ', '.join([*words, f'XLA flags: {os.environ.get("XLA_FLAGS", "").strip() or "none"}'])
 
 

@@ -116,12 +116,12 @@ def _normed(x):
 
 
 def test_rematerialised_blocks_give_the_same_gradient():
-  options = attention.BlockOptions(num_heads=2, mlp_dim=5, dropout=0.2)
   x = jnp.asarray(np.random.default_rng(2).standard_normal((2, 3, 4)), jnp.float32)
 
   def gradient(remat):
-    module = layers.Encoder(2, options, 0.3, remat)
-    params = layers.Encoder(2, options).init(jax.random.key(0), x, False)['params']
+    options = attention.BlockOptions(num_heads=2, mlp_dim=5, dropout=0.2, remat=remat, scan=False)
+    module = layers.Encoder(2, options, 0.3)
+    params = module.init(jax.random.key(0), x, False)['params']
 
     def loss(params):
       out = module.apply({'params': params}, x, True, rngs={'dropout': jax.random.key(5)})

@@ -28,6 +28,8 @@ class BlockOptions:
     query_scale: factor on the queries; None for 1 / sqrt(head width).
     attention: 'einsum', 'deferred' (see `deferred_attention`), 'cudnn' (fused; NVIDIA GPU, half
       precision) or 'auto', by backend.
+    remat: 'block' recomputes each block in the backward pass instead of keeping its activations.
+    scan: whether a loop runs over the blocks; None for what `stack.chosen_scan` says.
     dtype: of the computation; parameters are float32.
   """
 
@@ -42,6 +44,8 @@ class BlockOptions:
   qkv_bias: bool = True
   query_scale: float | None = None
   attention: str = 'auto'
+  remat: str = 'none'
+  scan: bool | None = None
   dtype: str = 'float32'
 
 

@@ -14,6 +14,7 @@ from vit_jax.models.attention import (
   softmax,
 )
 from vit_jax.models.base import register
+from vit_jax.models.stack import run_blocks
 from vit_jax.models.vit import check_image_size
 
 
@@ -40,6 +41,7 @@ class CaiT(nn.Module):
   norm_epsilon: float = 1e-6  # added to LayerNorm's variance
   head_bias_init: float = 0.0  # start of the head's bias
   remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
+  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
   dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
 
   choices = {'gelu': layers.GELUS, 'remat': layers.REMATS}
@@ -64,6 +66,8 @@ class CaiT(nn.Module):
       dropout=self.dropout,
       attention_dropout=self.attention_dropout,
       layer_scale=self.layer_scale,
+      remat=self.remat,
+      scan=self.scan,
       dtype=self.dtype,
     )
     x = images.astype(jnp.dtype(self.dtype))
@@ -74,9 +78,7 @@ class CaiT(nn.Module):
     init = nn.initializers.truncated_normal(0.02)
     x = x + self.param('position_embedding', init, (1, *x.shape[1:])).astype(x.dtype)
     x = nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
-    x = TalkingEncoder(self.depth, options, self.drop_path_rate, self.remat, name='encoder')(
-      x, train
-    )
+    x = TalkingEncoder(self.depth, options, self.drop_path_rate, name='encoder')(x, train)
     token = self.param('class_token', init, (1, 1, self.width))
     token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
     token = ClassEncoder(self.class_depth, options, name='class_encoder')(token, x)
@@ -96,16 +98,12 @@ class TalkingEncoder(nn.Module):
   depth: int
   options: BlockOptions
   drop_path: float
-  remat: str
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    block = layers.Block
-    if self.remat == 'block':
-      block = nn.remat(block, static_argnums=(2,))
-    for i in range(self.depth):
-      x = block(self.options, self.drop_path, TalkingHeads, name=f'block_{i:02d}')(x, train)
-    return x
+    rates = [self.drop_path] * self.depth
+    fields = {'attention_type': TalkingHeads}
+    return run_blocks(self, layers.Block, fields, self.options, rates, x, train)
 
 
 class TalkingHeads(nn.Module):

@@ -14,6 +14,7 @@ from vit_jax.models.attention import (
   layer_norm,
   xavier,
 )
+from vit_jax.models.stack import run_blocks
 
 GELUS = ('tanh', 'exact')
 REMATS = ('none', 'block')
@@ -47,11 +48,11 @@ def drop_path_rates(rate: float, depth: int, schedule: str = 'linear') -> list[f
 class DropPath(nn.Module):
   """Drops a residual branch for whole examples and scales up the ones kept."""
 
-  rate: float
+  rate: float | jax.Array
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    if not train or self.rate == 0.0:
+    if not train or (not isinstance(self.rate, jax.Array) and self.rate == 0):
       return x
     shape = (x.shape[0],) + (1,) * (x.ndim - 1)
     kept = jax.random.bernoulli(self.make_rng('dropout'), 1.0 - self.rate, shape)
@@ -210,22 +211,18 @@ class Encoder(nn.Module):
     depth: number of blocks.
     options: of every block.
     drop_path_rate: stochastic depth of the last block.
-    remat: 'block' recomputes each block in the backward pass instead of keeping its activations.
     drop_path_schedule: how stochastic depth grows to that; see `drop_path_rates`.
   """
 
   depth: int
   options: BlockOptions
   drop_path_rate: float = 0.0
-  remat: str = 'none'
   drop_path_schedule: str = 'linear'
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    block = nn.remat(Block, static_argnums=(2,)) if self.remat == 'block' else Block
     rates = drop_path_rates(self.drop_path_rate, self.depth, self.drop_path_schedule)
-    for i, rate in enumerate(rates):
-      x = block(self.options, rate, name=f'block_{i:02d}')(x, train)
+    x = run_blocks(self, Block, {}, self.options, rates, x, train)
     return layer_norm(self.options, 'norm')(x)
 
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from vit_jax.models import layers
 from vit_jax.models.attention import BlockOptions, layer_norm
 from vit_jax.models.base import register
+from vit_jax.models.stack import run_blocks
 from vit_jax.models.vit import check_image_size
 
 
@@ -31,6 +32,7 @@ class Mixer(nn.Module):
   norm_epsilon: float = 1e-6  # added to LayerNorm's variance
   head_bias_init: float = 0.0  # start of the head's bias
   remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
+  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
   dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
 
   choices = {
@@ -51,6 +53,8 @@ class Mixer(nn.Module):
       gelu=self.gelu,
       norm_epsilon=self.norm_epsilon,
       dropout=self.dropout,
+      remat=self.remat,
+      scan=self.scan,
       dtype=self.dtype,
     )
     x = images.astype(jnp.dtype(self.dtype))
@@ -59,7 +63,7 @@ class Mixer(nn.Module):
     )(x)
     x = x.reshape(x.shape[0], -1, self.width)
     x = MixerEncoder(
-      self.depth, self.token_mlp_dim, options, self.drop_path_rate, self.remat,
+      self.depth, self.token_mlp_dim, options, self.drop_path_rate,
       self.drop_path_schedule, name='encoder',
     )(x, train)
     self.sow('intermediates', 'tokens', x)
@@ -78,15 +82,13 @@ class MixerEncoder(nn.Module):
   token_mlp_dim: int
   options: BlockOptions
   drop_path_rate: float
-  remat: str
   drop_path_schedule: str
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    block = nn.remat(MixerBlock, static_argnums=(2,)) if self.remat == 'block' else MixerBlock
     rates = layers.drop_path_rates(self.drop_path_rate, self.depth, self.drop_path_schedule)
-    for i, rate in enumerate(rates):
-      x = block(self.token_mlp_dim, self.options, rate, name=f'block_{i:02d}')(x, train)
+    fields = {'token_mlp_dim': self.token_mlp_dim}
+    x = run_blocks(self, MixerBlock, fields, self.options, rates, x, train)
     return layer_norm(self.options, 'norm')(x)
 
 

@@ -46,6 +46,7 @@ class T2TViT(nn.Module):
   head_bias_init: float = 0.0  # start of the head's bias
   attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'deferred', 'cudnn'; of the encoder
   remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
+  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
   dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
 
   choices = {
@@ -84,6 +85,8 @@ class T2TViT(nn.Module):
       qkv_bias=False,
       query_scale=self.query_scale,
       attention=self.attention,
+      remat=self.remat,
+      scan=self.scan,
       dtype=self.dtype,
     )
     x = images.astype(jnp.dtype(self.dtype))
@@ -96,7 +99,7 @@ class T2TViT(nn.Module):
     x = x + posemb.sinusoid_1d(x.shape[1], self.width).astype(x.dtype)
     x = nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
     x = layers.Encoder(
-      self.depth, options, self.drop_path_rate, self.remat, self.drop_path_schedule, name='encoder'
+      self.depth, options, self.drop_path_rate, self.drop_path_schedule, name='encoder'
     )(x, train)
     self.sow('intermediates', 'tokens', x)
     pooled = x[:, 0]

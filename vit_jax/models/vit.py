@@ -51,6 +51,7 @@ class ViT(nn.Module):
   stem_epsilon: float = 1e-6  # hybrids: added to GroupNorm's variance
   attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'deferred', 'cudnn'
   remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
+  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
   dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
 
   choices = {
@@ -96,6 +97,8 @@ class ViT(nn.Module):
       qk_norm=self.qk_norm,
       qkv_bias=self.qkv_bias,
       attention=self.attention,
+      remat=self.remat,
+      scan=self.scan,
       dtype=self.dtype,
     )
 
@@ -128,8 +131,7 @@ class ViT(nn.Module):
     x = self._add_tokens_and_positions(x)
     x = nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
     x = layers.Encoder(
-      self.depth, self.block_options, self.drop_path_rate, self.remat,
-      self.drop_path_schedule, name='encoder',
+      self.depth, self.block_options, self.drop_path_rate, self.drop_path_schedule, name='encoder'
     )(x, train)
     self.sow('intermediates', 'tokens', x)
     return self._head(x, train)

@@ -1,0 +1,107 @@
+"""Blocks run by a loop against blocks written out."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.models import small
+from vit_jax import models, plan
+from vit_jax.models import attention, layers
+from vit_jax.models.stack import chosen_scan
+
+FAMILIES = ('vit_ti16', 'deit3_s16', 't2t_vit_7', 'mixer_s32', 'cait_xxs24')
+
+
+def _gradients(module, x, variables):
+  def loss(params):
+    out = module.apply({**variables, 'params': params}, x, train=True,
+                       rngs={'dropout': jax.random.key(3)})
+    return jnp.sum(jnp.sin(out)), out
+
+  return jax.jit(jax.grad(loss, has_aux=True))(variables['params'])
+
+
+@pytest.mark.parametrize('remat', ['none', 'block'])
+@pytest.mark.parametrize('name', FAMILIES)
+def test_a_loop_computes_what_blocks_written_out_do(name, remat):
+  out = small.build(name, scan=False, depth=3)
+  loop = small.build(name, scan=True, remat=remat, depth=3)
+  x, variables = small.images(out), small.variables(out)
+  assert jax.tree.map(jnp.shape, variables) == jax.tree.map(jnp.shape, small.variables(loop))
+  found, expected = _gradients(loop, x, variables), _gradients(out, x, variables)
+  for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected)):
+    np.testing.assert_allclose(a, b, rtol=2e-3, atol=2e-4)
+
+
+def _encoder(drop_path, schedule='linear', **options):
+  options = attention.BlockOptions(num_heads=2, mlp_dim=5, **options)
+  module = layers.Encoder(3, options, drop_path, schedule)
+  x = jnp.asarray(np.random.default_rng(2).standard_normal((7, 3, 4)), jnp.float32)
+  return module, x, module.init(jax.random.key(0), x, False)
+
+
+def test_each_block_of_a_loop_has_its_own_rate_of_stochastic_depth():
+  module, x, variables = _encoder(1.0, scan=True)  # rates 0, 1/2 and 1
+  params = variables['params']
+  block = layers.Block(module.options)
+  first = block.apply({'params': params['block_00']}, x, False)
+  second = block.apply({'params': params['block_01']}, first, False)
+  found = module.apply(variables, x, True, rngs={'dropout': jax.random.key(1)})
+
+  def normed(y):
+    return layers.layer_norm(module.options, None).apply({'params': params['norm']}, y)
+
+  # The last block never acts; the middle one drops each branch of each example by a coin.
+  skipped = np.isclose(found, normed(first), atol=1e-5).all(axis=(1, 2))
+  kept = np.isclose(found, normed(second), atol=1e-5).all(axis=(1, 2))
+  assert 0 < skipped.sum() < 7 and not kept.any()  # kept branches are doubled
+
+
+def test_blocks_of_a_loop_draw_different_masks():
+  module, x, variables = _encoder(0.5, 'constant', scan=True)
+  same = jnp.broadcast_to(x[:1], (64, 3, 4))
+  found = module.apply(variables, same, True, rngs={'dropout': jax.random.key(1)})
+  # Two branches a block, kept or not: four outcomes if all blocks drew alike, else up to 64.
+  assert 4 < len(np.unique(np.round(found.reshape(64, -1), 4), axis=0)) <= 64
+
+
+def test_collecting_intermediates_sees_every_block():
+  module = small.build('vit_ti16', scan=True)
+  x, variables = small.images(module), small.variables(module)
+  logits, state = module.apply(variables, x, mutable=['intermediates'])
+  assert {'block_00', 'block_01'} <= set(state['intermediates']['encoder'])
+  np.testing.assert_allclose(logits, module.apply(variables, x), atol=1e-4)
+
+
+def test_a_loop_is_one_block_to_the_compiler_whatever_the_depth():
+  def length(scan, depth):
+    module = small.build('vit_ti16', scan=scan, depth=depth)
+    x = small.images(module)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
+    text = jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
+    return text.count('dot_general')
+
+  assert length(True, 7) == length(True, 3) < length(False, 3) < length(False, 7)
+
+
+def test_none_means_a_loop_on_cpu_only_where_blocks_are_computed_again():
+  assert chosen_scan(None, 'block') and not chosen_scan(None, 'none')  # tests run on CPU
+  assert chosen_scan(True, 'none') and not chosen_scan(False, 'block')
+
+
+def test_the_plan_says_what_computing_blocks_again_spares():
+  def kept(remat):
+    module = models.build('vit_ti16', 5, depth=6, remat=remat)
+    x = jnp.zeros((8, 224, 224, 3))
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
+
+    def loss(params):
+      return module.apply({'params': params}, x, train=True).sum()
+
+    needed = jax.jit(jax.grad(loss)).lower(variables['params']).compile().memory_analysis()
+    return plan.activation_bytes(module, variables, x.shape), needed.temp_size_in_bytes
+
+  (planned, needed), (planned_again, needed_again) = kept('none'), kept('block')
+  assert needed / needed_again > 2
+  assert 0.6 < (planned / planned_again) / (needed / needed_again) < 1.7
