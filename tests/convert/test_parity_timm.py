@@ -61,8 +61,19 @@ def test_every_vit_and_hybrid_of_timm(tmp_path, their_name, our_name, depth, siz
   if patch == 14:
     size = tuple(n // 32 * 28 for n in size) if size != (224, 224) else size
   theirs = peers.randomize(timm.create_model(their_name, img_size=size, depth=depth))
+  enlarge_standardised_kernels(theirs)
   full = depth in (12, 24)
   compare_shrunk(tmp_path, theirs, size, our_name, depth, full)
+
+
+def enlarge_standardised_kernels(theirs):
+  """Makes the stem's kernels large beside the epsilons of their standardisation.
+
+  The official code adds 1e-5 to the deviation, as this code does, and timm 1e-8 to the variance.
+  """
+  for name, kernel in theirs.state_dict().items():
+    if 'backbone' in name and kernel.ndim == 4:
+      kernel.mul_(100)
 
 
 def compare_shrunk(tmp_path, theirs, size, our_name, depth, full):
@@ -79,8 +90,9 @@ def compare_shrunk(tmp_path, theirs, size, our_name, depth, full):
   x = peers.images(*size)
   expected = peers.torch_logits(theirs, x)
   error = np.abs(np.asarray(module.apply(variables, x)) - expected).max()
-  print(f'{our_name} {size}: {error:.1e} of logits up to {np.abs(expected).max():.1f}')
-  assert error < 1e-4
+  largest = np.abs(expected).max()
+  print(f'{our_name} {size}: {error:.1e} of logits up to {largest:.1f}')
+  assert error < 1e-4 * max(1.0, largest)
   back = writing.to_tensors(variables, module, 'timm', size)
   original = {k: v.numpy() for k, v in theirs.state_dict().items()}
   assert peers.same_bytes(back, original) == []
