@@ -114,7 +114,8 @@ METHODS = {
   'optimizer.layer_decay': '0.7', 'plateau.factor': '0.5', 'plateau.patience': '1',
   'plateau.metric': 'accuracy', 'plateau.mode': 'max', 'plateau.delta': '1',
   'early_stopping.patience': '4', 'early_stopping.metric': 'loss', 'early_stopping.mode': 'max',
-  'early_stopping.delta': '9',
+  'early_stopping.delta': '9', 'fewshot.every': '12 steps', 'fewshot.shots': '2',
+  'fewshot.neighbours': '5',
 }
 
 
