@@ -8,6 +8,7 @@ from tests.convert import oracle
 from tests.support import SHARED, needs_shared
 from vit_jax import convert, models
 from vit_jax.convert import adapt
+from vit_jax.data import Preprocess
 from vit_jax.errors import UserError
 from vit_jax.tree import flatten
 
@@ -176,3 +177,18 @@ def test_real_weights_load_whole():
   variables, report = convert.load_with_report(path, models.build('vit_ti16', 1000), (224, 224))
   assert sum(v.size for v in flatten(variables).values()) == 5_717_416
   assert str(report).endswith('every tensor used as it is')
+
+
+@pytest.mark.parametrize('format', ['npz', 'vit_jax'])
+def test_a_model_without_the_class_token_leaves_its_position_too(tmp_path, format):
+  path, tokenless = save(tmp_path, oracle.official()[0]), oracle.ours(7, pool='gap')
+  if format == 'vit_jax':
+    variables = convert.load(path, oracle.ours(), (24, 24))
+    record = {'model': {'name': 'vit_ti16'}, 'preprocess': Preprocess('decode|resize((24, 24))')}
+    path, = convert.write(tmp_path / 'w.safetensors', variables, oracle.ours(), format, **record)
+  name = {'npz': 'cls', 'vit_jax': 'params/class_token'}[format]
+  assert name in problems(path, oracle.ours(pool='gap'), (24, 24))  # unless the head goes too
+  variables, report = convert.load_with_report(path, tokenless, (24, 24), head='reset')
+  positions = oracle.official()[0]['Transformer/posembed_input/pos_embedding']
+  np.testing.assert_array_equal(variables['params']['position_embedding'], positions[:, 1:])
+  assert name in report.dropped

@@ -118,6 +118,15 @@ def fit(
   return tree.unflatten(variables), report
 
 
+# Of tensors in our own format.
+_ROLES = {
+  'params/position_embedding': 'position',
+  'params/patch_embedding/kernel': 'patch',
+  'params/class_token': 'token',
+  'params/distillation_token': 'token',
+}
+
+
 @functools.lru_cache(64)
 def variable_shapes(model: Any, image_size: tuple[int, int], channels: int = 3) -> dict:
   """Shapes and types of a model's variables, nested as they are; nothing is computed."""
@@ -149,15 +158,10 @@ def description(module: Any, name: str) -> dict[str, Any]:
 
 def identity_rules(target: Mapping[str, Spec]) -> tuple[rules.Rule, ...]:
   """The rules of our own format: every name is itself; what may be adapted keeps its role."""
-  roles = {
-    'params/position_embedding': 'position',
-    'params/patch_embedding/kernel': 'patch',
-    'params/class_token': 'token',
-  }
   made = []
   for name in target:
     collection, rest = name.split('/', 1)
-    role = roles.get(name, '')
+    role = _ROLES.get(name, '')
     if rest.startswith('head'):
       role = 'head'
     elif rest.startswith('pre_logits/'):
@@ -287,7 +291,7 @@ class _Loader:
     for rule in self.table.rules:
       if any(rules.parse(t, name) is not None for t in (*rule.their_names, *rule.also)):
         return rule.role
-    return 'head' if name.startswith('params/head') else ''
+    return 'head' if name.startswith('params/head') else _ROLES.get(name, '')
 
   def _explain(self, family: str, wanted: int) -> None:
     report = self.report
@@ -342,7 +346,7 @@ class _Loader:
       prefix = shape[1] - self.grid[0] * self.grid[1]
       slots = prefix if self.table.class_slot else 0
       resized = adapt.position_embedding(
-        array, slots, prefix, self.grid, self.options.source_grid, self.options.resize
+        np.delete(array, self._dropped_slots(), axis=1), slots, prefix, self.grid, self.options.source_grid, self.options.resize
       )
     elif role in ('patch', 'input') and before != shape:
       resized = adapt.input_channels(adapt.patch_kernel(array, shape[:2]), shape[2])
@@ -351,6 +355,14 @@ class _Loader:
     if resized.shape != shape:
       raise UserError(f'became {resized.shape} where {shape} is needed')
     return resized
+
+
+  def _dropped_slots(self) -> list[int]:
+    """Places among the position embeddings of tokens that the model has not."""
+    if not self.table.class_slot:
+      return []
+    tokens = sorted(n for n in self.tensors if self._role_of(n) == 'token')  # class before dist...
+    return [place for place, name in enumerate(tokens) if name in self.report.dropped]
 
 
 def fresh_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
