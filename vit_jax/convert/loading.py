@@ -345,8 +345,9 @@ class _Loader:
     if role == 'position':
       prefix = shape[1] - self.grid[0] * self.grid[1]
       slots = prefix if self.table.class_slot else 0
+      kept = np.delete(array, self._dropped_slots(), axis=1)
       resized = adapt.position_embedding(
-        np.delete(array, self._dropped_slots(), axis=1), slots, prefix, self.grid, self.options.source_grid, self.options.resize
+        kept, slots, prefix, self.grid, self.options.source_grid, self.options.resize
       )
     elif role in ('patch', 'input') and before != shape:
       resized = adapt.input_channels(adapt.patch_kernel(array, shape[:2]), shape[2])
