@@ -9,12 +9,11 @@ in training, which is less work). A peer that cannot be imported is named and le
 """
 
 import argparse
-import json
-import os
 import pathlib
 import statistics
-import subprocess
 import sys
+
+from peer import Peer
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 SIZES = {'ti16': (192, 3, 768), 's16': (384, 6, 1536), 'b16': (768, 12, 3072)}
@@ -22,9 +21,8 @@ TIMM = {'ti16': 'tiny', 's16': 'small', 'b16': 'base'}
 
 # What each process runs: it defines train() and infer(), which return when all is computed.
 _DATA = '''
-import json, resource, sys, time
 import numpy as np
-size, batch, (width, heads, mlp) = json.loads(sys.argv[1])
+size, batch, (width, heads, mlp) = words
 pictures = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
 labels = np.arange(batch) % 1000
 '''
@@ -100,44 +98,6 @@ model = ViTForImageClassification(ViTConfig(hidden_size=width, num_attention_hea
                                             intermediate_size=mlp, num_labels=1000))
 forward = lambda x: model(x).logits'''
 
-_SERVE = '''
-print('ready', flush=True)
-for line in sys.stdin:
-  began = time.perf_counter()
-  {'train': train, 'infer': infer}[line.strip()]()
-  memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-  print(json.dumps([time.perf_counter() - began, memory]), flush=True)
-'''
-
-
-class Peer:
-  """A process that computes a step when it is told to."""
-
-  def __init__(self, name: str, python: str, code: str, words: list, path: str):
-    self.name, self.seconds, self.memory = name, {'train': [], 'infer': []}, 0.0
-    environment = {**os.environ, 'PYTHONPATH': path}
-    self._process = subprocess.Popen(
-      [python, '-c', _DATA + code + _SERVE, json.dumps(words)], env=environment, text=True,
-      cwd=path or '/',  # which Python searches first
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-    )
-    self.lives = self._process.stdout.readline().strip() == 'ready'
-    if not self.lives:
-      print(f'{name} is left out: {self._process.stderr.read().strip().splitlines()[-1]}')
-
-  def time(self, part: str) -> float:
-    """Seconds of one step."""
-    print(part, file=self._process.stdin, flush=True)
-    answer = self._process.stdout.readline()
-    if not answer:
-      raise SystemExit(f'{self.name}: {self._process.stderr.read()[-800:]}')
-    seconds, self.memory = json.loads(answer)
-    return seconds
-
-  def stop(self) -> None:
-    self._process.stdin.close()
-    self._process.wait(30)
-
 
 def make_peers(args: argparse.Namespace) -> list[Peer]:
   """Those that were asked for and can be imported; ours is the first."""
@@ -150,7 +110,10 @@ def make_peers(args: argparse.Namespace) -> list[Peer]:
   if args.peer_python:
     code |= {name: (args.peer_python, text, '') for name, text in torch_code.items()}
   wanted = [name for name in code if name == 'vit_jax' or name in args.peers.split(',')]
-  peers = [Peer(name, code[name][0], code[name][1], words, code[name][2]) for name in wanted]
+  peers = []
+  for name in wanted:
+    python, text, path = code[name]
+    peers.append(Peer(name, python, _DATA + text, words, path))
   return [peer for peer in peers if peer.lives]
 
 
@@ -166,17 +129,18 @@ def main() -> None:
   args = parser.parse_args()
   peers = make_peers(args)
   first = {peer.name: {part: peer.time(part) for part in ('train', 'infer')} for peer in peers}
+  seconds = {(peer.name, part): [] for peer in peers for part in ('train', 'infer')}
   for _ in range(args.rounds):
     for part in ('train', 'infer'):
       for peer in peers:
-        peer.seconds[part].append(peer.time(part))
-  ours = peers[0]
+        seconds[peer.name, part].append(peer.time(part))
   for part in ('train', 'infer'):
     for peer in peers:
-      median = statistics.median(peer.seconds[part])
-      ratio = median / statistics.median(ours.seconds[part])
+      times = seconds[peer.name, part]
+      median = statistics.median(times)
+      ratio = median / statistics.median(seconds['vit_jax', part])
       print(f'{args.model} {part:5} {peer.name:14} {args.batch_size / median:7.2f} pictures/s '
-            f'(best {args.batch_size / min(peer.seconds[part]):7.2f}), first step '
+            f'(best {args.batch_size / min(times):7.2f}), first step '
             f'{first[peer.name][part]:5.1f} s, vit_jax is {ratio:.2f}x')
   for peer in peers:
     print(f'{args.model} peak memory {peer.name:14} {peer.memory:.0f} MiB')

@@ -67,3 +67,10 @@ def test_memory_is_kept_unless_refused(tmp_path):
   assert said.startswith(('kept from step to step', 'as the C library has it'))
   said = _run(VIT_JAX_CACHE_DIR='off', VIT_JAX_KEEP_MEMORY='0')['allocator']
   assert said.startswith('given back')
+
+
+def test_a_flag_of_the_user_stays_and_none_is_set_where_it_is_not_known():
+  flag = '--xla_cpu_enable_concurrency_optimized_scheduler=true'
+  # That the program ends well says that XLA knows the flag.
+  assert _run(VIT_JAX_CACHE_DIR='off')['scheduler'] == 'little memory'
+  assert _run(VIT_JAX_CACHE_DIR='off', XLA_FLAGS=flag)['scheduler'] == 'as $XLA_FLAGS says'

@@ -1,4 +1,4 @@
-"""The quicker forms of attention and MLP against the plain ones, values and gradients."""
+"""The quicker form of attention against the plain one, values and gradients."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models import small
-from vit_jax.models import attention, layers
+from vit_jax.models import attention
 
 
 def _draw(*shape):
@@ -68,22 +68,3 @@ def test_auto_is_chosen_by_backend_and_precision():
   assert attention.chosen_attention('auto', 64, 'float32') == 'deferred'  # tests run on CPU
   assert attention.chosen_attention('auto', 64, 'bfloat16') == 'einsum'
   assert attention.chosen_attention('cudnn', 64, 'float32') == 'cudnn'
-
-
-@pytest.mark.parametrize('kind', layers.GELUS)
-def test_gelu_dense_equals_gelu_and_dense(kind):
-  x, kernel, bias, probe = 4 * _draw(7, 5), _draw(5, 3), _draw(3), _draw(7, 3)
-  expected, pull = jax.vjp(lambda x, w, b: layers.gelu(x, kind) @ w + b, x, kernel, bias)
-  found, pull_found = jax.vjp(lambda x, w, b: layers.gelu_dense(x, w, b, kind), x, kernel, bias)
-  np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6)
-  for a, b in zip(pull_found(probe), pull(probe)):
-    np.testing.assert_allclose(a, b, rtol=1e-4, atol=2e-5)
-
-
-@pytest.mark.parametrize('kind', layers.GELUS)
-def test_both_forms_of_gelu_agree_far_from_zero(kind):
-  x = jnp.asarray([-100.0, -9.0, -3.0, -1e-3, 0.0, 1e-3, 3.0, 9.0, 100.0])
-  y, slope = layers.gelu_and_slope(x, kind)
-  np.testing.assert_allclose(y, layers.gelu(x, kind), rtol=1e-5, atol=2e-6)
-  expected = jax.vmap(jax.grad(lambda t: layers.gelu(t, kind)))(x)
-  np.testing.assert_allclose(slope, expected, rtol=1e-5, atol=1e-5)

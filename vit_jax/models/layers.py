@@ -1,6 +1,5 @@
 """What transformers are made of: MLP, stochastic depth, LayerScale, blocks, pooling, heads."""
 
-import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -70,74 +69,6 @@ class LayerScale(nn.Module):
     return x * gamma.astype(x.dtype)
 
 
-def gelu_and_slope(x: jax.Array, kind: str) -> tuple[jax.Array, jax.Array]:
-  """GELU and its derivative, in forms of their own.
-
-  XLA on CPU merges equal expressions even across `jax.checkpoint`'s barriers. Written as `gelu` is,
-  the second computation would be taken from the first, and so be kept in memory after all.
-  """
-  x32 = x.astype(jnp.float32)
-  if kind == 'tanh':
-    root = 0.7978845608028654  # sqrt(2 / pi)
-    gate = jax.nn.sigmoid(2 * root * x32 * (1 + 0.044715 * x32 * x32))
-    slope = gate + x32 * gate * (1 - gate) * 2 * root * (1 + 0.134145 * x32 * x32)
-  else:
-    gate = 0.5 + 0.5 * jax.lax.erf(x32 * 0.7071067811865476)  # the normal distribution function
-    slope = gate + x32 * jnp.exp(-0.5 * x32 * x32) * 0.3989422804014327
-  return (x32 * gate).astype(x.dtype), slope.astype(x.dtype)
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def gelu_dense(x: jax.Array, kernel: jax.Array, bias: jax.Array, kind: str) -> jax.Array:
-  """gelu(x) @ kernel + bias, keeping only x for the backward pass, where GELU is computed again.
-
-  That costs little time and spares the larger part of what an MLP keeps.
-
-  Args:
-    x: rows [m, k].
-    kernel, bias: [k, n] and [n], in x's dtype.
-    kind: as in `BlockOptions.gelu`.
-  """
-  return jnp.dot(gelu(x, kind), kernel) + bias
-
-
-def _gelu_dense_forward(x, kernel, bias, kind):
-  return gelu_dense(x, kernel, bias, kind), (x, kernel)
-
-
-def _gelu_dense_backward(kind, saved, dy):
-  x, kernel = saved
-  y, slope = gelu_and_slope(x, kind)
-  dx = jax.lax.dot_general(dy, kernel, (((1,), (1,)), ((), ()))) * slope
-  return dx, jax.lax.dot_general(y, dy, (((0,), (0,)), ((), ()))), dy.sum(axis=0)
-
-
-gelu_dense.defvjp(_gelu_dense_forward, _gelu_dense_backward)
-
-
-class GeluDense(nn.Module):
-  """The MLP's second layer with the activation before it: see `gelu_dense`.
-
-  Args:
-    features: outputs.
-    gelu, dtype: as in `BlockOptions`.
-    kernel_init, bias_init: how the layer starts.
-  """
-
-  features: int
-  gelu: str
-  dtype: str
-  kernel_init: Callable
-  bias_init: Callable
-
-  @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
-    dtype = jnp.dtype(self.dtype)
-    kernel = self.param('kernel', self.kernel_init, (x.shape[-1], self.features))
-    bias = self.param('bias', self.bias_init, (self.features,))
-    return gelu_dense(x.astype(dtype), kernel.astype(dtype), bias.astype(dtype), self.gelu)
-
-
 class Mlp(nn.Module):
   """Two dense layers with a GELU between them, on tokens laid out as rows of one matrix.
 
@@ -161,13 +92,9 @@ class Mlp(nn.Module):
     dtype = jnp.dtype(self.dtype)
     inits = {'kernel_init': self.kernel_init, 'bias_init': self.bias_init}
     y = x.reshape(-1, d)  # [b n, d]: one plain matmul is quicker than a batch of them on CPU
-    y = nn.Dense(self.hidden, dtype=dtype, name='fc1', **inits)(y)
-    if train and self.dropout > 0.0:
-      y = gelu(y, self.gelu)
-      y = nn.Dropout(self.dropout, name='dropout1')(y, deterministic=False)
-      y = nn.Dense(d, dtype=dtype, name='fc2', **inits)(y)
-    else:
-      y = GeluDense(d, self.gelu, self.dtype, name='fc2', **inits)(y)
+    y = gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1', **inits)(y), self.gelu)
+    y = nn.Dropout(self.dropout, name='dropout1')(y, deterministic=not train)
+    y = nn.Dense(d, dtype=dtype, name='fc2', **inits)(y)
     y = nn.Dropout(self.dropout, name='dropout2')(y, deterministic=not train)
     return y.reshape(*batch, d)
 
