@@ -1,5 +1,6 @@
 """What transformers are made of: MLP, stochastic depth, LayerScale, blocks, pooling, heads."""
 
+import functools
 from collections.abc import Callable
 
 import flax.linen as nn
@@ -23,8 +24,12 @@ tiny_normal = nn.initializers.normal(1e-6)
 
 
 def gelu(x: jax.Array, kind: str) -> jax.Array:
-  """GELU, with tanh or exactly (PyTorch's and timm's weights were trained with the exact one)."""
-  return jax.nn.gelu(x, approximate=kind == 'tanh')
+  """GELU, with tanh or exactly (PyTorch's and timm's weights were trained with the exact one).
+
+  Of its steps only x is kept for the backward pass; XLA is free to keep others where that pays.
+  """
+  function = functools.partial(jax.nn.gelu, approximate=kind == 'tanh')
+  return jax.checkpoint(function, prevent_cse=False)(x)
 
 
 DROP_PATH_SCHEDULES = ('linear', 'constant')
