@@ -83,13 +83,7 @@ class CaiT(nn.Module):
     token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
     token = ClassEncoder(self.class_depth, options, name='class_encoder')(token, x)
     x = layer_norm(options, 'norm')(jnp.concatenate([token, x], axis=1))
-    self.sow('intermediates', 'tokens', x)
-    pooled = x[:, 0]
-    self.sow('intermediates', 'pooled', pooled)
-    if not self.num_classes:
-      return pooled.astype(jnp.float32)
-    head = layers.head(self.num_classes, self.dtype, 'head', self.head_bias_init)
-    return head(pooled).astype(jnp.float32)
+    return layers.classify(self, x, x[:, 0])
 
 
 class TalkingEncoder(nn.Module):

@@ -188,6 +188,25 @@ def head(num_classes: int, dtype: str, name: str, bias_init: float = 0.0) -> nn.
   )
 
 
+def classify(model: nn.Module, tokens: jax.Array, pooled: jax.Array) -> jax.Array:
+  """The end of a model, inside its compact method: its head on pooled features.
+
+  Args:
+    model: has num_classes, dtype and head_bias_init.
+    tokens: [b, n, d], to be collected among the intermediates.
+    pooled: [b, d].
+
+  Returns:
+    Logits [b, num_classes], or the pooled features where there are no classes; float32.
+  """
+  model.sow('intermediates', 'tokens', tokens)
+  model.sow('intermediates', 'pooled', pooled)
+  if not model.num_classes:
+    return pooled.astype(jnp.float32)
+  logits = head(model.num_classes, model.dtype, 'head', model.head_bias_init)(pooled)
+  return logits.astype(jnp.float32)
+
+
 class PatchEmbedding(nn.Module):
   """Cuts images into patches and maps each to a token; a strided convolution written as a matmul.
 

@@ -66,13 +66,7 @@ class Mixer(nn.Module):
       self.depth, self.token_mlp_dim, options, self.drop_path_rate,
       self.drop_path_schedule, name='encoder',
     )(x, train)
-    self.sow('intermediates', 'tokens', x)
-    pooled = x.mean(axis=1)
-    self.sow('intermediates', 'pooled', pooled)
-    if not self.num_classes:
-      return pooled.astype(jnp.float32)
-    head = layers.head(self.num_classes, self.dtype, 'head', self.head_bias_init)
-    return head(pooled).astype(jnp.float32)
+    return layers.classify(self, x, x.mean(axis=1))
 
 
 class MixerEncoder(nn.Module):

@@ -101,13 +101,7 @@ class T2TViT(nn.Module):
     x = layers.Encoder(
       self.depth, options, self.drop_path_rate, self.drop_path_schedule, name='encoder'
     )(x, train)
-    self.sow('intermediates', 'tokens', x)
-    pooled = x[:, 0]
-    self.sow('intermediates', 'pooled', pooled)
-    if not self.num_classes:
-      return pooled.astype(jnp.float32)
-    head = layers.head(self.num_classes, self.dtype, 'head', self.head_bias_init)
-    return head(pooled).astype(jnp.float32)
+    return layers.classify(self, x, x[:, 0])
 
 
 class TokensToToken(nn.Module):
