@@ -26,7 +26,7 @@ def count(params: dict) -> int:
 def bytes_of(arrays: Any) -> int:
   """Memory of a tree of arrays or shapes."""
   leaves = [x for x in jax.tree.leaves(arrays) if hasattr(x, 'dtype')]
-  return sum(math.prod(x.shape) * jnp.dtype(x.dtype).itemsize for x in leaves)
+  return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)  # keys have one too
 
 
 def activation_bytes(module: nn.Module, variables: dict, image_shape: tuple[int, ...]) -> int:

@@ -105,3 +105,10 @@ def test_the_plan_says_what_computing_blocks_again_spares():
   (planned, needed), (planned_again, needed_again) = kept('none'), kept('block')
   assert needed / needed_again > 2
   assert 0.6 < (planned / planned_again) / (needed / needed_again) < 1.7
+
+
+def test_random_keys_among_what_is_kept_are_counted():
+  module = small.build('vit_ti16', remat='block', dropout=0.1, drop_path_rate=0.2)
+  x = small.images(module)
+  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
+  assert plan.activation_bytes(module, variables, x.shape) > x[..., 0].nbytes
