@@ -1,6 +1,7 @@
 """Comparisons: the same pictures or a refusal, paired tests by hand, a page."""
 
 import csv
+import dataclasses
 import json
 
 import numpy as np
@@ -111,6 +112,17 @@ def test_other_pictures_are_refused_with_the_reason(tmp_path):
   text = str(e.value)
   assert 'different pictures' in text and "6 of 53 pictures of" in text and "'test/47.jpg'" in text
   assert 'evaluate them on one split' in text
+
+
+def test_a_run_of_several_classes_a_picture_is_refused(tmp_path):
+  make_run(tmp_path / 'one', 1, 0.9)
+  many = make_run(tmp_path / 'many', 2, 0.5)
+  shown = np.eye(5, dtype=np.uint8)[many.labels]
+  file = tmp_path / 'many' / 'report' / 'predictions.npz'
+  dataclasses.replace(many, multi_hot=shown).save(file)
+  with pytest.raises(UserError, match=r'predictions.npz tells several classes a picture'):
+    command.main([str(tmp_path / 'one'), str(tmp_path / 'many'), f'--out={tmp_path / "out"}'])
+  assert not (tmp_path / 'out').exists()
 
 
 def test_what_is_no_run_is_said(tmp_path):
