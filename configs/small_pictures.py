@@ -8,8 +8,8 @@ python -m vit_jax.main --config=configs/small_pictures.py:distill --workdir=runs
 plain: the pictures as they are. recipe: crops, mirroring, some Mixup and an average of the weights.
 distill: the recipe, taught by another run's soft answers (1503.02531). With --sweep, three seeds.
 
-Measured on six breeds of 64 pixels, 2 shared cores: docs/results.md. The teacher helps a ResNet more;
-in so few epochs the recipe does not beat plain training by more than the seeds differ.
+Measured on six breeds of 64 pixels: docs/results.md. The teacher helps, a ResNet more
+than this ViT; the recipe does not beat plain training by more than the seeds differ.
 """
 
 from vit_jax import config as options
