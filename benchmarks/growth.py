@@ -23,37 +23,28 @@ AXES = {
 def measure(depth: int, width: int, pixels: int, batch: int, steps: int) -> dict[str, float]:
   """One training step with AdamW: 'seconds', 'flops', 'workspace' and 'activations' in bytes."""
   import jax
-  import jax.numpy as jnp
   import numpy as np
-  import optax
 
-  from vit_jax import flops, models, plan
+  from vit_jax import bench, flops, models, plan
 
   module = models.build('vit_ti16', 1000, depth=depth, width=width, num_heads=width // 64,
                         mlp_dim=4 * width)
-  images = np.random.default_rng(0).standard_normal((batch, pixels, pixels, 3)).astype(np.float32)
-  variables = jax.jit(lambda: module.init(jax.random.key(0), images[:1]))()
-  tx = optax.adamw(1e-4)
-  opt_state = tx.init(variables)
-
-  def update(variables, opt_state, images):
-    def loss(v):
-      return optax.softmax_cross_entropy_with_integer_labels(
-        module.apply(v, images, train=True), jnp.arange(batch)).mean()
-
-    updates, new = tx.update(jax.grad(loss)(variables), opt_state, variables)
-    return optax.apply_updates(variables, updates), new
-
-  step = jax.jit(update, donate_argnums=(0, 1)).lower(variables, opt_state, images).compile()
+  shape = (batch, pixels, pixels, 3)
+  pictures = {'image': np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+              'label': np.arange(batch)}
+  key = jax.random.key(0)
+  variables = jax.jit(lambda: module.init(key, np.zeros((1, *shape[1:]), np.float32)))()
   found = {
-    'flops': 3 * batch * flops.forward_flops(module, variables, (1, pixels, pixels, 3)),
-    'workspace': float(step.memory_analysis().temp_size_in_bytes),
-    'activations': float(plan.activation_bytes(module, variables, images.shape)),
+    'flops': 3 * batch * flops.forward_flops(module, variables, (1, *shape[1:])),
+    'activations': float(plan.activation_bytes(module, variables, shape)),
   }
+  step, state = bench.training_step(module, variables, 1000)
+  step = step.lower(state, pictures, key).compile()
+  found['workspace'] = float(step.memory_analysis().temp_size_in_bytes)
   times = []
   for _ in range(steps + 1):
     began = time.perf_counter()
-    variables, opt_state = jax.block_until_ready(step(variables, opt_state, images))
+    state, _ = jax.block_until_ready(step(state, pictures, key))
     times.append(time.perf_counter() - began)
   return found | {'seconds': statistics.median(times[1:])}
 

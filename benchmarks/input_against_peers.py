@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 
-from peer import Peer
+from peer import Peer, alternate
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -100,12 +100,10 @@ def main() -> None:
       raise SystemExit(1)
     jobs = [*((ours, part) for part in _PARTS),
             *((theirs, part) for part in (*_PARTS, 'resize_plain', 'crop_plain'))]
-    seconds = {(peer.name, part): [] for peer, part in jobs}
-    for round_ in range(args.rounds + 1):  # the first is for warming up
-      for peer, part in jobs:
-        took = peer.time(part)
-        if round_:
-          seconds[peer.name, part].append(took)
+    alternate(jobs, 1)  # to warm up
+    seconds = alternate(jobs, args.rounds)
+    ours.stop()
+    theirs.stop()
   rates = {key: args.count / statistics.median(times) for key, times in seconds.items()}
   for (name, part), rate in rates.items():
     ratio = rates['vit_jax', part.removesuffix('_plain')] / rate

@@ -17,7 +17,7 @@ import pathlib
 import statistics
 import sys
 
-from peer import Peer
+from peer import Peer, alternate
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -157,11 +157,8 @@ def main() -> None:
   args = parser.parse_args()
   peers = make_peers(args)
   first = {peer.name: {part: peer.time(part) for part in ('train', 'infer')} for peer in peers}
-  seconds = {(peer.name, part): [] for peer in peers for part in ('train', 'infer')}
-  for _ in range(args.rounds):
-    for part in ('train', 'infer'):
-      for peer in peers:
-        seconds[peer.name, part].append(peer.time(part))
+  jobs = [(peer, part) for part in ('train', 'infer') for peer in peers]
+  seconds = alternate(jobs, args.rounds)
   for part in ('train', 'infer'):
     for peer in peers:
       times = seconds[peer.name, part]

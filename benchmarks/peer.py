@@ -3,6 +3,7 @@
 import json
 import os
 import subprocess
+from collections.abc import Sequence
 
 _BEFORE = '''
 import json, resource, sys, time
@@ -59,3 +60,12 @@ class Peer:
     """Ends the process."""
     self._process.stdin.close()
     self._process.wait(30)
+
+
+def alternate(jobs: Sequence[tuple[Peer, str]], rounds: int) -> dict[tuple[str, str], list[float]]:
+  """Seconds of each call, by (peer's name, function): one of each in turn, and again."""
+  seconds = {(peer.name, function): [] for peer, function in jobs}
+  for _ in range(rounds):
+    for peer, function in jobs:
+      seconds[peer.name, function].append(peer.time(function))
+  return seconds

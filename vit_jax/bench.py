@@ -138,7 +138,7 @@ def _measure_model(
   import jax
   import numpy as np
 
-  from vit_jax import config, flops, optim, rng, tasks, train_state, train_step
+  from vit_jax import flops, rng
   from vit_jax.data import Preprocess
 
   shape = (image_size, image_size, 3)
@@ -153,18 +153,14 @@ def _measure_model(
   per_image = flops.forward_flops(module, variables, (1, *shape))
   row = {'forward_gflop_per_image': per_image / 1e9,
          'parameters': sum(x.size for x in jax.tree.leaves(variables['params']))}
-  preprocess, task = Preprocess('decode'), tasks.build('classify', classes)
   if 'infer' in parts:
+    preprocess = Preprocess('decode')
     compute = jax.jit(lambda v, x: module.apply(v, preprocess.normalize(x), train=False))
     first, seconds = _times(lambda: compute(variables, batch['image']), steps)
     row |= _rates('infer', first, seconds, batch_size, per_image, peak)
   if 'train' in parts:
-    options = config.Optimizer(name='adamw', learning_rate=1e-4)
-    factors = optim.factors(variables['params'], options)
-    tx = optim.make_optimizer(options, lambda step: 1e-4, factors)
-    step = jax.jit(train_step.make_train_step(module, task, tx, lambda step: 1e-4, preprocess),
-                   donate_argnums=0)
-    state, key = train_state.create(variables, tx), rng.stream(0, 'dropout')
+    step, state = training_step(module, variables, classes)
+    key = rng.stream(0, 'dropout')
     del variables
 
     def update():
@@ -175,6 +171,33 @@ def _measure_model(
     first, seconds = _times(update, steps)
     row |= _rates('train', first, seconds, batch_size, 3 * per_image, peak)
   return row
+
+
+def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
+  """The step that training takes, classifying with AdamW.
+
+  Args:
+    module: the model.
+    variables: its own.
+    classes: outputs of its head.
+
+  Returns:
+    The jitted (state, batch, key) -> (state, metrics), which reuses the old state's memory, and the
+    state to begin with. A batch has 'image' uint8 [b, h, w, 3] and 'label' [b].
+  """
+  import jax
+
+  from vit_jax import config, optim, tasks, train_state, train_step
+  from vit_jax.data import Preprocess
+
+  options = config.Optimizer(name='adamw', learning_rate=1e-4)
+  tx = optim.make_optimizer(
+    options, lambda step: 1e-4, optim.factors(variables['params'], options)
+  )
+  step = train_step.make_train_step(
+    module, tasks.build('classify', classes), tx, lambda step: 1e-4, Preprocess('decode')
+  )
+  return jax.jit(step, donate_argnums=0), train_state.create(variables, tx)
 
 
 def _times(call: Any, steps: int) -> tuple[float, list[float]]:
