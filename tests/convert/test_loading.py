@@ -18,6 +18,12 @@ def save(tmp_path, flat, name='w.npz'):
   return tmp_path / name
 
 
+def in_our_format(tmp_path, path, model):
+  variables = convert.load(path, model, (24, 24))
+  record = {'model': {'name': 'vit_ti16'}, 'preprocess': Preprocess('decode|resize((24, 24))')}
+  return convert.write(tmp_path / 'ours.safetensors', variables, model, 'vit_jax', **record)[0]
+
+
 def problems(path, model, *args, **kw):
   with pytest.raises(UserError) as e:
     convert.load(path, model, *args, **kw)
@@ -55,6 +61,14 @@ def test_pre_logits_are_dropped_only_when_the_head_goes(tmp_path):
   assert set(report.dropped) >= {'pre_logits/kernel', 'pre_logits/bias'}
   kept = convert.load(path, oracle.ours(11, representation_size=7), (24, 24), head='reset')
   assert np.any(kept['params']['pre_logits']['kernel'])
+
+
+def test_pre_logits_of_our_own_format_are_dropped_likewise(tmp_path):
+  path = save(tmp_path, oracle.official(representation=7)[0])
+  path = in_our_format(tmp_path, path, oracle.ours(representation_size=7))
+  assert 'representation_size' in problems(path, oracle.ours(), (24, 24))
+  _, report = convert.load_with_report(path, oracle.ours(), (24, 24), head='reset')
+  assert set(report.dropped) >= {'params/pre_logits/kernel', 'params/pre_logits/bias'}
 
 
 def test_missing_unexpected_and_misshapen_are_told_together(tmp_path):
@@ -183,9 +197,7 @@ def test_real_weights_load_whole():
 def test_a_model_without_the_class_token_leaves_its_position_too(tmp_path, format):
   path, tokenless = save(tmp_path, oracle.official()[0]), oracle.ours(7, pool='gap')
   if format == 'vit_jax':
-    variables = convert.load(path, oracle.ours(), (24, 24))
-    record = {'model': {'name': 'vit_ti16'}, 'preprocess': Preprocess('decode|resize((24, 24))')}
-    path, = convert.write(tmp_path / 'w.safetensors', variables, oracle.ours(), format, **record)
+    path = in_our_format(tmp_path, path, oracle.ours())
   name = {'npz': 'cls', 'vit_jax': 'params/class_token'}[format]
   assert name in problems(path, oracle.ours(pool='gap'), (24, 24))  # unless the head goes too
   variables, report = convert.load_with_report(path, tokenless, (24, 24), head='reset')

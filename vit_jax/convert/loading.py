@@ -118,7 +118,7 @@ def fit(
   return tree.unflatten(variables), report
 
 
-# Of tensors in our own format.
+# Tensors of our own format that are treated in a way of their own; see `_own_role`.
 _ROLES = {
   'params/position_embedding': 'position',
   'params/patch_embedding/kernel': 'patch',
@@ -161,13 +161,15 @@ def identity_rules(target: Mapping[str, Spec]) -> tuple[rules.Rule, ...]:
   made = []
   for name in target:
     collection, rest = name.split('/', 1)
-    role = _ROLES.get(name, '')
-    if rest.startswith('head'):
-      role = 'head'
-    elif rest.startswith('pre_logits/'):
-      role = 'representation'
-    made.append(rules.Rule(name, rest, role=role, collection=collection))
+    made.append(rules.Rule(name, rest, role=_own_role(name), collection=collection))
   return tuple(made)
+
+
+def _own_role(name: str) -> str:
+  """What a tensor of our own format is; '' for most."""
+  if name.startswith('params/head'):
+    return 'head'
+  return 'representation' if name.startswith('params/pre_logits/') else _ROLES.get(name, '')
 
 
 def _grid(model: Any, image_size: tuple[int, int]) -> tuple[int, int]:
@@ -291,7 +293,7 @@ class _Loader:
     for rule in self.table.rules:
       if any(rules.parse(t, name) is not None for t in (*rule.their_names, *rule.also)):
         return rule.role
-    return 'head' if name.startswith('params/head') else _ROLES.get(name, '')
+    return _own_role(name)
 
   def _explain(self, family: str, wanted: int) -> None:
     report = self.report
@@ -356,7 +358,6 @@ class _Loader:
     if resized.shape != shape:
       raise UserError(f'became {resized.shape} where {shape} is needed')
     return resized
-
 
   def _dropped_slots(self) -> list[int]:
     """Places among the position embeddings of tokens that the model has not."""
