@@ -1,7 +1,6 @@
 """From options to things: pictures, transforms, model, task and weights that fit together."""
 
 import dataclasses
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -75,9 +74,9 @@ class Prepared:
       return with_backbone(self.module, axis_name=axis_name)
     return self.module
 
-  @functools.cached_property
+  @property
   def shapes(self) -> dict:
-    """Shapes and types of the model's variables; nothing is computed, and traced once."""
+    """Shapes and types of the model's variables; nothing is computed."""
     return variable_shapes(self.module, self.image_hw)
 
   def variables(self) -> dict:

@@ -95,7 +95,7 @@ class TalkingEncoder(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
-    rates = [self.drop_path] * self.depth
+    rates = layers.drop_path_rates(self.drop_path, self.depth, 'constant')
     fields = {'attention_type': TalkingHeads}
     return run_blocks(self, layers.Block, fields, self.options, rates, x, train)
 

@@ -161,13 +161,11 @@ def _label_feature(features: Any, label_key: str) -> tuple[Any, bool]:
   """The feature that a key such as 'label' or 'objects/label' names, and whether it is of many."""
   from tensorflow_datasets.core.features import Sequence
 
-  several = False
-  feature = features
-  for key in ['', *label_key.split('/')]:
-    if key:
-      if not hasattr(feature, 'keys') or key not in feature:
-        return None, several
-      feature = feature[key]
+  feature, several = features, False
+  for key in label_key.split('/'):
+    if not hasattr(feature, 'keys') or key not in feature:
+      return None, several
+    feature = feature[key]
     if isinstance(feature, Sequence):  # of classes, or of dictionaries
       several, feature = True, feature.feature
   return feature, several
