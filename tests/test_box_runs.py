@@ -92,7 +92,7 @@ def test_boxes_are_told_as_shares_of_the_whole_picture(run):
   loaded = vit_jax.load(run[0])
   heads = {k: v for k, v in loaded.variables['params'].items() if k != 'head_box'}
   zeros = {'hidden': {'kernel': np.zeros((24, 13)), 'bias': np.zeros(13)},
-           'outputs': {'kernel': np.zeros((13, 4)), 'bias': np.zeros(4)}}
+           'outputs': {'kernel': np.zeros((13, 8)), 'bias': np.zeros(8)}}
   middle = vit_jax.loaded.Loaded(
     loaded.module, {'params': {**heads, 'head_box': zeros}}, loaded.config, loaded.classes,
     vit_jax.data.Preprocess('decode|resize_small(48)|central_crop(32, 48)'),

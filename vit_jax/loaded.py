@@ -116,19 +116,12 @@ class Loaded:
 
     Args:
       images: see above.
-      what: 'pooled' [n, d], what the head sees; 'tokens' [n, tokens, d] after the last norm; 'grid'
-        [n, h, w, d], the patches among them; or a block such as 'block_05' [n, tokens, d].
+      what: 'pooled' [n, d], what the head sees; 'grid' [n, h, w, d], the last features by place;
+        'tokens' [n, tokens, d] after the last norm; or a block such as 'block_05' [n, tokens, d].
       problems: is given the error of each picture that cannot be read, by its place, and that
         picture is left out; None to raise it.
     """
-    grid = what == 'grid'
-    result = self._run(self._compiled('tokens' if grid else what), _as_list(images), problems)
-    if not grid:
-      return result
-    patch_size = backbone_of(self.module).patch_size
-    h, w = (n // p for n, p in zip(self.preprocess.image_size, patch_size))
-    patches = result[:, result.shape[1] - h * w :]
-    return patches.reshape(len(patches), h, w, patches.shape[-1])
+    return self._run(self._compiled(what), _as_list(images), problems)
 
   def read(self, image: Any) -> np.ndarray:
     """One picture as the network's pixels: uint8 [h, w, c], before normalization."""
@@ -218,9 +211,14 @@ class Loaded:
       return jax.jit(
         lambda v, x: by_name(self.module.apply(v, self.preprocess.normalize(x), train=False))
       )
-    if what == 'pooled':
-      body = backbone_of(self.module).clone(num_classes=0)
-      return jax.jit(lambda v, x: body.apply(v, self.preprocess.normalize(x), train=False))
+    if what in ('pooled', 'grid'):
+      body = backbone_of(self.module).clone(num_classes=None)
+
+      def features(v, x):
+        pooled, places = body.apply(v, self.preprocess.normalize(x), train=False)
+        return pooled if what == 'pooled' else places.astype(jnp.float32)
+
+      return jax.jit(features)
 
     def intermediates(v, x):
       x = self.preprocess.normalize(x)

@@ -35,6 +35,9 @@ def picture():
   ('pad(10)', [0.3, 0.5, 0.2, 1 / 3]),
   ('pad_square', [0.25, 0.5, 0.25, 0.25]),
   ('resize_small(20)|central_crop(20)', [0.125, 0.5, 0.25, 0.5]),
+  ('tighten_box(0)', [0.25, 0.5, 0.25, 0.5]),
+  # 20 x 20 pixels were s x s before each side grew by tan(10 degrees) of the other.
+  ('tighten_box(10)', [0.25, 0.5, 0.25 / 1.176327, 0.5 / 1.176327]),
 ])
 def test_ops_move_the_box(spec, expected):
   transform = parse_transform(f'decode|{spec}', train=True, fixed_size=False)
@@ -60,6 +63,19 @@ def test_random_ops_keep_the_box_on_the_object(op):
     if result['has_box']:
       corners = boxes.to_xyxy(result['box'], result['image'].shape[:2])
       np.testing.assert_allclose(corners, white(result['image']), atol=1.01)
+
+
+def test_tightening_undoes_turning():
+  box, hw, degrees = np.float32([0.5, 0.5, 0.4, 0.3]), (50, 80), 7
+  sine, cosine = np.sin(np.radians(degrees)), np.cos(np.radians(degrees))
+  centre = np.array([40, 25])
+  turn = np.array([[cosine, -sine], [sine, cosine]])
+  loose = boxes.affine(box, hw, np.concatenate([turn, (centre - turn @ centre)[:, None]], axis=1))
+  assert loose[2] > 0.41 and loose[3] > 0.36
+  np.testing.assert_allclose(boxes.tighten(loose, hw, degrees), box, rtol=0.008)  # 1 - cosine
+  # A needle turned by more than its box can tell loses half, not all.
+  thin = boxes.tighten(np.float32([0.5, 0.5, 0.02, 0.9]), hw, 20)
+  np.testing.assert_allclose(thin, [0.5, 0.5, 0.01, thin[3]])
 
 
 @pytest.mark.parametrize('change, value', [

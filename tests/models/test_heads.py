@@ -21,11 +21,12 @@ def shapes(module):
   return jax.eval_shape(lambda: module.init(jax.random.key(0), x))
 
 
+@pytest.mark.parametrize('box_from', ['pooled', 'places'])
 @pytest.mark.parametrize('name', models.names())
-def test_the_backbone_of_every_model_keeps_its_names(name):
-  module = wrapped(name)
+def test_the_backbone_of_every_model_keeps_its_names(name, box_from):
+  module = wrapped(name, box_from=box_from)
   body = heads.backbone_of(module)
-  assert body.num_classes == 0 and module.num_classes == 7
+  assert not body.num_classes and module.num_classes == 7
   own, found = tree.flatten(shapes(body)), tree.flatten(shapes(module))
   assert {k: v.shape for k, v in found.items() if not k.startswith('params/head')} == {
     k: v.shape for k, v in own.items()}
@@ -36,9 +37,10 @@ def test_the_backbone_of_every_model_keeps_its_names(name):
     k.removeprefix('params/') for k in own if k.startswith('params/')}
 
 
+@pytest.mark.parametrize('box_from', ['pooled', 'places'])
 @pytest.mark.parametrize('name', ['vit_ti16', 'deit_ti16_distilled', 'resnet50', 'cait_xxs24'])
-def test_outputs_and_gradients(name):
-  module = wrapped(name, learned_weights=True)
+def test_outputs_and_gradients(name, box_from):
+  module = wrapped(name, learned_weights=True, box_from=box_from)
   x = small.images(heads.backbone_of(module))
   variables = jax.jit(module.init)(jax.random.key(1), x)
   # Layer scale and other quiet parameters need a step away from their start.
@@ -60,12 +62,54 @@ def test_outputs_and_gradients(name):
   assert not [k for k in still if k.startswith('head')], still
 
 
-def test_boxes_start_in_the_middle_with_and_without_a_sigmoid():
-  for sigmoid in (True, False):
-    module = wrapped('vit_ti16', box_sigmoid=sigmoid)
-    x = small.images(heads.backbone_of(module))
-    outputs = module.apply(module.init(jax.random.key(0), x), x)
-    np.testing.assert_allclose(outputs['box'], 0.5, atol=0.05)
+@pytest.mark.parametrize('name', models.names())
+def test_features_by_place_have_the_picture_s_shape(name):
+  module = small.build(name, 3)
+  x = small.images(module, rows=2, columns=3)
+  variables = small.variables(module)
+  pooled, places = jax.eval_shape(lambda: module.clone(num_classes=None).apply(variables, x))
+  alone = jax.eval_shape(lambda: module.clone(num_classes=0).apply(variables, x))
+  assert pooled.shape == alone.shape and pooled.dtype == jnp.float32
+  assert places.shape[0] == 2 and places.shape[1] * 3 == places.shape[2] * 2
+
+
+def test_a_patch_stands_at_its_place():
+  module = small.build('vit_ti16', 3, depth=0, pool='gap', position_embedding='none')
+  x = small.images(module, rows=2, columns=3)
+  variables = small.variables(module)
+  _, places = module.clone(num_classes=None).apply(variables, x)
+  _, alone = module.clone(num_classes=None).apply(variables, x[:, 8:, 16:])
+  np.testing.assert_allclose(places[:, 1, 2], alone[:, 0, 0], atol=1e-5)
+
+
+def test_places_vote_for_edges():
+  ballots = np.zeros((1, 2, 4, 8), np.float32)
+  np.testing.assert_allclose(heads.vote(ballots), [[0.5, 0.5, 0.5, 0.5]], atol=1e-6)
+  # The place in the first row and the fourth column, at (0.875, 0.25), alone says where left is, by
+  # default a quarter before it, and moves that by three tenths; all others agree on the rest.
+  ballots[0, 0, 3, 4], ballots[0, 0, 3, 0] = 50.0, -3.0
+  left = 0.875 - 0.25 - 0.3
+  np.testing.assert_allclose(
+    heads.vote(ballots), [[(left + 0.75) / 2, 0.5, 0.75 - left, 0.5]], atol=1e-6)
+  # Of two places with weights 3 : 1 (logits of 4) for the bottom edge, at 0.25 and 0.75.
+  ballots = np.full((1, 2, 1, 8), 0.0, np.float32)
+  ballots[0, 0, 0, 7] = np.log(3) / 4
+  bottom = (3 * 0.25 + 0.75) / 4 + 0.25
+  np.testing.assert_allclose(
+    heads.vote(ballots), [[0.5, (0.25 + bottom) / 2, 0.5, bottom - 0.25]], atol=1e-6)
+
+
+@pytest.mark.parametrize('options', [{}, {'box_sigmoid': False}, {'box_from': 'places'}])
+def test_boxes_start_in_the_middle(options):
+  module = wrapped('vit_ti16', **options)
+  x = small.images(heads.backbone_of(module))
+  outputs = module.apply(module.init(jax.random.key(0), x), x)
+  np.testing.assert_allclose(outputs['box'], 0.5, atol=0.05)
+
+
+def test_without_a_sigmoid_boxes_have_no_bound():
+  module = wrapped('vit_ti16', box_sigmoid=False)
+  x = small.images(heads.backbone_of(module))
   far = jax.tree.map(lambda p: 100.0 * p, module.init(jax.random.key(0), x))
   assert np.abs(module.apply(far, x)['box']).max() > 1  # no sigmoid, no bound
 

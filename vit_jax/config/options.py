@@ -133,7 +133,12 @@ class Task:
   box_loss: str = _option(
     'l1_giou', 'boxes: what a wrong box costs', ('l1', 'l2', 'giou', 'l1_giou')
   )
-  box_sigmoid: bool = _option(True, 'boxes: a sigmoid ends the box head')
+  box_from: str = _option(
+    'pooled',
+    'boxes: read from the pooled features, or places of the picture vote for edges',
+    ('pooled', 'places'),
+  )
+  box_sigmoid: bool = _option(True, 'boxes: a sigmoid ends the head of boxes from pooled features')
   learned_weights: bool = _option(False, 'boxes: the weights of the two losses are learned')
   head_hidden: int = _option(512, "boxes: units of each head's hidden layer")
   head_dropout: float = _option(0.2, 'boxes: dropout rate on the hidden layers')

@@ -3,6 +3,8 @@
 Everything is float32 `[..., 4]`, named `cxcywh`; corners in pixels are `xyxy`.
 """
 
+import math
+
 import numpy as np
 
 
@@ -53,6 +55,27 @@ def affine(cxcywh: np.ndarray, hw: tuple[int, int], forward: np.ndarray) -> np.n
   corners = np.array([[left, top, 1], [right, top, 1], [left, bottom, 1], [right, bottom, 1]])
   moved = corners @ np.asarray(forward).T
   return from_xyxy(np.concatenate([moved.min(0), moved.max(0)]), hw)
+
+
+def tighten(cxcywh: np.ndarray, hw: tuple[int, int], degrees: float) -> np.ndarray:
+  """The box before `affine` widened it, where only the mean angle is known.
+
+  Turning by a small angle makes the upright box around a box of w x h pixels wider by h tan(angle)
+  and higher by w tan(angle), as does shearing both ways; this solves for w and h.
+
+  Args:
+    cxcywh: `[4]`.
+    hw: height and width of the picture in pixels.
+    degrees: sum of the mean absolute angles after each of which the box was drawn anew.
+
+  Returns:
+    `[4]` with the same centre, and at least half as wide and high.
+  """
+  x, y, *shares = np.asarray(cxcywh, np.float64)
+  sides = np.array(shares) * [hw[1], hw[0]]
+  tangent = math.tan(math.radians(degrees))
+  tight = np.maximum((sides - tangent * sides[::-1]) / (1 - tangent**2), sides / 2)
+  return np.float32([x, y, *tight / [hw[1], hw[0]]])
 
 
 def share_inside(

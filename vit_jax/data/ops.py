@@ -276,3 +276,24 @@ class FlipLr(Op):
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     return geometry.flip_lr(example) if rng.random() < self.p else example
+
+
+@register('tighten_box')
+class TightenBox(Op):
+  """Takes from the box what earlier turning added, for pictures that were exported augmented.
+
+  A tool that turns pictures and draws the upright box around each turned box leaves boxes too large
+  for their objects: a model learns that, and is wrong by it on pictures that nobody turned.
+
+  Args:
+    degrees: sum of the mean absolute angles of turning and shearing; for angles drawn evenly from
+      -a to a, each adds a / 2.
+  """
+
+  degrees: float = arg('float', low=0, high=30)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    if 'box' not in example:
+      return example
+    hw = example['image'].shape[:2]
+    return {**example, 'box': boxes.tighten(example['box'], hw, self.degrees)}

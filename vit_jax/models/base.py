@@ -52,7 +52,8 @@ def build(name: str, num_classes: int, **overrides: Any) -> nn.Module:
 
   Args:
     name: one of `names()`.
-    num_classes: outputs of the head; 0 for a model without a head that returns pooled features.
+    num_classes: outputs of the head; 0 for a model without a head that returns pooled features. (A
+      module cloned with None returns the pair of pooled features and features by place.)
     **overrides: fields of the model, see `fields(name)`; lists count as tuples, one number as a
       pair where a pair is meant.
 

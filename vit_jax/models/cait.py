@@ -83,7 +83,7 @@ class CaiT(nn.Module):
     token = jnp.broadcast_to(token, (x.shape[0], 1, self.width)).astype(x.dtype)
     token = ClassEncoder(self.class_depth, options, name='class_encoder')(token, x)
     x = layer_norm(options, 'norm')(jnp.concatenate([token, x], axis=1))
-    return layers.classify(self, x, x[:, 0])
+    return layers.classify(self, images, x, x[:, 0])
 
 
 class TalkingEncoder(nn.Module):

@@ -32,7 +32,7 @@ class TwoLayers(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool = False) -> jax.Array:
-    """Features [b, d] -> outputs [b, outputs], float32."""
+    """Features [..., d] -> outputs [..., outputs], float32."""
     dtype = jnp.dtype(self.dtype)
     x = nn.relu(nn.Dense(self.hidden, dtype=dtype, name='hidden')(x))
     x = nn.Dropout(self.dropout, name='dropout')(x, deterministic=not train)
@@ -46,6 +46,34 @@ class TwoLayers(nn.Module):
     return x.astype(jnp.float32)
 
 
+def vote(ballots: jax.Array) -> jax.Array:
+  """The box that places agree on: each edge is a weighted mean of where they put it.
+
+  A place near an edge learns to speak for that edge alone, from what it sees there, wherever in the
+  picture it is; one that pools the picture first has to learn that for every spot anew.
+
+  Args:
+    ballots: [b, h, w, 8] float32: by how much left, top, right and bottom edge lie elsewhere than
+      those of a box of half the picture's sides around the place, in tenths of the picture (whole
+      pictures move too far in the first steps); then the place's weights for the four edges, in
+      logits of 4.
+
+  Returns:
+    Centre x, centre y, width, height as shares of the picture [b, 4].
+
+  Source: distances to the edges as in Tian et al. 2019 (1904.01355, FCOS), section 3.1; a mean
+  weighted by a softmax over places as in Sun et al. 2018 (1711.08229), section 3.
+  """
+  b, h, w, _ = ballots.shape
+  x = jnp.broadcast_to((jnp.arange(w) + 0.5) / w, (h, w))
+  y = jnp.broadcast_to(((jnp.arange(h) + 0.5) / h)[:, None], (h, w))
+  around = jnp.stack([x - 0.25, y - 0.25, x + 0.25, y + 0.25], axis=-1)
+  weights = nn.softmax(4.0 * ballots[..., 4:].reshape(b, h * w, 4), axis=1)
+  places = (around + 0.1 * ballots[..., :4]).reshape(b, h * w, 4)
+  low, high = jnp.split((weights * places).sum(axis=1), 2, axis=-1)
+  return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
+
+
 class ClassAndBox(nn.Module):
   """Any model of the registry as a backbone, with a head for the class and one for a box.
 
@@ -53,20 +81,24 @@ class ClassAndBox(nn.Module):
   freeze it go on working; the heads' begin with 'head_class', 'head_box' and 'head_uncertainty'.
   """
 
-  backbone: nn.Module  # built with num_classes=0
+  backbone: nn.Module  # with num_classes=0, or None where boxes come from places
   num_classes: int
   hidden: int = 512  # units of each head's hidden layer
   dropout: float = 0.2  # rate on the hidden layers
-  box_sigmoid: bool = True  # whether boxes pass a sigmoid at the end
+  box_from: str = 'pooled'  # what the box is read from: 'pooled' features, or votes of 'places'
+  box_sigmoid: bool = True  # whether a box from pooled features passes a sigmoid at the end
   learned_weights: bool = False  # whether the losses' weights are learned
 
   def setup(self):
     nn.share_scope(self, self.backbone)
     dtype = self.backbone.dtype
     self.head_class = TwoLayers(self.hidden, self.num_classes, self.dropout, dtype=dtype)
-    # Both start at the box of half the picture's sides in its middle.
-    start = 0.0 if self.box_sigmoid else 0.5
-    self.head_box = TwoLayers(self.hidden, 4, self.dropout, start, dtype)
+    # All start at the box of half the picture's sides in its middle.
+    if self.box_from == 'places':
+      self.head_box = TwoLayers(self.hidden, 8, self.dropout, dtype=dtype)
+    else:
+      start = 0.0 if self.box_sigmoid else 0.5
+      self.head_box = TwoLayers(self.hidden, 4, self.dropout, start, dtype)
     if self.learned_weights:
       self.head_uncertainty = self.param('head_uncertainty', nn.initializers.zeros, (2,))
 
@@ -84,12 +116,14 @@ class ClassAndBox(nn.Module):
 
     Source: the learned weights are those of Kendall et al. 2018 (1705.07115), section 3.2.
     """
-    features = self.backbone(images, train)  # [b, d]
-    box = self.head_box(features, train)
-    outputs = {
-      'logits': self.head_class(features, train),
-      'box': nn.sigmoid(box) if self.box_sigmoid else box,
-    }
+    if self.box_from == 'places':
+      features, places = self.backbone(images, train)  # [b, d], [b, h, w, d]
+      box = vote(self.head_box(places, train))
+    else:
+      features = self.backbone(images, train)
+      box = self.head_box(features, train)
+      box = nn.sigmoid(box) if self.box_sigmoid else box
+    outputs = {'logits': self.head_class(features, train), 'box': box}
     if self.learned_weights:
       outputs['log_variance'] = jnp.broadcast_to(self.head_uncertainty, (len(features), 2))
     return outputs

@@ -188,21 +188,43 @@ def head(num_classes: int, dtype: str, name: str, bias_init: float = 0.0) -> nn.
   )
 
 
-def classify(model: nn.Module, tokens: jax.Array, pooled: jax.Array) -> jax.Array:
+def headless(model: nn.Module, pooled: jax.Array, places: jax.Array):
+  """What a model without a head of its own returns.
+
+  Args:
+    model: num_classes is 0, or None.
+    pooled: [b, d].
+    places: features by place, [b, h, w, d].
+
+  Returns:
+    The pooled features in float32, and with None the pair of them and the places.
+  """
+  pooled = pooled.astype(jnp.float32)
+  return pooled if model.num_classes == 0 else (pooled, places)
+
+
+def grid(images: jax.Array, tokens: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
+  """Patches by place [b, h, w, d], from tokens [b, n, d] whose last h * w are the patches."""
+  h, w = images.shape[1] // patch_size[0], images.shape[2] // patch_size[1]
+  return tokens[:, -h * w :].reshape(len(tokens), h, w, tokens.shape[-1])
+
+
+def classify(model: nn.Module, images: jax.Array, tokens: jax.Array, pooled: jax.Array):
   """The end of a model, inside its compact method: its head on pooled features.
 
   Args:
-    model: has num_classes, dtype and head_bias_init.
-    tokens: [b, n, d], to be collected among the intermediates.
+    model: has num_classes, patch_size, dtype and head_bias_init.
+    images: [b, h, w, c].
+    tokens: [b, n, d], the patches last; to be collected among the intermediates.
     pooled: [b, d].
 
   Returns:
-    Logits [b, num_classes], or the pooled features where there are no classes; float32.
+    Logits [b, num_classes] in float32, or what `headless` says where there are no classes.
   """
   model.sow('intermediates', 'tokens', tokens)
   model.sow('intermediates', 'pooled', pooled)
   if not model.num_classes:
-    return pooled.astype(jnp.float32)
+    return headless(model, pooled, grid(images, tokens, model.patch_size))
   logits = head(model.num_classes, model.dtype, 'head', model.head_bias_init)(pooled)
   return logits.astype(jnp.float32)
 

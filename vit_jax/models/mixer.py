@@ -66,7 +66,7 @@ class Mixer(nn.Module):
       self.depth, self.token_mlp_dim, options, self.drop_path_rate,
       self.drop_path_schedule, name='encoder',
     )(x, train)
-    return layers.classify(self, x, x.mean(axis=1))
+    return layers.classify(self, images, x, x.mean(axis=1))
 
 
 class MixerEncoder(nn.Module):

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from vit_jax.models.base import register
 from vit_jax.models.bottleneck import PreactRoot, Root, Stage
 from vit_jax.models.convs import PADDINGS, ConvOptions, norm
-from vit_jax.models.layers import head
+from vit_jax.models.layers import head, headless
 
 
 class ResNet(nn.Module):
@@ -110,12 +110,12 @@ def classify(module: nn.Module, x: jax.Array, train: bool) -> jax.Array:
     train: whether dropout acts.
 
   Returns:
-    Logits [b, num_classes] in float32, or the means [b, c] where num_classes is 0.
+    Logits [b, num_classes] in float32, or what `layers.headless` says where there are no classes.
   """
   pooled = x.mean(axis=(1, 2))
   module.sow('intermediates', 'pooled', pooled)
   if not module.num_classes:
-    return pooled.astype(jnp.float32)
+    return headless(module, pooled, x)
   pooled = nn.Dropout(module.dropout, name='dropout')(pooled, deterministic=not train)
   last = head(module.num_classes, module.dtype, 'head', module.head_bias_init)
   return last(pooled).astype(jnp.float32)

@@ -101,7 +101,7 @@ class T2TViT(nn.Module):
     x = layers.Encoder(
       self.depth, options, self.drop_path_rate, self.drop_path_schedule, name='encoder'
     )(x, train)
-    return layers.classify(self, x, x[:, 0])
+    return layers.classify(self, images, x, x[:, 0])
 
 
 class TokensToToken(nn.Module):

@@ -28,7 +28,8 @@ class Boxes(Classify):
     label_smoothing: share of the target spread over all classes, 0 to 1.
     class_divisor: the constant C that the class loss is divided by; 1 for none.
     box_loss: one of `box_losses.LOSSES`.
-    box_sigmoid: whether boxes pass a sigmoid at the end.
+    box_from: what boxes are read from, 'pooled' features or votes of 'places', see `heads.vote`.
+    box_sigmoid: whether a box from pooled features passes a sigmoid at the end.
     head_hidden: units of each head's hidden layer.
     head_dropout: rate on the hidden layers.
     learned_weights: whether the weights of the two losses are learned.
@@ -36,6 +37,7 @@ class Boxes(Classify):
 
   class_divisor: float = 1.0
   box_loss: str = 'l1_giou'
+  box_from: str = 'pooled'
   box_sigmoid: bool = True
   head_hidden: int = 512
   head_dropout: float = 0.2
@@ -44,10 +46,11 @@ class Boxes(Classify):
   def wrap(self, module: nn.Module) -> nn.Module:
     """The model with a class head and a box head in the place of its classifier."""
     return ClassAndBox(
-      module.clone(num_classes=0),
+      module.clone(num_classes=None if self.box_from == 'places' else 0),
       self.num_classes,
       hidden=self.head_hidden,
       dropout=self.head_dropout,
+      box_from=self.box_from,
       box_sigmoid=self.box_sigmoid,
       learned_weights=self.learned_weights,
     )
