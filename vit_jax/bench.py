@@ -138,7 +138,7 @@ def _measure_model(
   import jax
   import numpy as np
 
-  from vit_jax import flops, rng
+  from vit_jax import clock, flops, rng
   from vit_jax.data import Preprocess
 
   shape = (image_size, image_size, 3)
@@ -168,7 +168,7 @@ def _measure_model(
       state, metrics = step(state, batch, key)
       return state, metrics
 
-    first, seconds = _times(update, steps)
+    first, seconds = _times(update, steps, clock.OneWorkspace(jax.default_backend() == 'cpu'))
     row |= _rates('train', first, seconds, batch_size, 3 * per_image, peak)
   return row
 
@@ -200,14 +200,16 @@ def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
   return jax.jit(step, donate_argnums=0), train_state.create(variables, tx)
 
 
-def _times(call: Any, steps: int) -> tuple[float, list[float]]:
-  """Seconds of the first call, and of `steps` calls after it."""
+def _times(call: Any, steps: int, workspace: Any = None) -> tuple[float, list[float]]:
+  """Seconds of the first call, and of `steps` calls after it; pauses as training does, if given."""
   import jax
 
   seconds = []
   for _ in range(steps + 1):
     began = time.perf_counter()
-    jax.block_until_ready(call())
+    outputs = jax.block_until_ready(call())
+    if workspace:
+      workspace.after(outputs)
     seconds.append(time.perf_counter() - began)
   return seconds[0], seconds[1:]
 

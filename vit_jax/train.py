@@ -12,7 +12,7 @@ import numpy as np
 
 from vit_jax import data, flops, optim, parallel, plan, rng, teacher, train_step
 from vit_jax.checkpoint import Checkpointer
-from vit_jax.clock import Interval, StopSignal
+from vit_jax.clock import Interval, OneWorkspace, StopSignal
 from vit_jax.config import Config, get, leaves, parse
 from vit_jax.errors import UserError
 from vit_jax.examine import Examiner, reading
@@ -182,6 +182,7 @@ class _Loop:
     key = rng.stream(self._run.config.seed, 'dropout')
     step = int(np.max(self._placement.get_state(state).step))
     interval, compiling = Interval(self._run.config.batch_size), True
+    workspace = OneWorkspace(on_cpu=self._placement.devices[0].platform == 'cpu')
     with StopSignal() as stop:
       while step < self._total and not self._watch.stop:
         with interval.waiting():
@@ -190,6 +191,7 @@ class _Loop:
         if self._teacher:
           arrays['teacher'] = self._teacher(step, arrays, key)
         state, metrics = step_fn(state, arrays, key)
+        workspace.after(metrics)
         step += 1
         interval.add(step, metrics)
         if compiling:

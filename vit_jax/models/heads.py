@@ -55,8 +55,8 @@ def vote(ballots: jax.Array) -> jax.Array:
   Args:
     ballots: [b, h, w, 8] float32: by how much left, top, right and bottom edge lie elsewhere than
       those of a box of half the picture's sides around the place, in tenths of the picture (whole
-      pictures move too far in the first steps); then the place's weights for the four edges, in
-      logits of 4.
+      pictures move too far in the first steps); then, for each edge, a quarter of the logit of the
+      place's weight.
 
   Returns:
     Centre x, centre y, width, height as shares of the picture [b, 4].
