@@ -81,11 +81,10 @@ class ClassAndBox(nn.Module):
   freeze it go on working; the heads' begin with 'head_class', 'head_box' and 'head_uncertainty'.
   """
 
-  backbone: nn.Module  # with num_classes=0, or None where boxes come from places
+  backbone: nn.Module  # num_classes 0: boxes from pooled features; None: places vote for them
   num_classes: int
   hidden: int = 512  # units of each head's hidden layer
   dropout: float = 0.2  # rate on the hidden layers
-  box_from: str = 'pooled'  # what the box is read from: 'pooled' features, or votes of 'places'
   box_sigmoid: bool = True  # whether a box from pooled features passes a sigmoid at the end
   learned_weights: bool = False  # whether the losses' weights are learned
 
@@ -94,11 +93,9 @@ class ClassAndBox(nn.Module):
     dtype = self.backbone.dtype
     self.head_class = TwoLayers(self.hidden, self.num_classes, self.dropout, dtype=dtype)
     # All start at the box of half the picture's sides in its middle.
-    if self.box_from == 'places':
-      self.head_box = TwoLayers(self.hidden, 8, self.dropout, dtype=dtype)
-    else:
-      start = 0.0 if self.box_sigmoid else 0.5
-      self.head_box = TwoLayers(self.hidden, 4, self.dropout, start, dtype)
+    votes = self.backbone.num_classes is None
+    start = 0.0 if votes or self.box_sigmoid else 0.5
+    self.head_box = TwoLayers(self.hidden, 8 if votes else 4, self.dropout, start, dtype)
     if self.learned_weights:
       self.head_uncertainty = self.param('head_uncertainty', nn.initializers.zeros, (2,))
 
@@ -116,7 +113,7 @@ class ClassAndBox(nn.Module):
 
     Source: the learned weights are those of Kendall et al. 2018 (1705.07115), section 3.2.
     """
-    if self.box_from == 'places':
+    if self.backbone.num_classes is None:
       features, places = self.backbone(images, train)  # [b, d], [b, h, w, d]
       box = vote(self.head_box(places, train))
     else:

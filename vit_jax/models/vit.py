@@ -134,7 +134,7 @@ class ViT(nn.Module):
       self.depth, self.block_options, self.drop_path_rate, self.drop_path_schedule, name='encoder'
     )(x, train)
     self.sow('intermediates', 'tokens', x)
-    return self._head(x, layers.grid(images, x, self.patch_size), train)
+    return self._head(images, x, train)
 
   def _add_tokens_and_positions(self, x: jax.Array) -> jax.Array:
     """Turns the patch grid [b, h, w, d] into tokens [b, n, d]."""
@@ -166,8 +166,8 @@ class ViT(nn.Module):
       x = jnp.concatenate([x[:, :k], r, x[:, k:]], axis=1)
     return x
 
-  def _head(self, x: jax.Array, places: jax.Array, train: bool):
-    """Pools the tokens [b, n, d], of which places [b, h, w, d] are the patches; classifies them."""
+  def _head(self, images: jax.Array, x: jax.Array, train: bool):
+    """Pools the tokens [b, n, d] of the images and classifies them."""
     patches = x[:, self.num_prefix_tokens :]
     if self.pool == 'token':
       pooled = x[:, 0]
@@ -182,7 +182,7 @@ class ViT(nn.Module):
       dtype = jnp.dtype(self.dtype)
       pooled = nn.tanh(nn.Dense(self.representation_size, dtype=dtype, name='pre_logits')(pooled))
     if not self.num_classes:
-      return layers.headless(self, pooled, places)
+      return layers.headless(self, pooled, layers.grid(images, x, self.patch_size))
     logits = layers.head(self.num_classes, self.dtype, 'head', self.head_bias_init)(pooled)
     if not self.distilled:
       return logits.astype(jnp.float32)

@@ -50,7 +50,6 @@ class Boxes(Classify):
       self.num_classes,
       hidden=self.head_hidden,
       dropout=self.head_dropout,
-      box_from=self.box_from,
       box_sigmoid=self.box_sigmoid,
       learned_weights=self.learned_weights,
     )
