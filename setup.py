@@ -45,7 +45,10 @@ setuptools.setup(
     'figures': ['matplotlib>=3.10,<4'],
     'tfds': ['tensorflow-cpu>=2.20,<3'],
     'test': [
-      'matplotlib>=3.10,<4', 'pytest>=9,<10', 'ruff>=0.17,<0.18', 'nbclient>=0.11,<0.12',
+      'matplotlib>=3.10,<4',
+      'pytest>=9,<10',
+      'ruff>=0.17,<0.18',
+      'nbclient>=0.11,<0.12',
       'ipykernel>=7.4,<8',
     ],
   },

@@ -27,11 +27,14 @@ def measure(depth: int, width: int, pixels: int, batch: int, steps: int) -> dict
 
   from vit_jax import bench, flops, models, plan
 
-  module = models.build('vit_ti16', 1000, depth=depth, width=width, num_heads=width // 64,
-                        mlp_dim=4 * width)
+  module = models.build(
+    'vit_ti16', 1000, depth=depth, width=width, num_heads=width // 64, mlp_dim=4 * width
+  )
   shape = (batch, pixels, pixels, 3)
-  pictures = {'image': np.random.default_rng(0).integers(0, 256, shape, np.uint8),
-              'label': np.arange(batch)}
+  pictures = {
+    'image': np.random.default_rng(0).integers(0, 256, shape, np.uint8),
+    'label': np.arange(batch),
+  }
   key = jax.random.key(0)
   variables = jax.jit(lambda: module.init(key, np.zeros((1, *shape[1:]), np.float32)))()
   found = {
@@ -58,17 +61,23 @@ def main() -> None:
   from vit_jax import runtime
 
   runtime.start()
-  found = {axis: {v: measure(**{**BASE, axis: v}, steps=args.steps) for v in values}
-           for axis, values in AXES.items()}
+  found = {
+    axis: {v: measure(**{**BASE, axis: v}, steps=args.steps) for v in values}
+    for axis, values in AXES.items()
+  }
   for axis, rows in found.items():
     for value, row in rows.items():
-      print(f'{axis:7} {value:4}  {row["seconds"]:7.3f} s  {row["flops"] / 1e9:8.1f} GFLOP  '
-            f'{row["flops"] / row["seconds"] / 1e9:6.1f} GFLOP/s  '
-            f'workspace {row["workspace"] / 2**20:7.1f} MiB  '
-            f'activations {row["activations"] / 2**20:7.1f} MiB')
-    print(f'{axis:7} {growth(rows, "seconds"):.2f} of time where arithmetic has '
-          f'{growth(rows, "flops"):.2f}, {growth(rows, "workspace"):.2f} of memory where '
-          f'activations have {growth(rows, "activations"):.2f} (exponents, fitted)')
+      print(
+        f'{axis:7} {value:4}  {row["seconds"]:7.3f} s  {row["flops"] / 1e9:8.1f} GFLOP  '
+        f'{row["flops"] / row["seconds"] / 1e9:6.1f} GFLOP/s  '
+        f'workspace {row["workspace"] / 2**20:7.1f} MiB  '
+        f'activations {row["activations"] / 2**20:7.1f} MiB'
+      )
+    print(
+      f'{axis:7} {growth(rows, "seconds"):.2f} of time where arithmetic has '
+      f'{growth(rows, "flops"):.2f}, {growth(rows, "workspace"):.2f} of memory where '
+      f'activations have {growth(rows, "activations"):.2f} (exponents, fitted)'
+    )
   draw(found, args.out)
 
 
@@ -87,16 +96,19 @@ def draw(found: dict[str, dict[int, dict[str, float]]], path: str) -> None:
   from matplotlib import pyplot
 
   figure, axes = pyplot.subplots(2, len(found), figsize=(12, 5.4), sharex='col', sharey='row')
-  pairs = (('seconds', 'flops', 'seconds a step', 'in proportion to arithmetic'),
-           ('workspace', 'activations', 'bytes of workspace', 'in proportion to activations'))
+  pairs = (
+    ('seconds', 'flops', 'seconds a step', 'in proportion to arithmetic'),
+    ('workspace', 'activations', 'bytes of workspace', 'in proportion to activations'),
+  )
   for column, (axis, rows) in enumerate(found.items()):
     for row, (name, model, label, other) in enumerate(pairs):
       chart = axes[row, column]
       measured = [r[name] for r in rows.values()]
       base = rows[BASE[axis]]
       chart.loglog(list(rows), measured, 'o-', label='measured')
-      chart.loglog(list(rows), [r[model] / base[model] * base[name] for r in rows.values()], '--',
-                   label=other)
+      chart.loglog(
+        list(rows), [r[model] / base[model] * base[name] for r in rows.values()], '--', label=other
+      )
       chart.set_xticks(list(rows), [str(v) for v in rows])
       chart.minorticks_off()
       if row:

@@ -18,14 +18,14 @@ from peer import Peer, alternate
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
-_DATA = '''
+_DATA = """
 import os, pathlib
 files, core, count = words
 os.sched_setaffinity(0, {core})
 contents = [pathlib.Path(f).read_bytes() for f in files]
-'''
+"""
 
-_OURS = '''
+_OURS = """
 import numpy as np
 from vit_jax import data
 from vit_jax.data.decode import decode_image
@@ -38,9 +38,9 @@ def decode():
   for i in range(count): decode_image(contents[i % len(contents)])
 def resize(): run('decode|resize')
 def crop(): run('decode|inception_crop|flip_lr')
-'''
+"""
 
-_TF = '''
+_TF = """
 os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'
 import tensorflow as tf
 iterators = {}
@@ -72,7 +72,7 @@ def resize(): run('resize', resized(True))
 def crop(): run('crop', cropped(True))
 def resize_plain(): run('resize_plain', resized(False))
 def crop_plain(): run('crop_plain', cropped(False))
-'''
+"""
 
 _PARTS = ('decode', 'resize', 'crop')
 
@@ -91,15 +91,20 @@ def main() -> None:
       from vit_jax.bench import make_pictures
 
       make_pictures(pathlib.Path(folder), 50)
-    found = [f for f in sorted(pathlib.Path(args.pictures or folder).rglob('*.jp*g'))
-             if f.read_bytes()[:2] == b'\xff\xd8']  # some are other formats by another name
+    found = [
+      f
+      for f in sorted(pathlib.Path(args.pictures or folder).rglob('*.jp*g'))
+      if f.read_bytes()[:2] == b'\xff\xd8'
+    ]  # some are other formats by another name
     words = [[str(f.resolve()) for f in found[:500]], args.core, args.count]
     ours = Peer('vit_jax', sys.executable, _DATA + _OURS, words, str(ROOT))
     theirs = Peer('tf.data', args.tensorflow_python, _DATA + _TF, words)
     if not (ours.lives and theirs.lives):
       raise SystemExit(1)
-    jobs = [*((ours, part) for part in _PARTS),
-            *((theirs, part) for part in (*_PARTS, 'resize_plain', 'crop_plain'))]
+    jobs = [
+      *((ours, part) for part in _PARTS),
+      *((theirs, part) for part in (*_PARTS, 'resize_plain', 'crop_plain')),
+    ]
     alternate(jobs, 1)  # to warm up
     seconds = alternate(jobs, args.rounds)
     ours.stop()

@@ -34,24 +34,24 @@ MODELS = {
 }
 
 # What each process runs: it defines train() and infer(), which return when all is computed.
-_DATA = '''
+_DATA = """
 import numpy as np
 our_name, timm_name, sizes, batch, dtype = words
 if sizes: width, depth, heads, mlp, patch = sizes
 pictures = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
 labels = np.arange(batch) % 1000
-'''
+"""
 
-_OURS = '''
+_OURS = """
 from vit_jax import runtime
 runtime.start()
 import jax, jax.numpy as jnp, optax
 from vit_jax import models
 module = models.build(our_name, 1000, dtype=dtype)
 tx = optax.adamw(1e-4)
-'''
+"""
 
-_ORIGINAL = '''
+_ORIGINAL = """
 import jax, jax.numpy as jnp, ml_collections, optax
 from vit_jax import models_vit
 module = models_vit.VisionTransformer(
@@ -59,9 +59,9 @@ module = models_vit.VisionTransformer(
   transformer=dict(num_layers=depth, num_heads=heads, mlp_dim=mlp, dropout_rate=0.0,
                    attention_dropout_rate=0.0), classifier='token')
 tx = optax.sgd(1e-3, momentum=0.9)
-'''
+"""
 
-_JAX = '''
+_JAX = """
 variables = dict(jax.jit(lambda: module.init(jax.random.key(0), jnp.zeros((1, 224, 224, 3)),
                                              train=False))())
 params = variables.pop('params')  # what is left are batch statistics
@@ -85,9 +85,9 @@ def train():
   params, variables, state = jax.block_until_ready(step(params, variables, state, x))
 def infer():
   forward(params, variables, x).block_until_ready()
-'''
+"""
 
-_TORCH = '''
+_TORCH = """
 import torch
 library = torch.library.Library('torchvision', 'DEF')  # a torchvision without its operators
 for op in ('nms', 'qnms'):
@@ -113,24 +113,26 @@ def infer():
   model.eval()
   with torch.inference_mode(): logits()
   finish()
-'''
+"""
 
-_TIMM = '''import timm
+_TIMM = """import timm
 model = timm.create_model(timm_name).to(device)
-forward = model'''
+forward = model"""
 _COMPILED = _TIMM + '\nforward = torch.compile(model)'
-_HF = '''from transformers import ViTConfig, ViTForImageClassification
+_HF = """from transformers import ViTConfig, ViTForImageClassification
 model = ViTForImageClassification(ViTConfig(
   hidden_size=width, num_hidden_layers=depth, num_attention_heads=heads, intermediate_size=mlp,
   patch_size=patch, num_labels=1000)).to(device)
-forward = lambda x: model(x).logits'''
+forward = lambda x: model(x).logits"""
 
 
 def make_peers(args: argparse.Namespace) -> list[Peer]:
   """Those that were asked for, know the model and can be imported; ours is the first."""
   words = [*MODELS[args.model], args.batch_size, args.dtype]
-  torch_code = {name: _TORCH.replace('MAKE', make)
-                for name, make in (('timm', _TIMM), ('timm_compiled', _COMPILED), ('hf', _HF))}
+  torch_code = {
+    name: _TORCH.replace('MAKE', make)
+    for name, make in (('timm', _TIMM), ('timm_compiled', _COMPILED), ('hf', _HF))
+  }
   code = {'vit_jax': (sys.executable, _OURS + _JAX, str(ROOT))}
   if args.original:
     code['original'] = (sys.executable, _ORIGINAL + _JAX, args.original)
@@ -164,9 +166,11 @@ def main() -> None:
       times = seconds[peer.name, part]
       median = statistics.median(times)
       ratio = median / statistics.median(seconds['vit_jax', part])
-      print(f'{args.model} {part:5} {peer.name:14} {args.batch_size / median:7.2f} pictures/s '
-            f'(best {args.batch_size / min(times):7.2f}), first step '
-            f'{first[peer.name][part]:5.1f} s, vit_jax is {ratio:.2f}x')
+      print(
+        f'{args.model} {part:5} {peer.name:14} {args.batch_size / median:7.2f} pictures/s '
+        f'(best {args.batch_size / min(times):7.2f}), first step '
+        f'{first[peer.name][part]:5.1f} s, vit_jax is {ratio:.2f}x'
+      )
   for peer in peers:
     print(f'{args.model} peak memory {peer.name:14} {peer.memory:.0f} MiB')
     peer.stop()

@@ -5,18 +5,18 @@ import os
 import subprocess
 from collections.abc import Sequence
 
-_BEFORE = '''
+_BEFORE = """
 import json, resource, sys, time
 words = json.loads(sys.argv[1])
-'''
-_AFTER = '''
+"""
+_AFTER = """
 print('ready', flush=True)
 for line in sys.stdin:
   began = time.perf_counter()
   globals()[line.strip()]()
   memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
   print(json.dumps([time.perf_counter() - began, memory]), flush=True)
-'''
+"""
 
 
 class Peer:
@@ -39,9 +39,12 @@ class Peer:
     self.name, self.memory = name, 0.0
     self._process = subprocess.Popen(
       [python, '-c', _BEFORE + code + _AFTER, json.dumps(words)],
-      env={**os.environ, 'PYTHONPATH': path}, text=True,
+      env={**os.environ, 'PYTHONPATH': path},
+      text=True,
       cwd=path or '/',  # which Python searches first
-      stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      stderr=subprocess.PIPE,
     )
     self.lives = self._process.stdout.readline().strip() == 'ready'
     if not self.lives:

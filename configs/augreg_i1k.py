@@ -26,8 +26,14 @@ MODELS = {
   'vit_b16': ('strong2', 0.1),
   'vit_l16': ('medium2', 0.1),
 }
-WIDTHS = {'vit_ti16': 192, 'vit_s32': 384, 'vit_s16': 384, 'vit_b32': 768, 'vit_b16': 768,
-          'vit_l16': 1024}
+WIDTHS = {
+  'vit_ti16': 192,
+  'vit_s32': 384,
+  'vit_s16': 384,
+  'vit_b32': 768,
+  'vit_b16': 768,
+  'vit_l16': 1024,
+}
 ARGUMENTS = (*MODELS, *(f'vit_b16,{setting}' for setting in AUGREG))
 
 

@@ -15,8 +15,14 @@ writes normal noise. On an accelerator add --config.model.dtype=bfloat16.
 from vit_jax import config as options
 from vit_jax.errors import UserError, did_you_mean
 
-ARGUMENTS = ('deit_ti16', 'deit_s16', 'deit_b16',
-             'deit_ti16_distilled', 'deit_s16_distilled', 'deit_b16_distilled')
+ARGUMENTS = (
+  'deit_ti16',
+  'deit_s16',
+  'deit_b16',
+  'deit_ti16_distilled',
+  'deit_s16_distilled',
+  'deit_b16_distilled',
+)
 
 
 def get_config(model='deit_s16'):

@@ -34,8 +34,9 @@ ARGUMENTS = tuple(
 def get_config(argument='vit_b16,cifar10'):
   model, _, dataset = argument.partition(',')
   if dataset not in DATASETS:
-    raise UserError(f'finetune.py:MODEL,DATASET got {argument!r}: '
-                    f'{did_you_mean(dataset, DATASETS)}')
+    raise UserError(
+      f'finetune.py:MODEL,DATASET got {argument!r}: {did_you_mean(dataset, DATASETS)}'
+    )
   known = DATASETS[dataset]
   config = options.default()
   config.total = f'{known["total"]} steps'

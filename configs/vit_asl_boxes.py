@@ -28,8 +28,10 @@ ARGUMENTS = ('128', '192', '256')  # stages, by pixels
 # Its README says that training pictures were turned and sheared by up to 5 degrees before the
 # export, and boxes were drawn around that. A margin lets hands come smaller, too; windows keep
 # nearly the whole hand; a sign may be made by either hand.
-CROPS = ('decode|tighten_box(5)|pad({})|inception_crop(area_min={}, object_min=95)|flip_lr'
-         '|color_jitter(0.4, 0.4, 0.4)')
+CROPS = (
+  'decode|tighten_box(5)|pad({})|inception_crop(area_min={}, object_min=95)|flip_lr'
+  '|color_jitter(0.4, 0.4, 0.4)'
+)
 
 
 def get_config(stage='128'):
@@ -39,7 +41,9 @@ def get_config(stage='128'):
   config.batch_size = 16
   config.model.name = 'vit_ti16'
   config.init_from = {
-    '128': 'vit_ti16.augreg_i21k_i1k_224', '192': 'runs/asl128', '256': 'runs/asl192'
+    '128': 'vit_ti16.augreg_i21k_i1k_224',
+    '192': 'runs/asl128',
+    '256': 'runs/asl192',
   }[stage]
   config.head = 'reset' if stage == '128' else 'keep'
 

@@ -46,8 +46,16 @@ def test_peaks_are_known_or_measured():
 
 def test_a_measurement_as_json_and_table(tmp_path, capsys):
   path = tmp_path / 'bench.json'
-  words = ['vit_ti16', '--batch_size=2', '--image_size=16', '--classes=3', '--steps=2',
-           '--set', 'depth=1', f'--json={path}']
+  words = [
+    'vit_ti16',
+    '--batch_size=2',
+    '--image_size=16',
+    '--classes=3',
+    '--steps=2',
+    '--set',
+    'depth=1',
+    f'--json={path}',
+  ]
   assert bench.main(words) == 0
   (row,) = json.loads(path.read_text())
   for part in ('train', 'infer'):

@@ -39,10 +39,19 @@ def make_yolo(root):
 
 def options(folder, **overrides):
   named = {
-    'dataset.name': str(folder), 'init_from': '', 'total': '5 epochs', 'batch_size': '4',
-    'model.width': '24', 'model.depth': '1', 'model.num_heads': '2', 'model.mlp_dim': '29',
-    'input.image_size': '(32, 48)', 'task.head_hidden': '13', 'log.tensorboard': 'false',
-    'schedule.warmup': '2 steps', 'log.every': '9 steps',
+    'dataset.name': str(folder),
+    'init_from': '',
+    'total': '5 epochs',
+    'batch_size': '4',
+    'model.width': '24',
+    'model.depth': '1',
+    'model.num_heads': '2',
+    'model.mlp_dim': '29',
+    'input.image_size': '(32, 48)',
+    'task.head_hidden': '13',
+    'log.tensorboard': 'false',
+    'schedule.warmup': '2 steps',
+    'log.every': '9 steps',
     'optimizer.learning_rate': '0.003',
   }
   named |= {k.replace('__', '.'): v for k, v in overrides.items()}
@@ -91,10 +100,15 @@ def test_boxes_are_told_as_shares_of_the_whole_picture(run):
   """A model that always says the middle half of what it sees."""
   loaded = vit_jax.load(run[0])
   heads = {k: v for k, v in loaded.variables['params'].items() if k != 'head_box'}
-  zeros = {'hidden': {'kernel': np.zeros((24, 13)), 'bias': np.zeros(13)},
-           'outputs': {'kernel': np.zeros((13, 8)), 'bias': np.zeros(8)}}
+  zeros = {
+    'hidden': {'kernel': np.zeros((24, 13)), 'bias': np.zeros(13)},
+    'outputs': {'kernel': np.zeros((13, 8)), 'bias': np.zeros(8)},
+  }
   middle = vit_jax.loaded.Loaded(
-    loaded.module, {'params': {**heads, 'head_box': zeros}}, loaded.config, loaded.classes,
+    loaded.module,
+    {'params': {**heads, 'head_box': zeros}},
+    loaded.config,
+    loaded.classes,
     vit_jax.data.Preprocess('decode|resize_small(48)|central_crop(32, 48)'),
   )
   wide = np.zeros((40, 80, 3), np.uint8)  # two thirds of its height and half of its width are left
@@ -102,8 +116,12 @@ def test_boxes_are_told_as_shares_of_the_whole_picture(run):
 
 
 def test_a_classifier_goes_on_from_it(run, folder, tmp_path):
-  classify = {'task__name': 'classify', 'init_from': str(run[0]), 'total': '1 epoch',
-              'optimizer__multipliers': '.*=1'}
+  classify = {
+    'task__name': 'classify',
+    'init_from': str(run[0]),
+    'total': '1 epoch',
+    'optimizer__multipliers': '.*=1',
+  }
   last = train.train(options(folder, **classify), str(tmp_path / 'classifier'))
   assert 'accuracy' in last and 'iou' not in last
   with pytest.raises(UserError, match="has the heads of task 'boxes'.*head='reset'"):
@@ -111,28 +129,39 @@ def test_a_classifier_goes_on_from_it(run, folder, tmp_path):
 
 
 def test_a_box_run_goes_on_from_it_with_its_heads(run, folder, tmp_path):
-  more = {'init_from': str(run[0]), 'head': 'keep', 'total': '1 steps',
-          'optimizer__learning_rate': '0.0', 'task__learned_weights': 'true'}
+  more = {
+    'init_from': str(run[0]),
+    'head': 'keep',
+    'total': '1 steps',
+    'optimizer__learning_rate': '0.0',
+    'task__learned_weights': 'true',
+  }
   last = train.train(options(folder, **more), str(tmp_path / 'more'))
   np.testing.assert_allclose(last['iou'], run[1]['iou'], rtol=1e-5)
 
 
 def test_frozen_backbones_stay(run, folder, tmp_path):
-  train.train(options(folder, init_from=str(run[0]), freeze='backbone', total='2 steps'),
-              str(tmp_path / 'frozen'))
+  train.train(
+    options(folder, init_from=str(run[0]), freeze='backbone', total='2 steps'),
+    str(tmp_path / 'frozen'),
+  )
   before, after = (vit_jax.load(path).variables['params'] for path in (run[0], tmp_path / 'frozen'))
   kernel = before['encoder']['block_00']['mlp']
   for name, leaf in vit_jax.tree.flatten(kernel).items():
     np.testing.assert_array_equal(
-      leaf, vit_jax.tree.flatten(after['encoder']['block_00']['mlp'])[name])
+      leaf, vit_jax.tree.flatten(after['encoder']['block_00']['mlp'])[name]
+    )
 
 
-@pytest.mark.parametrize('overrides, said', [
-  ({'dataset__name': 'digits'}, 'needs boxes, and digits .* has none'),
-  ({'mixing__mixup': '0.2'}, 'one box a picture'),
-  ({'task__class_divisor': '0'}, 'class_divisor must be positive'),
-  ({'task__box_loss': 'iou'}, 'box_loss'),
-])
+@pytest.mark.parametrize(
+  'overrides, said',
+  [
+    ({'dataset__name': 'digits'}, 'needs boxes, and digits .* has none'),
+    ({'mixing__mixup': '0.2'}, 'one box a picture'),
+    ({'task__class_divisor': '0'}, 'class_divisor must be positive'),
+    ({'task__box_loss': 'iou'}, 'box_loss'),
+  ],
+)
 def test_what_cannot_be(folder, tmp_path, overrides, said):
   with pytest.raises(UserError, match=said):
     train.train(options(folder, **overrides), str(tmp_path / 'never'))

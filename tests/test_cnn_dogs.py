@@ -54,14 +54,23 @@ def _train(name: str, pictures: pathlib.Path, folder: pathlib.Path) -> dict[str,
   file = folder / f'{name}.safetensors'
   before = _weights(name, file)
   fields = [f'--config.model.{k}={v}' for k, v in SMALL[name].items()]
-  status = main.main([
-    f'--config={ROOT}/configs/{name}_dogs.py', f'--workdir={folder / name}', *fields,
-    f'--config.dataset.name={pictures}', f'--config.init_from={file}',
-    '--config.input.image_size=32', '--config.batch_size=8', '--config.total=30 steps',
-    '--config.optimizer.learning_rate=0.02', '--config.evaluation.every=15 steps',
-    '--config.checkpoint.every=15 steps', '--config.log.every=5 steps',
-    '--config.log.tensorboard=false',
-  ])
+  status = main.main(
+    [
+      f'--config={ROOT}/configs/{name}_dogs.py',
+      f'--workdir={folder / name}',
+      *fields,
+      f'--config.dataset.name={pictures}',
+      f'--config.init_from={file}',
+      '--config.input.image_size=32',
+      '--config.batch_size=8',
+      '--config.total=30 steps',
+      '--config.optimizer.learning_rate=0.02',
+      '--config.evaluation.every=15 steps',
+      '--config.checkpoint.every=15 steps',
+      '--config.log.every=5 steps',
+      '--config.log.tensorboard=false',
+    ]
+  )
   assert status == 0
   return before
 

@@ -16,9 +16,19 @@ from vit_jax.report import Facts
 
 def facts(name: str, **rest) -> Facts:
   options = {'batch_size': 8, 'optimizer': {'learning_rate': 0.1}}
-  return Facts(name, **{'model': 'vit_fake', 'dataset': 'data/pets', 'split': 'test',
-                        'config': options, 'parameters': 2_000_000, 'trained_parameters': 1_000_000,
-                        'devices': '1 x fake', **rest})
+  return Facts(
+    name,
+    **{
+      'model': 'vit_fake',
+      'dataset': 'data/pets',
+      'split': 'test',
+      'config': options,
+      'parameters': 2_000_000,
+      'trained_parameters': 1_000_000,
+      'devices': '1 x fake',
+      **rest,
+    },
+  )
 
 
 def make_run(folder, seed: int, skill: float, n: int = 53, labels=None, **rest):
@@ -77,8 +87,16 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
   assert [r['run'] for r in rows] == ['vit', 'cnn'] and float(rows[0]['accuracy_low']) < 1
   page = fakes.read(out / 'compare.html')
   assert all(x.startswith(('data:', '#')) for x in page.addresses)
-  for words in ('Most accurate is vit', 'McNemar', 'batch_size', 'Recall of each class', '16 µs',
-                'Validation accuracy over steps', 'added up from the training rate', 'differ'):
+  for words in (
+    'Most accurate is vit',
+    'McNemar',
+    'batch_size',
+    'Recall of each class',
+    '16 µs',
+    'Validation accuracy over steps',
+    'added up from the training rate',
+    'differ',
+  ):
     assert words.replace(' µs', '\u00a0µs') in page.text, words
   assert 'learning_rate' not in page.text  # the same in both
 
@@ -87,11 +105,12 @@ def test_pictures_are_paired_by_id_whatever_their_order(tmp_path):
   p = make_run(tmp_path / 'a', 0, 1.0)
   order = np.random.default_rng(0).permutation(len(p))
   (tmp_path / 'b' / 'report').mkdir(parents=True)
-  fakes.predictions(p.labels[order], p.logits[order], p.classes, [p.ids[i] for i in order],
-                    facts('b')).save(tmp_path / 'b' / 'report' / 'predictions.npz')
+  fakes.predictions(
+    p.labels[order], p.logits[order], p.classes, [p.ids[i] for i in order], facts('b')
+  ).save(tmp_path / 'b' / 'report' / 'predictions.npz')
   runs = gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
   np.testing.assert_array_equal(runs[1].predictions.logits, p.logits)
-  (_, _, test, _), = write.pairs(runs)
+  ((_, _, test, _),) = write.pairs(runs)
   assert (test.only_first, test.only_second) == (0, 0)
 
 
@@ -110,7 +129,7 @@ def test_other_pictures_are_refused_with_the_reason(tmp_path):
   with pytest.raises(UserError) as e:
     gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
   text = str(e.value)
-  assert 'different pictures' in text and "6 of 53 pictures of" in text and "'test/47.jpg'" in text
+  assert 'different pictures' in text and '6 of 53 pictures of' in text and "'test/47.jpg'" in text
   assert 'evaluate them on one split' in text
 
 

@@ -18,18 +18,21 @@ def test_defaults_survive_the_round_trip():
 
 
 def test_overrides_take_the_type_of_their_option():
-  parsed = config.load(DIGITS, {
-    'optimizer.learning_rate': '1e-3',
-    'optimizer.clip_norm': '2',
-    'total': '3epochs',
-    'dataset.name': 'some/folder',
-    'dataset.classes': 'cat, dog',
-    'input.image_size': '32',
-    'input.mean': '0.1,0.2,0.3',
-    'model.pool': 'token',
-    'model.layer_scale': 'none',
-    'dataset.resplit': 'true',
-  })
+  parsed = config.load(
+    DIGITS,
+    {
+      'optimizer.learning_rate': '1e-3',
+      'optimizer.clip_norm': '2',
+      'total': '3epochs',
+      'dataset.name': 'some/folder',
+      'dataset.classes': 'cat, dog',
+      'input.image_size': '32',
+      'input.mean': '0.1,0.2,0.3',
+      'model.pool': 'token',
+      'model.layer_scale': 'none',
+      'dataset.resplit': 'true',
+    },
+  )
   assert parsed.optimizer.learning_rate == 0.001
   assert parsed.optimizer.clip_norm == 2.0 and isinstance(parsed.optimizer.clip_norm, float)
   assert parsed.dataset.classes == ('cat', 'dog')
@@ -46,13 +49,16 @@ def test_another_model_comes_without_the_fields_of_the_first():
 
 def test_all_problems_are_told_at_once_with_the_nearest_names():
   with pytest.raises(UserError) as caught:
-    config.load(DIGITS, {
-      'optimizer.lerning_rate': '1',
-      'batch_size': 'many',
-      'parallel': 'pmapp',
-      'optimizer.name': 'adam',
-      'total': '5 weeks',
-    })
+    config.load(
+      DIGITS,
+      {
+        'optimizer.lerning_rate': '1',
+        'batch_size': 'many',
+        'parallel': 'pmapp',
+        'optimizer.name': 'adam',
+        'total': '5 weeks',
+      },
+    )
   text = str(caught.value)
   assert len(caught.value.problems) == 4  # lengths are read once all types are right
   assert "did you mean 'optimizer.learning_rate'?" in text
@@ -61,17 +67,20 @@ def test_all_problems_are_told_at_once_with_the_nearest_names():
   assert "did you mean 'adamw'?" in text
 
 
-@pytest.mark.parametrize('overrides, words', [
-  ({'total': '5 weeks'}, "config.total: expected a length such as '500 steps'"),
-  ({'batch_size': '10', 'accumulate': '3'}, 'in config.accumulate=3 equal parts: use 9 or 12'),
-  ({'head': 'keep'}, 'needs config.init_from'),
-  ({'dataset.split_fractions': '0.5,0.2,0.2'}, 'add up to 1'),
-  ({'optimizer.decay': '(=1'}, "expected 'REGEX=FACTOR'"),
-  ({'task.label_smoothing': '1.0'}, 'must be in [0, 1)'),
-  ({'model.name': 'vit_b17'}, "did you mean 'vit_b16'"),
-  ({'model.pol': 'gap'}, "did you mean 'pool'?"),
-  ({'input.train_transform': 'decode|inception_crp(8)'}, "did you mean 'inception_crop'?"),
-])
+@pytest.mark.parametrize(
+  'overrides, words',
+  [
+    ({'total': '5 weeks'}, "config.total: expected a length such as '500 steps'"),
+    ({'batch_size': '10', 'accumulate': '3'}, 'in config.accumulate=3 equal parts: use 9 or 12'),
+    ({'head': 'keep'}, 'needs config.init_from'),
+    ({'dataset.split_fractions': '0.5,0.2,0.2'}, 'add up to 1'),
+    ({'optimizer.decay': '(=1'}, "expected 'REGEX=FACTOR'"),
+    ({'task.label_smoothing': '1.0'}, 'must be in [0, 1)'),
+    ({'model.name': 'vit_b17'}, "did you mean 'vit_b16'"),
+    ({'model.pol': 'gap'}, "did you mean 'pool'?"),
+    ({'input.train_transform': 'decode|inception_crp(8)'}, "did you mean 'inception_crop'?"),
+  ],
+)
 def test_impossible_values_are_refused(overrides, words):
   with pytest.raises(UserError, match=re.escape(words)):
     config.load(DIGITS, overrides)
@@ -89,9 +98,16 @@ def test_a_mistake_in_a_file_names_its_line(tmp_path):
     config.load(str(tmp_path / 'absent.py'))
 
 
-@pytest.mark.parametrize('text, steps', [
-  ('500 steps', 500), (7, 7), ('2 epochs', 20), ('0.5epoch', 5), ('1e3 examples', 100),
-])
+@pytest.mark.parametrize(
+  'text, steps',
+  [
+    ('500 steps', 500),
+    (7, 7),
+    ('2 epochs', 20),
+    ('0.5epoch', 5),
+    ('1e3 examples', 100),
+  ],
+)
 def test_lengths_become_steps(text, steps):
   assert config.Length.parse(text).steps(batch_size=10, num_examples=100) == steps
 

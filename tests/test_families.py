@@ -34,10 +34,17 @@ def _steps(module, variables, placement, freeze=(), steps=2):
   frozen = optim.frozen_names(variables['params'], freeze) if freeze else frozenset()
   if placement.axis_name and hasattr(module, 'axis_name'):
     module = module.clone(axis_name=placement.axis_name)
-  step = placement.compile_train(train_step.make_train_step(
-    module, tasks.build('classify', CLASSES), tx, lambda step: 0.01, PREPROCESS,
-    axis_name=placement.axis_name, frozen=frozen,
-  ))
+  step = placement.compile_train(
+    train_step.make_train_step(
+      module,
+      tasks.build('classify', CLASSES),
+      tx,
+      lambda step: 0.01,
+      PREPROCESS,
+      axis_name=placement.axis_name,
+      frozen=frozen,
+    )
+  )
   copies = jax.tree.map(np.array, variables)  # the step takes their memory over
   state = placement.put_state(create(copies, tx, frozen))
   for i in range(steps):
@@ -46,10 +53,15 @@ def _steps(module, variables, placement, freeze=(), steps=2):
 
 
 def test_a_frozen_backbone_keeps_weights_and_statistics_to_the_byte():
-  options = config.load(DIGITS, {
-    'model.name': 'resnet50', 'model.width': '4', 'model.blocks': '(1, 1, 1, 1)',
-    'freeze': 'backbone',
-  })
+  options = config.load(
+    DIGITS,
+    {
+      'model.name': 'resnet50',
+      'model.width': '4',
+      'model.blocks': '(1, 1, 1, 1)',
+      'freeze': 'backbone',
+    },
+  )
   module = prepare(options).module.clone(num_classes=CLASSES)
   assert module.norm_frozen
   variables = small.variables(module)
@@ -97,8 +109,11 @@ def test_the_first_statistics_by_hand(moving):
   variables = small.variables(moving)
   after = _steps(moving, variables, parallel.make('pmap', jax.devices()[:4]), steps=1)
   x = jax.lax.conv_general_dilated(
-    PREPROCESS.normalize(_batch(0)['image']), variables['params']['root']['conv']['kernel'],
-    (2, 2), ((3, 3), (3, 3)), dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    PREPROCESS.normalize(_batch(0)['image']),
+    variables['params']['root']['conv']['kernel'],
+    (2, 2),
+    ((3, 3), (3, 3)),
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
   )
   before = variables['batch_stats']['root']['norm']
   for name, value in (('mean', x.mean(axis=(0, 1, 2))), ('var', x.var(axis=(0, 1, 2)))):
@@ -126,12 +141,21 @@ _SMALL = {
 @pytest.mark.parametrize('name', _SMALL)
 def test_a_small_member_learns_64_pictures_by_heart(name, tmp_path):
   """The settings of configs/digits.py, on dogs of 64 pixels."""
-  options = config.load(DIGITS, {
-    'model.name': name, **{f'model.{field}': text for field, text in _SMALL[name].items()},
-    'dataset.name': str(SHARED / 'dogs6'), 'dataset.train': 'train[:64]',
-    'dataset.val': 'train[:64]', 'dataset.test': '', 'total': '120 steps',
-    'evaluation.every': '120 steps', 'checkpoint.every': '120 steps', 'log.tensorboard': 'false',
-  })
+  options = config.load(
+    DIGITS,
+    {
+      'model.name': name,
+      **{f'model.{field}': text for field, text in _SMALL[name].items()},
+      'dataset.name': str(SHARED / 'dogs6'),
+      'dataset.train': 'train[:64]',
+      'dataset.val': 'train[:64]',
+      'dataset.test': '',
+      'total': '120 steps',
+      'evaluation.every': '120 steps',
+      'checkpoint.every': '120 steps',
+      'log.tensorboard': 'false',
+    },
+  )
   metrics = train.train(options, str(tmp_path))
   assert metrics['examples'] == 64
   assert metrics['accuracy'] == 1.0

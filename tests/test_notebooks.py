@@ -15,14 +15,27 @@ NOTEBOOKS = {path.stem: path for path in sorted((ROOT / 'colabs').glob('*.ipynb'
 
 # What makes digits and fresh little models of the experiments that the notebooks run.
 _DIGITS = {
-  'init_from': '', 'freeze': '', 'total': '40 steps', 'batch_size': '20', 'dataset.per_class': '40',
-  'input.image_size': '16', 'input.train_transform': 'decode|resize',
-  'input.eval_transform': 'decode|resize', 'optimizer.learning_rate': '3e-3',
-  'evaluation.every': '20 steps', 'checkpoint.every': '20 steps', 'log.tensorboard': 'false',
+  'init_from': '',
+  'freeze': '',
+  'total': '40 steps',
+  'batch_size': '20',
+  'dataset.per_class': '40',
+  'input.image_size': '16',
+  'input.train_transform': 'decode|resize',
+  'input.eval_transform': 'decode|resize',
+  'optimizer.learning_rate': '3e-3',
+  'evaluation.every': '20 steps',
+  'checkpoint.every': '20 steps',
+  'log.tensorboard': 'false',
 }
 _VIT = {
-  'model.name': 'vit_ti16', 'model.patch_size': '4,4', 'model.width': '32', 'model.depth': '2',
-  'model.num_heads': '2', 'model.mlp_dim': '48', 'model.pool': 'gap',
+  'model.name': 'vit_ti16',
+  'model.patch_size': '4,4',
+  'model.width': '32',
+  'model.depth': '2',
+  'model.num_heads': '2',
+  'model.mlp_dim': '48',
+  'model.pool': 'gap',
 }
 _CNN = {'model.width': '8', 'model.blocks': '1,1,1'}
 
@@ -54,9 +67,7 @@ def _run(name, folder, monkeypatch, **environment):
       monkeypatch.setenv(key, value)
   notebook = nbformat.read(NOTEBOOKS[name], 4)
   resources = {'metadata': {'path': folder}}
-  nbclient.NotebookClient(
-    notebook, timeout=600, startup_timeout=300, resources=resources
-  ).execute()
+  nbclient.NotebookClient(notebook, timeout=600, startup_timeout=300, resources=resources).execute()
   return notebook
 
 
@@ -74,8 +85,12 @@ def test_quickstart(tmp_path, monkeypatch):
   module = small.build('vit_ti16', 5)
   file = tmp_path / 'weights.safetensors'
   convert.write(
-    file, small.variables(module, 3, 3), module, 'vit_jax',
-    model=loading.description(module, 'vit_ti16'), classes=['ant', 'bee', 'cat', 'dog', 'eel'],
+    file,
+    small.variables(module, 3, 3),
+    module,
+    'vit_jax',
+    model=loading.description(module, 'vit_ti16'),
+    classes=['ant', 'bee', 'cat', 'dog', 'eel'],
     preprocess=Preprocess('decode|resize_small(24)|central_crop(24)'),
   )
   notebook = _run('quickstart', tmp_path, monkeypatch, VIT_JAX_WEIGHTS=str(file))

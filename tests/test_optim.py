@@ -102,8 +102,13 @@ def test_adafactor_keeps_rows_and_columns():
 
 
 def test_clipping_by_value_cuts_each_number():
-  updates, _ = _one_update({'a': jnp.zeros(3)}, {'a': jnp.array([3.0, -4.0, 0.5])}, name='sgd',
-                           momentum=0.0, clip_value=1.0)
+  updates, _ = _one_update(
+    {'a': jnp.zeros(3)},
+    {'a': jnp.array([3.0, -4.0, 0.5])},
+    name='sgd',
+    momentum=0.0,
+    clip_value=1.0,
+  )
   np.testing.assert_allclose(updates['a'], [-0.1, 0.1, -0.05], rtol=1e-6)
 
 
@@ -134,17 +139,32 @@ def test_every_parameter_is_in_a_rule():
     optim.factors(params, Optimizer(multipliers=('^head/=10',)))
   known = optim.factors(params, Optimizer(weight_decay=1.0, decay=('bias=3', '^head=0.5', '.*=0')))
   assert {name: f.decay for name, f in known.items()} == {
-    'encoder/bias': 3.0, 'encoder/kernel': 0.0, 'head/kernel': 0.5}
+    'encoder/bias': 3.0,
+    'encoder/kernel': 0.0,
+    'head/kernel': 0.5,
+  }
 
 
 def test_layer_decay_counts_blocks_from_the_top():
-  params = _named('class_token', 'patch_embedding/kernel', 'encoder/block_00/bias',
-                  'encoder/block_01/bias', 'class_encoder/block_00/bias', 'norm/bias', 'head/bias')
+  params = _named(
+    'class_token',
+    'patch_embedding/kernel',
+    'encoder/block_00/bias',
+    'encoder/block_01/bias',
+    'class_encoder/block_00/bias',
+    'norm/bias',
+    'head/bias',
+  )
   known = optim.factors(params, Optimizer(layer_decay=0.5, multipliers=('^head=3', '.*=1')))
   assert {name: f.rate for name, f in known.items()} == {
-    'class_token': 0.0625, 'patch_embedding/kernel': 0.0625, 'encoder/block_00/bias': 0.125,
-    'encoder/block_01/bias': 0.25, 'class_encoder/block_00/bias': 0.5, 'norm/bias': 1.0,
-    'head/bias': 3.0}
+    'class_token': 0.0625,
+    'patch_embedding/kernel': 0.0625,
+    'encoder/block_00/bias': 0.125,
+    'encoder/block_01/bias': 0.25,
+    'class_encoder/block_00/bias': 0.5,
+    'norm/bias': 1.0,
+    'head/bias': 3.0,
+  }
   with pytest.raises(UserError, match='layer_decay needs a model of blocks'):
     optim.factors(_named('head/bias'), Optimizer(layer_decay=0.5))
 
@@ -156,11 +176,21 @@ def _named(*names):
 
 
 def test_frozen_by_word_and_by_regex():
-  params = _named('class_token', 'patch_embedding/kernel', 'encoder/block_00/mlp/fc1/kernel',
-                  'encoder/block_09/mlp/fc1/kernel', 'encoder/block_10/norm1/scale', 'head/kernel')
+  params = _named(
+    'class_token',
+    'patch_embedding/kernel',
+    'encoder/block_00/mlp/fc1/kernel',
+    'encoder/block_09/mlp/fc1/kernel',
+    'encoder/block_10/norm1/scale',
+    'head/kernel',
+  )
   frozen = optim.frozen_names(params, ('embeddings', 'blocks:10'))
-  assert frozen == {'class_token', 'patch_embedding/kernel', 'encoder/block_00/mlp/fc1/kernel',
-                    'encoder/block_09/mlp/fc1/kernel'}
+  assert frozen == {
+    'class_token',
+    'patch_embedding/kernel',
+    'encoder/block_00/mlp/fc1/kernel',
+    'encoder/block_09/mlp/fc1/kernel',
+  }
   assert len(optim.frozen_names(params, ('backbone',))) == 5
   assert optim.frozen_names(params, ('norm1',)) == {'encoder/block_10/norm1/scale'}
   with pytest.raises(UserError, match="'tail' finds no parameter"):

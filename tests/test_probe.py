@@ -69,11 +69,14 @@ def test_score_by_hand():
   assert probe.score(head, x[3:], np.array([4]))['loss'] == pytest.approx(last)
 
 
-@pytest.mark.parametrize('labels, k, c, words', [
-  ([0, 0, 2, 2], 3, None, '1 of 3 classes have no picture .* number 1'),
-  ([0, 0, 1], 2, None, 'one picture .* --val split or --c'),
-  ([0, 0, 0], 1, 0.1, 'at least two classes'),
-])
+@pytest.mark.parametrize(
+  'labels, k, c, words',
+  [
+    ([0, 0, 2, 2], 3, None, '1 of 3 classes have no picture .* number 1'),
+    ([0, 0, 1], 2, None, 'one picture .* --val split or --c'),
+    ([0, 0, 0], 1, 0.1, 'at least two classes'),
+  ],
+)
 def test_too_few_pictures(labels, k, c, words):
   with pytest.raises(UserError, match=words):
     probe.fit_head(np.eye(len(labels)), np.array(labels), k, c)
@@ -109,8 +112,10 @@ def test_cache_computes_each_picture_once_for_each_model(tmp_path):
   assert again.features(train, 'train').computed == 13
   assert again.features(train, 'train').computed == 0
 
-  others = [probe.FeatureCache(Fake(2.0), tmp_path, 'digits'),
-            probe.FeatureCache(fake, tmp_path, 'cifar10')]
+  others = [
+    probe.FeatureCache(Fake(2.0), tmp_path, 'digits'),
+    probe.FeatureCache(fake, tmp_path, 'cifar10'),
+  ]
   assert len({cache.path, again.path}) == 1
   assert len({cache.path, *(other.path for other in others)}) == 3
 
@@ -159,8 +164,14 @@ def pictures(tmp_path_factory):
 def weights(tmp_path_factory):
   module = small.build('vit_ti16')
   path = tmp_path_factory.mktemp('weights') / 'w.safetensors'
-  convert.write(path, small.variables(module), module, 'vit_jax', preprocess=PREPROCESS,
-                model=convert.description(module, 'vit_ti16'))
+  convert.write(
+    path,
+    small.variables(module),
+    module,
+    'vit_jax',
+    preprocess=PREPROCESS,
+    model=convert.description(module, 'vit_ti16'),
+  )
   return path
 
 
@@ -170,9 +181,7 @@ def run(capsys, weights, pictures, folder, *words):
   return json.loads(capsys.readouterr().out)
 
 
-def test_command_writes_a_model_that_evaluate_and_predict_take(
-  tmp_path, capsys, weights, pictures
-):
+def test_command_writes_a_model_that_evaluate_and_predict_take(tmp_path, capsys, weights, pictures):
   out = tmp_path / 'probe.safetensors'
   words = ('--split_fractions=0.6,0,0.4', f'--out={out}')
   first = run(capsys, weights, pictures, tmp_path, *words)
@@ -191,9 +200,7 @@ def test_command_writes_a_model_that_evaluate_and_predict_take(
   assert loaded.predict(pictures / 'red' / '3.png', 1)[0][0].name == 'red'
 
 
-def test_command_names_an_unreadable_picture_or_leaves_it_out(
-  tmp_path, capsys, weights, pictures
-):
+def test_command_names_an_unreadable_picture_or_leaves_it_out(tmp_path, capsys, weights, pictures):
   for name in COLOURS:
     (tmp_path / 'p' / name).mkdir(parents=True)
     for i in range(3):
@@ -229,29 +236,35 @@ def test_neighbours_vote(tmp_path, capsys, weights, pictures):
     run(capsys, weights, pictures, tmp_path, words[0], '--method=fewshot', '--shots=5')
 
 
-@pytest.mark.parametrize('words, text', [
-  (['--method=knn', '--out=probe.safetensors'], '--out needs --method=linear'),
-  (['--shots=1,0'], '--shots takes positive numbers such as 1,5,10,25'),
-  (['--l2=much'], '--l2 takes positive numbers'),
-  (['--temperature=0'], '--temperature must be positive'),
-  (['--out=probe.npz'], 'must end in .safetensors'),
-  (['--out=no/such/probe.safetensors'], 'no folder no/such'),
-  (['--c=0'], '--c must be positive'),
-  (['--split_fractions=most'], 'takes shares such as'),
-  (['--split_fractions=1,0,0'], 'neither a test nor a val split'),
-  (['--classes=red,geen'], "did you mean 'green'"),
-  (['--test=tset'], 'tset'),
-])
+@pytest.mark.parametrize(
+  'words, text',
+  [
+    (['--method=knn', '--out=probe.safetensors'], '--out needs --method=linear'),
+    (['--shots=1,0'], '--shots takes positive numbers such as 1,5,10,25'),
+    (['--l2=much'], '--l2 takes positive numbers'),
+    (['--temperature=0'], '--temperature must be positive'),
+    (['--out=probe.npz'], 'must end in .safetensors'),
+    (['--out=no/such/probe.safetensors'], 'no folder no/such'),
+    (['--c=0'], '--c must be positive'),
+    (['--split_fractions=most'], 'takes shares such as'),
+    (['--split_fractions=1,0,0'], 'neither a test nor a val split'),
+    (['--classes=red,geen'], "did you mean 'green'"),
+    (['--test=tset'], 'tset'),
+  ],
+)
 def test_mistakes(words, text, pictures):
   with pytest.raises(UserError, match=text):
     command.main(['absent.npz', f'--dataset={pictures}', *words])
 
 
-@pytest.mark.parametrize('splits, wanted', [
-  ({'train': 5, 'val': 5, 'test': 5}, ('val', 'test')),
-  ({'train': 5, 'val': 5}, ('', 'val')),  # what is scored must not choose
-  ({'train': 5, 'test': 5}, ('', 'test')),
-])
+@pytest.mark.parametrize(
+  'splits, wanted',
+  [
+    ({'train': 5, 'val': 5, 'test': 5}, ('val', 'test')),
+    ({'train': 5, 'val': 5}, ('', 'val')),  # what is scored must not choose
+    ({'train': 5, 'test': 5}, ('', 'test')),
+  ],
+)
 def test_which_splits_choose_and_score(splits, wanted):
   dataset = SimpleNamespace(name='p', has_split=splits.__contains__)
   assert command.choose_splits(None, None, dataset) == wanted
@@ -268,16 +281,30 @@ def test_help_waits_for_neither_jax_nor_scikit_learn():
   assert done.returncode == 0 and 'example' in done.stdout, done.stderr
 
 
-@pytest.mark.parametrize('name', [
-  'cait_xxs24', 't2t_vit_7', 'mixer_s32', 'bit_r50x1', 'mobilenet_v2', 'resnet50',
-])
+@pytest.mark.parametrize(
+  'name',
+  [
+    'cait_xxs24',
+    't2t_vit_7',
+    'mixer_s32',
+    'bit_r50x1',
+    'mobilenet_v2',
+    'resnet50',
+  ],
+)
 def test_every_family_can_be_probed(name, tmp_path, capsys, pictures):
   module = small.build(name)
   sized = Preprocess('decode|resize(32)')
   path = tmp_path / 'w.safetensors'
   rows = 32 // getattr(module, 'patch_size', (32, 32))[0]  # a Mixer's tokens are counted
-  convert.write(path, small.variables(module, rows, rows), module, 'vit_jax', preprocess=sized,
-                model=convert.description(module, name))
+  convert.write(
+    path,
+    small.variables(module, rows, rows),
+    module,
+    'vit_jax',
+    preprocess=sized,
+    model=convert.description(module, name),
+  )
   words = ('--split_fractions=0.6,0,0.4',)
   found = run(capsys, path, pictures, tmp_path, *words, '--c=1')
   assert found['computed'] == 21 and found['train_accuracy'] > 1 / 3

@@ -25,8 +25,14 @@ print(json.dumps(runtime.describe()))
 def _run(*args, **env):
   keep = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'VIT_JAX_', 'XLA_'))}
   env = {**keep, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT), **env}
-  done = subprocess.run([sys.executable, '-W', 'error', '-c', _PROGRAM, *args], env=env, text=True,
-                        capture_output=True, check=True, timeout=120)
+  done = subprocess.run(
+    [sys.executable, '-W', 'error', '-c', _PROGRAM, *args],
+    env=env,
+    text=True,
+    capture_output=True,
+    check=True,
+    timeout=120,
+  )
   return json.loads(done.stdout.splitlines()[-1])
 
 
@@ -39,7 +45,8 @@ def test_compilations_are_kept_in_the_folder_that_is_named(tmp_path):
   # The next program, JAX imported first this time, finds all of them and adds none.
   assert _run('jax first', VIT_JAX_CACHE_DIR=str(tmp_path / 'a')) == said
   assert {p.name for p in folder.iterdir() if p.name.endswith('-cache')} == {
-    name for name in before if name.endswith('-cache')}
+    name for name in before if name.endswith('-cache')
+  }
 
 
 def test_the_home_folder_is_the_default(tmp_path):
@@ -51,7 +58,8 @@ def test_it_can_be_turned_off_and_gives_way_to_jax_own_variable(tmp_path):
   assert _run(HOME=str(tmp_path), VIT_JAX_CACHE_DIR='off')['cache'].startswith('off')
   theirs = tmp_path / 'theirs'
   assert _run(HOME=str(tmp_path), JAX_COMPILATION_CACHE_DIR=str(theirs))['cache'].startswith(
-    str(theirs))
+    str(theirs)
+  )
   assert any(theirs.iterdir())
   assert not (tmp_path / '.cache').exists()
 

@@ -15,7 +15,7 @@ from vit_jax import config, main, sweep
 from vit_jax.errors import UserError
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-HEAD = '''
+HEAD = """
 from vit_jax import config as options
 
 def get_config(argument='4 steps'):
@@ -30,7 +30,7 @@ def get_config(argument='4 steps'):
   config.schedule.warmup = '0 steps'
   config.log.tensorboard = False
   return config
-'''
+"""
 
 
 @pytest.fixture
@@ -46,11 +46,15 @@ def experiment(tmp_path):
 def test_product_and_names():
   members = config.product({'optimizer.learning_rate': (1e-3, 0.03), 'seed': (0, 1)})
   assert members == [
-    {'optimizer.learning_rate': 1e-3, 'seed': 0}, {'optimizer.learning_rate': 1e-3, 'seed': 1},
-    {'optimizer.learning_rate': 0.03, 'seed': 0}, {'optimizer.learning_rate': 0.03, 'seed': 1},
+    {'optimizer.learning_rate': 1e-3, 'seed': 0},
+    {'optimizer.learning_rate': 1e-3, 'seed': 1},
+    {'optimizer.learning_rate': 0.03, 'seed': 0},
+    {'optimizer.learning_rate': 0.03, 'seed': 1},
   ]
-  assert config.member_names(members)[1:3] == ['learning_rate=0.001,seed=1',
-                                               'learning_rate=0.03,seed=0']
+  assert config.member_names(members)[1:3] == [
+    'learning_rate=0.001,seed=1',
+    'learning_rate=0.03,seed=0',
+  ]
 
 
 def test_names_are_folders_and_tell_members_apart():
@@ -82,17 +86,23 @@ def test_members_are_checked_options(experiment):
   assert other['name=mixer_s32,depth=3'][1].model == {'name': 'mixer_s32', 'depth': 3}
 
 
-@pytest.mark.parametrize('body, overrides, words', [
-  ("options.product({'optimizer.lerning_rate': (0, 1)})", {}, 'mean .optimizer.learning_rate'),
-  ("[{'seed': 0}, {'seed': 1, 'batch_size': 'many'}]", {},
-   r"batch_size must be int, got 'many' \(seed=1,batch_size=many\)"),
-  ("[{'seed': 0}, {'model.width': 17}]", {}, r'width=17.*\(width=17\)'),
-  ("[{'seed': 0}]", {'seed': '1'}, 'config.seed is set by the sweep'),
-  ("[{'seed': 0}, {'seed': 1}]", {'total': 'long'}, '^config.total: expected a length[^()]*$'),
-  ('[]', {}, 'get_sweep must return a list such as'),
-  ('[3]', {}, 'get_sweep must return a list such as'),
-  ('options.prodct({})', {}, r'mine\.py, line \d+.*prodct'),
-])
+@pytest.mark.parametrize(
+  'body, overrides, words',
+  [
+    ("options.product({'optimizer.lerning_rate': (0, 1)})", {}, 'mean .optimizer.learning_rate'),
+    (
+      "[{'seed': 0}, {'seed': 1, 'batch_size': 'many'}]",
+      {},
+      r"batch_size must be int, got 'many' \(seed=1,batch_size=many\)",
+    ),
+    ("[{'seed': 0}, {'model.width': 17}]", {}, r'width=17.*\(width=17\)'),
+    ("[{'seed': 0}]", {'seed': '1'}, 'config.seed is set by the sweep'),
+    ("[{'seed': 0}, {'seed': 1}]", {'total': 'long'}, '^config.total: expected a length[^()]*$'),
+    ('[]', {}, 'get_sweep must return a list such as'),
+    ('[3]', {}, 'get_sweep must return a list such as'),
+    ('options.prodct({})', {}, r'mine\.py, line \d+.*prodct'),
+  ],
+)
 def test_mistakes_are_told_at_the_door(experiment, body, overrides, words):
   with pytest.raises(UserError, match=words):
     config.load_sweep(experiment(body), overrides)
@@ -104,7 +114,7 @@ def test_a_file_without_a_sweep_says_what_to_write():
 
 
 def test_list_and_index(experiment, capsys):
-  words = [f"--config={experiment('[dict(seed=7), dict(seed=11)]')}", '--workdir=no/such']
+  words = [f'--config={experiment("[dict(seed=7), dict(seed=11)]")}', '--workdir=no/such']
   assert main.main([*words, '--sweep=list']) == 0
   assert capsys.readouterr().out.split() == ['0', 'seed=7', '1', 'seed=11']
   for wrong in ('2', '-1', 'last'):
@@ -122,8 +132,12 @@ ROWS = [
 
 def test_means_over_seeds_by_hand():
   first, second = sweep.over_seeds(ROWS)
-  assert first == {'rate': 1, 'seeds': 2, 'test_accuracy': pytest.approx(0.6),
-                   'test_accuracy_std': pytest.approx(0.02 ** 0.5)}
+  assert first == {
+    'rate': 1,
+    'seeds': 2,
+    'test_accuracy': pytest.approx(0.6),
+    'test_accuracy_std': pytest.approx(0.02**0.5),
+  }
   assert second == {'rate': 2, 'seeds': 1, 'test_accuracy': None, 'test_accuracy_std': None}
   assert sweep.over_seeds([{k: v for k, v in row.items() if k != 'seed'} for row in ROWS]) == []
 
@@ -132,14 +146,21 @@ def test_the_table_is_aligned():
   lines = sweep.format_table(ROWS).splitlines()
   assert lines[0].split() == list(ROWS[0])
   assert lines[3].split() == ['c', '2', '0', 'failed', '(1)', '0', '-']
-  assert len({line.index(word) for line, word in zip(lines[1:], ('finished', 'finished', 'failed'))}
-             | {lines[0].index('state')}) == 1
+  assert (
+    len(
+      {line.index(word) for line, word in zip(lines[1:], ('finished', 'finished', 'failed'))}
+      | {lines[0].index('state')}
+    )
+    == 1
+  )
 
 
 def _run(path, workdir, *words):
   return subprocess.run(
     [sys.executable, '-m', 'vit_jax.main', f'--config={path}', f'--workdir={workdir}', *words],
-    cwd=ROOT, capture_output=True, text=True,
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
   )
 
 
@@ -157,8 +178,11 @@ def test_a_sweep_trains_all_skips_what_is_done_and_outlives_a_failure(experiment
   done = _run(path, folder, '--sweep')
   assert done.returncode == 1
   assert '[3/3] seed=1: finished before' in done.stdout
-  assert done.stderr.strip().splitlines()[-1].startswith(
-    'error: 1 of 3 members failed: learning_rate=1e+30,seed=0;')
+  assert (
+    done.stderr.strip()
+    .splitlines()[-1]
+    .startswith('error: 1 of 3 members failed: learning_rate=1e+30,seed=0;')
+  )
   with open(folder / 'sweep.csv') as f:
     rows = list(csv.DictReader(f))
   assert [row['state'] for row in rows] == ['finished', 'failed (1)', 'finished']
@@ -186,9 +210,20 @@ def test_a_signal_stops_the_member_and_the_sweep(experiment, tmp_path):
   path = experiment("options.product({'seed': (0, 1)})")
   folder = tmp_path / 'runs'
   process = subprocess.Popen(
-    [sys.executable, '-m', 'vit_jax.main', f'--config={path}:100000 steps', f'--workdir={folder}',
-     '--sweep', '--config.log.every=5 steps'],
-    cwd=ROOT, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=dict(os.environ),
+    [
+      sys.executable,
+      '-m',
+      'vit_jax.main',
+      f'--config={path}:100000 steps',
+      f'--workdir={folder}',
+      '--sweep',
+      '--config.log.every=5 steps',
+    ],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    stdout=subprocess.DEVNULL,
+    text=True,
+    env=dict(os.environ),
   )
   end = time.monotonic() + 240
   while not (folder / 'seed=0/metrics.jsonl').exists() and time.monotonic() < end:

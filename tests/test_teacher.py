@@ -14,9 +14,17 @@ from vit_jax.writer import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = {
-  'model.width': '16', 'model.depth': '1', 'model.num_heads': '2', 'model.mlp_dim': '24',
-  'batch_size': '16', 'total': '6 steps', 'log.every': '2 steps', 'schedule.warmup': '2 steps',
-  'evaluation.every': '3 steps', 'checkpoint.every': '3 steps', 'log.tensorboard': 'false',
+  'model.width': '16',
+  'model.depth': '1',
+  'model.num_heads': '2',
+  'model.mlp_dim': '24',
+  'batch_size': '16',
+  'total': '6 steps',
+  'log.every': '2 steps',
+  'schedule.warmup': '2 steps',
+  'evaluation.every': '3 steps',
+  'checkpoint.every': '3 steps',
+  'log.tensorboard': 'false',
   'dataset.test': '',
 }
 
@@ -30,8 +38,10 @@ def _config(**overrides):
 def teacher_run(tmp_path_factory):
   """Of other pixels than its students: 24 instead of 16."""
   path = tmp_path_factory.mktemp('teacher') / 'run'
-  train.train(_config(input__train_transform='decode|resize(24)',
-                      input__eval_transform='decode|resize(24)'), str(path))
+  train.train(
+    _config(input__train_transform='decode|resize(24)', input__eval_transform='decode|resize(24)'),
+    str(path),
+  )
   return str(path)
 
 
@@ -89,17 +99,24 @@ def test_kept_answers_give_the_same_run(teacher_run, tmp_path, monkeypatch):
 
 def test_a_distilled_model_learns_with_its_second_head(teacher_run, tmp_path):
   metrics = train.train(
-    _student(teacher_run, task__distillation='hard', model__name='deit_ti16_distilled',
-             model__patch_size='(4, 4)'),
+    _student(
+      teacher_run,
+      task__distillation='hard',
+      model__name='deit_ti16_distilled',
+      model__patch_size='(4, 4)',
+    ),
     str(tmp_path / 'run'),
   )
   assert np.isfinite(metrics['loss'])
 
 
-@pytest.mark.parametrize('overrides, words', [
-  ({'task__name': 'distill'}, 'config.task.teacher=MODEL need each other'),
-  ({'task__teacher': 'x.npz'}, 'config.task.teacher=MODEL need each other'),
-])
+@pytest.mark.parametrize(
+  'overrides, words',
+  [
+    ({'task__name': 'distill'}, 'config.task.teacher=MODEL need each other'),
+    ({'task__teacher': 'x.npz'}, 'config.task.teacher=MODEL need each other'),
+  ],
+)
 def test_a_task_and_its_teacher_go_together(overrides, words):
   with pytest.raises(UserError, match=words):
     _config(**overrides)
@@ -114,10 +131,20 @@ def test_a_teacher_of_other_classes_is_refused_in_one_line(teacher_run, tmp_path
 
       Image.new('RGB', (16, 16), (i, 0, 0)).save(pictures / name / f'{i}.png')
   run = subprocess.run(
-    [sys.executable, '-m', 'vit_jax.main', f'--config={ROOT}/configs/vit_digits.py',
-     f'--workdir={tmp_path / "run"}', '--config.task.name=distill', '--config.batch_size=8',
-     f'--config.task.teacher={teacher_run}', f'--config.dataset.name={pictures}'],
-    cwd=ROOT, capture_output=True, text=True,
+    [
+      sys.executable,
+      '-m',
+      'vit_jax.main',
+      f'--config={ROOT}/configs/vit_digits.py',
+      f'--workdir={tmp_path / "run"}',
+      '--config.task.name=distill',
+      '--config.batch_size=8',
+      f'--config.task.teacher={teacher_run}',
+      f'--config.dataset.name={pictures}',
+    ],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
   )
   assert run.returncode == 1 and run.stderr.count('\n') == 1
   assert "does not know 2 of the dataset's 2, such as 'cat'" in run.stderr

@@ -21,10 +21,18 @@ from vit_jax.writer import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TINY = {
-  'model.width': '16', 'model.depth': '1', 'model.num_heads': '2', 'model.mlp_dim': '24',
-  'model.dropout': '0.1', 'model.drop_path_rate': '0.2', 'batch_size': '16',
-  'log.every': '4 steps', 'checkpoint.every': '6 steps', 'evaluation.every': '12 steps',
-  'schedule.warmup': '4 steps', 'log.tensorboard': 'false',
+  'model.width': '16',
+  'model.depth': '1',
+  'model.num_heads': '2',
+  'model.mlp_dim': '24',
+  'model.dropout': '0.1',
+  'model.drop_path_rate': '0.2',
+  'batch_size': '16',
+  'log.every': '4 steps',
+  'checkpoint.every': '6 steps',
+  'evaluation.every': '12 steps',
+  'schedule.warmup': '4 steps',
+  'log.tensorboard': 'false',
 }
 
 
@@ -36,8 +44,14 @@ def _config(**overrides):
 def _command(workdir, **overrides):
   named = TINY | {name.replace('__', '.'): value for name, value in overrides.items()}
   words = [f'--config.{name}={value}' for name, value in named.items()]
-  return [sys.executable, '-m', 'vit_jax.main', f'--config={ROOT}/configs/vit_digits.py',
-          f'--workdir={workdir}', *words]
+  return [
+    sys.executable,
+    '-m',
+    'vit_jax.main',
+    f'--config={ROOT}/configs/vit_digits.py',
+    f'--workdir={workdir}',
+    *words,
+  ]
 
 
 def _arrays(workdir, step):
@@ -49,8 +63,9 @@ def _arrays(workdir, step):
   ) as manager:
     items = manager.item_metadata(step)
     args = {
-      name: ocp.args.StandardRestore(jax.tree.map(
-        lambda m: np.broadcast_to(np.zeros((), m.dtype), m.shape), items[name]))
+      name: ocp.args.StandardRestore(
+        jax.tree.map(lambda m: np.broadcast_to(np.zeros((), m.dtype), m.shape), items[name])
+      )
       for name in ('variables', 'training')
     }
     found = manager.restore(step, args=ocp.args.Composite(**args, meta=ocp.args.JsonRestore()))
@@ -65,8 +80,10 @@ def _assert_same_run(one, other, step):
     assert value.tobytes() == b[name].tobytes(), f'{name} differs'
   assert meta_a['data_state'] == meta_b['data_state']
   timeless = [
-    [{k: v for k, v in row.items() if k not in ('img_sec', 'input_wait', 'mfu', 'seconds')}
-     for row in read_metrics(path)]
+    [
+      {k: v for k, v in row.items() if k not in ('img_sec', 'input_wait', 'mfu', 'seconds')}
+      for row in read_metrics(path)
+    ]
     for path in (one, other)
   ]
   assert timeless[0] == timeless[1]
@@ -87,9 +104,14 @@ def _kill_when(command, condition, seconds=240):
   raise AssertionError('the moment of the kill never came')
 
 
-@pytest.mark.parametrize('parallel, moment', [
-  ('data', 'between'), ('pmap', 'between'), ('data', 'while a checkpoint is written'),
-])
+@pytest.mark.parametrize(
+  'parallel, moment',
+  [
+    ('data', 'between'),
+    ('pmap', 'between'),
+    ('data', 'while a checkpoint is written'),
+  ],
+)
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, parallel, moment):
   """Byte for byte, with dropout, stochastic depth and random crops, on four devices."""
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
@@ -109,12 +131,25 @@ def test_killed_and_resumed_equals_uninterrupted(tmp_path, parallel, moment):
 
 
 METHODS = {
-  'accumulate': '2', 'mixing.mixup': '0.8', 'mixing.cutmix': '1.0', 'mixing.per_pair': 'true',
-  'ema.decay': '0.9', 'optimizer.sam_rho': '0.05', 'optimizer.gsam_alpha': '0.3',
-  'optimizer.layer_decay': '0.7', 'plateau.factor': '0.5', 'plateau.patience': '1',
-  'plateau.metric': 'accuracy', 'plateau.mode': 'max', 'plateau.delta': '1',
-  'early_stopping.patience': '4', 'early_stopping.metric': 'loss', 'early_stopping.mode': 'max',
-  'early_stopping.delta': '9', 'fewshot.every': '12 steps', 'fewshot.shots': '2',
+  'accumulate': '2',
+  'mixing.mixup': '0.8',
+  'mixing.cutmix': '1.0',
+  'mixing.per_pair': 'true',
+  'ema.decay': '0.9',
+  'optimizer.sam_rho': '0.05',
+  'optimizer.gsam_alpha': '0.3',
+  'optimizer.layer_decay': '0.7',
+  'plateau.factor': '0.5',
+  'plateau.patience': '1',
+  'plateau.metric': 'accuracy',
+  'plateau.mode': 'max',
+  'plateau.delta': '1',
+  'early_stopping.patience': '4',
+  'early_stopping.metric': 'loss',
+  'early_stopping.mode': 'max',
+  'early_stopping.delta': '9',
+  'fewshot.every': '12 steps',
+  'fewshot.shots': '2',
   'fewshot.neighbours': '5',
 }
 
@@ -127,8 +162,13 @@ class _PowerCut(BaseException):
 def test_resumption_is_exact_with_every_method_on(tmp_path, monkeypatch, parallel, rule):
   """The rate is cut at the second, third ... validation and the fifth ends training at step 40."""
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-  options = METHODS | {'optimizer.name': rule, 'total': '88 steps', 'parallel': parallel,
-                       'evaluation.every': '8 steps', 'checkpoint.every': '4 steps'}
+  options = METHODS | {
+    'optimizer.name': rule,
+    'total': '88 steps',
+    'parallel': parallel,
+    'evaluation.every': '8 steps',
+    'checkpoint.every': '4 steps',
+  }
   options = {name.replace('.', '__'): value for name, value in options.items()}
   train.train(_config(**options), str(whole))
   whole_step = train.Progress.step
@@ -154,7 +194,9 @@ def test_resumption_is_exact_with_every_method_on(tmp_path, monkeypatch, paralle
 def test_a_signal_saves_and_the_same_command_goes_on(tmp_path):
   whole, broken = tmp_path / 'whole', tmp_path / 'broken'
   run = subprocess.Popen(
-    _command(broken, total='2000 steps'), cwd=ROOT, stderr=subprocess.PIPE,
+    _command(broken, total='2000 steps'),
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
     stdout=subprocess.DEVNULL,
   )
   while not (broken / 'metrics.jsonl').exists() and run.poll() is None:
@@ -202,7 +244,7 @@ def _events(path):
     end = 12 + int.from_bytes(data[:8], 'little')
     event = event_pb2.Event.FromString(data[12:end])
     found += [(event.step, value.tag, value) for value in event.summary.value]
-    data = data[end + 4:]
+    data = data[end + 4 :]
   return found
 
 
@@ -245,8 +287,10 @@ def test_labels_are_matched_by_name():
 
 def test_the_best_and_the_newest_checkpoints_stay(finished):
   steps = sorted(int(p.name) for p in (finished / 'checkpoints').iterdir())
-  best = max((r for r in read_metrics(finished) if r['split'] == 'val'),
-             key=lambda r: (r['accuracy'], r['step']))
+  best = max(
+    (r for r in read_metrics(finished) if r['split'] == 'val'),
+    key=lambda r: (r['accuracy'], r['step']),
+  )
   assert set(steps) == {18, 24} | {best['step']}
   assert checkpoint.load_run(finished).step == best['step']
   assert checkpoint.chosen_step(finished) == best['step']
@@ -266,23 +310,31 @@ def test_a_finished_run_is_not_trained_again(finished):
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):
-  options = _config(total='24 steps', optimizer__learning_rate='1e30',
-                    optimizer__name='sgd', optimizer__clip_norm='0', checkpoint__every='1 steps',
-                    schedule__warmup='0 steps')
+  options = _config(
+    total='24 steps',
+    optimizer__learning_rate='1e30',
+    optimizer__name='sgd',
+    optimizer__clip_norm='0',
+    checkpoint__every='1 steps',
+    schedule__warmup='0 steps',
+  )
   with pytest.raises(UserError, match=r'step \d+: .*loss.* became nan; the checkpoint at step \d+'):
     train.train(options, str(tmp_path))
   run = checkpoint.load_run(tmp_path, 'last')
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(run.variables))
 
 
-@pytest.mark.parametrize('overrides, words', [
-  ({'batch_size': '18'}, 'config.batch_size=18 cannot be divided by 4'),
-  ({'dataset.name': 'no/such/folder'}, 'no/such/folder'),
-  ({'init_from': 'absent.npz'}, 'absent.npz'),
-  ({'model.width': '17'}, 'does not divide'),
-  ({'input.eval_transform': 'decode|resize(12)'}, 'name one size in both'),
-  ({'dataset.train': 'trian'}, 'trian'),
-])
+@pytest.mark.parametrize(
+  'overrides, words',
+  [
+    ({'batch_size': '18'}, 'config.batch_size=18 cannot be divided by 4'),
+    ({'dataset.name': 'no/such/folder'}, 'no/such/folder'),
+    ({'init_from': 'absent.npz'}, 'absent.npz'),
+    ({'model.width': '17'}, 'does not divide'),
+    ({'input.eval_transform': 'decode|resize(12)'}, 'name one size in both'),
+    ({'dataset.train': 'trian'}, 'trian'),
+  ],
+)
 def test_mistakes_are_one_line(tmp_path, overrides, words):
   options = {k.replace('.', '__'): v for k, v in overrides.items()}
   with pytest.raises(UserError) as caught:
@@ -309,8 +361,10 @@ def test_a_workdir_that_cannot_be_written(tmp_path):
 
 def test_commands_answer_mistakes_with_one_line_and_a_status(tmp_path):
   run = subprocess.run(
-    _command(tmp_path / 'run', optimzer__name='sgd') + ['--confg=3'], cwd=ROOT,
-    capture_output=True, text=True,
+    _command(tmp_path / 'run', optimzer__name='sgd') + ['--confg=3'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
   )
   assert run.returncode == 1
   assert run.stderr.startswith('error: ') and run.stderr.count('\n') == 1
@@ -321,7 +375,13 @@ def test_commands_answer_mistakes_with_one_line_and_a_status(tmp_path):
 @pytest.mark.parametrize('module', ['main', 'evaluate'])
 def test_help_is_quick(module):
   began = time.monotonic()
-  run = subprocess.run([sys.executable, '-m', f'vit_jax.{module}', '--help'], cwd=ROOT,
-                       capture_output=True, text=True, check=True, env=dict(os.environ))
+  run = subprocess.run(
+    [sys.executable, '-m', f'vit_jax.{module}', '--help'],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+    env=dict(os.environ),
+  )
   assert 'example' in run.stdout
   assert time.monotonic() - began < 2.0

@@ -21,8 +21,16 @@ PREPROCESS = data.Preprocess('decode|resize(8)')
 
 @functools.cache
 def _module(dropout=0.0):
-  return models.build('vit_ti16', CLASSES, patch_size=(4, 4), width=24, depth=1, num_heads=3,
-                      mlp_dim=20, dropout=dropout)
+  return models.build(
+    'vit_ti16',
+    CLASSES,
+    patch_size=(4, 4),
+    width=24,
+    depth=1,
+    num_heads=3,
+    mlp_dim=20,
+    dropout=dropout,
+  )
 
 
 def _batch(seed=0, size=BATCH):
@@ -45,10 +53,17 @@ def _train(name, devices, accumulate=1, dropout=0.0, steps=3):
   # Not Adam: the bias of the keys has no gradient but rounding, which Adam would make full steps.
   tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
   placement = parallel.make(name, jax.devices()[:devices])
-  step = placement.compile_train(train_step.make_train_step(
-    _module(dropout), tasks.build('classify', CLASSES), tx, lambda step: 0.01, PREPROCESS,
-    accumulate=accumulate, axis_name=placement.axis_name,
-  ))
+  step = placement.compile_train(
+    train_step.make_train_step(
+      _module(dropout),
+      tasks.build('classify', CLASSES),
+      tx,
+      lambda step: 0.01,
+      PREPROCESS,
+      accumulate=accumulate,
+      axis_name=placement.axis_name,
+    )
+  )
   state = placement.put_state(_first_state(tx, dropout))
   for i in range(steps):
     state, metrics = step(state, placement.put_batch(_batch(i)), rng.stream(0, 'dropout'))
@@ -64,9 +79,16 @@ def one_device():
   return _train('data', 1)
 
 
-@pytest.mark.parametrize('name, devices, accumulate', [
-  ('data', 4, 1), ('pmap', 4, 1), ('data', 1, 3), ('data', 4, 3), ('pmap', 4, 2),
-])
+@pytest.mark.parametrize(
+  'name, devices, accumulate',
+  [
+    ('data', 4, 1),
+    ('pmap', 4, 1),
+    ('data', 1, 3),
+    ('data', 4, 3),
+    ('pmap', 4, 2),
+  ],
+)
 def test_placements_and_accumulation_agree_with_one_device(one_device, name, devices, accumulate):
   """Three steps of SGD; sums in another order change a weight by 2e-4 of itself or by 2e-5."""
   state, metrics = _train(name, devices, accumulate)
@@ -79,13 +101,16 @@ def test_frozen_weights_stay_and_have_no_optimizer_state():
   tx = optax.sgd(0.1, momentum=0.9)
   first = _first_state(tx)
   frozen = frozenset({'patch_embedding/kernel', 'class_token'})
-  step = jax.jit(train_step.make_train_step(
-    _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS, frozen=frozen
-  ))
+  step = jax.jit(
+    train_step.make_train_step(
+      _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS, frozen=frozen
+    )
+  )
   before = create(first.variables, tx, frozen)
   after, _ = step(before, _batch(), rng.stream(0, 'dropout'))
   moved = {
-    name for name, value in tree.flatten(after.params).items()
+    name
+    for name, value in tree.flatten(after.params).items()
     if not np.array_equal(value, tree.flatten(first.params)[name])
   }
   assert moved == set(tree.flatten(first.params)) - frozen
@@ -99,9 +124,11 @@ def test_sharding_draws_the_same_dropout_as_one_device():
 
 def test_pmap_devices_draw_different_dropout():
   tx = optax.sgd(0.0)
-  step = jax.jit(train_step.make_train_step(
-    _module(0.5), tasks.build('classify', CLASSES), tx, lambda s: 0.0, PREPROCESS
-  ))
+  step = jax.jit(
+    train_step.make_train_step(
+      _module(0.5), tasks.build('classify', CLASSES), tx, lambda s: 0.0, PREPROCESS
+    )
+  )
 
   def loss(index):
     key = jax.random.fold_in(rng.stream(0, 'dropout'), index)
@@ -138,9 +165,11 @@ def _one_step(steps=1, state_ema=False, **options):
   """Weights after steps of SGD at rate 0.1 on a picture of value 1."""
   batch = {'image': np.full((1, 1, 1, 3), 255, np.uint8), 'label': np.zeros(1, np.int32)}
   tx = optax.sgd(0.1)
-  step = jax.jit(train_step.make_train_step(
-    _Linear(), _Square(), tx, lambda s: 0.1, data.Preprocess('decode|resize(1)'), **options
-  ))
+  step = jax.jit(
+    train_step.make_train_step(
+      _Linear(), _Square(), tx, lambda s: 0.1, data.Preprocess('decode|resize(1)'), **options
+    )
+  )
   state = create(_Linear().init(jax.random.key(0), jnp.zeros((1, 1, 1, 3))), tx, ema=state_ema)
   for _ in range(steps):
     state, _ = step(state, batch, rng.stream(0, 'dropout'))
@@ -178,10 +207,18 @@ def test_mixing_is_of_the_whole_batch_on_any_number_of_devices(name, accumulate)
   def run(devices, parts):
     tx = optax.sgd(0.1)
     placement = parallel.make(name, jax.devices()[:devices])
-    step = placement.compile_train(train_step.make_train_step(
-      _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS,
-      accumulate=parts, axis_name=placement.axis_name, mixing=Mixing(0.8, 1.0, per_pair=True),
-    ))
+    step = placement.compile_train(
+      train_step.make_train_step(
+        _module(),
+        tasks.build('classify', CLASSES),
+        tx,
+        lambda s: 0.1,
+        PREPROCESS,
+        accumulate=parts,
+        axis_name=placement.axis_name,
+        mixing=Mixing(0.8, 1.0, per_pair=True),
+      )
+    )
     state = placement.put_state(_first_state(tx))
     state, metrics = step(state, placement.put_batch(_batch()), rng.stream(0, 'dropout'))
     return placement.get_state(state).params, placement.get_metrics(metrics)
@@ -216,8 +253,13 @@ def test_evaluation_counts_every_example_once(name, batch_size):
     train_step.make_eval_step(_Oracle(), tasks.build('classify', CLASSES), PREPROCESS)
   )
   seen = []
-  result = score(step, placement, placement.put_state({}), batches,
-                 on_batch=lambda b, out: seen.append(out[b['mask']].argmax(-1)))
+  result = score(
+    step,
+    placement,
+    placement.put_state({}),
+    batches,
+    on_batch=lambda b, out: seen.append(out[b['mask']].argmax(-1)),
+  )
   assert result['examples'] == n
   assert result['accuracy'] == pytest.approx(right / n)
   np.testing.assert_array_equal(np.concatenate(seen), said)

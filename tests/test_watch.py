@@ -10,8 +10,9 @@ from vit_jax.watch import Watch
 
 
 def _losses(watch, *values):
-  return [(watch.update({'loss': v, 'accuracy': 1 - v}), watch.scale, watch.stop)[1:]
-          for v in values]
+  return [
+    (watch.update({'loss': v, 'accuracy': 1 - v}), watch.scale, watch.stop)[1:] for v in values
+  ]
 
 
 def test_the_rate_falls_after_patience_and_stops_at_the_floor():

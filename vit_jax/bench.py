@@ -39,11 +39,18 @@ def main(argv: list[str] | None = None) -> int:
   fields = dict(_field(text) for text in args.set)
   rows = []
   for model in args.models:
-    rows.append(measure(
-      model, args.only or PARTS, batch_size=args.batch_size, image_size=args.image_size,
-      classes=args.classes, steps=args.steps, dataset=args.dataset,
-      fields={'dtype': args.dtype, **fields},
-    ))
+    rows.append(
+      measure(
+        model,
+        args.only or PARTS,
+        batch_size=args.batch_size,
+        image_size=args.image_size,
+        classes=args.classes,
+        steps=args.steps,
+        dataset=args.dataset,
+        fields={'dtype': args.dtype, **fields},
+      )
+    )
     print(table(rows[-1]), flush=True)
   if args.json == '-':
     print(json.dumps(rows))
@@ -54,7 +61,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
   made = argparse.ArgumentParser(
-    prog='python -m vit_jax.bench', description=_DESCRIPTION, allow_abbrev=False,
+    prog='python -m vit_jax.bench',
+    description=_DESCRIPTION,
+    allow_abbrev=False,
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   add = made.add_argument
@@ -115,10 +124,17 @@ def measure(
   device = jax.devices()[0]
   found = flops.peak(device.device_kind, module.dtype)
   row: dict[str, Any] = {
-    'model': name, 'batch_size': batch_size, 'image_size': image_size, 'fields': fields or {},
-    'device': device.device_kind, 'cores': os.cpu_count(), 'runtime': runtime.describe(),
-    'xla_flags': os.environ.get('XLA_FLAGS', ''), 'jax': jax.__version__,
-    'peak_tflops': found and found[0] / 1e12, 'peak_source': found and found[1],
+    'model': name,
+    'batch_size': batch_size,
+    'image_size': image_size,
+    'fields': fields or {},
+    'device': device.device_kind,
+    'cores': os.cpu_count(),
+    'runtime': runtime.describe(),
+    'xla_flags': os.environ.get('XLA_FLAGS', ''),
+    'jax': jax.__version__,
+    'peak_tflops': found and found[0] / 1e12,
+    'peak_source': found and found[1],
   }
   if 'train' in parts or 'infer' in parts:
     row |= _measure_model(module, parts, batch_size, image_size, classes, steps, found)
@@ -132,7 +148,12 @@ def measure(
 
 
 def _measure_model(
-  module: Any, parts: tuple[str, ...], batch_size: int, image_size: int, classes: int, steps: int,
+  module: Any,
+  parts: tuple[str, ...],
+  batch_size: int,
+  image_size: int,
+  classes: int,
+  steps: int,
   peak: tuple[float, str] | None,
 ) -> dict[str, Any]:
   import jax
@@ -143,16 +164,21 @@ def _measure_model(
 
   shape = (image_size, image_size, 3)
   zeros = np.zeros((1, *shape), np.float32)
-  variables = jax.jit(module.init, static_argnames='train')(rng.stream(0, 'params'), zeros,
-                                                            train=False)
+  variables = jax.jit(module.init, static_argnames='train')(
+    rng.stream(0, 'params'), zeros, train=False
+  )
   random = np.random.default_rng(0)
-  batch = jax.device_put({
-    'image': random.integers(0, 256, (batch_size, *shape), np.uint8),
-    'label': random.integers(0, classes, batch_size),
-  })
+  batch = jax.device_put(
+    {
+      'image': random.integers(0, 256, (batch_size, *shape), np.uint8),
+      'label': random.integers(0, classes, batch_size),
+    }
+  )
   per_image = flops.forward_flops(module, variables, (1, *shape))
-  row = {'forward_gflop_per_image': per_image / 1e9,
-         'parameters': sum(x.size for x in jax.tree.leaves(variables['params']))}
+  row = {
+    'forward_gflop_per_image': per_image / 1e9,
+    'parameters': sum(x.size for x in jax.tree.leaves(variables['params'])),
+  }
   if 'infer' in parts:
     preprocess = Preprocess('decode')
     compute = jax.jit(lambda v, x: module.apply(v, preprocess.normalize(x), train=False))
@@ -191,9 +217,7 @@ def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
   from vit_jax.data import Preprocess
 
   options = config.Optimizer(name='adamw', learning_rate=1e-4)
-  tx = optim.make_optimizer(
-    options, lambda step: 1e-4, optim.factors(variables['params'], options)
-  )
+  tx = optim.make_optimizer(options, lambda step: 1e-4, optim.factors(variables['params'], options))
   step = train_step.make_train_step(
     module, tasks.build('classify', classes), tx, lambda step: 1e-4, Preprocess('decode')
   )
@@ -215,14 +239,22 @@ def _times(call: Any, steps: int, workspace: Any = None) -> tuple[float, list[fl
 
 
 def _rates(
-  part: str, first: float, seconds: list[float], batch_size: int, per_image: float,
+  part: str,
+  first: float,
+  seconds: list[float],
+  batch_size: int,
+  per_image: float,
   peak: tuple[float, str] | None,
 ) -> dict[str, float]:
   import numpy as np
 
   rate = batch_size / float(np.median(seconds))
-  row = {f'{part}_img_sec': rate, f'{part}_first_step_s': first,
-         f'{part}_step_s': float(np.median(seconds)), f'{part}_step_best_s': min(seconds)}
+  row = {
+    f'{part}_img_sec': rate,
+    f'{part}_first_step_s': first,
+    f'{part}_step_s': float(np.median(seconds)),
+    f'{part}_step_best_s': min(seconds),
+  }
   if peak:
     row[f'{part}_mfu'] = rate * per_image / peak[0]
   return row
@@ -263,7 +295,8 @@ def make_pictures(folder: pathlib.Path, count: int) -> None:
     grainy = picture + random.normal(0, 6, picture.shape)
     (folder / f'class{i % 2}').mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(
-      folder / f'class{i % 2}' / f'{i:04d}.jpg', quality=90)
+      folder / f'class{i % 2}' / f'{i:04d}.jpg', quality=90
+    )
 
 
 def table(row: dict[str, Any]) -> str:
@@ -273,9 +306,11 @@ def table(row: dict[str, Any]) -> str:
   for part in ('train', 'infer'):
     if f'{part}_img_sec' in row:
       mfu = row.get(f'{part}_mfu')
-      lines.append(f'  {part:6} {row[f"{part}_img_sec"]:8.2f} pictures/s, '
-                   f'first step {row[f"{part}_first_step_s"]:.1f} s'
-                   + (f', MFU {mfu:.0%}' if mfu is not None else ''))
+      lines.append(
+        f'  {part:6} {row[f"{part}_img_sec"]:8.2f} pictures/s, '
+        f'first step {row[f"{part}_first_step_s"]:.1f} s'
+        + (f', MFU {mfu:.0%}' if mfu is not None else '')
+      )
   if 'input_img_sec' in row:
     lines.append(f'  input  {row["input_img_sec"]:8.0f} pictures/s')
   memory = f'  memory {row["host_memory_peak_mib"]:8.0f} MiB of the host'

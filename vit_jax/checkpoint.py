@@ -208,8 +208,10 @@ def _opened(path: str, which: str) -> Iterator[tuple[ocp.CheckpointManager, int,
     step = _choose(metas, which if named is None else str(named), folder)
     lacking = {'config', 'model', 'classes', 'preprocess', 'metrics'} - metas[step].keys()
     if lacking:
-      raise UserError(f'checkpoint {folder / str(step)} lacks {", ".join(sorted(lacking))}: '
-                      'it was written by another program')
+      raise UserError(
+        f'checkpoint {folder / str(step)} lacks {", ".join(sorted(lacking))}: '
+        'it was written by another program'
+      )
     yield manager, step, metas[step]
 
 
@@ -219,8 +221,9 @@ def _choose(metas: dict[int, dict], which: str, folder: pathlib.Path) -> int:
     return last
   if which == 'best':
     kept = metas[last]['config']['checkpoint']
-    scored = {s: m['metrics'][kept['best']] for s, m in metas.items()
-              if kept['best'] in m['metrics']}
+    scored = {
+      s: m['metrics'][kept['best']] for s, m in metas.items() if kept['best'] in m['metrics']
+    }
     if not scored:
       return last
     pick = max if kept['best_mode'] == 'max' else min

@@ -74,9 +74,7 @@ def _arrays(batch: dict) -> dict:
   return {name: x for name, x in batch.items() if name in names}
 
 
-def _over_processes(
-  sums: dict[str, np.ndarray], count: int
-) -> tuple[dict[str, np.ndarray], int]:
+def _over_processes(sums: dict[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:
   """Sums and counts over all processes."""
   from vit_jax import parallel
 
@@ -97,15 +95,20 @@ def _parser() -> argparse.ArgumentParser:
   parser.add_argument('model', help="a run's workdir, a weights file or a zoo name")
   parser.add_argument('--dataset', help="folder, TFDS name or 'digits'; default: the run's own")
   parser.add_argument('--data_dir', default='', help='where prepared TFDS datasets lie')
-  parser.add_argument('--split', help="which pictures, such as 'train[:10%%]'; default: test, or "
-                      'all pictures of a --dataset that has no splits')
+  parser.add_argument(
+    '--split',
+    help="which pictures, such as 'train[:10%%]'; default: test, or "
+    'all pictures of a --dataset that has no splits',
+  )
   parser.add_argument('--batch_size', type=int, default=64, help='pictures a step, all devices')
   parser.add_argument('--parallel', default='data', choices=('data', 'pmap'))
-  parser.add_argument('--on_error', default='raise', choices=('raise', 'skip'),
-                      help='what an unreadable picture does')
+  parser.add_argument(
+    '--on_error', default='raise', choices=('raise', 'skip'), help='what an unreadable picture does'
+  )
   parser.add_argument('--pretrained_dir', default='', help='searched for named weights first')
-  parser.add_argument('--report', default='', metavar='DIR',
-                      help='write report.html, figures and tables there')
+  parser.add_argument(
+    '--report', default='', metavar='DIR', help='write report.html, figures and tables there'
+  )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   return parser
 
@@ -128,22 +131,24 @@ def main(argv: list[str] | None = None) -> int:
   classes = loaded.classes or _names_by_number(dataset.classes, loaded.module.num_classes)
   to_model = convert.labels.align(dataset.classes, classes)
   transform = data.parse_transform(loaded.preprocess.transform, train=False)
-  batches = data.eval_batches(
-    examples, transform, batch_size=batch_size, on_error=args.on_error
-  )
+  batches = data.eval_batches(examples, transform, batch_size=batch_size, on_error=args.on_error)
   task = tasks.of_config(loaded.config, len(classes))
   if task.summary and dataset.classes_each == 'one':
-    raise UserError(f'{args.model} tells several classes a picture, and pictures of {dataset.name} '
-                    'have one each: it cannot be scored on them')
-  step = placement.compile_eval(
-    train_step.make_eval_step(loaded.module, task, loaded.preprocess)
-  )
+    raise UserError(
+      f'{args.model} tells several classes a picture, and pictures of {dataset.name} '
+      'have one each: it cannot be scored on them'
+    )
+  step = placement.compile_eval(train_step.make_eval_step(loaded.module, task, loaded.preprocess))
   shown = _with_progress(batches, len(examples), batch_size)
   relabelled = (_relabelled(batch, to_model, len(classes)) for batch in shown)
   collector = _collector(args, examples, classes, several=bool(task.summary))
   began = time.monotonic()
   result = score(
-    step, placement, placement.put_state(loaded.variables), relabelled, on_batch=collector,
+    step,
+    placement,
+    placement.put_state(loaded.variables),
+    relabelled,
+    on_batch=collector,
     summary=task.summary,
   )
   result['img_sec'] = result['examples'] / (time.monotonic() - began)
@@ -240,8 +245,13 @@ def _open(args: argparse.Namespace, config: dict) -> Any:
 def _with_progress(batches: Iterable[dict], examples: int, batch_size: int) -> Iterable[dict]:
   import tqdm
 
-  return tqdm.tqdm(batches, total=-(-examples // batch_size), unit='batch', leave=False,
-                   disable=not sys.stderr.isatty())
+  return tqdm.tqdm(
+    batches,
+    total=-(-examples // batch_size),
+    unit='batch',
+    leave=False,
+    disable=not sys.stderr.isatty(),
+  )
 
 
 if __name__ == '__main__':

@@ -29,7 +29,11 @@ class Examiner:
   """
 
   def __init__(
-    self, run: Prepared, placement: Any, writer: MetricWriter, progress: Progress,
+    self,
+    run: Prepared,
+    placement: Any,
+    writer: MetricWriter,
+    progress: Progress,
     refuse: Callable[[int, dict], None],
   ):
     self._run, self._placement, self._refuse = run, placement, refuse
@@ -78,9 +82,7 @@ class Examiner:
 
   def _collector(self, role: str) -> report.Collector:
     run = self._run
-    return report.Collector(
-      run.held_out[role], run.dataset.classes, several=bool(run.task.summary)
-    )
+    return report.Collector(run.held_out[role], run.dataset.classes, several=bool(run.task.summary))
 
   def _evaluate(
     self, role: str, variables: Any, collector: report.Collector | None = None
@@ -88,12 +90,15 @@ class Examiner:
     run = self._run
     batch_size = run.config.evaluation.batch_size or run.config.batch_size
     batches = data.eval_batches(
-      run.held_out[role], run.eval_transform, **reading(run.config),
+      run.held_out[role],
+      run.eval_transform,
+      **reading(run.config),
       batch_size=parallel.round_up(batch_size, self._placement) // jax.process_count(),
     )
     began = time.monotonic()
-    result = score(self._eval_step, self._placement, variables, batches, collector,
-                   run.task.summary)
+    result = score(
+      self._eval_step, self._placement, variables, batches, collector, run.task.summary
+    )
     result['img_sec'] = result['examples'] / (time.monotonic() - began)
     if batches.skipped:
       result['skipped'] = batches.skipped
@@ -101,17 +106,19 @@ class Examiner:
 
   def _write_report(self, path: pathlib.Path, best: Run, collector: report.Collector) -> None:
     run = self._run
-    predictions = collector.predictions(report.Facts(
-      name=path.name,
-      model=run.config.model['name'],
-      dataset=run.dataset.name,
-      split=run.config.dataset.test,
-      step=best.step,
-      image_size=run.image_hw,
-      config=best.config,
-      link=run.task.loss,
-      **report.measure(best.variables, best.config),
-    ))
+    predictions = collector.predictions(
+      report.Facts(
+        name=path.name,
+        model=run.config.model['name'],
+        dataset=run.dataset.name,
+        split=run.config.dataset.test,
+        step=best.step,
+        image_size=run.image_hw,
+        config=best.config,
+        link=run.task.loss,
+        **report.measure(best.variables, best.config),
+      )
+    )
     if jax.process_index():
       return
     load_picture = report.picture_loader(run.held_out['test'], run.eval_transform)
@@ -149,11 +156,20 @@ def _frozen_evaluator(run: Prepared, placement: Any) -> FrozenEvaluator | None:
   if not config.fewshot.every:
     return None
   if 'val' not in run.held_out:
-    raise UserError("config.fewshot.every scores features on validation pictures: set "
-                    "config.dataset.val='train[90%:]', say")
+    raise UserError(
+      'config.fewshot.every scores features on validation pictures: set '
+      "config.dataset.val='train[90%:]', say"
+    )
   return FrozenEvaluator(
-    config.fewshot, run.train, run.held_out['val'], len(run.dataset.classes), run.eval_transform,
-    run.module, run.preprocess, placement,
+    config.fewshot,
+    run.train,
+    run.held_out['val'],
+    len(run.dataset.classes),
+    run.eval_transform,
+    run.module,
+    run.preprocess,
+    placement,
     batch_size=config.evaluation.batch_size or config.batch_size,
-    seed=config.seed, reading=reading(config),
+    seed=config.seed,
+    reading=reading(config),
   )

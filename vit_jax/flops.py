@@ -14,9 +14,22 @@ from vit_jax.models.heads import backbone_of
 
 # Dense matmuls with float32 sums, without sparsity, in TFLOP/s. Source: the makers' data sheets.
 _HALF_PEAKS = {
-  'V100': 125, 'T4': 65, 'A100': 312, 'A10': 125, 'L4': 121, 'L40': 181, 'H100 PCIe': 756,
-  'H100': 989, 'H200': 989, 'B200': 2250,
-  'TPU v2': 45, 'TPU v3': 123, 'TPU v4': 275, 'TPU v5 lite': 197, 'TPU v5': 459, 'TPU v6 lite': 918,
+  'V100': 125,
+  'T4': 65,
+  'A100': 312,
+  'A10': 125,
+  'L4': 121,
+  'L40': 181,
+  'H100 PCIe': 756,
+  'H100': 989,
+  'H200': 989,
+  'B200': 2250,
+  'TPU v2': 45,
+  'TPU v3': 123,
+  'TPU v4': 275,
+  'TPU v5 lite': 197,
+  'TPU v5': 459,
+  'TPU v6 lite': 918,
 }
 
 
@@ -49,8 +62,11 @@ def _count(jaxpr: Any) -> int:
       kernel = equation.invars[1].aval.shape
       features = kernel[given['dimension_numbers'].rhs_spec[0]]
       total += 2 * out * math.prod(kernel) // features
-    inner = [_count(getattr(j, 'jaxpr', j)) for j in given.values() if hasattr(j, 'eqns') or
-             hasattr(getattr(j, 'jaxpr', None), 'eqns')]
+    inner = [
+      _count(getattr(j, 'jaxpr', j))
+      for j in given.values()
+      if hasattr(j, 'eqns') or hasattr(getattr(j, 'jaxpr', None), 'eqns')
+    ]
     total += sum(inner) * (given['length'] if name == 'scan' else 1)
   return total
 

@@ -39,8 +39,14 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
   )
   parser.add_argument('--config', required=True, metavar='FILE[:ARG]', help='experiment file')
   parser.add_argument('--workdir', required=True, metavar='DIR', help="the run's folder")
-  parser.add_argument('--sweep', nargs='?', const='all', default='', metavar='K',
-                      help='train all runs of the file\'s get_sweep, or the K-th; or list them')
+  parser.add_argument(
+    '--sweep',
+    nargs='?',
+    const='all',
+    default='',
+    metavar='K',
+    help="train all runs of the file's get_sweep, or the K-th; or list them",
+  )
   # Taken out first: argparse takes a value with a space, such as '5 epochs', for something else.
   others, overrides, problems = _split(sys.argv[1:] if argv is None else argv)
   args, unknown = parser.parse_known_args(others)
@@ -91,8 +97,14 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     sweep.run_one(members, config.pick(list(members), args.sweep), args.workdir)
     return 0
   words = [f'--config.{name}={value}' for name, value in overrides.items()]
-  command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}',
-             f'--workdir={args.workdir}', *words]
+  command = [
+    sys.executable,
+    '-m',
+    'vit_jax.main',
+    f'--config={args.config}',
+    f'--workdir={args.workdir}',
+    *words,
+  ]
   sweep.run_all(members, args.workdir, command)
   return 0
 

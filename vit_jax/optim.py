@@ -76,8 +76,10 @@ def frozen_names(params: dict, words: tuple[str, ...]) -> frozenset[str]:
   for word in words:
     found = {name for name in names if _is_meant(word, name)}
     if not found:
-      problems.append(f'config.freeze: {word!r} finds no parameter; names are like {names[0]}, '
-                      f'{names[len(names) // 2]}')
+      problems.append(
+        f'config.freeze: {word!r} finds no parameter; names are like {names[0]}, '
+        f'{names[len(names) // 2]}'
+      )
     frozen |= found
   if names and len(frozen) == len(names):
     problems.append('config.freeze leaves nothing to train')
@@ -125,8 +127,9 @@ def factors(params: dict, options: Optimizer) -> dict[str, Factors]:
     decays = _by_rule(names, options.decay, 'decay', problems)
   layers = _layers(names)
   if options.layer_decay < 1 and max(layers.values()) < 2:
-    problems.append('config.optimizer.layer_decay needs a model of blocks; names are like '
-                    f'{", ".join(names[:3])}')
+    problems.append(
+      f'config.optimizer.layer_decay needs a model of blocks; names are like {", ".join(names[:3])}'
+    )
   if problems:
     raise UserError(problems)
   top = max(layers.values())
@@ -143,13 +146,17 @@ def _by_rule(
   for pattern, value in map(parse_multiplier, patterns):
     new = {name: value for name in names if name not in found and re.search(pattern, name)}
     if not new and pattern != '.*':  # the rule for whatever is left may find nothing
-      problems.append(f'config.optimizer.{option}: no parameter is left for {pattern!r}; names '
-                      f'are like {", ".join(names[:3])}')
+      problems.append(
+        f'config.optimizer.{option}: no parameter is left for {pattern!r}; names '
+        f'are like {", ".join(names[:3])}'
+      )
     found |= new
   missed = [name for name in names if name not in found]
   if missed:
-    problems.append(f'config.optimizer.{option}: {len(missed)} of {len(names)} parameters are in '
-                    f"no rule, such as {missed[0]}: end with '.*=1'")
+    problems.append(
+      f'config.optimizer.{option}: {len(missed)} of {len(names)} parameters are in '
+      f"no rule, such as {missed[0]}: end with '.*=1'"
+    )
   return found
 
 
@@ -268,9 +275,7 @@ class Sharpness:
     if not self.alpha:
       return uphill_grads
     along = optax.tree.vdot(grads, uphill_grads) / (optax.tree.norm(uphill_grads) ** 2 + 1e-12)
-    return jax.tree.map(
-      lambda g, up: up - self.alpha * (g - along * up), grads, uphill_grads
-    )
+    return jax.tree.map(lambda g, up: up - self.alpha * (g - along * up), grads, uphill_grads)
 
 
 def make_sharpness(options: Optimizer, schedule: ScheduleFn) -> Sharpness | None:

@@ -115,9 +115,7 @@ class PmapPlacement:
     return jax.pmap(step, axis_name=AXIS, devices=self.devices)
 
   def compile_with_step(self, function: Callable) -> Callable:
-    return jax.pmap(
-      function, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None, None)
-    )
+    return jax.pmap(function, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None, None))
 
 
 def _local_rows(x: jax.Array) -> np.ndarray:

@@ -43,8 +43,9 @@ def activation_bytes(module: nn.Module, variables: dict, image_shape: tuple[int,
 
   def residuals(params, rest, images, key):
     def forward(p):
-      return module.apply({'params': p, **rest}, images, train=True, rngs={'dropout': key},
-                          mutable=list(rest))
+      return module.apply(
+        {'params': p, **rest}, images, train=True, rngs={'dropout': key}, mutable=list(rest)
+      )
 
     return jax.vjp(forward, params, has_aux=True)[1]
 
@@ -100,9 +101,9 @@ def describe(
     'pictures': pictures,
     'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
     'memory': f'about {_size(total)} a device: weights {_size(weights)}, gradients '
-              f'{_size(weights + second)}, optimizer {_size(optimizer)}'
-              f'{f", average {_size(average)}" if average else ""}, '
-              f'activations {_size(activations)}',
+    f'{_size(weights + second)}, optimizer {_size(optimizer)}'
+    f'{f", average {_size(average)}" if average else ""}, '
+    f'activations {_size(activations)}',
     'computing': _computing(module),
     **runtime.describe(),
   }
@@ -153,8 +154,11 @@ def parameter_summary(params: dict) -> str:
   """Parameters by part: the two upper levels of names."""
   parts: dict[str, int] = {}
   for name, leaf in flatten(params).items():
-    part = '/'.join(name.split('/')[:2]) if name.startswith(('encoder/', 'stem/')) else (
-      name.split('/')[0])
+    part = (
+      '/'.join(name.split('/')[:2])
+      if name.startswith(('encoder/', 'stem/'))
+      else (name.split('/')[0])
+    )
     parts[part] = parts.get(part, 0) + math.prod(leaf.shape)
   width = max(map(len, parts))
   return '\n'.join(f'  {name:{width}} {size:>12,}' for name, size in parts.items())

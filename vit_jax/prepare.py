@@ -88,8 +88,10 @@ class Prepared:
     body = backbone_of(self.module) if reset else self.module
     kept = self._kept_classes()
     variables, report = convert.fit(
-      self.weights, body if kept is None else body.clone(num_classes=len(self.weights.classes)),
-      self.image_hw, convert.Options(head=self.config.head),
+      self.weights,
+      body if kept is None else body.clone(num_classes=len(self.weights.classes)),
+      self.image_hw,
+      convert.Options(head=self.config.head),
     )
     if kept is not None:  # kernels [d, k] and biases [k]
       variables = tree.map_named(
@@ -157,8 +159,17 @@ def prepare(config: Config) -> Prepared:
   task = tasks.build(num_classes=len(dataset.classes), **dataclasses.asdict(config.task))
   module = task.wrap(_build(config, weights, len(dataset.classes)))
   return Prepared(
-    config, dataset, train, held_out, train_transform, eval_transform, preprocess, module, task,
-    _teacher(config), weights,
+    config,
+    dataset,
+    train,
+    held_out,
+    train_transform,
+    eval_transform,
+    preprocess,
+    module,
+    task,
+    _teacher(config),
+    weights,
   )
 
 
@@ -185,7 +196,7 @@ def _check_task(config: Config, dataset: data.Dataset, weights: convert.Weights 
     )
   if name != 'multilabel' and dataset.classes_each == 'several':
     problems.append(
-      f"config.task.name={name!r} needs one class a picture, and pictures of {dataset.name} have "
+      f'config.task.name={name!r} needs one class a picture, and pictures of {dataset.name} have '
       "several: set config.task.name='multilabel'"
     )
   if weights is not None and config.head == 'keep':

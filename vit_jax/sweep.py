@@ -83,8 +83,10 @@ def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
   _compare(root, rows)
   failed = [name for name, state in states.items() if state != 'finished']
   if failed:
-    raise UserError(f'{len(failed)} of {len(members)} members failed: {", ".join(failed)}; the '
-                    'same command tries them again')
+    raise UserError(
+      f'{len(failed)} of {len(members)} members failed: {", ".join(failed)}; the '
+      'same command tries them again'
+    )
 
 
 def _call(command: Sequence[str]) -> tuple[int, bool]:
@@ -123,16 +125,18 @@ def table(members: Members, workdir: str, states: Mapping[str, str]) -> list[dic
     validated = [r[best] for r in metrics if r['split'] == 'val' and r.get(best) is not None]
     tested = next((r for r in reversed(metrics) if r['split'] == 'test'), {})
     seconds = [r['seconds'] for r in metrics if r.get('seconds') is not None]
-    rows.append({
-      'run': name,
-      **{option: _value(checked, option) for option in options},
-      'state': states[name],
-      'step': max((r['step'] for r in metrics), default=0),
-      f'val_{best}': pick(validated, default=None),
-      f'test_{best}': tested.get(best),
-      'test_loss': tested.get('loss'),
-      'seconds': max(seconds, default=None),
-    })
+    rows.append(
+      {
+        'run': name,
+        **{option: _value(checked, option) for option in options},
+        'state': states[name],
+        'step': max((r['step'] for r in metrics), default=0),
+        f'val_{best}': pick(validated, default=None),
+        f'test_{best}': tested.get(best),
+        'test_loss': tested.get('loss'),
+        'seconds': max(seconds, default=None),
+      }
+    )
   names = list(dict.fromkeys(key for row in rows for key in row))
   return [{key: row.get(key) for key in names} for row in rows]
 
@@ -199,8 +203,11 @@ def _compare(root: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
   from vit_jax.report.predictions import FILE
 
   result = next(key for key in rows[0] if key.startswith('test_'))
-  tested = [row for row in rows if row[result] is not None
-            and (root / row['run'] / 'report' / FILE).exists()]
+  tested = [
+    row
+    for row in rows
+    if row[result] is not None and (root / row['run'] / 'report' / FILE).exists()
+  ]
   if len(tested) < 2:
     return
   tested.sort(key=lambda row: -row[result])

@@ -137,7 +137,7 @@ class _Kept:
         file.seek(step * rows.nbytes)
         file.write(rows.tobytes())
     except OSError as e:
-      raise UserError(f'cannot keep the teacher\'s answers in {self._path}: {e.strerror}') from e
+      raise UserError(f"cannot keep the teacher's answers in {self._path}: {e.strerror}") from e
 
 
 def _digest(variables: dict) -> str:

@@ -22,8 +22,20 @@ from vit_jax.watch import Watch
 from vit_jax.writer import MetricWriter, Progress, make_workdir, write_json, write_text
 
 # Options that a run may change between two attempts; any other change makes it another run.
-_FREE = ('total', 'parallel', 'pretrained_dir', 'log.', 'evaluation.', 'fewshot.', 'checkpoint.',
-         'input.threads', 'input.workers', 'task.teacher_cache', 'dataset.data_dir', 'dataset.test')
+_FREE = (
+  'total',
+  'parallel',
+  'pretrained_dir',
+  'log.',
+  'evaluation.',
+  'fewshot.',
+  'checkpoint.',
+  'input.threads',
+  'input.workers',
+  'task.teacher_cache',
+  'dataset.data_dir',
+  'dataset.test',
+)
 
 
 def train(config: Config, workdir: str) -> dict[str, float]:
@@ -43,7 +55,9 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   run = prepare(config)
   placement = parallel.make(config.parallel)
   parallel.check_batch_size(
-    'config.batch_size', config.batch_size, len(placement.devices) * config.accumulate,
+    'config.batch_size',
+    config.batch_size,
+    len(placement.devices) * config.accumulate,
     f'{len(placement.devices)} devices x {config.accumulate} parts',
   )
   total_steps = max(1, run.steps(config.total))
@@ -64,9 +78,13 @@ def train(config: Config, workdir: str) -> dict[str, float]:
     _say_plan(run, state, placement, total_steps, path)
     print(plan.describe_factors(state.params, factors, frozen), flush=True)
   batches = data.train_batches(
-    run.train, run.train_transform, **reading(config),
-    batch_size=config.batch_size // jax.process_count(), seed=config.seed,
-    workers=config.input.workers, repeats=config.input.repeats,
+    run.train,
+    run.train_transform,
+    **reading(config),
+    batch_size=config.batch_size // jax.process_count(),
+    seed=config.seed,
+    workers=config.input.workers,
+    repeats=config.input.repeats,
   )
   if data_state is not None:
     batches.set_state(data_state)
@@ -75,9 +93,16 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   loop = _Loop(run, placement, checkpointer, writer, progress, batches, watch, total_steps)
   try:
     step = train_step.make_train_step(
-      run.on_axis(placement.axis_name), run.task, tx, schedule, run.preprocess,
-      accumulate=config.accumulate, axis_name=placement.axis_name, frozen=frozen,
-      mixing=run.mixing, sharpness=optim.make_sharpness(config.optimizer, schedule),
+      run.on_axis(placement.axis_name),
+      run.task,
+      tx,
+      schedule,
+      run.preprocess,
+      accumulate=config.accumulate,
+      axis_name=placement.axis_name,
+      frozen=frozen,
+      mixing=run.mixing,
+      sharpness=optim.make_sharpness(config.optimizer, schedule),
       ema=config.ema,
     )
     stopped = loop.run(placement.compile_train(step), placement.put_state(state))
@@ -125,8 +150,10 @@ def _starting_point(
 def _watch(run: Prepared) -> Watch:
   watch = Watch(run.config.plateau, run.config.early_stopping)
   if watch.active and 'val' not in run.held_out:
-    raise UserError('config.plateau and config.early_stopping watch a validation metric: set '
-                    "config.dataset.val='train[90%:]', say")
+    raise UserError(
+      'config.plateau and config.early_stopping watch a validation metric: set '
+      "config.dataset.val='train[90%:]', say"
+    )
   return watch
 
 
@@ -145,14 +172,19 @@ def _say_plan(
 ) -> None:
   pictures = {'train': len(run.train)} | {k: len(v) for k, v in run.held_out.items()}
   print(plan.parameter_summary(state.params))
-  print(plan.describe(run.config, run.module, state, placement.devices, run.image_hw, pictures,
-                      total_steps))
+  print(
+    plan.describe(
+      run.config, run.module, state, placement.devices, run.image_hw, pictures, total_steps
+    )
+  )
   print(f'  classes   {len(run.dataset.classes)}')
   print(f'  files     {path}', flush=True)
   for role, spec in (('val', run.config.dataset.val), ('test', run.config.dataset.test)):
     if spec and role not in run.held_out:
-      print(f'  note: {run.dataset.name} has no {spec!r} split, so there is no {role} metric; '
-            f"set config.dataset.{role}='train[90%:]', say, or resplit=True")
+      print(
+        f'  note: {run.dataset.name} has no {spec!r} split, so there is no {role} metric; '
+        f"set config.dataset.{role}='train[90%:]', say, or resplit=True"
+      )
   if int(state.step):
     print(f'  going on from the checkpoint at step {int(state.step)}', flush=True)
 
@@ -161,7 +193,14 @@ class _Loop:
   """One attempt at a run: from its starting step to the end, a signal or a NaN."""
 
   def __init__(
-    self, run: Prepared, placement, checkpointer, writer, progress, batches, watch: Watch,
+    self,
+    run: Prepared,
+    placement,
+    checkpointer,
+    writer,
+    progress,
+    batches,
+    watch: Watch,
     total_steps: int,
   ):
     self._run, self._placement, self._checkpointer = run, placement, checkpointer

@@ -79,7 +79,11 @@ def make_train_step(
 
 
 def _make_gradients(
-  module: nn.Module, task: Any, preprocess: Preprocess, accumulate: int, axis_name: str | None,
+  module: nn.Module,
+  task: Any,
+  preprocess: Preprocess,
+  accumulate: int,
+  axis_name: str | None,
   frozen: frozenset[str],
 ) -> Callable[[dict, dict, dict, jax.Array], tuple[dict, dict, dict]]:
   """Builds the function (params, model_state, batch, key) -> (gradients, model_state, metrics)."""
@@ -161,9 +165,7 @@ def _accumulated(
     gradients, params, model_state, jax.tree.map(lambda x: x[0], batches), key
   )
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[2]))
-  (total, model_state), _ = jax.lax.scan(
-    body, (zeros, model_state), (jnp.arange(parts), batches)
-  )
+  (total, model_state), _ = jax.lax.scan(body, (zeros, model_state), (jnp.arange(parts), batches))
   grads, metrics = jax.tree.map(lambda x: x / parts, total)
   return grads, model_state, metrics
 

@@ -17,8 +17,10 @@ class _Patience:
 
   def update(self, metrics: dict[str, float]) -> None:
     if self._metric not in metrics:
-      raise UserError(f'config.{self._option}.metric={self._metric!r} is not a validation metric: '
-                      f'there are {", ".join(metrics)}')
+      raise UserError(
+        f'config.{self._option}.metric={self._metric!r} is not a validation metric: '
+        f'there are {", ".join(metrics)}'
+      )
     value = metrics[self._metric]
     if self.best is None or self._sign * (value - self.best) > self._delta:
       self.best, self.waited = value, 0
@@ -63,13 +65,17 @@ class Watch:
         scale = max(self._plateau.floor, self.scale * self._plateau.factor)
         if not math.isclose(scale, self.scale):
           self.scale = scale
-          said = (f'validation {self._plateau.metric} stalls at {self._stalled.best:.4g}: learning '
-                  f'rate times {scale:.4g} from here')
+          said = (
+            f'validation {self._plateau.metric} stalls at {self._stalled.best:.4g}: learning '
+            f'rate times {scale:.4g} from here'
+          )
     if self._stopping:
       self._ended.update(metrics)
       if self.stop:
-        said = (f'validation {self._stopping.metric} did not get better than '
-                f'{self._ended.best:.4g} in {self._stopping.patience} validations: training ends')
+        said = (
+          f'validation {self._stopping.metric} did not get better than '
+          f'{self._ended.best:.4g} in {self._stopping.patience} validations: training ends'
+        )
     return said
 
   def get_state(self) -> dict:

@@ -31,7 +31,8 @@ class MetricWriter:
     self._rows: list[dict] = []
     if self._path.exists():
       self._rows = [
-        row for row in read_metrics(workdir)
+        row
+        for row in read_metrics(workdir)
         if row['step'] <= resume_step and row['split'] != 'test'
       ]
     if not active:
@@ -145,9 +146,7 @@ class Progress:
       return
     seconds = time.monotonic() - self._began
     left = seconds / max(1, step - self._start) * (self._total - step)
-    self.say(
-      f'step {step}/{self._total}  left {format_seconds(left)}  {format_metrics(metrics)}'
-    )
+    self.say(f'step {step}/{self._total}  left {format_seconds(left)}  {format_metrics(metrics)}')
 
   def say(self, text: str) -> None:
     """Prints a line without breaking the moving one."""

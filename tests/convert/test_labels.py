@@ -46,8 +46,14 @@ def test_foreign_weights_get_the_names_of_their_number(count, tmp_path):
   module = models.build('vit_ti16', num_classes=count)
   path = tmp_path / 'w.npz'
   sized = Preprocess('decode|resize(32, 48)')
-  convert.write(path, small.variables(module), module, 'npz', preprocess=sized,
-                model=convert.description(module, 'vit_ti16'))
+  convert.write(
+    path,
+    small.variables(module),
+    module,
+    'npz',
+    preprocess=sized,
+    model=convert.description(module, 'vit_ti16'),
+  )
   for other in set(tmp_path.iterdir()) - {path}:
     other.unlink()  # what we write beside it says everything
   assert convert.read(path).classes == labels.by_count(count)
@@ -58,17 +64,28 @@ def weights(tmp_path_factory):
   """A classifier of five digits, in an order of its own."""
   module = small.build('vit_ti16')
   path = tmp_path_factory.mktemp('weights') / 'w.safetensors'
-  convert.write(path, small.variables(module), module, 'vit_jax',
-                preprocess=Preprocess('decode|resize(16, 24)'), classes=('7', '3', '1', '9', '0'),
-                model=convert.description(module, 'vit_ti16'))
+  convert.write(
+    path,
+    small.variables(module),
+    module,
+    'vit_jax',
+    preprocess=Preprocess('decode|resize(16, 24)'),
+    classes=('7', '3', '1', '9', '0'),
+    model=convert.description(module, 'vit_ti16'),
+  )
   return path, tree.flatten(small.variables(module))
 
 
 def _kept(path, classes):
-  options = config.load(DIGITS, {
-    'init_from': str(path), 'head': 'keep', 'dataset.classes': classes,
-    'input.image_size': '16,24',
-  })
+  options = config.load(
+    DIGITS,
+    {
+      'init_from': str(path),
+      'head': 'keep',
+      'dataset.classes': classes,
+      'input.image_size': '16,24',
+    },
+  )
   return {k: np.asarray(v) for k, v in tree.flatten(prepare(options).variables()).items()}
 
 
@@ -78,7 +95,8 @@ def test_a_kept_classifier_keeps_the_datasets_classes_by_name(weights, classes, 
   after = _kept(path, classes)
   for part in ('kernel', 'bias'):
     np.testing.assert_array_equal(
-      after[f'params/head/{part}'], before[f'params/head/{part}'][..., rows])
+      after[f'params/head/{part}'], before[f'params/head/{part}'][..., rows]
+    )
   names = [n for n in before if 'block_00' in n]
   assert names and all((after[n] == before[n]).all() for n in names)
 

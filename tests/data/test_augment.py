@@ -7,8 +7,15 @@ from vit_jax.data import AUGREG, parse_transform, pixels
 from vit_jax.data import augment as lib
 from vit_jax.errors import UserError
 
-OPS = ['randaugment(2, 10)', 'trivial_augment', 'random_erasing(1)', 'color_jitter',
-       'three_augment', 'augreg(strong1)', 'randaugment_increasing(3, p=1)']
+OPS = [
+  'randaugment(2, 10)',
+  'trivial_augment',
+  'random_erasing(1)',
+  'color_jitter',
+  'three_augment',
+  'augreg(strong1)',
+  'randaugment_increasing(3, p=1)',
+]
 
 
 def grey(rows):
@@ -24,26 +31,29 @@ def moved(change, rows, value):
   return change({'image': grey(rows)}, value)['image'][..., 0]
 
 
-@pytest.mark.parametrize('change, value, before, after', [
-  (pixels.solarize, 128, [0, 127, 128, 255], [0, 127, 127, 0]),
-  (pixels.solarize, 256, [0, 127, 128, 255], [0, 127, 128, 255]),
-  (pixels.solarize, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
-  (pixels.posterize, 2, [0, 63, 64, 255], [0, 0, 64, 192]),
-  (pixels.posterize, 8, [0, 63, 64, 255], [0, 63, 64, 255]),
-  (pixels.solarize_add, 30, [0, 100, 127, 128], [30, 130, 157, 128]),
-  (pixels.solarize_add, 255, [0, 127, 128, 255], [255, 255, 128, 255]),
-  (pixels.invert, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
-  (pixels.posterize, 1, [0, 127, 128, 255], [0, 0, 128, 128]),
-  (pixels.posterize, 0, [0, 127, 128, 255], [0, 0, 0, 0]),
-  (pixels.contrast, 1.5, [0, 50, 100, 250], [0, 25, 100, 255]),
-  (pixels.autocontrast, 0, [50, 100, 150, 150], [0, 127, 255, 255]),
-  (pixels.brightness, 0.5, [0, 60, 100, 200], [0, 30, 50, 100]),
-  (pixels.brightness, 1.5, [0, 60, 100, 200], [0, 90, 150, 255]),
-  (pixels.contrast, 0.5, [0, 50, 100, 250], [50, 75, 100, 175]),
-  (pixels.contrast, 0.0, [0, 50, 100, 250], [100, 100, 100, 100]),
-  (pixels.color, 0.0, [0, 50, 100, 250], [0, 50, 100, 250]),
-  (pixels.sharpness, 1.0, [0, 50, 100, 250], [0, 50, 100, 250]),
-])
+@pytest.mark.parametrize(
+  'change, value, before, after',
+  [
+    (pixels.solarize, 128, [0, 127, 128, 255], [0, 127, 127, 0]),
+    (pixels.solarize, 256, [0, 127, 128, 255], [0, 127, 128, 255]),
+    (pixels.solarize, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
+    (pixels.posterize, 2, [0, 63, 64, 255], [0, 0, 64, 192]),
+    (pixels.posterize, 8, [0, 63, 64, 255], [0, 63, 64, 255]),
+    (pixels.solarize_add, 30, [0, 100, 127, 128], [30, 130, 157, 128]),
+    (pixels.solarize_add, 255, [0, 127, 128, 255], [255, 255, 128, 255]),
+    (pixels.invert, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
+    (pixels.posterize, 1, [0, 127, 128, 255], [0, 0, 128, 128]),
+    (pixels.posterize, 0, [0, 127, 128, 255], [0, 0, 0, 0]),
+    (pixels.contrast, 1.5, [0, 50, 100, 250], [0, 25, 100, 255]),
+    (pixels.autocontrast, 0, [50, 100, 150, 150], [0, 127, 255, 255]),
+    (pixels.brightness, 0.5, [0, 60, 100, 200], [0, 30, 50, 100]),
+    (pixels.brightness, 1.5, [0, 60, 100, 200], [0, 90, 150, 255]),
+    (pixels.contrast, 0.5, [0, 50, 100, 250], [50, 75, 100, 175]),
+    (pixels.contrast, 0.0, [0, 50, 100, 250], [100, 100, 100, 100]),
+    (pixels.color, 0.0, [0, 50, 100, 250], [0, 50, 100, 250]),
+    (pixels.sharpness, 1.0, [0, 50, 100, 250], [0, 50, 100, 250]),
+  ],
+)
 def test_colour_changes(change, value, before, after):
   np.testing.assert_allclose(change(grey([before]), value)[0, :, 0], after, atol=1)
   one = np.array([before], np.uint8)[..., None]
@@ -85,16 +95,20 @@ def test_geometric_changes():
   np.testing.assert_array_equal(moved(pixels.rotate, image, 0), image)
   np.testing.assert_array_equal(moved(pixels.rotate, image, 180), np.array(image)[::-1, ::-1])
   np.testing.assert_array_equal(moved(pixels.rotate, image, 90), np.rot90(image, -1))
-  np.testing.assert_array_equal(moved(pixels.translate_x, image, 1 / 3),
-                                [[fill, 1, 2], [fill, 4, 5], [fill, 7, 8]])
-  np.testing.assert_array_equal(moved(pixels.translate_y, image, -1 / 3),
-                                [[4, 5, 6], [7, 8, 9], [fill] * 3])
+  np.testing.assert_array_equal(
+    moved(pixels.translate_x, image, 1 / 3), [[fill, 1, 2], [fill, 4, 5], [fill, 7, 8]]
+  )
+  np.testing.assert_array_equal(
+    moved(pixels.translate_y, image, -1 / 3), [[4, 5, 6], [7, 8, 9], [fill] * 3]
+  )
   sheared = moved(pixels.shear_x, np.tile([0, 0, 250, 0, 0, 0], (3, 1)), 1.0)
   # Row centres are 0.5, 1.5, 2.5 below the top: so far each row moves right.
-  np.testing.assert_allclose(sheared[:, 2:], [[125, 125, 0, 0], [0, 125, 125, 0], [0, 0, 125, 125]],
-                             atol=2)
+  np.testing.assert_allclose(
+    sheared[:, 2:], [[125, 125, 0, 0], [0, 125, 125, 0], [0, 0, 125, 125]], atol=2
+  )
   np.testing.assert_array_equal(
-    moved(pixels.shear_y, np.array(image), 1.0), moved(pixels.shear_x, np.array(image).T, 1.0).T)
+    moved(pixels.shear_y, np.array(image), 1.0), moved(pixels.shear_x, np.array(image).T, 1.0).T
+  )
 
 
 @pytest.mark.parametrize('op', OPS)
@@ -128,9 +142,18 @@ def test_randaugment_draws_all_changes_evenly(monkeypatch):
 
 def test_randaugment_magnitudes_beyond_the_scale():
   assert {n: round(f(20), 3) for n, f in lib._RAND.items()} == {
-    'rotate': 60, 'shear_x': 0.6, 'shear_y': 0.6, 'translate_x': 0.906, 'translate_y': 0.906,
-    'solarize': 256, 'posterize': 8, 'color': 3.7, 'contrast': 3.7, 'brightness': 3.7,
-    'sharpness': 3.7}
+    'rotate': 60,
+    'shear_x': 0.6,
+    'shear_y': 0.6,
+    'translate_x': 0.906,
+    'translate_y': 0.906,
+    'solarize': 256,
+    'posterize': 8,
+    'color': 3.7,
+    'contrast': 3.7,
+    'brightness': 3.7,
+    'sharpness': 3.7,
+  }
 
 
 def test_increasing_randaugment_by_its_table(monkeypatch):
@@ -162,8 +185,10 @@ def test_trivial_augment_covers_its_space(monkeypatch):
   rng = np.random.default_rng(0)
   for _ in range(5000):
     lib.TrivialAugment()({'image': None}, rng)
-  spans = {name: (min(v for n, v in seen if n == name), max(v for n, v in seen if n == name))
-           for name in lib.CHANGES}
+  spans = {
+    name: (min(v for n, v in seen if n == name), max(v for n, v in seen if n == name))
+    for name in lib.CHANGES
+  }
   assert spans['rotate'] == (-135, 135) and spans['posterize'] == (2, 8)
   assert spans['color'] == pytest.approx((0.01, 1.99)) and spans['solarize'] == (0, 256)
 
@@ -172,7 +197,7 @@ def test_random_erasing_covers_its_share():
   image = np.full((53, 47, 3), 200, np.uint8)
   shares = []
   for seed in range(97):
-    erased = (apply('random_erasing(1, 10, 20, black)', image, seed)[..., 0] == 0)
+    erased = apply('random_erasing(1, 10, 20, black)', image, seed)[..., 0] == 0
     rows, columns = np.flatnonzero(erased.any(1)), np.flatnonzero(erased.any(0))
     assert erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
     shares.append(erased.mean())
@@ -219,7 +244,8 @@ def test_augreg_table():
   assert AUGREG['medium2'] == lib.AugReg(2, 15, 0.5) and len(AUGREG) == 7
   image = np.random.default_rng(0).integers(0, 256, (11, 13, 3), np.uint8)
   np.testing.assert_array_equal(apply('augreg(none)', image, 3), image)
-  np.testing.assert_array_equal(apply('augreg(medium1)', image, 3),
-                                apply('randaugment(2, 15)', image, 3))
+  np.testing.assert_array_equal(
+    apply('augreg(medium1)', image, 3), apply('randaugment(2, 15)', image, 3)
+  )
   with pytest.raises(UserError, match='setting must be one of none, light1'):
     parse_transform('decode|resize(7)|augreg(medium)', train=True)

@@ -52,7 +52,10 @@ def assert_same(got, expected):
 def test_shapes_and_kinds(examples):
   batch = take(1, examples)[0]
   assert {k: (v.shape, v.dtype.name) for k, v in batch.items()} == {
-    'image': ((7, 5, 5, 3), 'uint8'), 'label': ((7,), 'int32'), 'index': ((7,), 'int64')}
+    'image': ((7, 5, 5, 3), 'uint8'),
+    'label': ((7,), 'int32'),
+    'index': ((7,), 'int64'),
+  }
   np.testing.assert_array_equal(batch['label'], examples.labels[batch['index']])
 
 
@@ -113,8 +116,10 @@ def test_worker_processes_give_the_same(examples):
 @pytest.mark.parametrize('count', [2, 3])
 def test_processes_share_the_global_batch_in_order(examples, count):
   whole = take(4, examples, batch_size=6)
-  parts = [take(4, examples, batch_size=6 // count, process_index=i, process_count=count)
-           for i in range(count)]
+  parts = [
+    take(4, examples, batch_size=6 // count, process_index=i, process_count=count)
+    for i in range(count)
+  ]
   joined = [{k: np.concatenate([p[n][k] for p in parts]) for k in whole[0]} for n in range(4)]
   assert_same(joined, whole)
 
@@ -185,8 +190,9 @@ def test_when_nothing_can_be_read(examples):
 def test_evaluation_counts_everything_once(examples, threads, processes):
   lengths, seen = [], []
   for p in range(processes):
-    batches = eval_batches(examples, EVAL, batch_size=3, process_index=p, process_count=processes,
-                           threads=threads)
+    batches = eval_batches(
+      examples, EVAL, batch_size=3, process_index=p, process_count=processes, threads=threads
+    )
     found = list(batches)
     assert len(found) == len(batches)
     lengths.append(len(found))
@@ -194,8 +200,9 @@ def test_evaluation_counts_everything_once(examples, threads, processes):
       assert batch['image'].shape == (3, 5, 5, 3) and batch['mask'].dtype == bool
       assert not batch['image'][~batch['mask']].any()
       seen += list(batch['index'][batch['mask']])
-      np.testing.assert_array_equal(batch['label'][batch['mask']],
-                                    examples.labels[batch['index'][batch['mask']]])
+      np.testing.assert_array_equal(
+        batch['label'][batch['mask']], examples.labels[batch['index'][batch['mask']]]
+      )
   assert len(set(lengths)) == 1
   assert sorted(seen) == list(range(COUNT))
 
@@ -226,12 +233,15 @@ def test_threads_end_quietly(examples):
   gc.collect()
 
 
-@pytest.mark.parametrize('kwargs, said', [
-  ({'batch_size': 0}, 'at least 1'),
-  ({'process_index': 2, 'process_count': 2}, 'process 2 of 2'),
-  ({'on_error': 'ignore'}, "'raise' or 'skip'"),
-  ({'repeats': 0}, 'repeats'),
-])
+@pytest.mark.parametrize(
+  'kwargs, said',
+  [
+    ({'batch_size': 0}, 'at least 1'),
+    ({'process_index': 2, 'process_count': 2}, 'process 2 of 2'),
+    ({'on_error': 'ignore'}, "'raise' or 'skip'"),
+    ({'repeats': 0}, 'repeats'),
+  ],
+)
 def test_mistakes(examples, kwargs, said):
   with pytest.raises(UserError, match=said):
     take(1, examples, **kwargs)

@@ -17,8 +17,9 @@ BOX = np.float32([0.25, 0.5, 0.25, 0.5])  # pixels 10..30 across, 10..30 down
 def test_corners():
   np.testing.assert_allclose(boxes.to_xyxy(BOX, HW), [10, 10, 30, 30])
   np.testing.assert_allclose(boxes.from_xyxy(np.array([10, 10, 30, 30]), HW), BOX)
-  np.testing.assert_allclose(boxes.from_xyxy(np.array([-5, 30, 40, 99]), HW),
-                             [0.25, 0.875, 0.5, 0.25])
+  np.testing.assert_allclose(
+    boxes.from_xyxy(np.array([-5, 30, 40, 99]), HW), [0.25, 0.875, 0.5, 0.25]
+  )
 
 
 def picture():
@@ -28,17 +29,20 @@ def picture():
   return {'image': image, 'box': BOX, 'has_box': True}
 
 
-@pytest.mark.parametrize('spec, expected', [
-  ('resize(20)', [0.25, 0.5, 0.25, 0.5]),
-  ('flip_lr(1)', [0.75, 0.5, 0.25, 0.5]),
-  ('central_crop(40)', [0.125, 0.5, 0.25, 0.5]),  # columns 20..60: half of the box is left
-  ('pad(10)', [0.3, 0.5, 0.2, 1 / 3]),
-  ('pad_square', [0.25, 0.5, 0.25, 0.25]),
-  ('resize_small(20)|central_crop(20)', [0.125, 0.5, 0.25, 0.5]),
-  ('tighten_box(0)', [0.25, 0.5, 0.25, 0.5]),
-  # 20 x 20 pixels were s x s before each side grew by tan(10 degrees) of the other.
-  ('tighten_box(10)', [0.25, 0.5, 0.25 / 1.176327, 0.5 / 1.176327]),
-])
+@pytest.mark.parametrize(
+  'spec, expected',
+  [
+    ('resize(20)', [0.25, 0.5, 0.25, 0.5]),
+    ('flip_lr(1)', [0.75, 0.5, 0.25, 0.5]),
+    ('central_crop(40)', [0.125, 0.5, 0.25, 0.5]),  # columns 20..60: half of the box is left
+    ('pad(10)', [0.3, 0.5, 0.2, 1 / 3]),
+    ('pad_square', [0.25, 0.5, 0.25, 0.25]),
+    ('resize_small(20)|central_crop(20)', [0.125, 0.5, 0.25, 0.5]),
+    ('tighten_box(0)', [0.25, 0.5, 0.25, 0.5]),
+    # 20 x 20 pixels were s x s before each side grew by tan(10 degrees) of the other.
+    ('tighten_box(10)', [0.25, 0.5, 0.25 / 1.176327, 0.5 / 1.176327]),
+  ],
+)
 def test_ops_move_the_box(spec, expected):
   transform = parse_transform(f'decode|{spec}', train=True, fixed_size=False)
   result = transform(picture(), np.random.default_rng(0))
@@ -53,9 +57,13 @@ def white(image):
   return np.array([xs[0], ys[0], xs[-1] + 1, ys[-1] + 1])
 
 
-@pytest.mark.parametrize('op', [
-  'inception_crop(61, 30, object_min=60)|flip_lr', 'random_crop((31, 53))|flip_lr',
-])
+@pytest.mark.parametrize(
+  'op',
+  [
+    'inception_crop(61, 30, object_min=60)|flip_lr',
+    'random_crop((31, 53))|flip_lr',
+  ],
+)
 def test_random_ops_keep_the_box_on_the_object(op):
   transform = parse_transform(f'decode|{op}', train=True)
   for seed in range(41):
@@ -78,10 +86,17 @@ def test_tightening_undoes_turning():
   np.testing.assert_allclose(thin, [0.5, 0.5, 0.01, thin[3]])
 
 
-@pytest.mark.parametrize('change, value', [
-  ('rotate', 30), ('rotate', -90), ('shear_x', 0.3), ('shear_y', -0.2), ('translate_x', 0.2),
-  ('translate_y', -0.3),
-])
+@pytest.mark.parametrize(
+  'change, value',
+  [
+    ('rotate', 30),
+    ('rotate', -90),
+    ('shear_x', 0.3),
+    ('shear_y', -0.2),
+    ('translate_x', 0.2),
+    ('translate_y', -0.3),
+  ],
+)
 def test_turned_boxes_surround_the_object(change, value):
   from vit_jax.data import augment
 
@@ -147,12 +162,15 @@ def test_yolo(yolo):
   assert batch['has_box'].dtype == bool and batch['has_box'].all()
 
 
-@pytest.mark.parametrize('line, said', [
-  ('0 0.5 0.5 0.2', 'line 1: expected 4 numbers'),
-  ('0 0.5 0.5 0.2 1.7', 'line 1: expected 4 numbers from 0 to 1'),
-  ('2 0.5 0.5 0.2 0.2', 'class 2, but there are 2 classes'),
-  ('cat 0.5 0.5 0.2 0.2', "expected 'class cx cy w h'"),
-])
+@pytest.mark.parametrize(
+  'line, said',
+  [
+    ('0 0.5 0.5 0.2', 'line 1: expected 4 numbers'),
+    ('0 0.5 0.5 0.2 1.7', 'line 1: expected 4 numbers from 0 to 1'),
+    ('2 0.5 0.5 0.2 0.2', 'class 2, but there are 2 classes'),
+    ('cat 0.5 0.5 0.2 0.2', "expected 'class cx cy w h'"),
+  ],
+)
 def test_yolo_mistakes(yolo, line, said):
   (yolo / 'train' / 'labels' / 'a.txt').write_text(line)
   with pytest.raises(UserError, match=rf'a\.txt.*{said}'):
@@ -173,8 +191,9 @@ def test_yolo_without_names(yolo):
 def coco_table():
   return {
     'categories': [{'id': 0, 'name': 'pet'}, {'id': 7, 'name': 'dog'}, {'id': 3, 'name': 'cat'}],
-    'images': [{'id': i, 'file_name': f'{n}.jpg', 'height': 20, 'width': 30}
-               for i, n in enumerate('abc')],
+    'images': [
+      {'id': i, 'file_name': f'{n}.jpg', 'height': 20, 'width': 30} for i, n in enumerate('abc')
+    ],
     'annotations': [
       {'id': 1, 'image_id': 0, 'category_id': 7, 'bbox': [3, 4, 6, 10]},
       {'id': 2, 'image_id': 1, 'category_id': 7, 'bbox': [0, 0, 1, 1]},
@@ -216,8 +235,10 @@ def test_coco_mistakes(tmp_path):
 
 def voc_text(name, corners, hw=(20, 30)):
   box = ''.join(f'<{k}>{v}</{k}>' for k, v in zip(('xmin', 'ymin', 'xmax', 'ymax'), corners))
-  return (f'<annotation><size><width>{hw[1]}</width><height>{hw[0]}</height></size>'
-          f'<object><name>{name}</name><bndbox>{box}</bndbox></object></annotation>')
+  return (
+    f'<annotation><size><width>{hw[1]}</width><height>{hw[0]}</height></size>'
+    f'<object><name>{name}</name><bndbox>{box}</bndbox></object></annotation>'
+  )
 
 
 @pytest.mark.parametrize('names', [('JPEGImages', 'Annotations'), ('images', 'annotations')])

@@ -3,7 +3,7 @@
 import subprocess
 import sys
 
-CODE = '''
+CODE = """
 import sys
 from vit_jax import data
 assert not {'jax', 'grain', 'sklearn', 'tensorflow_datasets'} & set(sys.modules), 'slow'
@@ -25,12 +25,13 @@ if 'jax' in sys.modules:
 # Threads still load ahead here: leaving must be quiet.
 batches = data.train_batches(dataset.split('train'), train, batch_size=11, seed=0, threads=2)
 next(batches)
-'''
+"""
 
 
 def test_reading_pictures_starts_no_accelerator_and_no_tensorflow():
   done = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', CODE], capture_output=True, text=True, timeout=120)
+    [sys.executable, '-W', 'error', '-c', CODE], capture_output=True, text=True, timeout=120
+  )
   assert done.returncode == 0, done.stderr
   assert not done.stderr, done.stderr
   assert 'no_such_set' in done.stdout

@@ -28,8 +28,13 @@ def plain(tmp_path):
 @pytest.fixture
 def ready(tmp_path):
   """A folder with its own splits; val is called valid and lacks bees."""
-  for split, name, count in (('train', 'ant', 5), ('train', 'bee', 3), ('valid', 'ant', 2),
-                             ('test', 'ant', 1), ('test', 'bee', 2)):
+  for split, name, count in (
+    ('train', 'ant', 5),
+    ('train', 'bee', 3),
+    ('valid', 'ant', 2),
+    ('test', 'ant', 1),
+    ('test', 'bee', 2),
+  ):
     fill(tmp_path / 'own' / split / name, count)
   return tmp_path / 'own'
 
@@ -40,12 +45,16 @@ def ids(examples):
 
 def test_a_plain_folder_is_split_by_class_and_seed(plain):
   dataset = open_dataset(str(plain), seed=5)
-  assert (dataset.kind, dataset.classes, dataset.made_split) == ('folder', ('ant', 'bee', 'cat'),
-                                                                 True)
+  assert (dataset.kind, dataset.classes, dataset.made_split) == (
+    'folder',
+    ('ant', 'bee', 'cat'),
+    True,
+  )
   assert dataset.splits == {'train': 17, 'val': 2, 'test': 2}
   assert np.bincount(dataset.split('train').labels).tolist() == [11, 5, 1]
   assert sorted(ids(dataset.split('all'))) == sorted(
-    p.relative_to(plain).as_posix() for p in plain.rglob('*.png'))
+    p.relative_to(plain).as_posix() for p in plain.rglob('*.png')
+  )
   assert open_dataset(str(plain), seed=5).manifest() == dataset.manifest()
   assert open_dataset(str(plain), seed=6).manifest() != dataset.manifest()
   assert {k: len(v) for k, v in dataset.manifest().items()} == dataset.splits
@@ -86,7 +95,9 @@ def test_classes_are_chosen_and_ordered(plain):
   examples = dataset.split('all')
   assert len(examples) == 14
   assert {(examples.id(i)[:3], int(label)) for i, label in enumerate(examples.labels)} == {
-    ('cat', 0), ('ant', 1)}
+    ('cat', 0),
+    ('ant', 1),
+  }
 
 
 def test_per_class_counts(plain, ready):
@@ -123,7 +134,8 @@ def test_the_order_of_the_file_system_does_not_matter(plain, monkeypatch):
   expected = open_dataset(str(plain)).manifest()
   walk = os.walk
   monkeypatch.setattr(
-    os, 'walk', lambda *a, **k: [(p, d[::-1], f[::-1]) for p, d, f in walk(*a, **k)])
+    os, 'walk', lambda *a, **k: [(p, d[::-1], f[::-1]) for p, d, f in walk(*a, **k)]
+  )
   assert open_dataset(str(plain)).manifest() == expected
 
 
@@ -131,16 +143,21 @@ def test_data_dir_is_where_the_folder_lies(plain):
   assert open_dataset('bugs', data_dir=str(plain.parent)).kind == 'folder'
 
 
-@pytest.mark.parametrize('make, said', [
-  (lambda p: None, 'does not exist'),
-  (lambda p: (fill(p / 'a', 3), (p / 'b').mkdir(), (p / 'c').mkdir()), 'b holds no pictures'),
-  (lambda p: p.mkdir(), 'has no class folders'),
-  (lambda p: fill(p, 3), 'holds pictures but no class folders'),
-  (lambda p: p.write_text('x'), 'is a file'),
-  (lambda p: (fill(p / 'val' / 'a', 1), fill(p / 'valid' / 'a', 1)), "both 'val' and 'valid'"),
-  (lambda p: (fill(p / 'train' / 'a', 1), (p / 'test' / 'a').mkdir(parents=True)),
-   'test/a holds no pictures'),
-])
+@pytest.mark.parametrize(
+  'make, said',
+  [
+    (lambda p: None, 'does not exist'),
+    (lambda p: (fill(p / 'a', 3), (p / 'b').mkdir(), (p / 'c').mkdir()), 'b holds no pictures'),
+    (lambda p: p.mkdir(), 'has no class folders'),
+    (lambda p: fill(p, 3), 'holds pictures but no class folders'),
+    (lambda p: p.write_text('x'), 'is a file'),
+    (lambda p: (fill(p / 'val' / 'a', 1), fill(p / 'valid' / 'a', 1)), "both 'val' and 'valid'"),
+    (
+      lambda p: (fill(p / 'train' / 'a', 1), (p / 'test' / 'a').mkdir(parents=True)),
+      'test/a holds no pictures',
+    ),
+  ],
+)
 def test_folders_that_cannot_be(tmp_path, make, said):
   make(tmp_path / 'set')
   with pytest.raises(UserError, match=said):

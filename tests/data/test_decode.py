@@ -25,11 +25,14 @@ def encode(picture, kind, **options):
   return out.getvalue()
 
 
-@pytest.mark.parametrize('options', [
-  {'quality': 95, 'subsampling': 0},
-  {'quality': 60, 'subsampling': 2},
-  {'quality': 75, 'subsampling': 1, 'progressive': True},
-])
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'quality': 95, 'subsampling': 0},
+    {'quality': 60, 'subsampling': 2},
+    {'quality': 75, 'subsampling': 1, 'progressive': True},
+  ],
+)
 def test_jpeg_pixels_equal_pillows(options):
   data = encode(noise(), 'JPEG', **options)
   np.testing.assert_array_equal(decode_image(data), np.asarray(Image.open(io.BytesIO(data))))

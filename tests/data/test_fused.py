@@ -38,13 +38,16 @@ def jpeg(picture, **options):
   return out.getvalue()
 
 
-@pytest.mark.parametrize('spec', [
-  'decode|inception_crop(31)|flip_lr',
-  'decode|inception_crop((37, 16))|flip_lr(1)',
-  'decode|inception_crop(224, 50)|flip_lr(1)',
-  'decode|inception_crop(64, method=bicubic)',
-  'decode|inception_crop(41, method=lanczos)|flip_lr|resize(7)',
-])
+@pytest.mark.parametrize(
+  'spec',
+  [
+    'decode|inception_crop(31)|flip_lr',
+    'decode|inception_crop((37, 16))|flip_lr(1)',
+    'decode|inception_crop(224, 50)|flip_lr(1)',
+    'decode|inception_crop(64, method=bicubic)',
+    'decode|inception_crop(41, method=lanczos)|flip_lr|resize(7)',
+  ],
+)
 def test_within_a_grey_level(spec):
   example = {'image': jpeg(smooth(301, 407))}
   for seed in range(11):
@@ -72,11 +75,14 @@ def turned(orientation):
   return jpeg(smooth(61, 83), exif=exif)
 
 
-@pytest.mark.parametrize('data', [
-  np.asarray(smooth(61, 83))[..., :1],
-  turned(6),
-  jpeg(smooth(61, 83).convert('CMYK')),
-])
+@pytest.mark.parametrize(
+  'data',
+  [
+    np.asarray(smooth(61, 83))[..., :1],
+    turned(6),
+    jpeg(smooth(61, 83).convert('CMYK')),
+  ],
+)
 def test_what_is_not_plain_takes_the_separate_ops(data):
   quick, slow = both('decode|inception_crop(29)|flip_lr', {'image': data}, 1)
   np.testing.assert_array_equal(quick['image'], slow['image'])

@@ -9,38 +9,44 @@ from vit_jax.errors import UserError
 SIZES = {'train': 101, 'val': 13, 'test': 7}
 
 
-@pytest.mark.parametrize('spec, parts', [
-  ('train', [('train', 0, 101)]),
-  ('train[:90%]', [('train', 0, 91)]),
-  ('train[90%:]', [('train', 91, 101)]),
-  ('train[-10%:]', [('train', 91, 101)]),
-  ('train[33%:67%]', [('train', 33, 68)]),
-  ('train[:12.5%]', [('train', 0, 13)]),
-  ('train[10:20]', [('train', 10, 20)]),
-  ('train[:-10]', [('train', 0, 91)]),
-  ('train[-10:]', [('train', 91, 101)]),
-  ('train[ : 1_0 ]', [('train', 0, 10)]),
-  ('train[:]', [('train', 0, 101)]),
-  ('train+valid', [('train', 0, 101), ('val', 0, 13)]),
-  ('validation[:3] + test', [('val', 0, 3), ('test', 0, 7)]),
-  ('train[20:10]+test', [('train', 20, 20), ('test', 0, 7)]),
-  ('all', [('train', 0, 101), ('val', 0, 13), ('test', 0, 7)]),
-])
+@pytest.mark.parametrize(
+  'spec, parts',
+  [
+    ('train', [('train', 0, 101)]),
+    ('train[:90%]', [('train', 0, 91)]),
+    ('train[90%:]', [('train', 91, 101)]),
+    ('train[-10%:]', [('train', 91, 101)]),
+    ('train[33%:67%]', [('train', 33, 68)]),
+    ('train[:12.5%]', [('train', 0, 13)]),
+    ('train[10:20]', [('train', 10, 20)]),
+    ('train[:-10]', [('train', 0, 91)]),
+    ('train[-10:]', [('train', 91, 101)]),
+    ('train[ : 1_0 ]', [('train', 0, 10)]),
+    ('train[:]', [('train', 0, 101)]),
+    ('train+valid', [('train', 0, 101), ('val', 0, 13)]),
+    ('validation[:3] + test', [('val', 0, 3), ('test', 0, 7)]),
+    ('train[20:10]+test', [('train', 20, 20), ('test', 0, 7)]),
+    ('all', [('train', 0, 101), ('val', 0, 13), ('test', 0, 7)]),
+  ],
+)
 def test_grammar(spec, parts):
   assert parse_split(spec, SIZES) == parts
 
 
-@pytest.mark.parametrize('spec, said', [
-  ('trian', "did you mean 'train'"),
-  ('train[:110%]', 'beyond 100%'),
-  ('train[:102]', 'beyond the 101 examples'),
-  ('train[:x]', 'neither a number of examples nor a percentage'),
-  ('train[:1.5]', 'neither a number'),
-  ('train[10]', 'cannot be read'),
-  ('train[::2]', 'cannot be read'),
-  ('train[:0]', 'holds no examples'),
-  ('', 'cannot be read'),
-])
+@pytest.mark.parametrize(
+  'spec, said',
+  [
+    ('trian', "did you mean 'train'"),
+    ('train[:110%]', 'beyond 100%'),
+    ('train[:102]', 'beyond the 101 examples'),
+    ('train[:x]', 'neither a number of examples nor a percentage'),
+    ('train[:1.5]', 'neither a number'),
+    ('train[10]', 'cannot be read'),
+    ('train[::2]', 'cannot be read'),
+    ('train[:0]', 'holds no examples'),
+    ('', 'cannot be read'),
+  ],
+)
 def test_mistakes(spec, said):
   with pytest.raises(UserError) as e:
     parse_split(spec, SIZES)
@@ -75,11 +81,14 @@ def test_a_class_is_chosen_alike_whichever_others_are_there():
   assert set(interleave(LABELS, NAMES, seed=4, per_class=5)) != set(both)
 
 
-@pytest.mark.parametrize('fractions, counts', [
-  ((0.8, 0.1, 0.1), {'train': [40, 80, 5], 'val': [5, 10, 1], 'test': [5, 10, 1]}),
-  ((0.8, 0.2, 0), {'train': [40, 80, 6], 'val': [10, 20, 1]}),
-  ((0.71, 0, 0.29), {'train': [35, 71, 5], 'test': [15, 29, 2]}),
-])
+@pytest.mark.parametrize(
+  'fractions, counts',
+  [
+    ((0.8, 0.1, 0.1), {'train': [40, 80, 5], 'val': [5, 10, 1], 'test': [5, 10, 1]}),
+    ((0.8, 0.2, 0), {'train': [40, 80, 6], 'val': [10, 20, 1]}),
+    ((0.71, 0, 0.29), {'train': [35, 71, 5], 'test': [15, 29, 2]}),
+  ],
+)
 def test_stratified_counts(fractions, counts):
   order = interleave(LABELS, NAMES, seed=0)
   parts = stratified(LABELS, order, fractions)
@@ -91,7 +100,10 @@ def test_tiny_classes_still_give_each_split_one():
   labels = np.array([0, 0, 0, 1, 1])
   parts = stratified(labels, interleave(labels, ('a', 'b'), 0), (0.8, 0.1, 0.1))
   assert [np.bincount(labels[p], minlength=2).tolist() for p in parts.values()] == [
-    [1, 2], [1, 0], [1, 0]]
+    [1, 2],
+    [1, 0],
+    [1, 0],
+  ]
 
 
 @pytest.mark.parametrize('fractions', [(0.5, 0.4, 0.2), (1.2, -0.1, -0.1), (0, 0.5, 0.5), (1,)])

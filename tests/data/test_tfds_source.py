@@ -33,7 +33,8 @@ def data_dir(tmp_path):
   root.mkdir(parents=True)
   for split, count in COUNTS.items():
     writer = writers.ArrayRecordWriter(
-      str(root / f'trees-{split}.array_record-00000-of-00001'), 'group_size:1')
+      str(root / f'trees-{split}.array_record-00000-of-00001'), 'group_size:1'
+    )
     for i in range(count):
       example = tf_example_pb2.Example()
       feature = example.features.feature
@@ -45,16 +46,20 @@ def data_dir(tmp_path):
       feature['objects/size'].int64_list.value.extend([i, i])
       writer.write(example.SerializeToString())
     writer.close()
-  features = tfds.features.FeaturesDict({
-    'photo': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
-    'kind': tfds.features.ClassLabel(names=list(NAMES)),
-    'height': tfds.features.Scalar(np.int64),
-    'tags': tfds.features.Sequence(tfds.features.ClassLabel(names=list(NAMES))),
-    'objects': tfds.features.Sequence({
+  features = tfds.features.FeaturesDict(
+    {
+      'photo': tfds.features.Image(shape=(None, None, 3), encoding_format='jpeg'),
       'kind': tfds.features.ClassLabel(names=list(NAMES)),
-      'size': tfds.features.Scalar(np.int64),
-    }),
-  })
+      'height': tfds.features.Scalar(np.int64),
+      'tags': tfds.features.Sequence(tfds.features.ClassLabel(names=list(NAMES))),
+      'objects': tfds.features.Sequence(
+        {
+          'kind': tfds.features.ClassLabel(names=list(NAMES)),
+          'size': tfds.features.Scalar(np.int64),
+        }
+      ),
+    }
+  )
   (root / 'features.json').write_text(json.dumps(features.to_json()))
   for feature in ('kind', 'tags', 'objects-kind'):
     (root / f'{feature}.labels.txt').write_text('\n'.join(NAMES))
@@ -64,13 +69,25 @@ def data_dir(tmp_path):
 
 def write_info(root, kind):
   keys = [{'featureKey': 'photo'}, {'featureKey': 'kind'}]
-  (root / 'dataset_info.json').write_text(json.dumps({
-    'name': 'trees', 'version': '1.0.0', 'fileFormat': kind,
-    'supervisedKeys': {'tuple': {'items': keys}},
-    'splits': [{'name': s, 'shardLengths': [str(n)], 'numBytes': '1000',
-                'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}'}
-               for s, n in COUNTS.items()],
-  }))
+  (root / 'dataset_info.json').write_text(
+    json.dumps(
+      {
+        'name': 'trees',
+        'version': '1.0.0',
+        'fileFormat': kind,
+        'supervisedKeys': {'tuple': {'items': keys}},
+        'splits': [
+          {
+            'name': s,
+            'shardLengths': [str(n)],
+            'numBytes': '1000',
+            'filepathTemplate': '{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}',
+          }
+          for s, n in COUNTS.items()
+        ],
+      }
+    )
+  )
 
 
 @pytest.mark.parametrize('name', ['trees', 'tfds:trees', 'trees:1.0.0', 'folder', 'version'])
@@ -129,10 +146,13 @@ def test_other_features_by_name(data_dir):
     open_dataset('trees', data_dir=str(data_dir), label_key='height')
 
 
-@pytest.mark.parametrize('key, wanted', [
-  ('tags', lambda i: [i % 3 > 0, i % 3 > 1, False]),
-  ('objects/kind', lambda i: [i % 3 == 0, i % 3 == 1, True]),
-])
+@pytest.mark.parametrize(
+  'key, wanted',
+  [
+    ('tags', lambda i: [i % 3 > 0, i % 3 > 1, False]),
+    ('objects/kind', lambda i: [i % 3 == 0, i % 3 == 1, True]),
+  ],
+)
 def test_several_classes_a_picture(data_dir, key, wanted):
   dataset = open_dataset('trees', data_dir=str(data_dir), label_key=key)
   assert dataset.classes == NAMES and dataset.classes_each == 'several'
@@ -146,8 +166,13 @@ def test_several_classes_a_picture(data_dir, key, wanted):
 def test_not_prepared_says_what_to_type(tmp_path):
   with pytest.raises(UserError) as e:
     open_dataset('stanford_dogs', data_dir=str(tmp_path))
-  for words in ("pip install 'vit_jax[tfds]'", 'needs TensorFlow', 'tfds build stanford_dogs',
-                '--file_format=array_record', f'--data_dir={tmp_path}'):
+  for words in (
+    "pip install 'vit_jax[tfds]'",
+    'needs TensorFlow',
+    'tfds build stanford_dogs',
+    '--file_format=array_record',
+    f'--data_dir={tmp_path}',
+  ):
     assert words in str(e.value)
 
 

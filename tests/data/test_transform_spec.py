@@ -24,26 +24,42 @@ def problems(spec, **kwargs):
   return e.value.problems
 
 
-@pytest.mark.parametrize('spec, canonical, hw', [
-  ('decode|resize(7)', 'decode|resize(7)', (7, 7)),
-  ('decode|resize(7,11, bicubic)', 'decode|resize((7, 11), method=bicubic)', (7, 11)),
-  ('decode | resize((7, 11))', 'decode|resize((7, 11))', (7, 11)),
-  ('decode|resize', 'decode|resize((13, 17))', (13, 17)),
-  ('decode|resize()', 'decode|resize((13, 17))', (13, 17)),
-  ('decode|resize_small|central_crop', 'decode|resize_small(19)|central_crop((13, 17))', (13, 17)),
-  ('decode|resize_small(256)|central_crop(224)', None, (224, 224)),
-  ('decode|inception_crop|flip_lr', 'decode|inception_crop((13, 17))|flip_lr', (13, 17)),
-  ('decode|inception_crop(5, area_min=8)', 'decode|inception_crop(5, area_min=8)', (5, 5)),
-  ('decode|inception_crop(5, 8, 50, lanczos)',
-   'decode|inception_crop(5, area_min=8, area_max=50, method=lanczos)', (5, 5)),
-  ('decode(1)|random_crop(8, 4)|flip_lr(0.25)',
-   'decode(1)|random_crop(8, padding=4)|flip_lr(0.25)', (8, 8)),
-  ('decode|resize(5, 7)|pad(2)', 'decode|resize((5, 7))|pad(2)', (9, 11)),
-  ('decode|resize(5, 7)|pad_square', 'decode|resize((5, 7))|pad_square', (7, 7)),
-  ('decode|resize(20, 10)|central_fraction(0.5)',
-   'decode|resize((20, 10))|central_fraction(0.5)', (10, 6)),
-  ('decode|resize(20, 10)|resize_long(8)', 'decode|resize((20, 10))|resize_long(8)', (8, 4)),
-])
+@pytest.mark.parametrize(
+  'spec, canonical, hw',
+  [
+    ('decode|resize(7)', 'decode|resize(7)', (7, 7)),
+    ('decode|resize(7,11, bicubic)', 'decode|resize((7, 11), method=bicubic)', (7, 11)),
+    ('decode | resize((7, 11))', 'decode|resize((7, 11))', (7, 11)),
+    ('decode|resize', 'decode|resize((13, 17))', (13, 17)),
+    ('decode|resize()', 'decode|resize((13, 17))', (13, 17)),
+    (
+      'decode|resize_small|central_crop',
+      'decode|resize_small(19)|central_crop((13, 17))',
+      (13, 17),
+    ),
+    ('decode|resize_small(256)|central_crop(224)', None, (224, 224)),
+    ('decode|inception_crop|flip_lr', 'decode|inception_crop((13, 17))|flip_lr', (13, 17)),
+    ('decode|inception_crop(5, area_min=8)', 'decode|inception_crop(5, area_min=8)', (5, 5)),
+    (
+      'decode|inception_crop(5, 8, 50, lanczos)',
+      'decode|inception_crop(5, area_min=8, area_max=50, method=lanczos)',
+      (5, 5),
+    ),
+    (
+      'decode(1)|random_crop(8, 4)|flip_lr(0.25)',
+      'decode(1)|random_crop(8, padding=4)|flip_lr(0.25)',
+      (8, 8),
+    ),
+    ('decode|resize(5, 7)|pad(2)', 'decode|resize((5, 7))|pad(2)', (9, 11)),
+    ('decode|resize(5, 7)|pad_square', 'decode|resize((5, 7))|pad_square', (7, 7)),
+    (
+      'decode|resize(20, 10)|central_fraction(0.5)',
+      'decode|resize((20, 10))|central_fraction(0.5)',
+      (10, 6),
+    ),
+    ('decode|resize(20, 10)|resize_long(8)', 'decode|resize((20, 10))|resize_long(8)', (8, 4)),
+  ],
+)
 def test_reads_and_knows_the_size(spec, canonical, hw):
   transform = parse_transform(spec, image_size=(13, 17), train=True)
   assert str(transform) == (canonical or spec)
@@ -54,27 +70,30 @@ def test_reads_and_knows_the_size(spec, canonical, hw):
   assert result.dtype == np.uint8
 
 
-@pytest.mark.parametrize('spec, said', [
-  ('decode|inception_corp(224)', ['op 2', "did you mean 'inception_crop'"]),
-  ('decode|resize(0)', ['op 2', 'size must be a positive integer or (height, width), got 0']),
-  ('decode|resize(big)', ['op 2', "got 'big'"]),
-  ('decode|resize(7, box)', ['method must be one of bilinear, bicubic, lanczos, nearest']),
-  ('decode|resize(7, 7, bilinear, 3)', ['takes 2 arguments, got 3']),
-  ('decode|resize(7, sise=3)', ["has no argument 'sise'", 'resize(size, method=bilinear)']),
-  ('decode|resize(7, size=3)', ["'size' is given twice"]),
-  ('decode|resize(7)|flip_lr(1.5)', ['op 3', 'p must be a number from 0 to 1, got 1.5']),
-  ('decode(2)|resize(7)', ['op 1', 'channels must be one of 3, 1']),
-  ('decode|pad|resize(7)', ['op 2', 'needs pixels']),
-  ('decode|resize(7)|pad(2.5)', ['op 3', 'pixels must be an integer of at least 0, got 2.5']),
-  ('decode|resize(7', ['op 2', 'cannot be read']),
-  ('decode||resize(7)', ['op 2', 'is empty']),
-  ('', ['op 1', 'is empty']),
-  ('decode|resize(x+1)', ['op 2', "argument 'x + 1' is neither a number nor a name"]),
-  ('resize(7)', ['op 1', "start with 'decode|'"]),
-  ('decode|decode|resize(7)', ['op 2', 'decoded already']),
-  ('decode|resize_small(7)', ['differ in size', 'central_crop(224)']),
-  ('decode', ['differ in size']),
-])
+@pytest.mark.parametrize(
+  'spec, said',
+  [
+    ('decode|inception_corp(224)', ['op 2', "did you mean 'inception_crop'"]),
+    ('decode|resize(0)', ['op 2', 'size must be a positive integer or (height, width), got 0']),
+    ('decode|resize(big)', ['op 2', "got 'big'"]),
+    ('decode|resize(7, box)', ['method must be one of bilinear, bicubic, lanczos, nearest']),
+    ('decode|resize(7, 7, bilinear, 3)', ['takes 2 arguments, got 3']),
+    ('decode|resize(7, sise=3)', ["has no argument 'sise'", 'resize(size, method=bilinear)']),
+    ('decode|resize(7, size=3)', ["'size' is given twice"]),
+    ('decode|resize(7)|flip_lr(1.5)', ['op 3', 'p must be a number from 0 to 1, got 1.5']),
+    ('decode(2)|resize(7)', ['op 1', 'channels must be one of 3, 1']),
+    ('decode|pad|resize(7)', ['op 2', 'needs pixels']),
+    ('decode|resize(7)|pad(2.5)', ['op 3', 'pixels must be an integer of at least 0, got 2.5']),
+    ('decode|resize(7', ['op 2', 'cannot be read']),
+    ('decode||resize(7)', ['op 2', 'is empty']),
+    ('', ['op 1', 'is empty']),
+    ('decode|resize(x+1)', ['op 2', "argument 'x + 1' is neither a number nor a name"]),
+    ('resize(7)', ['op 1', "start with 'decode|'"]),
+    ('decode|decode|resize(7)', ['op 2', 'decoded already']),
+    ('decode|resize_small(7)', ['differ in size', 'central_crop(224)']),
+    ('decode', ['differ in size']),
+  ],
+)
 def test_mistakes_are_found_and_placed(spec, said):
   text = ' '.join(problems(spec, train=True))
   for words in said:
@@ -132,15 +151,18 @@ def test_central_crop_of_a_smaller_picture_has_black_margins():
 def test_pad_and_pad_square_by_hand():
   np.testing.assert_array_equal(
     apply('decode|resize(1, 2)|pad(1)', np.full((1, 2, 3), 9, np.uint8))[..., 0],
-    [[0, 0, 0, 0], [0, 9, 9, 0], [0, 0, 0, 0]])
+    [[0, 0, 0, 0], [0, 9, 9, 0], [0, 0, 0, 0]],
+  )
   np.testing.assert_array_equal(
     apply('decode|resize(1, 3)|pad_square', np.full((1, 3, 3), 9, np.uint8))[..., 0],
-    [[0, 0, 0], [9, 9, 9], [0, 0, 0]])
+    [[0, 0, 0], [9, 9, 9], [0, 0, 0]],
+  )
 
 
 def test_flip_by_hand():
   np.testing.assert_array_equal(
-    apply('decode|resize(2, 3)|flip_lr(1)', ramp(2, 3))[..., 0], [[2, 1, 0], [18, 17, 16]])
+    apply('decode|resize(2, 3)|flip_lr(1)', ramp(2, 3))[..., 0], [[2, 1, 0], [18, 17, 16]]
+  )
   np.testing.assert_array_equal(apply('decode|resize(2, 3)|flip_lr(0)', ramp(2, 3)), ramp(2, 3))
 
 

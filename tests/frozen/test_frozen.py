@@ -22,8 +22,9 @@ def test_two_pictures_by_hand():
   classifier = frozen.fit(x, labels, 2, (6.0,))
   slope = 2 / (2 + 6) / (1 + 1e-5)  # sum of x y over sum of x x and the penalty
   np.testing.assert_allclose(classifier.kernel, [[-slope, slope]], rtol=1e-4)
-  np.testing.assert_allclose(classifier(np.array([[2.0], [6.0]])),
-                             [[0, 0], [-4 * slope, 4 * slope]], atol=1e-4)
+  np.testing.assert_allclose(
+    classifier(np.array([[2.0], [6.0]])), [[0, 0], [-4 * slope, 4 * slope]], atol=1e-4
+  )
 
 
 def test_bias_is_hardly_shrunk():
@@ -42,8 +43,10 @@ def test_equals_scikit_learns_ridge(n, d, l2):
   x, labels = clusters(n, d)
   fresh, _ = clusters(17, d, seed=1)
   scaler = StandardScaler().fit(x.astype(np.float64))
-  columns = [np.pad(scaler.transform(v.astype(np.float64)), ((0, 0), (0, 1)), constant_values=100.0)
-             for v in (x, fresh)]
+  columns = [
+    np.pad(scaler.transform(v.astype(np.float64)), ((0, 0), (0, 1)), constant_values=100.0)
+    for v in (x, fresh)
+  ]
   wanted = Ridge(l2, fit_intercept=False).fit(columns[0], 2.0 * np.eye(3)[labels] - 1)
   found = frozen.fit(x, labels, 3, (l2,))
   np.testing.assert_allclose(found(fresh), wanted.predict(columns[1]), atol=2e-4)
@@ -103,7 +106,8 @@ def test_votes_by_hand():
   votes = frozen.vote(labels, similarities, 3, 0.5)
   weights = np.exp([2.0, 1.2, 0.0])
   np.testing.assert_allclose(
-    votes, [[weights[1:].sum() / weights.sum(), weights[0] / weights.sum(), 0]], rtol=1e-5)
+    votes, [[weights[1:].sum() / weights.sum(), weights[0] / weights.sum(), 0]], rtol=1e-5
+  )
   assert frozen.vote(labels, similarities, 3, 1e9)[0].argmax() == 0  # two to one
   assert np.isfinite(frozen.vote(labels, similarities, 3, 1e-9)).all()
 

@@ -16,13 +16,26 @@ from vit_jax.writer import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 TINY = {
-  'model.width': '16', 'model.depth': '1', 'model.num_heads': '2', 'model.mlp_dim': '24',
-  'model.dropout': '0.1', 'batch_size': '16', 'total': '12 steps', 'log.every': '5 steps',
-  'checkpoint.every': '12 steps', 'evaluation.every': '8 steps', 'log.tensorboard': 'false',
-  'schedule.warmup': '2 steps', 'dataset.test': '',
+  'model.width': '16',
+  'model.depth': '1',
+  'model.num_heads': '2',
+  'model.mlp_dim': '24',
+  'model.dropout': '0.1',
+  'batch_size': '16',
+  'total': '12 steps',
+  'log.every': '5 steps',
+  'checkpoint.every': '12 steps',
+  'evaluation.every': '8 steps',
+  'log.tensorboard': 'false',
+  'schedule.warmup': '2 steps',
+  'dataset.test': '',
 }
-SCORED = {'fewshot.every': '4 steps', 'fewshot.shots': '2,5', 'fewshot.draws': '2',
-          'fewshot.neighbours': '7,13'}
+SCORED = {
+  'fewshot.every': '4 steps',
+  'fewshot.shots': '2,5',
+  'fewshot.draws': '2',
+  'fewshot.neighbours': '7,13',
+}
 
 
 def _config(**overrides):
@@ -64,10 +77,16 @@ def test_scores_are_those_of_the_saved_model(runs):
   labels = {name: dataset.split(name).labels for name in features}
   drawn = [frozen.draw(labels['train'], 10, 5, (0, i)) for i in range(2)]
   wanted = {
-    f'fewshot_{shots}': np.mean(frozen.accuracies(
-      [(features['train'][r], labels['train'][r]) for r in drawn],
-      (features['val'], labels['val']), 10, shots, (1024.0,),
-    )) for shots in (2, 5)
+    f'fewshot_{shots}': np.mean(
+      frozen.accuracies(
+        [(features['train'][r], labels['train'][r]) for r in drawn],
+        (features['val'], labels['val']),
+        10,
+        shots,
+        (1024.0,),
+      )
+    )
+    for shots in (2, 5)
   }
   rows, similarities = frozen.nearest(features['train'], features['val'], 13)
   for k in (7, 13):
@@ -84,9 +103,17 @@ def test_scores_are_those_of_the_saved_model(runs):
 def _evaluator(options, placement, **overrides):
   run = prepare(_config(**options))
   arguments = dict(
-    options=run.config.fewshot, train=run.train, val=run.held_out['val'], num_classes=10,
-    transform=run.eval_transform, module=run.module, preprocess=run.preprocess,
-    placement=placement, batch_size=13, seed=3, reading={},
+    options=run.config.fewshot,
+    train=run.train,
+    val=run.held_out['val'],
+    num_classes=10,
+    transform=run.eval_transform,
+    module=run.module,
+    preprocess=run.preprocess,
+    placement=placement,
+    batch_size=13,
+    seed=3,
+    reading={},
   )
   return FrozenEvaluator(**arguments | overrides), run
 
@@ -131,7 +158,10 @@ def test_unreadable_pictures_are_left_out():
   placement = parallel.make('data', jax.devices()[:1])
   run = prepare(_config())
   evaluator, _ = _evaluator(
-    SCORED, placement, train=Broken(run.train, 5), val=Broken(run.held_out['val'], 2),
+    SCORED,
+    placement,
+    train=Broken(run.train, 5),
+    val=Broken(run.held_out['val'], 2),
     reading={'on_error': 'skip'},
   )
   scores = evaluator(placement.put_state(run.variables()))
@@ -140,16 +170,25 @@ def test_unreadable_pictures_are_left_out():
   assert np.isfinite(list(scores.values())).all()
 
 
-@pytest.mark.parametrize('overrides, words', [
-  ({'fewshot.every': '4 steps', 'dataset.val': ''}, 'on validation pictures'),
-  ({'fewshot.every': '4 steps', 'fewshot.shots': '1000'}, 'config.fewshot.shots: 1000 shots need'),
-  ({'fewshot.every': '4 steps', 'fewshot.neighbours': '9999'}, 'config.fewshot.neighbours=9999'),
-  ({'fewshot.every': 'often'}, "config.fewshot.every: expected a length"),
-  ({'fewshot.shots': '0'}, 'config.fewshot.shots takes positive numbers'),
-  ({'fewshot.l2': ''}, 'config.fewshot.l2'),
-  ({'fewshot.every': '1 epoch', 'fewshot.shots': '', 'fewshot.neighbours': ''}, 'nothing to score'),
-  ({'input.repeats': '0'}, 'config.input.repeats must be from 1'),
-])
+@pytest.mark.parametrize(
+  'overrides, words',
+  [
+    ({'fewshot.every': '4 steps', 'dataset.val': ''}, 'on validation pictures'),
+    (
+      {'fewshot.every': '4 steps', 'fewshot.shots': '1000'},
+      'config.fewshot.shots: 1000 shots need',
+    ),
+    ({'fewshot.every': '4 steps', 'fewshot.neighbours': '9999'}, 'config.fewshot.neighbours=9999'),
+    ({'fewshot.every': 'often'}, 'config.fewshot.every: expected a length'),
+    ({'fewshot.shots': '0'}, 'config.fewshot.shots takes positive numbers'),
+    ({'fewshot.l2': ''}, 'config.fewshot.l2'),
+    (
+      {'fewshot.every': '1 epoch', 'fewshot.shots': '', 'fewshot.neighbours': ''},
+      'nothing to score',
+    ),
+    ({'input.repeats': '0'}, 'config.input.repeats must be from 1'),
+  ],
+)
 def test_mistakes_are_told_before_the_first_step(tmp_path, overrides, words):
   with pytest.raises(UserError, match=words):
     train.train(_config(**overrides), str(tmp_path))

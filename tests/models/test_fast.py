@@ -56,8 +56,9 @@ def test_a_model_computes_the_same_with_either_attention(fields):
 def test_attention_dropout_still_acts_and_weights_are_still_captured():
   module = small.build('vit_ti16', attention='deferred', attention_dropout=0.5)
   x, variables = small.images(module), small.variables(module)
-  a, b = (module.apply(variables, x, train=True, rngs={'dropout': jax.random.key(i)})
-          for i in (1, 2))
+  a, b = (
+    module.apply(variables, x, train=True, rngs={'dropout': jax.random.key(i)}) for i in (1, 2)
+  )
   assert np.abs(a - b).max() > 1e-3
   _, state = module.apply(variables, x, mutable=['intermediates'])
   weights = state['intermediates']['encoder']['block_00']['attention']['weights'][0]

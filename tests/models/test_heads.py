@@ -21,27 +21,45 @@ def shapes(module):
   return jax.eval_shape(lambda: module.init(jax.random.key(0), x))
 
 
-@pytest.mark.parametrize('name, box_from', [
-  *((name, 'pooled') for name in models.names()), ('vit_ti16', 'places'), ('resnet50', 'places'),
-])
+@pytest.mark.parametrize(
+  'name, box_from',
+  [
+    *((name, 'pooled') for name in models.names()),
+    ('vit_ti16', 'places'),
+    ('resnet50', 'places'),
+  ],
+)
 def test_the_backbone_of_every_model_keeps_its_names(name, box_from):
   module = wrapped(name, box_from=box_from)
   body = heads.backbone_of(module)
   assert body.num_classes == (0 if box_from == 'pooled' else None) and module.num_classes == 7
   own, found = tree.flatten(shapes(body)), tree.flatten(shapes(module))
   assert {k: v.shape for k, v in found.items() if not k.startswith('params/head')} == {
-    k: v.shape for k, v in own.items()}
+    k: v.shape for k, v in own.items()
+  }
   added = {k for k in found if k not in own}
-  assert added == {f'params/head_{part}/{layer}/{leaf}' for part in ('class', 'box')
-                   for layer in ('hidden', 'outputs') for leaf in ('kernel', 'bias')}
+  assert added == {
+    f'params/head_{part}/{layer}/{leaf}'
+    for part in ('class', 'box')
+    for layer in ('hidden', 'outputs')
+    for leaf in ('kernel', 'bias')
+  }
   assert optim.frozen_names(shapes(module)['params'], ('backbone',)) == {
-    k.removeprefix('params/') for k in own if k.startswith('params/')}
+    k.removeprefix('params/') for k in own if k.startswith('params/')
+  }
 
 
-@pytest.mark.parametrize('name, box_from', [
-  ('vit_ti16', 'pooled'), ('deit_ti16_distilled', 'pooled'), ('resnet50', 'pooled'),
-  ('cait_xxs24', 'pooled'), ('deit_ti16_distilled', 'places'), ('resnet50', 'places'),
-])
+@pytest.mark.parametrize(
+  'name, box_from',
+  [
+    ('vit_ti16', 'pooled'),
+    ('deit_ti16_distilled', 'pooled'),
+    ('resnet50', 'pooled'),
+    ('cait_xxs24', 'pooled'),
+    ('deit_ti16_distilled', 'places'),
+    ('resnet50', 'places'),
+  ],
+)
 def test_outputs_and_gradients(name, box_from):
   module = wrapped(name, learned_weights=True, box_from=box_from)
   x = small.images(heads.backbone_of(module))
@@ -54,8 +72,13 @@ def test_outputs_and_gradients(name, box_from):
 
   @jax.jit
   def loss(params):
-    outputs, _ = module.apply({'params': params, **state}, x, train=True,
-                              rngs={'dropout': jax.random.key(2)}, mutable=list(state))
+    outputs, _ = module.apply(
+      {'params': params, **state},
+      x,
+      train=True,
+      rngs={'dropout': jax.random.key(2)},
+      mutable=list(state),
+    )
     return task.losses(outputs, batch).mean(), outputs
 
   gradients, outputs = jax.grad(loss, has_aux=True)(params)
@@ -93,13 +116,15 @@ def test_places_vote_for_edges():
   ballots[0, 0, 3, 4], ballots[0, 0, 3, 0] = 50.0, -3.0
   left = 0.875 - 0.25 - 0.3
   np.testing.assert_allclose(
-    heads.vote(ballots), [[(left + 0.75) / 2, 0.5, 0.75 - left, 0.5]], atol=1e-6)
+    heads.vote(ballots), [[(left + 0.75) / 2, 0.5, 0.75 - left, 0.5]], atol=1e-6
+  )
   # Of two places with weights 3 : 1 (logits of 4) for the bottom edge, at 0.25 and 0.75.
   ballots = np.full((1, 2, 1, 8), 0.0, np.float32)
   ballots[0, 0, 0, 7] = np.log(3) / 4
   bottom = (3 * 0.25 + 0.75) / 4 + 0.25
   np.testing.assert_allclose(
-    heads.vote(ballots), [[0.5, (0.25 + bottom) / 2, 0.5, bottom - 0.25]], atol=1e-6)
+    heads.vote(ballots), [[0.5, (0.25 + bottom) / 2, 0.5, bottom - 0.25]], atol=1e-6
+  )
 
 
 @pytest.mark.parametrize('options', [{}, {'box_sigmoid': False}, {'box_from': 'places'}])

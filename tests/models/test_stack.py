@@ -15,8 +15,9 @@ FAMILIES = ('vit_ti16', 'deit3_s16', 't2t_vit_7', 'mixer_s32', 'cait_xxs24')
 
 def _gradients(module, x, variables):
   def loss(params):
-    out = module.apply({**variables, 'params': params}, x, train=True,
-                       rngs={'dropout': jax.random.key(3)})
+    out = module.apply(
+      {**variables, 'params': params}, x, train=True, rngs={'dropout': jax.random.key(3)}
+    )
     return jnp.sum(jnp.sin(out)), out
 
   return jax.jit(jax.grad(loss, has_aux=True))(variables['params'])

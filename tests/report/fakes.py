@@ -19,8 +19,13 @@ def predictions(labels, logits, classes=CLASSES, ids=None, facts=None, **rest) -
   labels = np.asarray(labels, np.int32)
   ids = ids or tuple(f'test/{i}.jpg' for i in range(len(labels)))
   return Predictions(
-    tuple(classes), labels, np.asarray(logits, np.float32), tuple(ids), np.arange(len(labels)),
-    facts or Facts('fake', model='vit_fake', dataset='some/pictures', split='test'), **rest,
+    tuple(classes),
+    labels,
+    np.asarray(logits, np.float32),
+    tuple(ids),
+    np.arange(len(labels)),
+    facts or Facts('fake', model='vit_fake', dataset='some/pictures', split='test'),
+    **rest,
   )
 
 

@@ -25,8 +25,11 @@ def check_against_sklearn(p) -> None:
     else:
       assert f'top{top}' not in got
   present = np.unique(p.labels)
-  for name, score in (('macro_f1', sk.f1_score), ('macro_precision', sk.precision_score),
-                      ('balanced_accuracy', sk.recall_score)):
+  for name, score in (
+    ('macro_f1', sk.f1_score),
+    ('macro_precision', sk.precision_score),
+    ('balanced_accuracy', sk.recall_score),
+  ):
     want = score(p.labels, p.predicted, labels=present, average='macro', zero_division=0)
     assert got[name] == pytest.approx(want, abs=1e-12)
   want = sk.f1_score(p.labels, p.predicted, average='weighted', zero_division=0)
@@ -132,7 +135,7 @@ def test_the_collector_drops_masked_rows_and_restores_the_order(monkeypatch):
     pad = 7 - len(part)
     rows = np.concatenate([part, np.zeros(pad, int)])
     logits = p.logits[rows].copy()
-    logits[len(part):] = np.nan  # padding may hold anything
+    logits[len(part) :] = np.nan  # padding may hold anything
     mask = np.arange(7) < len(part)
     collector({'index': rows, 'label': p.labels[rows], 'mask': mask}, logits)
   got = collector.predictions()

@@ -33,12 +33,27 @@ def written(tmp_path_factory):
   true_boxes[4] = np.nan
   classes = ['$ant$', 'bee & <b>', 'cät']
   rng = np.random.default_rng(3)
-  facts = Facts('run <1>', model='vit_fake', dataset='/long/path/to/pets', split='test', step=5,
-                config={'batch_size': 8, 'total': '5 steps'}, versions={'vit_jax': '0'},
-                parameters=1234567, trained_parameters=11)
-  p = fakes.predictions(labels, rng.normal(size=(15, 3)), classes, facts=facts,
-                        boxes_cxcywh=predicted, true_boxes_cxcywh=true_boxes, seconds=3.0,
-                        skipped=2)
+  facts = Facts(
+    'run <1>',
+    model='vit_fake',
+    dataset='/long/path/to/pets',
+    split='test',
+    step=5,
+    config={'batch_size': 8, 'total': '5 steps'},
+    versions={'vit_jax': '0'},
+    parameters=1234567,
+    trained_parameters=11,
+  )
+  p = fakes.predictions(
+    labels,
+    rng.normal(size=(15, 3)),
+    classes,
+    facts=facts,
+    boxes_cxcywh=predicted,
+    true_boxes_cxcywh=true_boxes,
+    seconds=3.0,
+    skipped=2,
+  )
   result = write_report(out, p, fakes.ROWS, fakes.picture)
   return out, p, result
 
@@ -49,9 +64,21 @@ def test_the_page_needs_nothing_else_and_has_every_section(written):
   assert all(a.startswith(('data:', '#')) for a in page.addresses)
   assert all(a[1:] in page.ids for a in page.addresses if a.startswith('#'))
   assert all(image['alt'] for image in page.images)
-  for words in ('run <1> on to/pets test', 'Learning curves', 'Calibration', 'Confusion',
-                'bee & <b>', 'Most confused pairs', 'Worst classes', 'Most confident mistakes',
-                'Boxes', 'Time and memory', '1,234,567', 'All options', 'could not be read'):
+  for words in (
+    'run <1> on to/pets test',
+    'Learning curves',
+    'Calibration',
+    'Confusion',
+    'bee & <b>',
+    'Most confused pairs',
+    'Worst classes',
+    'Most confident mistakes',
+    'Boxes',
+    'Time and memory',
+    '1,234,567',
+    'All options',
+    'could not be read',
+  ):
     assert words in page.text, words
 
 
@@ -60,8 +87,13 @@ def test_metrics_and_tables_say_the_same(written):
   saved = json.loads((out / 'metrics.json').read_text())
   assert saved == json.loads(json.dumps(result))
   assert saved['accuracy'] == p.correct.mean() and saved['facts']['step'] == 5
-  assert saved['training'] == {'steps': 5, 'seconds': 16.0, 'seconds_estimated': True,
-                               'img_sec': 4.0, 'memory_bytes': None}
+  assert saved['training'] == {
+    'steps': 5,
+    'seconds': 16.0,
+    'seconds_estimated': True,
+    'img_sec': 4.0,
+    'memory_bytes': None,
+  }
   with open(out / 'per_class.csv', newline='', encoding='utf-8') as f:
     rows = list(csv.DictReader(f))
   assert [r['class'] for r in rows] == list(p.classes)
@@ -78,9 +110,19 @@ def test_metrics_and_tables_say_the_same(written):
 def test_figures_are_pngs(written):
   out, _, _ = written
   names = {f.name for f in (out / 'figures').glob('*.png')}
-  assert {'curve_loss.png', 'curve_accuracy.png', 'reliability.png', 'confidence.png', 'iou.png',
-          'confusion_counts.png', 'confusion_probability.png', 'per_class.png', 'worst_1.png',
-          'confident_mistakes.png', 'boxes.png'} <= names
+  assert {
+    'curve_loss.png',
+    'curve_accuracy.png',
+    'reliability.png',
+    'confidence.png',
+    'iou.png',
+    'confusion_counts.png',
+    'confusion_probability.png',
+    'per_class.png',
+    'worst_1.png',
+    'confident_mistakes.png',
+    'boxes.png',
+  } <= names
   for name in names:
     with Image.open(out / 'figures' / name) as image:
       assert image.format == 'PNG' and min(image.size) > 100
@@ -137,10 +179,18 @@ def test_worst_classes_show_the_surest_mistakes_and_what_they_were_taken_for():
 
 
 def test_iou_by_hand():
-  one = np.array([[0.5, 0.5, 0.4, 0.2], [0.5, 0.5, 0.4, 0.2], [0.2, 0.2, 0.2, 0.2], [0, 0, 0, 0],
-                  [0.5, 0.5, 0.4, 0.2]])
-  other = np.array([[0.5, 0.5, 0.4, 0.2], [0.7, 0.5, 0.4, 0.2], [0.8, 0.8, 0.2, 0.2], [0, 0, 0, 0],
-                    [np.nan] * 4])
+  one = np.array(
+    [
+      [0.5, 0.5, 0.4, 0.2],
+      [0.5, 0.5, 0.4, 0.2],
+      [0.2, 0.2, 0.2, 0.2],
+      [0, 0, 0, 0],
+      [0.5, 0.5, 0.4, 0.2],
+    ]
+  )
+  other = np.array(
+    [[0.5, 0.5, 0.4, 0.2], [0.7, 0.5, 0.4, 0.2], [0.8, 0.8, 0.2, 0.2], [0, 0, 0, 0], [np.nan] * 4]
+  )
   np.testing.assert_allclose(boxes.iou(one, other), [1, 1 / 3, 0, 0, np.nan], atol=1e-7)
   assert boxes.iou(np.array([0.5, 0.5, -0.4, 0.2]), one[0]) == 0
 
@@ -187,12 +237,29 @@ def test_training_time_is_measured_or_added_up():
 
 def test_numbers_for_people():
   assert [history.duration(x) for x in (None, 0.25, 3.21, 245, 7380)] == [
-    '–', '250 ms', '3.2 s', '4 min 05 s', '2 h 03 min']
+    '–',
+    '250 ms',
+    '3.2 s',
+    '4 min 05 s',
+    '2 h 03 min',
+  ]
   assert [history.number(x) for x in (None, 5717416, 83.12, 1.234, 0.01234, 1e-7, 0.0)] == [
-    '–', '5,717,416', '83.1', '1.23', '0.0123', '1.00e-07', '0']
+    '–',
+    '5,717,416',
+    '83.1',
+    '1.23',
+    '0.0123',
+    '1.00e-07',
+    '0',
+  ]
   assert history.size(3 * 2**30) == '3.00 GiB' and history.size(5 * 2**20) == '5 MiB'
   assert [examples.percent(x) for x in (1, 0.9999, 0.85, 0.0001, 0)] == [
-    '100.0\u00a0%', '>\u00a099.9\u00a0%', '85.0\u00a0%', '<\u00a00.1\u00a0%', '0.0\u00a0%']
+    '100.0\u00a0%',
+    '>\u00a099.9\u00a0%',
+    '85.0\u00a0%',
+    '<\u00a00.1\u00a0%',
+    '0.0\u00a0%',
+  ]
   assert canvas.shorten('a' * 10 + 'b' * 10, 11) == 'aaaaaa…bbbb'
 
 

@@ -30,10 +30,15 @@ def test_overlap_is_that_of_the_reports():
   np.testing.assert_allclose(found, report_boxes.iou(one, other), atol=1e-5)
 
 
-@pytest.mark.parametrize('name, wanted', [
-  ('l1', 0.4), ('l2', 0.08), ('giou', 1 - 1 / 7 + 0.08 / 0.36),
-  ('l1_giou', 5 * 0.4 + 2 * (1 - 1 / 7 + 0.08 / 0.36)),
-])
+@pytest.mark.parametrize(
+  'name, wanted',
+  [
+    ('l1', 0.4),
+    ('l2', 0.08),
+    ('giou', 1 - 1 / 7 + 0.08 / 0.36),
+    ('l1_giou', 5 * 0.4 + 2 * (1 - 1 / 7 + 0.08 / 0.36)),
+  ],
+)
 def test_losses_by_hand(name, wanted):
   loss = box_losses.LOSSES[name]
   np.testing.assert_allclose(loss(jnp.array([ONE]), jnp.array([OTHER])), [wanted], rtol=1e-5)
@@ -72,8 +77,11 @@ def test_learned_weights_by_hand():
   wanted = [-np.log(0.5) + 0.4 / 4 + np.log(4) / 2, -np.log(0.1) + np.log(4) / 2, -np.log(0.6)]
   np.testing.assert_allclose(task.losses(outputs, BATCH), wanted, rtol=1e-5)
   # The best variance of a loss is twice that loss: there its derivative is zero.
-  slope = jax.grad(lambda s: task.losses(
-    {**OUTPUTS, 'log_variance': jnp.stack([jnp.zeros(3), jnp.full(3, s)], -1)}, BATCH)[0])
+  slope = jax.grad(
+    lambda s: task.losses(
+      {**OUTPUTS, 'log_variance': jnp.stack([jnp.zeros(3), jnp.full(3, s)], -1)}, BATCH
+    )[0]
+  )
   np.testing.assert_allclose(slope(np.log(2 * 0.4)), 0.0, atol=1e-6)
 
 

@@ -33,8 +33,9 @@ def test_a_blend_is_the_same_in_pixels_and_targets(per_pair):
   images, targets = _mix(mixup=0.8, per_pair=per_pair)
   share = _own_share(targets)
   expected = share * np.arange(B) + (1 - share) * MIRROR
-  np.testing.assert_allclose(images, np.broadcast_to(
-    expected[:, None, None, None], images.shape), rtol=1e-5)
+  np.testing.assert_allclose(
+    images, np.broadcast_to(expected[:, None, None, None], images.shape), rtol=1e-5
+  )
   others = np.delete(share, B // 2)
   assert len(np.unique(others.round(5))) == (3 if per_pair else 1)
   np.testing.assert_allclose(others, others[::-1], rtol=1e-6)  # both of a pair alike
@@ -57,8 +58,9 @@ def test_a_collage_counts_the_pixels_that_it_pastes(per_pair):
 
 def test_a_box_by_hand():
   """A quarter of 8 x 12 pixels is a box of 4 x 6; at the corner a quarter of it is left."""
-  mask = np.asarray(paste_mask(jnp.array([0.75, 0.75]), jnp.array([[0.5, 0.0], [0.5, 0.0]]),
-                               (8, 12)))
+  mask = np.asarray(
+    paste_mask(jnp.array([0.75, 0.75]), jnp.array([[0.5, 0.0], [0.5, 0.0]]), (8, 12))
+  )
   expected = np.zeros((2, 8, 12))
   expected[0, 2:6, 3:9] = 1
   expected[1, 0:2, 0:3] = 1

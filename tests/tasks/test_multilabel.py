@@ -66,13 +66,25 @@ def make_coco(root):
       for place, k in enumerate(shown):
         top, left = int(rng.integers(0, 20)), 17 * place
         pixels[top : top + 13 + k, left : left + 13] = COLOURS[names[k]]
-        annotations.append({'id': len(annotations), 'image_id': i, 'category_id': k + 5,
-                            'bbox': [left, top, 13, 13 + k]})
+        annotations.append(
+          {
+            'id': len(annotations),
+            'image_id': i,
+            'category_id': k + 5,
+            'bbox': [left, top, 13, 13 + k],
+          }
+        )
       Image.fromarray(pixels).save(root / split / f'{i}.png')
       images.append({'id': i, 'file_name': f'{i}.png', 'height': 37, 'width': 53})
-    (root / split / '_annotations.coco.json').write_text(json.dumps({
-      'categories': [{'id': k + 5, 'name': name} for k, name in enumerate(names)],
-      'images': images, 'annotations': annotations}))
+    (root / split / '_annotations.coco.json').write_text(
+      json.dumps(
+        {
+          'categories': [{'id': k + 5, 'name': name} for k, name in enumerate(names)],
+          'images': images,
+          'annotations': annotations,
+        }
+      )
+    )
   return root
 
 
@@ -106,11 +118,21 @@ def test_sets_of_classes_come_out_of_annotations(folder):
 
 def options(folder, **overrides):
   named = {
-    'dataset.name': str(folder), 'task.name': 'multilabel', 'total': '4 epochs',
-    'batch_size': '4', 'model.width': '24', 'model.depth': '1', 'model.num_heads': '2',
-    'model.mlp_dim': '29', 'model.patch_size': '8', 'input.image_size': '(32, 48)',
-    'input.train_transform': 'decode|resize|flip_lr', 'input.eval_transform': 'decode|resize',
-    'log.tensorboard': 'false', 'checkpoint.best': 'map', 'optimizer.name': 'adamw',
+    'dataset.name': str(folder),
+    'task.name': 'multilabel',
+    'total': '4 epochs',
+    'batch_size': '4',
+    'model.width': '24',
+    'model.depth': '1',
+    'model.num_heads': '2',
+    'model.mlp_dim': '29',
+    'model.patch_size': '8',
+    'input.image_size': '(32, 48)',
+    'input.train_transform': 'decode|resize|flip_lr',
+    'input.eval_transform': 'decode|resize',
+    'log.tensorboard': 'false',
+    'checkpoint.best': 'map',
+    'optimizer.name': 'adamw',
     'optimizer.learning_rate': '0.01',
   }
   named |= {k.replace('__', '.'): v for k, v in overrides.items()}

@@ -35,15 +35,20 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]):
       low, high = run.metrics[f'{name}_interval']
       place = len(runs) - 1 - i + (0.13 - 0.26 * j if len(names) > 1 else 0)
       axes.plot([100 * low, 100 * high], [place, place], color=colour(i), linewidth=2.5, alpha=0.6)
-      axes.plot(100 * run.metrics[name], place, _MARKS[j], color=colour(i), markersize=7 - 2 * j,
-                label=LABELS[name].split(' (')[0] if i == 0 else None)
+      axes.plot(
+        100 * run.metrics[name],
+        place,
+        _MARKS[j],
+        color=colour(i),
+        markersize=7 - 2 * j,
+        label=LABELS[name].split(' (')[0] if i == 0 else None,
+      )
   axes.set_yticks(range(len(runs)), [shorten(run.name, 26) for run in reversed(runs)])
   axes.set_ylim(-0.6, len(runs) - 0.4)
   axes.set_xlabel('accuracy (%), with 95 % interval')
   axes.grid(axis='x')
   if len(names) > 1:
-    figure.legend(loc='outside upper center', ncols=len(names), fontsize=8.5,
-                  labelcolor='black')
+    figure.legend(loc='outside upper center', ncols=len(names), fontsize=8.5, labelcolor='black')
   return figure
 
 
@@ -66,8 +71,16 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str):
       continue
     drawn += 1
     mark = _MARKS[i % len(_MARKS)] if len(places) <= 30 else ''
-    axes.plot(places / (60 if x == 'seconds' else 1), values, '-', marker=mark, markersize=4,
-              color=colour(i), linewidth=1.5, label=shorten(run.name, 30))
+    axes.plot(
+      places / (60 if x == 'seconds' else 1),
+      values,
+      '-',
+      marker=mark,
+      markersize=4,
+      color=colour(i),
+      linewidth=1.5,
+      label=shorten(run.name, 30),
+    )
   if drawn < 2:
     return None
   axes.set_xlabel('training time (minutes)' if x == 'seconds' else 'step')
@@ -95,9 +108,17 @@ def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str):
       continue
     low, high = (100 * x for x in run.metrics['accuracy_interval'])
     middle = 100 * run.metrics['accuracy']
-    axes.errorbar(value, middle, [[middle - low], [high - middle]], fmt=_MARKS[i % len(_MARKS)],
-                  color=colour(i), markersize=8, capsize=3, elinewidth=1,
-                  label=shorten(run.name, 30))
+    axes.errorbar(
+      value,
+      middle,
+      [[middle - low], [high - middle]],
+      fmt=_MARKS[i % len(_MARKS)],
+      color=colour(i),
+      markersize=8,
+      capsize=3,
+      elinewidth=1,
+      label=shorten(run.name, 30),
+    )
   if max(known) > 3 * min(known):
     logarithmic(axes.xaxis)
   else:
@@ -125,8 +146,14 @@ def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray):
   axes.hlines(places, values.min(0), values.max(0), color='#dddddd', linewidth=6)
   for i, run in enumerate(runs):
     shift = (0.5 * (len(runs) - 1) - i) * 0.5 / max(3, len(runs))  # equal marks stay apart
-    axes.plot(values[i], places + shift, _MARKS[i % len(_MARKS)], color=colour(i), markersize=5.5,
-              label=shorten(run.name, 30))
+    axes.plot(
+      values[i],
+      places + shift,
+      _MARKS[i % len(_MARKS)],
+      color=colour(i),
+      markersize=5.5,
+      label=shorten(run.name, 30),
+    )
   axes.set_yticks(places, [shorten(n, 24) for n in names])
   axes.set_ylim(-0.7, len(names) - 0.3)
   axes.set_xlim(-0.02, 1.02)

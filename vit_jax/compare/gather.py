@@ -62,8 +62,11 @@ def gather(paths: Sequence[str]) -> list[Run]:
   Raises:
     UserError: something is not a run, or the runs were tested on different pictures.
   """
-  problems = [f'{p} is neither a folder of a run nor of a report' for p in paths
-              if not pathlib.Path(p).is_dir()]
+  problems = [
+    f'{p} is neither a folder of a run nor of a report'
+    for p in paths
+    if not pathlib.Path(p).is_dir()
+  ]
   if len({os.path.realpath(p) for p in paths}) < len(paths):
     problems.append('a run is named twice')
   if problems:
@@ -122,17 +125,22 @@ def refuse_different_tests(runs: dict[str, Predictions]) -> None:
     for here, there, ours, theirs in ((first, path, truth, other), (path, first, other, truth)):
       missing = [i for i in ours if i not in theirs]
       if missing:
-        reasons.append(f'{len(missing):,} of {len(ours):,} pictures of {here} are not in {there}, '
-                       f'such as {missing[0]!r}')
+        reasons.append(
+          f'{len(missing):,} of {len(ours):,} pictures of {here} are not in {there}, '
+          f'such as {missing[0]!r}'
+        )
     moved = [i for i in truth if i in other and truth[i] != other[i]]
     if moved:
       i = moved[0]
-      reasons.append(f'{len(moved):,} pictures have other classes, such as {i!r}: {truth[i]!r} in '
-                     f'{first}, {other[i]!r} in {path}')
+      reasons.append(
+        f'{len(moved):,} pictures have other classes, such as {i!r}: {truth[i]!r} in '
+        f'{first}, {other[i]!r} in {path}'
+      )
     if reasons:
       where = ' and '.join(f'{p.facts.dataset} {p.facts.split}' for p in (base, predictions))
-      problems.append(f'{first} and {path} were tested on different pictures ({where}): '
-                      + '; '.join(reasons))
+      problems.append(
+        f'{first} and {path} were tested on different pictures ({where}): ' + '; '.join(reasons)
+      )
   if problems:
     hint = 'evaluate them on one split: python -m vit_jax.evaluate RUN --dataset=... --report=DIR'
     raise UserError([*problems, hint])

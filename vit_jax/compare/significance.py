@@ -47,8 +47,11 @@ def paired(first: np.ndarray, second: np.ndarray, seed: int = 0) -> Paired:
   differences = (draws[:, 0] - draws[:, 1]) / n
   low, high = np.quantile(differences, (0.025, 0.975))
   return Paired(
-    only_first, only_second, (only_first - only_second) / n, (float(low), float(high)),
-    float(p_value)
+    only_first,
+    only_second,
+    (only_first - only_second) / n,
+    (float(low), float(high)),
+    float(p_value),
   )
 
 

@@ -46,8 +46,10 @@ def facts(runs: Sequence[Run]) -> list[Row]:
     return str(value) if value else '–'
 
   rows: list[Row] = [('model', 'model', fact('model'), words)]
-  rows += [('accuracy', 'top-1 accuracy', metric('accuracy'), share),
-           ('accuracy_interval', '95\u00a0% interval', metric('accuracy_interval'), span)]
+  rows += [
+    ('accuracy', 'top-1 accuracy', metric('accuracy'), share),
+    ('accuracy_interval', '95\u00a0% interval', metric('accuracy_interval'), span),
+  ]
   for k in (3, 5):
     if all(f'top{k}' in run.metrics for run in runs):
       rows.append((f'top{k}', f'top-{k} accuracy', metric(f'top{k}'), share))
@@ -58,8 +60,12 @@ def facts(runs: Sequence[Run]) -> list[Row]:
     ('trained_parameters', 'trained parameters', fact('trained_parameters'), number),
     ('training_seconds', 'training time', trained('seconds'), duration),
     ('training_img_sec', 'training pictures/s', trained('img_sec'), number),
-    ('seconds_per_parameter', 'training time per trained parameter',
-     lambda run: run.seconds_per_parameter, brief),
+    (
+      'seconds_per_parameter',
+      'training time per trained parameter',
+      lambda run: run.seconds_per_parameter,
+      brief,
+    ),
     ('evaluation_seconds', 'evaluation time', metric('seconds'), lambda v: duration(v or None)),
     ('img_sec', 'evaluation pictures/s', metric('img_sec'), number),
     ('device_memory_bytes', 'peak device memory', lambda run: run.memory_bytes, history.size),
@@ -113,27 +119,43 @@ def write_comparison(out_dir: str | pathlib.Path, runs: Sequence[Run]) -> dict[s
   """
   out = pathlib.Path(out_dir)
   tests, table = pairs(runs), facts(runs)
-  result = metrics.jsonable({
-    'pictures': len(runs[0].predictions),
-    'runs': [
-      {'name': run.name, 'path': run.path, **{key: value(run) for key, _, value, _ in table}}
-      for run in runs
-    ],
-    'pairs': [
-      {'first': a.name, 'second': b.name, 'difference': t.difference, 'interval': t.interval,
-       'only_first_right': t.only_first, 'only_second_right': t.only_second,
-       'p_value': t.p_value, 'p_value_holm': p}
-      for a, b, t, p in tests
-    ],
-  })
+  result = metrics.jsonable(
+    {
+      'pictures': len(runs[0].predictions),
+      'runs': [
+        {'name': run.name, 'path': run.path, **{key: value(run) for key, _, value, _ in table}}
+        for run in runs
+      ],
+      'pairs': [
+        {
+          'first': a.name,
+          'second': b.name,
+          'difference': t.difference,
+          'interval': t.interval,
+          'only_first_right': t.only_first,
+          'only_second_right': t.only_second,
+          'p_value': t.p_value,
+          'p_value_holm': p,
+        }
+        for a, b, t, p in tests
+      ],
+    }
+  )
   try:
     out.mkdir(parents=True, exist_ok=True)
     writer.write_json(out / 'compare.json', result)
     keys = [key for key, *_ in table if not key.endswith('_interval')]
     write_csv(
-      out / 'compare.csv', ('run', *keys, 'accuracy_low', 'accuracy_high'),
-      ([run.name, *(value(run) for key, _, value, _ in table if key in keys),
-        *run.metrics['accuracy_interval']] for run in runs),
+      out / 'compare.csv',
+      ('run', *keys, 'accuracy_low', 'accuracy_high'),
+      (
+        [
+          run.name,
+          *(value(run) for key, _, value, _ in table if key in keys),
+          *run.metrics['accuracy_interval'],
+        ]
+        for run in runs
+      ),
     )
     _write_page(out, runs, table, tests)
   except OSError as e:
@@ -142,12 +164,15 @@ def write_comparison(out_dir: str | pathlib.Path, runs: Sequence[Run]) -> dict[s
 
 
 def _write_page(
-  out: pathlib.Path, runs: Sequence[Run], table: list[Row],
+  out: pathlib.Path,
+  runs: Sequence[Run],
+  table: list[Row],
   tests: list[tuple[Run, Run, Paired, float]],
 ) -> None:
   canvas.empty_folder(out / 'figures')
-  report = page.Page(' against '.join(run.name for run in runs) if len(runs) <= 3 else
-                     f'{len(runs)} runs compared')
+  report = page.Page(
+    ' against '.join(run.name for run in runs) if len(runs) <= 3 else f'{len(runs)} runs compared'
+  )
   report.lead(*_lead(runs, tests))
   rows = [(label, *(show(value(run)) for run in runs)) for _, label, value, show in table]
   report.section('Table', page.table(('what', *(run.name for run in runs)), rows), *_notes(runs))
@@ -174,9 +199,7 @@ def _lead(runs: Sequence[Run], tests: list[tuple[Run, Run, Paired, float]]) -> l
     f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}). Most accurate is {best.name} '
     f'with {percent(best.metrics["accuracy"])}. '
   )
-  unsure = [
-    (b if a is best else a).name for a, b, _, p in tests if best in (a, b) and p >= _LEVEL
-  ]
+  unsure = [(b if a is best else a).name for a, b, _, p in tests if best in (a, b) and p >= _LEVEL]
   if not unsure:
     text += 'Its lead over every other run is more than chance explains (5\u00a0% level).'
   else:
@@ -184,22 +207,28 @@ def _lead(runs: Sequence[Run], tests: list[tuple[Run, Run, Paired, float]]) -> l
   names = sorted({run.predictions.facts.dataset for run in runs})
   parts = [page.paragraph(text, 'lead')]
   if len(names) > 1:
-    parts.append(page.paragraph(
-      f'The datasets are called {" and ".join(names)}; names and classes of all pictures agree.',
-      'note',
-    ))
+    parts.append(
+      page.paragraph(
+        f'The datasets are called {" and ".join(names)}; names and classes of all pictures agree.',
+        'note',
+      )
+    )
   return parts
 
 
 def _notes(runs: Sequence[Run]) -> list[str]:
   notes = []
   if any(run.training and run.training.estimated for run in runs):
-    notes.append('Training time is added up from the training rate where a run wrote no seconds: '
-                 'without compilation, validation and saving.')
+    notes.append(
+      'Training time is added up from the training rate where a run wrote no seconds: '
+      'without compilation, validation and saving.'
+    )
   if len({run.predictions.facts.devices for run in runs}) > 1:
     notes.append('The runs were evaluated on different devices: times are not comparable.')
-  notes.append('Evaluation time includes compilation; evaluation pictures a second leave out the '
-               'first batch, which compiles. –: not known.')
+  notes.append(
+    'Evaluation time includes compilation; evaluation pictures a second leave out the '
+    'first batch, which compiles. –: not known.'
+  )
   return [page.paragraph(' '.join(notes))]
 
 
@@ -208,20 +237,39 @@ def _accuracy(
 ) -> list[str]:
   names = ['accuracy'] + (['top5'] if all('top5' in run.metrics for run in runs) else [])
   figure = _figure(
-    out, 'accuracy', figures.accuracies(runs, names), 'Accuracy on the test pictures',
+    out,
+    'accuracy',
+    figures.accuracies(runs, names),
+    'Accuracy on the test pictures',
     'Wilson intervals for each run alone. Overlapping intervals do not mean that two runs are '
     'alike: the table below compares them picture by picture.',
   )
   adjusted = len(tests) > 1
-  header = ['pair', 'difference', '95\u00a0% interval', 'only first right', 'only second right',
-            'p-value', 'p-value (Holm)', 'verdict']
+  header = [
+    'pair',
+    'difference',
+    '95\u00a0% interval',
+    'only first right',
+    'only second right',
+    'p-value',
+    'p-value (Holm)',
+    'verdict',
+  ]
   rows = []
   for a, b, t, p in tests:
     low, high = t.interval
     points = f'{100 * t.difference:+.1f} points'
     verdict = 'differ' if p < _LEVEL else 'may be chance'
-    row = [f'{a.name} – {b.name}', points, f'{100 * low:+.1f} to {100 * high:+.1f}',
-           f'{t.only_first:,}', f'{t.only_second:,}', p_text(t.p_value), p_text(p), verdict]
+    row = [
+      f'{a.name} – {b.name}',
+      points,
+      f'{100 * low:+.1f} to {100 * high:+.1f}',
+      f'{t.only_first:,}',
+      f'{t.only_second:,}',
+      p_text(t.p_value),
+      p_text(p),
+      verdict,
+    ]
     rows.append(row if adjusted else row[:6] + row[7:])
   text = (
     "McNemar's exact test on the pictures that one of the two alone is right about; bootstrap "
@@ -239,38 +287,68 @@ def p_text(p: float) -> str:
 
 def _curves(out: pathlib.Path, runs: Sequence[Run]) -> list[str]:
   parts = []
-  for split, name in (('val', 'accuracy'), ('val', 'loss'), ('train', 'accuracy'),
-                      ('train', 'loss')):
+  for split, name in (
+    ('val', 'accuracy'),
+    ('val', 'loss'),
+    ('train', 'accuracy'),
+    ('train', 'loss'),
+  ):
     for x in ('step', 'seconds'):
       which = {'val': 'Validation', 'train': 'Training'}[split]
-      parts.append(_figure(
-        out, f'{split}_{name}_{x}', figures.curves(runs, split, name, x),
-        f'{which} {name} over {"steps" if x == "step" else "time"}',
-        'Batch sizes may differ, and with them what a step is.' if x == 'step' else
-        'Time of training alone where it was added up from rates.',
-      ))
+      parts.append(
+        _figure(
+          out,
+          f'{split}_{name}_{x}',
+          figures.curves(runs, split, name, x),
+          f'{which} {name} over {"steps" if x == "step" else "time"}',
+          'Batch sizes may differ, and with them what a step is.'
+          if x == 'step'
+          else 'Time of training alone where it was added up from rates.',
+        )
+      )
   return [page.figures(*parts)]
 
 
 def _costs(out: pathlib.Path, runs: Sequence[Run]) -> list[str]:
   costs = (
-    ('parameters', 'parameters (millions)', 'size', 1e-6,
-     [run.predictions.facts.parameters for run in runs]),
-    ('training_time', 'training time (minutes)', 'training time', 1 / 60,
-     [run.training.seconds if run.training else None for run in runs]),
-    ('throughput', 'evaluation pictures a second', 'throughput', 1,
-     [metrics.throughput(run.predictions) for run in runs]),
+    (
+      'parameters',
+      'parameters (millions)',
+      'size',
+      1e-6,
+      [run.predictions.facts.parameters for run in runs],
+    ),
+    (
+      'training_time',
+      'training time (minutes)',
+      'training time',
+      1 / 60,
+      [run.training.seconds if run.training else None for run in runs],
+    ),
+    (
+      'throughput',
+      'evaluation pictures a second',
+      'throughput',
+      1,
+      [metrics.throughput(run.predictions) for run in runs],
+    ),
   )
   parts = []
   for name, label, title, unit, values in costs:
     if sum(bool(v) for v in values) < 2:
       continue
     scaled = [v * unit if v else None for v in values]
-    parts.append(_figure(
-      out, f'cost_{name}', figures.trade_off(runs, scaled, label), f'Accuracy and {title}',
-      'Up is better; ' + ('right is faster.' if name == 'throughput' else 'left is cheaper.')
-      + ' Bars: 95\u00a0% intervals.',
-    ))
+    parts.append(
+      _figure(
+        out,
+        f'cost_{name}',
+        figures.trade_off(runs, scaled, label),
+        f'Accuracy and {title}',
+        'Up is better; '
+        + ('right is faster.' if name == 'throughput' else 'left is cheaper.')
+        + ' Bars: 95\u00a0% intervals.',
+      )
+    )
   return [page.figures(*parts)]
 
 
@@ -278,25 +356,31 @@ def _classes(out: pathlib.Path, runs: Sequence[Run]) -> list[str]:
   """Recall by class; of many classes those that differ most."""
   base = runs[0].predictions
   present = np.flatnonzero(np.bincount(base.labels, minlength=len(base.classes)))
-  values = np.array([
-    [run.predictions.correct[base.labels == c].mean() for c in present] for run in runs
-  ])
+  values = np.array(
+    [[run.predictions.correct[base.labels == c].mean() for c in present] for run in runs]
+  )
   spread = np.ptp(values, axis=0)
   order = np.argsort(-spread, kind='stable')[:_CLASSES]
   caption = 'The runs differ most at the top.'
   if len(present) > len(order):
     caption = f'The {len(order)} of {len(present):,} classes that the runs differ most in.'
-  return [_figure(
-    out, 'recall', figures.recalls(runs, [base.names[present[i]] for i in order], values[:, order]),
-    'Recall of each class', caption,
-  )]
+  return [
+    _figure(
+      out,
+      'recall',
+      figures.recalls(runs, [base.names[present[i]] for i in order], values[:, order]),
+      'Recall of each class',
+      caption,
+    )
+  ]
 
 
 def _configuration(runs: Sequence[Run]) -> list[str]:
   flat = [_flatten(run.predictions.facts.config) for run in runs]
   names = sorted(set().union(*flat))
   rows = [
-    (name, *(json.dumps(f[name]) if name in f else '–' for f in flat)) for name in names
+    (name, *(json.dumps(f[name]) if name in f else '–' for f in flat))
+    for name in names
     if len({json.dumps(f.get(name)) for f in flat}) > 1
   ]
   return [page.table(('option', *(run.name for run in runs)), rows)] if rows else []

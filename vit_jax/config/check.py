@@ -69,8 +69,14 @@ def _checked(name: str, field: dataclasses.Field, value: Any, problems: list[str
       if choices and value not in choices:
         problems.append(f'config.{name}={value!r}: {did_you_mean(value, choices)}')
       return value
-  wanted = ' or '.join('None' if k is types.NoneType else getattr(k, '__name__', str(k))
-                       if typing.get_origin(k) is None else str(k) for k in kinds)
+  wanted = ' or '.join(
+    'None'
+    if k is types.NoneType
+    else getattr(k, '__name__', str(k))
+    if typing.get_origin(k) is None
+    else str(k)
+    for k in kinds
+  )
   problems.append(f'config.{name} must be {wanted}, got {value!r}')
   return value
 
@@ -93,8 +99,16 @@ def _impossible(config: Config) -> list[str]:
       f'config.accumulate={config.accumulate} equal parts: use {near}'
     )
   for name, _ in leaves(Config):
-    if name in ('total', 'schedule.warmup', 'schedule.timescale', 'schedule.cooldown',
-                'evaluation.every', 'checkpoint.every', 'log.every', 'fewshot.every'):
+    if name in (
+      'total',
+      'schedule.warmup',
+      'schedule.timescale',
+      'schedule.cooldown',
+      'evaluation.every',
+      'checkpoint.every',
+      'log.every',
+      'fewshot.every',
+    ):
       if name == 'fewshot.every' and not config.fewshot.every:
         continue
       try:
@@ -112,33 +126,55 @@ def _impossible(config: Config) -> list[str]:
       re.compile(word)
     except re.error as e:
       problems.append(f'config.freeze: {word!r} is no regex: {e}')
-  need(config.head == 'reset' or bool(config.init_from),
-       "config.head='keep' needs config.init_from: there are no weights to keep it from")
-  need(len(config.input.image_size) in (1, 2),
-       f'config.input.image_size takes one or two numbers, got {config.input.image_size}')
-  need(0 <= config.task.label_smoothing < 1,
-       f'config.task.label_smoothing must be in [0, 1), got {config.task.label_smoothing}')
-  need(config.task.name != 'boxes' or not (config.mixing.mixup or config.mixing.cutmix),
-       "config.task.name='boxes' has one box a picture: set config.mixing.mixup=0 and cutmix=0")
-  need(config.task.class_divisor > 0,
-       f'config.task.class_divisor must be positive, got {config.task.class_divisor}')
-  need(config.task.head_hidden > 0,
-       f'config.task.head_hidden must be positive, got {config.task.head_hidden}')
-  need(0 <= config.task.head_dropout < 1,
-       f'config.task.head_dropout must be in [0, 1), got {config.task.head_dropout}')
+  need(
+    config.head == 'reset' or bool(config.init_from),
+    "config.head='keep' needs config.init_from: there are no weights to keep it from",
+  )
+  need(
+    len(config.input.image_size) in (1, 2),
+    f'config.input.image_size takes one or two numbers, got {config.input.image_size}',
+  )
+  need(
+    0 <= config.task.label_smoothing < 1,
+    f'config.task.label_smoothing must be in [0, 1), got {config.task.label_smoothing}',
+  )
+  need(
+    config.task.name != 'boxes' or not (config.mixing.mixup or config.mixing.cutmix),
+    "config.task.name='boxes' has one box a picture: set config.mixing.mixup=0 and cutmix=0",
+  )
+  need(
+    config.task.class_divisor > 0,
+    f'config.task.class_divisor must be positive, got {config.task.class_divisor}',
+  )
+  need(
+    config.task.head_hidden > 0,
+    f'config.task.head_hidden must be positive, got {config.task.head_hidden}',
+  )
+  need(
+    0 <= config.task.head_dropout < 1,
+    f'config.task.head_dropout must be in [0, 1), got {config.task.head_dropout}',
+  )
   fractions = config.dataset.split_fractions
-  need(len(fractions) == 3 and min(fractions, default=0) >= 0 and abs(sum(fractions) - 1) < 1e-6,
-       f'config.dataset.split_fractions must be three shares that add up to 1, got {fractions}')
+  need(
+    len(fractions) == 3 and min(fractions, default=0) >= 0 and abs(sum(fractions) - 1) < 1e-6,
+    f'config.dataset.split_fractions must be three shares that add up to 1, got {fractions}',
+  )
   distills = config.task.name == 'distill'
-  need(bool(config.task.teacher) == distills,
-       "config.task.name='distill' and config.task.teacher=MODEL need each other")
-  need(config.task.temperature > 0,
-       f'config.task.temperature must be positive, got {config.task.temperature}')
+  need(
+    bool(config.task.teacher) == distills,
+    "config.task.name='distill' and config.task.teacher=MODEL need each other",
+  )
+  need(
+    config.task.temperature > 0,
+    f'config.task.temperature must be positive, got {config.task.temperature}',
+  )
   for name, low, high in _RANGES:
     value = get(config, name)
     need(low <= value <= high, f'config.{name} must be from {low:g} to {high:g}, got {value}')
-  need(not config.optimizer.gsam_alpha or config.optimizer.sam_rho > 0,
-       'config.optimizer.gsam_alpha needs config.optimizer.sam_rho')
+  need(
+    not config.optimizer.gsam_alpha or config.optimizer.sam_rho > 0,
+    'config.optimizer.gsam_alpha needs config.optimizer.sam_rho',
+  )
   problems += _fewshot_problems(config.fewshot)
   return problems + _unfit(config)
 
@@ -146,8 +182,12 @@ def _impossible(config: Config) -> list[str]:
 def _fewshot_problems(fewshot: Fewshot) -> list[str]:
   problems = [
     f'config.fewshot.{name} takes positive numbers, got {values}'
-    for name, values in (('shots', fewshot.shots), ('neighbours', fewshot.neighbours),
-                         ('l2', fewshot.l2), ('temperature', (fewshot.temperature,)))
+    for name, values in (
+      ('shots', fewshot.shots),
+      ('neighbours', fewshot.neighbours),
+      ('l2', fewshot.l2),
+      ('temperature', (fewshot.temperature,)),
+    )
     if min(values, default=1) <= 0
   ]
   if not fewshot.l2:
@@ -186,7 +226,8 @@ def _unfit(config: Config) -> list[str]:
   image_size = size * 2 if len(size) == 1 else size
   checks = {
     'config.model': lambda: models.build(
-      config.model.get('name', ''), num_classes=2,
+      config.model.get('name', ''),
+      num_classes=2,
       **{k: v for k, v in config.model.items() if k != 'name'},
     ),
     'config.input.train_transform': lambda: data.parse_transform(

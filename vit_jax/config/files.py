@@ -19,7 +19,7 @@ from vit_jax.config.options import Config, leaves
 from vit_jax.errors import UserError, did_you_mean
 
 _HINTS = {
-  'get_sweep': ": --sweep needs one, such as `def get_sweep(): return options.product("
+  'get_sweep': ': --sweep needs one, such as `def get_sweep(): return options.product('
   "{'optimizer.learning_rate': (1e-3, 3e-3), 'seed': (0, 1)})`",
 }
 
@@ -96,8 +96,9 @@ def run_function(path: str, name: str) -> Any:
   except UserError:
     raise
   except Exception as e:  # whatever a user's file does wrong is reported with its line
-    line = next((f.lineno for f in reversed(traceback.extract_tb(e.__traceback__))
-                 if f.filename == file), '?')
+    line = next(
+      (f.lineno for f in reversed(traceback.extract_tb(e.__traceback__)) if f.filename == file), '?'
+    )
     reason = ' '.join(str(e).split())
     unknown = re.match(r'["\']?Key "(\w+)" does not exist', reason)
     if unknown:  # ConfigDict's own words list the whole group

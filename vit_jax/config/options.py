@@ -112,11 +112,10 @@ class Input:
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  name: str = _option(
-    'classify', 'what is learned', ('classify', 'boxes', 'distill', 'multilabel')
-  )
+  name: str = _option('classify', 'what is learned', ('classify', 'boxes', 'distill', 'multilabel'))
   loss: str = _option(
-    'softmax', 'cross-entropy over classes or for each; multilabel: always for each',
+    'softmax',
+    'cross-entropy over classes or for each; multilabel: always for each',
     ('softmax', 'sigmoid'),
   )
   label_smoothing: float = _option(0.0, 'share of the target spread over all classes, 0 to 1')
@@ -267,7 +266,7 @@ class Config:
   pretrained_dir: str = _option('', 'folder searched for named weights before any download')
   model: dict = dataclasses.field(
     default_factory=lambda: {'name': 'vit_ti16'},
-    metadata={'help': "name, and any field of that model: pool, dtype, drop_path_rate ..."},
+    metadata={'help': 'name, and any field of that model: pool, dtype, drop_path_rate ...'},
   )
   dataset: Dataset = _group(Dataset, 'which pictures')
   input: Input = _group(Input, 'how pictures become arrays')

@@ -75,10 +75,13 @@ def load_sweep(path: str, overrides: Mapping[str, str]) -> dict[str, tuple[Membe
   if isinstance(members, Mapping) or not isinstance(members, Iterable):
     members = [members]
   members = list(members)
-  if not members or not all(isinstance(m, Mapping) and all(type(k) is str for k in m)
-                            for m in members):
-    raise UserError(f"{path}: get_sweep must return a list such as product({{'seed': (0, 1)}}) or "
-                    f"[{{'seed': 0}}, {{'seed': 1}}], got {members!r}")
+  if not members or not all(
+    isinstance(m, Mapping) and all(type(k) is str for k in m) for m in members
+  ):
+    raise UserError(
+      f"{path}: get_sweep must return a list such as product({{'seed': (0, 1)}}) or "
+      f"[{{'seed': 0}}, {{'seed': 1}}], got {members!r}"
+    )
   both = sorted({option for member in members for option in member} & set(overrides))
   problems: dict[str, list[str]] = {
     f'config.{option} is set by the sweep: leave it out of the command line': [] for option in both
@@ -92,16 +95,19 @@ def load_sweep(path: str, overrides: Mapping[str, str]) -> dict[str, tuple[Membe
       for problem in e.problems:
         problems.setdefault(problem, []).append(name)
   if problems:
-    raise UserError([
-      problem if len(where) in (0, len(members)) else f'{problem} ({" and ".join(where)})'
-      for problem, where in problems.items()
-    ])
+    raise UserError(
+      [
+        problem if len(where) in (0, len(members)) else f'{problem} ({" and ".join(where)})'
+        for problem, where in problems.items()
+      ]
+    )
   return checked
 
 
 def pick(names: Sequence[str], which: str) -> str:
   """The name of the k-th member, counted from 0, or UserError."""
   if not re.fullmatch(r'\d+', which) or int(which) >= len(names):
-    raise UserError(f"--sweep={which}: this sweep has members 0 to {len(names) - 1}; --sweep=list "
-                    'names them')
+    raise UserError(
+      f'--sweep={which}: this sweep has members 0 to {len(names) - 1}; --sweep=list names them'
+    )
   return names[int(which)]

@@ -91,8 +91,10 @@ def _convert(args: argparse.Namespace) -> None:
   if args.head == 'keep' and module.num_classes:
     wrapped = tasks.of_config(weights.config, module.num_classes).wrap(module)
     if wrapped is not module and to != 'vit_jax':
-      raise UserError(f'{args.source} has heads that {to} has no place for: keep them with '
-                      "--to=vit_jax, or leave them out with --head=reset")
+      raise UserError(
+        f'{args.source} has heads that {to} has no place for: keep them with '
+        '--to=vit_jax, or leave them out with --head=reset'
+      )
     module = wrapped
   preprocess = weights.preprocess or preprocessing.usual(
     args.model or weights.model['name'], weights.format, (224, 224)
@@ -114,8 +116,11 @@ def _convert(args: argparse.Namespace) -> None:
     classes=classes,
     preprocess=preprocess,
     # A new head is of no task that was learned.
-    config={k: v for k, v in weights.config.items()
-            if k != 'model' and (k != 'task' or args.head == 'keep')},
+    config={
+      k: v
+      for k, v in weights.config.items()
+      if k != 'model' and (k != 'task' or args.head == 'keep')
+    },
   )
   for note in notes(module, to):
     print(f'note: {note}')

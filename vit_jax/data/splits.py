@@ -36,7 +36,7 @@ def parse_split(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int
     match = _SLICE.match(text)
     if not match:
       problems.append(
-        f"split {text!r} in {spec!r} cannot be read; write train, train[:90%] or train[100:200]"
+        f'split {text!r} in {spec!r} cannot be read; write train, train[:90%] or train[100:200]'
       )
       continue
     name = canonical(match['name'])

@@ -5,6 +5,13 @@ from vit_jax.frozen.linear import Linear
 from vit_jax.frozen.neighbours import nearest, vote, vote_accuracies
 
 __all__ = [
-  'LeastSquares', 'Linear', 'accuracies', 'draw', 'few', 'fit', 'nearest', 'vote',
+  'LeastSquares',
+  'Linear',
+  'accuracies',
+  'draw',
+  'few',
+  'fit',
+  'nearest',
+  'vote',
   'vote_accuracies',
 ]

@@ -65,8 +65,10 @@ class FrozenEvaluator:
         raise UserError(f'config.fewshot.shots: {e}') from None
     known = np.flatnonzero(labels >= 0)
     if options.neighbours and max(options.neighbours) > len(known):
-      raise UserError(f'config.fewshot.neighbours={max(options.neighbours)}, but there are only '
-                      f'{len(known)} training pictures')
+      raise UserError(
+        f'config.fewshot.neighbours={max(options.neighbours)}, but there are only '
+        f'{len(known)} training pictures'
+      )
     # Neighbours may be any picture; few-shot alone needs no more than those drawn.
     self._rows = known if options.neighbours else np.unique(np.concatenate(self._draws))
     self._bank = (train.take(self._rows), labels[self._rows])
@@ -87,12 +89,15 @@ class FrozenEvaluator:
       drawn.append((x[places], labels[places]))
     scores = {}
     for shots in options.shots:
-      scores[f'fewshot_{shots}'] = float(np.mean(
-        frozen.accuracies(drawn, val, self._num_classes, shots, options.l2)
-      ))
+      scores[f'fewshot_{shots}'] = float(
+        np.mean(frozen.accuracies(drawn, val, self._num_classes, shots, options.l2))
+      )
     if options.neighbours:
       found = frozen.vote_accuracies(
-        (x[readable], labels[readable]), val, self._num_classes, options.neighbours,
+        (x[readable], labels[readable]),
+        val,
+        self._num_classes,
+        options.neighbours,
         options.temperature,
       )
       scores |= {f'knn_{k}': accuracy for k, accuracy in zip(options.neighbours, found)}

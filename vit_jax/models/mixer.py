@@ -63,8 +63,12 @@ class Mixer(nn.Module):
     )(x)
     x = x.reshape(x.shape[0], -1, self.width)
     x = MixerEncoder(
-      self.depth, self.token_mlp_dim, options, self.drop_path_rate,
-      self.drop_path_schedule, name='encoder',
+      self.depth,
+      self.token_mlp_dim,
+      options,
+      self.drop_path_rate,
+      self.drop_path_schedule,
+      name='encoder',
     )(x, train)
     return layers.classify(self, images, x, x.mean(axis=1))
 

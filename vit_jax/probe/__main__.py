@@ -26,31 +26,51 @@ def _parser() -> argparse.ArgumentParser:
   add = parser.add_argument
   add('model', help="a run's workdir, a weights file or a zoo name")
   add('--dataset', required=True, help="a folder of pictures, a TFDS name or 'digits'")
-  add('--method', default='linear', choices=('linear', 'fewshot', 'knn'),
-      help='logistic regression on all training pictures, closed-form least squares on a few, or '
-      'a vote of neighbours')
+  add(
+    '--method',
+    default='linear',
+    choices=('linear', 'fewshot', 'knn'),
+    help='logistic regression on all training pictures, closed-form least squares on a few, or '
+    'a vote of neighbours',
+  )
   add('--train', default='train', help="split the head is fitted to, such as 'train[:90%%]'")
-  add('--val', help="split the penalty is chosen on; default: 'val' where there is one besides the "
-      'test split, else 5-fold cross-validation')
+  add(
+    '--val',
+    help="split the penalty is chosen on; default: 'val' where there is one besides the "
+    'test split, else 5-fold cross-validation',
+  )
   add('--test', help="split scored at the end; default: 'test', else 'val'")
   add('--c', type=float, help='linear: inverse strength of the L2 penalty; default: chosen')
   add('--shots', default='1,5,10,25', help='fewshot: training pictures of each class')
   add('--draws', type=int, default=3, help='fewshot: how often they are drawn')
-  add('--l2', default='1024', help='fewshot: penalty; of several, such as 1,32,1024, the best by '
-      'leaving out each picture in turn')
+  add(
+    '--l2',
+    default='1024',
+    help='fewshot: penalty; of several, such as 1,32,1024, the best by '
+    'leaving out each picture in turn',
+  )
   add('--neighbours', default='10,20', help='knn: how many vote')
-  add('--temperature', type=float, default=0.07,
-      help='knn: a neighbour weighs exp(cosine similarity / temperature)')
-  add('--out', default='', metavar='FILE.safetensors',
-      help='linear: write backbone and head as a model for predict, evaluate and the like')
+  add(
+    '--temperature',
+    type=float,
+    default=0.07,
+    help='knn: a neighbour weighs exp(cosine similarity / temperature)',
+  )
+  add(
+    '--out',
+    default='',
+    metavar='FILE.safetensors',
+    help='linear: write backbone and head as a model for predict, evaluate and the like',
+  )
   add('--classes', default='', help='use these alone, in this order, separated by commas')
   add('--per_class', type=int, default=0, help='at most so many pictures of each class; 0: all')
   add('--resplit', action='store_true', help='pool all pictures and split them anew')
   add('--split_fractions', default='0.8,0.1,0.1', help='train, val, test shares of a new split')
   add('--seed', type=int, default=0, help='of the subset, the split and the folds')
   add('--data_dir', default='', help='where prepared TFDS datasets lie')
-  add('--on_error', default='raise', choices=('raise', 'skip'),
-      help='what an unreadable picture does')
+  add(
+    '--on_error', default='raise', choices=('raise', 'skip'), help='what an unreadable picture does'
+  )
   add('--batch_size', type=int, default=32, help='most pictures computed at once')
   add('--pretrained_dir', default='', help='searched for named weights first')
   add('--architecture', default='', help='model name, for weights whose tensors do not tell')
@@ -73,8 +93,10 @@ def _check(args: argparse.Namespace) -> None:
   for name, kind in (('shots', int), ('neighbours', int), ('l2', float)):
     values = _numbers(getattr(args, name), kind)
     if not values or min(values) <= 0:
-      problems.append(f'--{name} takes positive numbers such as {_parser().get_default(name)}, got '
-                      f'{getattr(args, name)!r}')
+      problems.append(
+        f'--{name} takes positive numbers such as {_parser().get_default(name)}, got '
+        f'{getattr(args, name)!r}'
+      )
     setattr(args, name, values)
   if args.draws < 1 or not args.temperature > 0:
     problems.append('--draws and --temperature must be positive')
@@ -126,9 +148,15 @@ def main(argv: list[str] | None = None) -> int:
   from vit_jax.loaded import load
 
   options = Dataset(
-    name=args.dataset, data_dir=args.data_dir, per_class=args.per_class, resplit=args.resplit,
-    classes=tuple(c.strip() for c in args.classes.split(',') if c.strip()), seed=args.seed,
-    split_fractions=args.split_fractions, on_error=args.on_error, train=args.train,
+    name=args.dataset,
+    data_dir=args.data_dir,
+    per_class=args.per_class,
+    resplit=args.resplit,
+    classes=tuple(c.strip() for c in args.classes.split(',') if c.strip()),
+    seed=args.seed,
+    split_fractions=args.split_fractions,
+    on_error=args.on_error,
+    train=args.train,
   )
   dataset = options.open()
   val, test = choose_splits(args.val, args.test, dataset)
@@ -136,7 +164,9 @@ def main(argv: list[str] | None = None) -> int:
   examples = {name: dataset.split(name) for name in dict.fromkeys((args.train, val, test)) if name}
   began = time.monotonic()
   loaded = load(
-    args.model, model=args.architecture, pretrained_dir=args.pretrained_dir,
+    args.model,
+    model=args.architecture,
+    pretrained_dir=args.pretrained_dir,
     batch_size=args.batch_size,
   )
   folder = download.cache_dir(args.cache_dir) / 'features'
@@ -173,8 +203,12 @@ def _linear(
   began = time.monotonic()
   train = splits[args.train]
   head = fit_head(
-    train.x, train.labels, num_classes, args.c,
-    (splits[val].x, splits[val].labels) if val else None, args.seed,
+    train.x,
+    train.labels,
+    num_classes,
+    args.c,
+    (splits[val].x, splits[val].labels) if val else None,
+    args.seed,
   )
   return head, {
     **score(head, splits[test].x, splits[test].labels),
@@ -190,7 +224,10 @@ def _write(out: str, loaded: Any, head: Head, classes: tuple[str, ...], options:
 
   module, variables = with_head(loaded, head)
   convert.write(
-    out, variables, module, 'vit_jax',
+    out,
+    variables,
+    module,
+    'vit_jax',
     model=convert.description(module, loaded.config['model']['name']),
     classes=classes,
     preprocess=loaded.preprocess,
@@ -205,14 +242,18 @@ def _say(
     print(json.dumps({'model': args.model, 'dataset': dataset, 'split': test, **result}))
     return
   chosen = 'given' if args.c else f'chosen on {val}' if val else 'chosen by cross-validation'
-  print(f'{args.model} on {dataset}: {trained_on} pictures of {args.train}, '
-        f'{result["examples"]} of {test}')
+  print(
+    f'{args.model} on {dataset}: {trained_on} pictures of {args.train}, '
+    f'{result["examples"]} of {test}'
+  )
   print(f'  accuracy   {result["accuracy"]:.4f}')
   print(f'  top3       {result["top3"]:.4f}')
   print(f'  train      {result["train_accuracy"]:.4f}')
   print(f'  c          {result["c"]:.3g} ({chosen})')
-  print(f'  seconds    {result["features_seconds"]} to load and compute {result["computed"]} new '
-        f'features, {result["fit_seconds"]} to fit; {result["cpu_seconds"]} of CPU in all')
+  print(
+    f'  seconds    {result["features_seconds"]} to load and compute {result["computed"]} new '
+    f'features, {result["fit_seconds"]} to fit; {result["cpu_seconds"]} of CPU in all'
+  )
   if result['skipped']:
     print(f'  skipped    {result["skipped"]} unreadable pictures')
   if args.out:
@@ -223,8 +264,10 @@ def _say_scores(args: argparse.Namespace, dataset: str, test: str, result: dict)
   if args.json:
     print(json.dumps({'model': args.model, 'dataset': dataset, 'split': test, **result}))
     return
-  print(f'{args.model} on {dataset}: {result["trained_on"]} pictures of {args.train}, '
-        f'{result["examples"]} of {test}')
+  print(
+    f'{args.model} on {dataset}: {result["trained_on"]} pictures of {args.train}, '
+    f'{result["examples"]} of {test}'
+  )
   for name, value in result['scores'].items():
     spread = f'  (+- {value["std"]:.4f} over {args.draws} draws)' if 'std' in value else ''
     print(f'  {name:10} {value["accuracy"]:.4f}{spread}')

@@ -80,9 +80,7 @@ class FeatureCache:
           labels.append(example['label'])
     if not rows:
       raise UserError(f'the split {name} has no picture that can be read')
-    return Features(
-      np.stack(rows), np.array(labels, np.int32), len(self._rows) - before, skipped
-    )
+    return Features(np.stack(rows), np.array(labels, np.int32), len(self._rows) - before, skipped)
 
   def save(self) -> None:
     """Writes the cache where it has something new; it appears whole or not at all."""
@@ -104,15 +102,15 @@ class FeatureCache:
     if not missing:
       return set()
     problems: dict[int, UserError] = {}
-    found = iter(
-      self._loaded.features([e['image'] for e in missing.values()], 'pooled', problems)
-    )
+    found = iter(self._loaded.features([e['image'] for e in missing.values()], 'pooled', problems))
     unreadable = [list(missing)[i] for i in problems]
     if problems and on_error == 'raise':
-      raise UserError([
-        f'{missing[d]["id"]}: {" ".join(p.problems)} (--on_error=skip leaves it out)'
-        for d, p in zip(unreadable, problems.values())
-      ])
+      raise UserError(
+        [
+          f'{missing[d]["id"]}: {" ".join(p.problems)} (--on_error=skip leaves it out)'
+          for d, p in zip(unreadable, problems.values())
+        ]
+      )
     for digest in missing:
       if digest not in unreadable:
         self._rows[digest] = next(found)
@@ -122,8 +120,9 @@ class FeatureCache:
 def _chunks(examples: Any, name: str) -> Iterator[list[dict]]:
   import tqdm
 
-  with tqdm.tqdm(total=len(examples), desc=name, unit='picture', leave=False,
-                 disable=not sys.stderr.isatty()) as bar:
+  with tqdm.tqdm(
+    total=len(examples), desc=name, unit='picture', leave=False, disable=not sys.stderr.isatty()
+  ) as bar:
     for start in range(0, len(examples), _CHUNK):
       chunk = [examples[i] for i in range(start, min(start + _CHUNK, len(examples)))]
       yield chunk
@@ -142,7 +141,9 @@ def _fingerprint(loaded: Any, dataset: str) -> str:
   from vit_jax import tree
 
   described = {
-    'model': loaded.config['model'], 'preprocess': loaded.preprocess.to_json(), 'dataset': dataset,
+    'model': loaded.config['model'],
+    'preprocess': loaded.preprocess.to_json(),
+    'dataset': dataset,
   }
   total = hashlib.blake2b(json.dumps(described, sort_keys=True).encode(), digest_size=12)
   for name, value in tree.flatten(loaded.variables).items():

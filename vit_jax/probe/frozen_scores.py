@@ -37,8 +37,10 @@ def neighbours(
   tested = cache.features(test, 'test', args.on_error)
   cache.save()
   if max(args.neighbours) > len(known.labels):
-    raise UserError(f'--neighbours={max(args.neighbours)}, but there are only {len(known.labels)} '
-                    'training pictures')
+    raise UserError(
+      f'--neighbours={max(args.neighbours)}, but there are only {len(known.labels)} '
+      'training pictures'
+    )
   found = frozen.vote_accuracies(
     (known.x, known.labels), (tested.x, tested.labels), classes, args.neighbours, args.temperature
   )

@@ -50,7 +50,9 @@ def compute(predictions: Predictions) -> dict[str, Any]:
     return {}
   found = values[known]
   result: dict[str, Any] = {
-    'boxes': n, 'mean_iou': float(found.mean()), 'median_iou': float(np.median(found))
+    'boxes': n,
+    'mean_iou': float(found.mean()),
+    'median_iou': float(np.median(found)),
   }
   for threshold in THRESHOLDS:
     hits = int((found >= threshold).sum())
@@ -74,8 +76,14 @@ def histogram(values: np.ndarray):
   for threshold in THRESHOLDS:
     share = (values >= threshold).mean()
     axes.axvline(threshold, color=ORANGE, linestyle='--', linewidth=1.2)
-    axes.text(threshold - 0.01, top * 0.985, f'{100 * share:.0f} %\n≥ {threshold:g}', ha='right',
-              va='top', fontsize=8.5)
+    axes.text(
+      threshold - 0.01,
+      top * 0.985,
+      f'{100 * share:.0f} %\n≥ {threshold:g}',
+      ha='right',
+      va='top',
+      fontsize=8.5,
+    )
   axes.set_ylim(0, top)
   axes.set_xlim(0, 1)
   axes.set_xlabel('IoU of the predicted with the true box')

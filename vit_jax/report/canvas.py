@@ -117,7 +117,7 @@ def shorten(name: str, most: int = 22) -> str:
   if len(name) <= most:
     return name
   head = (most - 1) * 3 // 5
-  return name[:head] + '…' + name[len(name) - (most - 1 - head):]
+  return name[:head] + '…' + name[len(name) - (most - 1 - head) :]
 
 
 def wrap(text: str, width: int) -> str:

@@ -61,9 +61,11 @@ def worst_classes(
     taken_for = [(int(taken[i]), int(count[i])) for i in order]
     examples = [(c, _typical(predictions, c)) for c, _ in taken_for[:lookalikes]]
     sure = missed[np.argsort(-confidence[missed], kind='stable')][:pictures]
-    found.append(WorstClass(
-      index, taken_for, sure.tolist(), [(c, row) for c, row in examples if row is not None]
-    ))
+    found.append(
+      WorstClass(
+        index, taken_for, sure.tolist(), [(c, row) for c, row in examples if row is not None]
+      )
+    )
   return found
 
 

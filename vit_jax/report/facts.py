@@ -9,8 +9,21 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-_PACKAGES = ('vit_jax', 'jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'numpy', 'grain',
-             'tensorflow-datasets', 'pillow', 'simplejpeg', 'scikit-learn', 'matplotlib')
+_PACKAGES = (
+  'vit_jax',
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'grain',
+  'tensorflow-datasets',
+  'pillow',
+  'simplejpeg',
+  'scikit-learn',
+  'matplotlib',
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -41,7 +41,8 @@ def curve_title(name: str) -> str:
 def curve(rows: Sequence[dict], split: str, name: str, x: str = 'step') -> np.ndarray:
   """Points [2, n] of a metric of a split over another column of metrics.jsonl."""
   points = [
-    (row[x], row[name]) for row in rows
+    (row[x], row[name])
+    for row in rows
     if row['split'] == split and row.get(name) is not None and row.get(x) is not None
   ]
   values = np.array(points, np.float64).reshape(-1, 2).T
@@ -67,8 +68,15 @@ def learning_curve(rows: Sequence[dict], name: str):
       axes.plot(steps, values, '*', markersize=14, color=colour, label=label, zorder=4)
     else:
       few = len(steps) <= 30
-      axes.plot(steps, values, '-o' if few else '-', markersize=3.5, linewidth=1.5, color=colour,
-                label=label)
+      axes.plot(
+        steps,
+        values,
+        '-o' if few else '-',
+        markersize=3.5,
+        linewidth=1.5,
+        color=colour,
+        label=label,
+      )
   axes.set_xlabel('step')
   axes.set_ylabel(LABELS.get(name, name))
   if name == 'loss':
@@ -93,15 +101,30 @@ def reliability(calibration: Calibration):
   left, width = calibration.edges[:-1], np.diff(calibration.edges)
   filled = calibration.counts > 0
   upper.plot([0, 1], [0, 1], '--', color=GREY, linewidth=1.2, label='perfectly calibrated')
-  upper.bar(left[filled], calibration.accuracy[filled], width[filled], align='edge', color=BLUE,
-            alpha=0.35, edgecolor='white', label='share right in the bin')
+  upper.bar(
+    left[filled],
+    calibration.accuracy[filled],
+    width[filled],
+    align='edge',
+    color=BLUE,
+    alpha=0.35,
+    edgecolor='white',
+    label='share right in the bin',
+  )
   middle, accuracy = calibration.confidence[filled], calibration.accuracy[filled]
-  spans = np.array([
-    wilson(round(a * c), c) for a, c in zip(accuracy, calibration.counts[filled])
-  ])
+  spans = np.array([wilson(round(a * c), c) for a, c in zip(accuracy, calibration.counts[filled])])
   spread = np.abs(spans.T - accuracy)
-  upper.errorbar(middle, accuracy, spread, fmt='o', markersize=4.5, color=BLUE, elinewidth=1,
-                 capsize=2, label='at the mean confidence, 95 % interval')
+  upper.errorbar(
+    middle,
+    accuracy,
+    spread,
+    fmt='o',
+    markersize=4.5,
+    color=BLUE,
+    elinewidth=1,
+    capsize=2,
+    label='at the mean confidence, 95 % interval',
+  )
   upper.set_ylim(0, 1.02)
   upper.set_ylabel('share right')
   upper.grid()
@@ -126,8 +149,16 @@ def confidence(values: np.ndarray, correct: np.ndarray):
   edges = np.linspace(0, 1, 21)
   groups = [values[correct], values[~correct]]
   names = [f'right ({correct.sum():,})', f'wrong ({(~correct).sum():,})']
-  axes.hist(groups, edges, stacked=True, color=[GREEN, RED], label=names, edgecolor='white',
-            linewidth=0.5, hatch=['', '///'])
+  axes.hist(
+    groups,
+    edges,
+    stacked=True,
+    color=[GREEN, RED],
+    label=names,
+    edgecolor='white',
+    linewidth=0.5,
+    hatch=['', '///'],
+  )
   axes.set_xlim(0, 1)
   axes.set_xlabel('confidence (probability of the prediction)')
   axes.set_ylabel('pictures')
@@ -199,7 +230,7 @@ def sheet(
   lines = max(t.count('\n') + 1 for t in titles)
   figure = new_figure(1.75 * columns, rows * (1.75 + 0.17 * lines))
   grid = figure.subplots(rows, columns, squeeze=False).ravel()
-  for axes in grid[len(pictures):]:
+  for axes in grid[len(pictures) :]:
     axes.axis('off')
   for axes, picture, title, right in zip(grid, pictures, titles, correct):
     picture = np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture

@@ -43,8 +43,7 @@ def confusion(
   shown = axes.imshow(np.nan_to_num(colours), cmap='Blues', vmin=0, vmax=1)
   number_size, size = (9.5, 9.5) if many <= 12 else (7.5, 8.5) if many <= _NUMBERED else (5.5, 7.5)
   _write_numbers(axes, values, colours, percent, number_size)
-  turn = {'rotation': 90} if upright else {
-    'rotation': 45, 'ha': 'right', 'rotation_mode': 'anchor'}
+  turn = {'rotation': 90} if upright else {'rotation': 45, 'ha': 'right', 'rotation_mode': 'anchor'}
   axes.set_xticks(range(c), [shorten(n, most) for n in columns], fontsize=size, **turn)
   axes.set_yticks(range(r), [shorten(n, most) for n in rows], fontsize=size)
   axes.set_xticks(np.arange(c + 1) - 0.5, minor=True)
@@ -88,8 +87,13 @@ def overview(colours: np.ndarray, what: str):
   axes = figure.subplots()
   edge = len(blocks) * size
   # Confusions are rare and small beside the diagonal: the square root shows both.
-  shown = axes.imshow(blocks, cmap='Blues', norm=PowerNorm(0.5, 0, 1), interpolation='nearest',
-                      extent=(-0.5, edge - 0.5, edge - 0.5, -0.5))
+  shown = axes.imshow(
+    blocks,
+    cmap='Blues',
+    norm=PowerNorm(0.5, 0, 1),
+    interpolation='nearest',
+    extent=(-0.5, edge - 0.5, edge - 0.5, -0.5),
+  )
   axes.set_xlim(-0.5, k - 0.5)
   axes.set_ylim(k - 0.5, -0.5)
   axes.set_xlabel('number of the predicted class')

@@ -148,8 +148,9 @@ def confused_pairs(counts: np.ndarray, probability: np.ndarray) -> list[Pair]:
   np.fill_diagonal(wrong, 0)
   support = counts.sum(axis=1)
   pairs = [
-    Pair(int(i), int(j), int(wrong[i, j]), float(wrong[i, j] / support[i]),
-         float(probability[i, j]))
+    Pair(
+      int(i), int(j), int(wrong[i, j]), float(wrong[i, j] / support[i]), float(probability[i, j])
+    )
     for i, j in zip(*np.nonzero(wrong))
   ]
   return sorted(pairs, key=lambda p: (-p.count, -p.share, -p.probability))
@@ -161,9 +162,10 @@ def worst_classes(predictions: Predictions, table: PerClass, most: int) -> list[
   missed = np.bincount(predictions.labels[~predictions.correct], minlength=k)
   expected = np.bincount(predictions.labels, predictions.true_probability, k)
   wrong = [i for i in table.present if missed[i]]
-  return [int(i) for i in sorted(
-    wrong, key=lambda i: (table.f1[i], expected[i] / table.support[i])
-  )[:most]]
+  return [
+    int(i)
+    for i in sorted(wrong, key=lambda i: (table.f1[i], expected[i] / table.support[i]))[:most]
+  ]
 
 
 def compute(predictions: Predictions) -> dict[str, Any]:

@@ -93,8 +93,11 @@ class Page:
       return
     self._sections.append(title)
     name = f's{len(self._sections)}'
-    self._parts += [f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(title)}</h2>',
-                    *parts, '</section>']
+    self._parts += [
+      f'<section aria-labelledby="{name}"><h2 id="{name}">{escape(title)}</h2>',
+      *parts,
+      '</section>',
+    ]
 
   def write(self, path: pathlib.Path, footer: str) -> pathlib.Path:
     """Writes the page."""
@@ -104,9 +107,11 @@ class Page:
       '<meta name="viewport" content="width=device-width, initial-scale=1">',
       '<link rel="icon" href="data:,">',  # else a browser asks the server for one
       f'<title>{escape(self._title)}</title><style>{_STYLE}</style></head><body>',
-      f'<header><h1>{escape(self._title)}</h1>', *self._head,
+      f'<header><h1>{escape(self._title)}</h1>',
+      *self._head,
       f'<nav aria-label="sections">{" ".join(links)}</nav></header><main>',
-      *self._parts, f'</main><footer><p>{escape(footer)}</p></footer></body></html>\n',
+      *self._parts,
+      f'</main><footer><p>{escape(footer)}</p></footer></body></html>\n',
     ]
     path.write_text('\n'.join(parts), encoding='utf-8')
     return path
@@ -177,6 +182,7 @@ def table(
     caption: above it.
     text: columns of words, which are flush left.
   """
+
   def cell(j: int, value: Any) -> str:
     if j == 0:
       name = escape(value).replace('_', '_<wbr>').replace('.', '.<wbr>')
@@ -187,12 +193,12 @@ def table(
     f'<th scope="col"{" class=text" if j in text else ""}>{escape(h)}</th>'
     for j, h in enumerate(header)
   )
-  body = ''.join(
-    f'<tr>{"".join(cell(j, v) for j, v in enumerate(row))}</tr>' for row in rows
-  )
+  body = ''.join(f'<tr>{"".join(cell(j, v) for j, v in enumerate(row))}</tr>' for row in rows)
   above = f'<p class="caption">{escape(caption)}</p>' if caption else ''
-  return (f'{above}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
-          f'<tbody>{body}</tbody></table></div>')
+  return (
+    f'{above}<div class="scroll"><table><thead><tr>{head}</tr></thead>'
+    f'<tbody>{body}</tbody></table></div>'
+  )
 
 
 def details(summary: str, *parts: str) -> str:
@@ -233,8 +239,10 @@ def shots(items: Sequence[Shot]) -> str:
     name = f'<span class="id" title="{escape(item.id)}">{escape(_file_name(item.id))}</span>'
     text = '<br>'.join([f'<b>{first}</b>', *rest, name])
     source = data_uri(mark(item))
-    parts.append(f'<figure class="{kind}"><img src="{source}" alt="{escape(item.lines[0])}">'
-                 f'<figcaption>{text}</figcaption></figure>')
+    parts.append(
+      f'<figure class="{kind}"><img src="{source}" alt="{escape(item.lines[0])}">'
+      f'<figcaption>{text}</figcaption></figure>'
+    )
   return f'<div class="pictures">{"".join(parts)}</div>' if parts else ''
 
 
@@ -261,8 +269,11 @@ def mark(item: Shot, size: int = 264) -> np.ndarray:
       if box is not None and np.all(np.isfinite(box)):
         corners = [float(x) * factor for x in box]
         left, top, right, bottom = corners
-        pen.rectangle((min(left, right), min(top, bottom), max(left, right), max(top, bottom)),
-                      outline=colour, width=3)
+        pen.rectangle(
+          (min(left, right), min(top, bottom), max(left, right), max(top, bottom)),
+          outline=colour,
+          width=3,
+        )
   return np.asarray(picture)
 
 

@@ -97,28 +97,42 @@ def _summary(drawn: Drawn) -> list[str]:
   right = int(predictions.correct.sum())
   most = drawn.table.support.max() / len(predictions)
   what = facts.model or 'The model'
-  parts = [page.paragraph(
-    f'{what} is right about {right:,} of {len(predictions):,} pictures: '
-    f'{percent(result["accuracy"])} ({interval(result, "accuracy")}). Always naming the most '
-    f'frequent class would be right about {percent(most)}.', 'lead'
-  )]
+  parts = [
+    page.paragraph(
+      f'{what} is right about {right:,} of {len(predictions):,} pictures: '
+      f'{percent(result["accuracy"])} ({interval(result, "accuracy")}). Always naming the most '
+      f'frequent class would be right about {percent(most)}.',
+      'lead',
+    )
+  ]
   if result['classes_present'] < result['classes']:
-    parts.append(page.paragraph(
-      f'These pictures show {result["classes_present"]:,} of the {result["classes"]:,} classes '
-      'that the model knows. Means over classes leave out those without pictures.', 'note'
-    ))
+    parts.append(
+      page.paragraph(
+        f'These pictures show {result["classes_present"]:,} of the {result["classes"]:,} classes '
+        'that the model knows. Means over classes leave out those without pictures.',
+        'note',
+      )
+    )
   if predictions.skipped:
-    parts.append(page.paragraph(
-      f'{predictions.skipped:,} pictures could not be read and count nowhere.', 'note'
-    ))
+    parts.append(
+      page.paragraph(
+        f'{predictions.skipped:,} pictures could not be read and count nowhere.', 'note'
+      )
+    )
   items = [('Top-1 accuracy', percent(result['accuracy']), interval(result, 'accuracy'))]
   items += [
     (f'Top-{k} accuracy', percent(result[f'top{k}']), interval(result, f'top{k}'))
-    for k in (3, 5) if f'top{k}' in result
+    for k in (3, 5)
+    if f'top{k}' in result
   ]
   items.append(('Macro F1', f'{result["macro_f1"]:.3f}', 'mean over classes'))
-  items.append(('Calibration error', percent(result['ece']),
-                f'ECE; mean confidence {percent(result["mean_confidence"])}'))
+  items.append(
+    (
+      'Calibration error',
+      percent(result['ece']),
+      f'ECE; mean confidence {percent(result["mean_confidence"])}',
+    )
+  )
   if 'mean_iou' in result:
     items.append(('Mean IoU', f'{result["mean_iou"]:.3f}', f'of {result["boxes"]:,} boxes'))
     items.append(('IoU over 0.5', percent(result['iou50']), interval(result, 'iou50')))
@@ -131,7 +145,7 @@ def _summary(drawn: Drawn) -> list[str]:
 def _curves(drawn: Drawn, rows: Sequence[dict]) -> list[str]:
   captions = {
     'loss': 'Training values are means over the steps since the last report, in training mode and '
-            'of augmented pictures, so that validation may look better.',
+    'of augmented pictures, so that validation may look better.',
     'learning_rate': 'As the schedule set it.',
   }
   parts = []
@@ -142,15 +156,25 @@ def _curves(drawn: Drawn, rows: Sequence[dict]) -> list[str]:
   for name in ('loss', 'accuracy', 'top3', 'top5', 'iou', 'learning_rate'):
     if name not in known or (name == 'top3' and 'top5' in known):
       continue
-    seen = [s for s in ('train', 'val', 'test') if any(
-      row['split'] == s and row.get(name) is not None for row in rows)]
-    words = {'train': 'training', 'val': 'validation', 'test': 'the test (star: the checkpoint '
-             'that was tested)'}
+    seen = [
+      s
+      for s in ('train', 'val', 'test')
+      if any(row['split'] == s and row.get(name) is not None for row in rows)
+    ]
+    words = {
+      'train': 'training',
+      'val': 'validation',
+      'test': 'the test (star: the checkpoint that was tested)',
+    }
     default = f'Of {" and ".join(words[s] for s in seen)}.'
-    parts.append(drawn.figure(
-      f'curve_{name}', figures.learning_curve(rows, name), figures.curve_title(name),
-      captions.get(name, default),
-    ))
+    parts.append(
+      drawn.figure(
+        f'curve_{name}',
+        figures.learning_curve(rows, name),
+        figures.curve_title(name),
+        captions.get(name, default),
+      )
+    )
   return [page.figures(*parts)]
 
 
@@ -163,23 +187,31 @@ def _boxes(drawn: Drawn) -> list[str]:
     for t in boxes.THRESHOLDS
   ]
   rows.append(('over 0.5 and class right', percent(result['box50_right']), ''))
-  parts = [page.figures(
-    drawn.figure(
-      'iou', boxes.histogram(values[np.isfinite(values)]), 'Overlap with the true boxes',
-      f'Intersection over union of {result["boxes"]:,} boxes; mean {result["mean_iou"]:.3f}, '
-      f'median {result["median_iou"]:.3f}.',
-    ),
-    page.table(('IoU', 'pictures', '95 % interval'),
-               [(a, b, c.removeprefix('95\u00a0% interval ')) for a, b, c in rows]),
-  )]
+  parts = [
+    page.figures(
+      drawn.figure(
+        'iou',
+        boxes.histogram(values[np.isfinite(values)]),
+        'Overlap with the true boxes',
+        f'Intersection over union of {result["boxes"]:,} boxes; mean {result["mean_iou"]:.3f}, '
+        f'median {result["median_iou"]:.3f}.',
+      ),
+      page.table(
+        ('IoU', 'pictures', '95 % interval'),
+        [(a, b, c.removeprefix('95\u00a0% interval ')) for a, b, c in rows],
+      ),
+    )
+  ]
   if drawn.load_picture:
     items = examples.shots(
       drawn.predictions, examples.spread_of_boxes(drawn.predictions), drawn.load_picture
     )
     drawn.sheet('boxes', items)
-    parts += ['<h3>From the worst to the best box</h3>',
-              page.paragraph('Green: true box; red: predicted box. Evenly spread by overlap.'),
-              page.shots(items)]
+    parts += [
+      '<h3>From the worst to the best box</h3>',
+      page.paragraph('Green: true box; red: predicted box. Evenly spread by overlap.'),
+      page.shots(items),
+    ]
   return parts
 
 
@@ -194,8 +226,14 @@ def _classes(drawn: Drawn) -> list[str]:
     return '–' if np.isnan(value) else f'{value:.3f}'
 
   rows = [
-    (names[i], f'{table.support[i]:,}', score(table.precision[i]), score(table.recall[i]),
-     score(table.f1[i]), ', '.join(taken.get(i, ['–'])[:3]))
+    (
+      names[i],
+      f'{table.support[i]:,}',
+      score(table.precision[i]),
+      score(table.recall[i]),
+      score(table.f1[i]),
+      ', '.join(taken.get(i, ['–'])[:3]),
+    )
     for i in order
   ]
   header = ('class', 'pictures', 'precision', 'recall', 'F1', 'taken for (pictures)')
@@ -203,8 +241,9 @@ def _classes(drawn: Drawn) -> list[str]:
   first = len(rows) if len(rows) <= _ROWS else 20
   shown = page.table(header, rows[:first], caption, text=(5,))
   if rows[first:]:
-    shown += page.details(f'The other {len(rows) - first:,} classes',
-                          page.table(header, rows[first:], text=(5,)))
+    shown += page.details(
+      f'The other {len(rows) - first:,} classes', page.table(header, rows[first:], text=(5,))
+    )
   text = (
     'Recall: share of the class that is recognised. Precision: share of what is taken for the '
     'class that belongs to it. F1: their harmonic mean.'
@@ -229,14 +268,24 @@ def _calibration(drawn: Drawn) -> list[str]:
     f'and accuracy {percent(drawn.result["accuracy"])}: '
     + ('the two agree.' if abs(lean) < 0.01 else f'on the whole the model is {word}.')
   )
-  return [page.paragraph(text), page.figures(
-    drawn.figure('reliability', figures.reliability(reliability), 'Reliability diagram',
-                 'Bars on the dashed line mean that confidence can be taken at its word; below it '
-                 'the model is overconfident. Bins with few pictures have wide intervals.'),
-    drawn.figure('confidence', figures.confidence(predictions.confidence, predictions.correct),
-                 'Confidence of right and wrong predictions',
-                 'The further apart the two are, the better a threshold sorts out mistakes.'),
-  )]
+  return [
+    page.paragraph(text),
+    page.figures(
+      drawn.figure(
+        'reliability',
+        figures.reliability(reliability),
+        'Reliability diagram',
+        'Bars on the dashed line mean that confidence can be taken at its word; below it '
+        'the model is overconfident. Bins with few pictures have wide intervals.',
+      ),
+      drawn.figure(
+        'confidence',
+        figures.confidence(predictions.confidence, predictions.correct),
+        'Confidence of right and wrong predictions',
+        'The further apart the two are, the better a threshold sorts out mistakes.',
+      ),
+    ),
+  ]
 
 
 def _confusion(drawn: Drawn) -> list[str]:
@@ -252,18 +301,31 @@ def _confusion(drawn: Drawn) -> list[str]:
   )
   if k <= matrices.NAMED:
     parts = [
-      drawn.figure('confusion_counts', matrices.confusion(
-        drawn.counts, drawn.names, drawn.names, shares), 'Confusion by counts', by_count),
-      drawn.figure('confusion_probability', matrices.confusion(
-        drawn.probability, drawn.names, drawn.names, percent=True),
-        'Confusion by mean predicted probability', by_probability),
+      drawn.figure(
+        'confusion_counts',
+        matrices.confusion(drawn.counts, drawn.names, drawn.names, shares),
+        'Confusion by counts',
+        by_count,
+      ),
+      drawn.figure(
+        'confusion_probability',
+        matrices.confusion(drawn.probability, drawn.names, drawn.names, percent=True),
+        'Confusion by mean predicted probability',
+        by_probability,
+      ),
     ]
     shown = page.figures(*parts) if k <= 12 else ''.join(parts)
   else:
     shown = _confusion_of_many(drawn, shares, by_count, by_probability)
   rows = [
-    (drawn.names[p.true], drawn.names[p.predicted], f'{p.count:,}', percent(p.share),
-     percent(p.probability)) for p in drawn.pairs[:20]
+    (
+      drawn.names[p.true],
+      drawn.names[p.predicted],
+      f'{p.count:,}',
+      percent(p.share),
+      percent(p.probability),
+    )
+    for p in drawn.pairs[:20]
   ]
   header = ('true class', 'taken for', 'pictures', 'share of class', 'mean probability')
   if not rows:
@@ -280,26 +342,47 @@ def _confusion_of_many(drawn: Drawn, shares: np.ndarray, counts_text: str, text:
   )
   if np.isnan(shares).any():
     key += ' Rows of classes without pictures are empty.'
-  parts = [page.figures(
-    drawn.figure('confusion_counts', matrices.overview(shares, "share of the class's pictures"),
-                 'Confusion by counts, all classes', key),
-    drawn.figure('confusion_probability', matrices.overview(drawn.probability, 'mean probability'),
-                 'Confusion by mean predicted probability, all classes', key),
-  )]
+  parts = [
+    page.figures(
+      drawn.figure(
+        'confusion_counts',
+        matrices.overview(shares, "share of the class's pictures"),
+        'Confusion by counts, all classes',
+        key,
+      ),
+      drawn.figure(
+        'confusion_probability',
+        matrices.overview(drawn.probability, 'mean probability'),
+        'Confusion by mean predicted probability, all classes',
+        key,
+      ),
+    )
+  ]
   chosen = matrices.most_confused(drawn.pairs)
   if chosen:
     known = [i for i in chosen if drawn.table.support[i]]
     rows = [drawn.names[i] for i in known]
     columns = [*(drawn.names[i] for i in chosen), 'all others']
     parts += [
-      drawn.figure('confusion_counts_worst', matrices.confusion(
-        matrices.excerpt(drawn.counts, known, chosen), rows, columns,
-        matrices.excerpt(shares, known, chosen)),
+      drawn.figure(
+        'confusion_counts_worst',
+        matrices.confusion(
+          matrices.excerpt(drawn.counts, known, chosen),
+          rows,
+          columns,
+          matrices.excerpt(shares, known, chosen),
+        ),
         'Confusion by counts, most confused classes',
-        f'{counts_text} Alike classes stand together.'),
-      drawn.figure('confusion_probability_worst', matrices.confusion(
-        matrices.excerpt(drawn.probability, known, chosen), rows, columns, percent=True),
-        'Confusion by mean predicted probability, most confused classes', text),
+        f'{counts_text} Alike classes stand together.',
+      ),
+      drawn.figure(
+        'confusion_probability_worst',
+        matrices.confusion(
+          matrices.excerpt(drawn.probability, known, chosen), rows, columns, percent=True
+        ),
+        'Confusion by mean predicted probability, most confused classes',
+        text,
+      ),
     ]
   return ''.join(parts)
 
@@ -310,26 +393,36 @@ def _worst(drawn: Drawn) -> list[str]:
     name, i = drawn.names[worst.index], worst.index
     taken = ', '.join(f'{drawn.names[c]} ({n:,})' for c, n in worst.taken_for[:5])
     missed = sum(n for _, n in worst.taken_for)
-    parts += [f'<h3>{page.escape(name)}</h3>', page.paragraph(
-      f'F1 {drawn.table.f1[i]:.3f}, recall {drawn.table.recall[i]:.3f}: {missed:,} of '
-      f'{drawn.table.support[i]:,} pictures missed. Taken for {taken}.'
-    )]
+    parts += [
+      f'<h3>{page.escape(name)}</h3>',
+      page.paragraph(
+        f'F1 {drawn.table.f1[i]:.3f}, recall {drawn.table.recall[i]:.3f}: {missed:,} of '
+        f'{drawn.table.support[i]:,} pictures missed. Taken for {taken}.'
+      ),
+    ]
     if not drawn.load_picture:
       continue
     items = examples.shots(drawn.predictions, worst.missed, drawn.load_picture)
     alike = [
-      page.Shot(drawn.load_picture(int(drawn.predictions.index[row])),
-                [f'a typical {drawn.names[c]}'], None, drawn.predictions.ids[row])
+      page.Shot(
+        drawn.load_picture(int(drawn.predictions.index[row])),
+        [f'a typical {drawn.names[c]}'],
+        None,
+        drawn.predictions.ids[row],
+      )
       for c, row in worst.lookalikes
     ]
     number = len([p for p in parts if p.startswith('<h3>')])
     drawn.sheet(f'worst_{number}', items + alike)
     parts.append(page.shots(items + alike))
   if parts and drawn.load_picture:
-    parts.insert(0, page.paragraph(
-      'Missed pictures, as the model saw them, with the prediction and its probability; then, in a '
-      'grey frame, what the classes look like that they are taken for (the surest picture of each).'
-    ))
+    parts.insert(
+      0,
+      page.paragraph(
+        'Missed images, as the model saw them, with the prediction and its probability; then, in '
+        'a grey frame, the most confident example of each class that they were predicted as.'
+      ),
+    )
   return parts
 
 
@@ -386,8 +479,11 @@ def _configuration(facts: Facts) -> list[str]:
   ]
   parts = [page.table(('what', 'value'), rows, text=(1,))]
   if facts.versions:
-    parts.append(page.details('Versions', page.table(('package', 'version'),
-                                                     list(facts.versions.items()), text=(1,))))
+    parts.append(
+      page.details(
+        'Versions', page.table(('package', 'version'), list(facts.versions.items()), text=(1,))
+      )
+    )
   if facts.config:
     parts.append(page.details('All options', page.code(facts.config)))
   return parts

@@ -53,13 +53,19 @@ def write_data(
   result = metrics.jsonable(result)
   writer.write_json(out / 'metrics.json', result)
   support = (predictions.multi_hot > 0).sum(axis=0)
-  write_csv(out / 'per_class.csv', ('class', 'support', 'average_precision'),
-            zip(predictions.classes, support, precision))
+  write_csv(
+    out / 'per_class.csv',
+    ('class', 'support', 'average_precision'),
+    zip(predictions.classes, support, precision),
+  )
   return result, precision
 
 
 def write_page(
-  out: pathlib.Path, predictions: Predictions, result: dict[str, Any], precision: np.ndarray,
+  out: pathlib.Path,
+  predictions: Predictions,
+  result: dict[str, Any],
+  precision: np.ndarray,
   rows: Sequence[dict],
 ) -> pathlib.Path:
   """Draws the curves and writes report.html, from what `write_data` gives."""
@@ -72,26 +78,36 @@ def write_page(
     page.paragraph(
       f'{facts.model or "The model"} tells which of {result["classes"]:,} classes each of '
       f'{result["examples"]:,} pictures shows, with a mean average precision of '
-      f'{result["map"]:.3f} over the {result["classes_present"]:,} classes that occur.', 'lead'
+      f'{result["map"]:.3f} over the {result["classes_present"]:,} classes that occur.',
+      'lead',
     ),
-    page.cards([
-      ('Mean average precision', f'{result["map"]:.3f}', 'of classes that occur'),
-      ('Likeliest class is there', f'{100 * result["accuracy"]:.1f} %', 'of pictures'),
-      ('All classes right', f'{100 * result["exact"]:.1f} %', 'of pictures'),
-    ]),
+    page.cards(
+      [
+        ('Mean average precision', f'{result["map"]:.3f}', 'of classes that occur'),
+        ('Likeliest class is there', f'{100 * result["accuracy"]:.1f} %', 'of pictures'),
+        ('All classes right', f'{100 * result["exact"]:.1f} %', 'of pictures'),
+      ]
+    ),
   )
   known = set().union(*rows)
   shown = []
   for name in (name for name in _CURVES if name in known):
     path = canvas.save(figures.learning_curve(rows, name), folder / f'curve_{name}.png')
-    shown.append(page.figure(path, figures.curve_title(name),
-                             'A star is the test of the checkpoint that was kept.'))
+    shown.append(
+      page.figure(
+        path, figures.curve_title(name), 'A star is the test of the checkpoint that was kept.'
+      )
+    )
   report.section('Learning curves', page.figures(*shown))
   support = (predictions.multi_hot > 0).sum(axis=0)
   worst = np.argsort(np.where(np.isnan(precision), 2.0, precision), kind='stable')
   cells = [
-    (predictions.names[i], f'{support[i]:,}',
-     '–' if np.isnan(precision[i]) else f'{precision[i]:.3f}') for i in worst
+    (
+      predictions.names[i],
+      f'{support[i]:,}',
+      '–' if np.isnan(precision[i]) else f'{precision[i]:.3f}',
+    )
+    for i in worst
   ]
   header = ('class', 'pictures', 'average precision')
   caption = 'Worst first; all of it: per_class.csv'

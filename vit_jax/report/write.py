@@ -61,7 +61,9 @@ def _write_data(
   trained = history.training(rows, facts.config.get('batch_size'))
   result = metrics.compute(predictions) | boxes.compute(predictions)
   result |= {
-    'training': None if trained is None else {
+    'training': None
+    if trained is None
+    else {
       'steps': trained.steps,
       'seconds': trained.seconds,
       'seconds_estimated': trained.estimated,
@@ -77,7 +79,8 @@ def _write_data(
   reliability = metrics.calibration(predictions)
   edges = reliability.edges
   write_csv(
-    out / 'calibration.csv', ('from', 'to', 'pictures', 'mean_confidence', 'accuracy'),
+    out / 'calibration.csv',
+    ('from', 'to', 'pictures', 'mean_confidence', 'accuracy'),
     zip(edges[:-1], edges[1:], reliability.counts, reliability.confidence, reliability.accuracy),
   )
   return result
@@ -86,7 +89,8 @@ def _write_data(
 def _write_classes(out: pathlib.Path, predictions: Predictions) -> None:
   classes, table = predictions.classes, metrics.per_class(predictions)
   write_csv(
-    out / 'per_class.csv', ('class', 'support', 'predicted', 'precision', 'recall', 'f1'),
+    out / 'per_class.csv',
+    ('class', 'support', 'predicted', 'precision', 'recall', 'f1'),
     zip(classes, table.support, table.predicted, table.precision, table.recall, table.f1),
   )
   counts = metrics.confusion_counts(predictions)
@@ -98,7 +102,8 @@ def _write_classes(out: pathlib.Path, predictions: Predictions) -> None:
   )
   if len(classes) <= _WIDE:
     write_csv(
-      out / 'confusion.csv', ('true \\ predicted', *classes),
+      out / 'confusion.csv',
+      ('true \\ predicted', *classes),
       ((name, *row) for name, row in zip(classes, counts)),
     )
 

@@ -37,7 +37,7 @@ def write_page(
   made = page.Page(title)
   made.lead(*(page.paragraph(note, 'note') for note in notes))
   for group in dict.fromkeys(e.group for e in entries):
-    made.section(group, *(
-      page.figure(e.path, e.title, e.caption, inline) for e in entries if e.group == group
-    ))
+    made.section(
+      group, *(page.figure(e.path, e.title, e.caption, inline) for e in entries if e.group == group)
+    )
   return made.write(folder / 'index.html', f'Made by vit_jax: {len(entries)} figures.')

@@ -131,9 +131,7 @@ def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
   return builder
 
 
-def _keys(
-  builder: Any, name: str, image_key: str | None, label_key: str | None
-) -> tuple[str, str]:
+def _keys(builder: Any, name: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:
   """The features with picture and class."""
   features = builder.info.features
   supervised = builder.info.supervised_keys
