@@ -29,7 +29,7 @@ lint: env
 	$(BIN)/ruff format --check .
 
 test: lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: env
 	$(BIN)/python -m pytest -m slow

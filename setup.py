@@ -16,7 +16,7 @@ setuptools.setup(
   long_description_content_type='text/markdown',
   license='Apache-2.0',
   packages=setuptools.find_packages(include=['vit_jax', 'vit_jax.*']),
-  package_data={'vit_jax.convert': ['*.txt', '*.csv']},
+  package_data={'vit_jax.data': ['*.txt'], 'vit_jax.weights': ['*.csv']},
   python_requires='>=3.11',
   install_requires=[
     'jax>=0.10.2,<0.11',
@@ -47,6 +47,7 @@ setuptools.setup(
     'test': [
       'matplotlib>=3.10,<4',
       'pytest>=9,<10',
+      'pytest-xdist>=3.8,<4',
       'ruff>=0.17,<0.18',
       'nbclient>=0.11,<0.12',
       'ipykernel>=7.4,<8',

@@ -25,7 +25,8 @@ def measure(depth: int, width: int, pixels: int, batch: int, steps: int) -> dict
   import jax
   import numpy as np
 
-  from vit_jax import bench, flops, models, plan
+  from vit_jax import bench, models
+  from vit_jax.training import flops, summary
 
   module = models.build(
     'vit_ti16', 1000, depth=depth, width=width, num_heads=width // 64, mlp_dim=4 * width
@@ -39,7 +40,7 @@ def measure(depth: int, width: int, pixels: int, batch: int, steps: int) -> dict
   variables = jax.jit(lambda: module.init(key, np.zeros((1, *shape[1:]), np.float32)))()
   found = {
     'flops': 3 * batch * flops.forward_flops(module, variables, (1, *shape[1:])),
-    'activations': float(plan.activation_bytes(module, variables, shape)),
+    'activations': float(summary.activation_bytes(module, variables, shape)),
   }
   step, state = bench.training_step(module, variables, 1000)
   step = step.lower(state, pictures, key).compile()

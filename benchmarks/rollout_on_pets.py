@@ -20,9 +20,9 @@ import xml.etree.ElementTree as ET
 import numpy as np
 
 import vit_jax
-from vit_jax import visualize
+from vit_jax import visualization
 from vit_jax.errors import UserError, run_cli
-from vit_jax.visualize.pictures import read_picture, variables_for
+from vit_jax.visualization.images import read_picture, variables_for
 
 DISCARDS = (0.0, 0.5, 0.9)
 GRID = 64  # places across and down among which the best fixed one is found
@@ -57,22 +57,22 @@ def maps_of(loaded, picture, gradients: bool) -> dict[str, np.ndarray]:
   """All maps of a picture by name, each [rows, columns]."""
   size, trained = picture.pixels.shape[:2], loaded.preprocess.image_size
   variables = variables_for(loaded.module, loaded.variables, size, trained)
-  seen = visualize.capture(loaded.module, variables, picture.images, ['weights'])
+  seen = visualization.capture(loaded.module, variables, picture.images, ['weights'])
   maps = {
-    f'rollout, {fusion} of heads, discard {discard:g}': visualize.rollout_map(
+    f'rollout, {fusion} of heads, discard {discard:g}': visualization.rollout_map(
       seen, fusion, discard
     )[0]
     for fusion in ('mean', 'max', 'min')
     for discard in DISCARDS
   }
-  last = visualize.attention_map(seen, seen.layers[-1])[0]
+  last = visualization.attention_map(seen, seen.layers[-1])[0]
   maps['attention of the last layer, mean of heads'] = last.mean(axis=0)
   if gradients:
     likeliest = int(seen.logits.argmax())
-    seen = visualize.capture_gradients(loaded.module, variables, picture.images, likeliest)
+    seen = visualization.capture_gradients(loaded.module, variables, picture.images, likeliest)
     for discard in DISCARDS:
       name = f'gradient rollout of the likeliest class, discard {discard:g}'
-      maps[name] = visualize.gradient_rollout_map(seen, discard)[0]
+      maps[name] = visualization.gradient_rollout_map(seen, discard)[0]
   return maps
 
 

@@ -1,13 +1,17 @@
 """Four simulated devices and one compilation cache for the whole suite, set before JAX starts."""
 
 import os
-import tempfile
+import pathlib
+
+from vit_jax import runtime
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
 )
-# Runs that a test starts, kills and starts again compile the same programs.
-_CACHE = tempfile.TemporaryDirectory(prefix='vit_jax_xla_')
-os.environ['JAX_COMPILATION_CACHE_DIR'] = _CACHE.name
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.5'
+# All test processes, and the runs that tests start, kill and start again, compile the same
+# programs; so does the next run of the suite on the same kind of processor.
+_CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{runtime.processor()}'
+_CACHE.mkdir(parents=True, exist_ok=True)
+os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from vit_jax import bench, flops, models
+from vit_jax import bench, models
 from vit_jax.errors import UserError
+from vit_jax.training import flops
 
 
 def _flops(name, size, **fields):

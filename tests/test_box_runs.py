@@ -8,9 +8,10 @@ import pytest
 from PIL import Image
 
 import vit_jax
-from vit_jax import config, evaluate, predict, train
+from vit_jax import config, evaluate, predict
 from vit_jax.errors import UserError
-from vit_jax.writer import read_metrics
+from vit_jax.metric_writer import read_metrics
+from vit_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COLOURS = {'red': (250, 20, 20), 'green': (20, 250, 20), 'blue': (20, 20, 250)}
@@ -66,7 +67,7 @@ def folder(tmp_path_factory):
 @pytest.fixture(scope='module')
 def run(folder, tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'boxes'
-  return workdir, train.train(options(folder, task__learned_weights='true'), str(workdir))
+  return workdir, loop.train(options(folder, task__learned_weights='true'), str(workdir))
 
 
 def test_a_run_measures_classes_and_boxes(run):
@@ -104,7 +105,7 @@ def test_boxes_are_told_as_shares_of_the_whole_picture(run):
     'hidden': {'kernel': np.zeros((24, 13)), 'bias': np.zeros(13)},
     'outputs': {'kernel': np.zeros((13, 8)), 'bias': np.zeros(8)},
   }
-  middle = vit_jax.loaded.Loaded(
+  middle = vit_jax.Loaded(
     loaded.module,
     {'params': {**heads, 'head_box': zeros}},
     loaded.config,
@@ -122,10 +123,10 @@ def test_a_classifier_goes_on_from_it(run, folder, tmp_path):
     'total': '1 epoch',
     'optimizer__multipliers': '.*=1',
   }
-  last = train.train(options(folder, **classify), str(tmp_path / 'classifier'))
+  last = loop.train(options(folder, **classify), str(tmp_path / 'classifier'))
   assert 'accuracy' in last and 'iou' not in last
   with pytest.raises(UserError, match="has the heads of task 'boxes'.*head='reset'"):
-    train.train(options(folder, **classify, head='keep'), str(tmp_path / 'kept'))
+    loop.train(options(folder, **classify, head='keep'), str(tmp_path / 'kept'))
 
 
 def test_a_box_run_goes_on_from_it_with_its_heads(run, folder, tmp_path):
@@ -136,12 +137,12 @@ def test_a_box_run_goes_on_from_it_with_its_heads(run, folder, tmp_path):
     'optimizer__learning_rate': '0.0',
     'task__learned_weights': 'true',
   }
-  last = train.train(options(folder, **more), str(tmp_path / 'more'))
+  last = loop.train(options(folder, **more), str(tmp_path / 'more'))
   np.testing.assert_allclose(last['iou'], run[1]['iou'], rtol=1e-5)
 
 
 def test_frozen_backbones_stay(run, folder, tmp_path):
-  train.train(
+  loop.train(
     options(folder, init_from=str(run[0]), freeze='backbone', total='2 steps'),
     str(tmp_path / 'frozen'),
   )
@@ -164,11 +165,11 @@ def test_frozen_backbones_stay(run, folder, tmp_path):
 )
 def test_what_cannot_be(folder, tmp_path, overrides, said):
   with pytest.raises(UserError, match=said):
-    train.train(options(folder, **overrides), str(tmp_path / 'never'))
+    loop.train(options(folder, **overrides), str(tmp_path / 'never'))
 
 
 def test_its_weights_go_elsewhere_with_their_heads_or_without(run, folder, tmp_path, capsys):
-  from vit_jax.convert.__main__ import main as convert
+  from vit_jax.convert import main as convert
 
   picture = str(folder / 'test' / 'images' / '0.png')
   before = vit_jax.load(run[0]).predict(picture)[0]
@@ -186,7 +187,7 @@ def test_its_weights_go_elsewhere_with_their_heads_or_without(run, folder, tmp_p
 
 
 def test_what_it_attends_to_can_be_seen(run):
-  from vit_jax.visualize.inside import capture_gradients
+  from vit_jax.visualization.activations import capture_gradients
 
   loaded = vit_jax.load(run[0])
   images = np.random.default_rng(1).normal(size=(1, 32, 48, 3)).astype(np.float32)

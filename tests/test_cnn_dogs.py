@@ -8,10 +8,11 @@ import pytest
 from PIL import Image
 
 from tests.models import small
+from vit_jax import compare as compare_command
 from vit_jax import convert, evaluate, main, models, predict, tree
-from vit_jax.compare import __main__ as compare_command
-from vit_jax.convert import safetensors_file, writing
-from vit_jax.visualize import __main__ as visualize_command
+from vit_jax import visualize as visualize_command
+from vit_jax.weights import saving
+from vit_jax.weights.formats import safetensors
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COLOURS = {'green': (20, 200, 60), 'red': (210, 30, 40), 'violet': (120, 40, 200)}
@@ -45,7 +46,7 @@ def _weights(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
   noise = np.random.default_rng(3).normal(size=(31, 1, 1, 3)) + small.images(module, batch=31)
   _, moved = module.apply(variables, noise, train=True, mutable=['batch_stats'])
   variables = {**variables, **moved}
-  safetensors_file.write(path, writing.to_tensors(variables, module, 'timm', (32, 32)), {})
+  safetensors.write(path, saving.to_tensors(variables, module, 'timm', (32, 32)), {})
   return {k: np.asarray(v) for k, v in tree.flatten(variables).items()}
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.report import fakes
-from vit_jax.compare import __main__ as command
-from vit_jax.compare import gather, significance, write
+from vit_jax import compare as command
+from vit_jax.comparison import gather, significance, write
 from vit_jax.errors import UserError
 from vit_jax.report import Facts
 
@@ -159,19 +159,20 @@ def test_what_is_no_run_is_said(tmp_path):
 
 
 def test_a_run_without_a_report_is_evaluated_first(tmp_path, monkeypatch):
-  from vit_jax import evaluate
+  from vit_jax.evaluation import standalone
 
   make_run(tmp_path / 'a', 0, 1.0)
   (tmp_path / 'b' / 'checkpoints').mkdir(parents=True)
   asked = []
 
-  def fake(argv):
-    asked.append(argv)
+  def fake(model, **options):
+    asked.append((model, options))
     make_run(tmp_path / 'b', 1, 1.0)
 
-  monkeypatch.setattr(evaluate, 'main', fake)
+  monkeypatch.setattr(standalone, 'evaluate', fake)
   runs = gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
-  assert asked == [[str(tmp_path / 'b'), '--split=test', f'--report={tmp_path / "b" / "report"}']]
+  expected = {'split': 'test', 'report_dir': str(tmp_path / 'b' / 'report')}
+  assert asked == [(str(tmp_path / 'b'), expected)]
   assert [run.name for run in runs] == ['a', 'b']
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from tests.models import small
 from tests.support import SHARED, needs_shared
-from vit_jax import config, models, optim, parallel, rng, tasks, train, train_step, tree
+from vit_jax import config, models, optimizers, parallel, rng, tasks, tree
 from vit_jax.data import Preprocess
-from vit_jax.prepare import prepare
-from vit_jax.train_state import create
+from vit_jax.training import loop, train_step
+from vit_jax.training.experiment import prepare
+from vit_jax.training.train_state import create
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / 'configs/digits.py')
@@ -31,7 +32,7 @@ def _batch(seed):
 def _steps(module, variables, placement, freeze=(), steps=2):
   """The state after some steps of SGD, as numpy arrays by name."""
   tx = optax.sgd(0.01, momentum=0.9)
-  frozen = optim.frozen_names(variables['params'], freeze) if freeze else frozenset()
+  frozen = optimizers.frozen_names(variables['params'], freeze) if freeze else frozenset()
   if placement.axis_name and hasattr(module, 'axis_name'):
     module = module.clone(axis_name=placement.axis_name)
   step = placement.compile_train(
@@ -156,6 +157,6 @@ def test_a_small_member_learns_64_pictures_by_heart(name, tmp_path):
       'log.tensorboard': 'false',
     },
   )
-  metrics = train.train(options, str(tmp_path))
+  metrics = loop.train(options, str(tmp_path))
   assert metrics['examples'] == 64
   assert metrics['accuracy'] == 1.0

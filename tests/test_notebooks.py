@@ -7,8 +7,8 @@ import pytest
 
 from tests.models import small
 from vit_jax import convert
-from vit_jax.convert import loading
 from vit_jax.data import Preprocess
+from vit_jax.weights import loading
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / 'colabs').glob('*.ipynb'))}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests import test_loaded
+from tests.inference import test_loaded
 from tests.support import SHARED, needs_shared
 from vit_jax import features, predict
 from vit_jax.errors import UserError
@@ -33,7 +33,7 @@ def test_folders_globs_and_files_are_found_once_and_in_order(folder):
   assert predict.find_images([str(folder)]) == [a, b, c]
   assert predict.find_images([str(folder / '*.png'), a, b]) == [a, b]
   assert predict.find_images([str(folder / '**' / '*.bmp')]) == [c]
-  with pytest.raises(UserError, match='no pictures in'):
+  with pytest.raises(UserError, match='no images in'):
     predict.find_images([str(folder / '*.webp')])
 
 

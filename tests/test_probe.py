@@ -11,11 +11,13 @@ from PIL import Image
 
 import vit_jax
 from tests.models import small
-from vit_jax import convert, evaluate, probe
+from vit_jax import convert, evaluate
+from vit_jax import probe as command
 from vit_jax.data import Preprocess, open_dataset
 from vit_jax.errors import UserError
-from vit_jax.loaded import Loaded
-from vit_jax.probe import __main__ as command
+from vit_jax.evaluation import linear_probe as probe
+from vit_jax.evaluation.feature_cache import FeatureCache
+from vit_jax.inference.loaded import Loaded
 
 PREPROCESS = Preprocess('decode|resize(16, 24)')
 COLOURS = {'green': (20, 200, 60), 'red': (210, 30, 40), 'violet': (120, 40, 200)}
@@ -100,37 +102,37 @@ class Fake:
 def test_cache_computes_each_picture_once_for_each_model(tmp_path):
   fake, dataset = Fake(), open_dataset('digits', per_class=7)
   test, train = dataset.split('test'), dataset.split('train[:13]')
-  cache = probe.FeatureCache(fake, tmp_path, 'digits')
+  cache = FeatureCache(fake, tmp_path, 'digits')
   first = cache.features(test, 'test')
   assert (first.computed, first.skipped, fake.seen) == (len(test), 0, len(test))
   np.testing.assert_allclose(first.x[5], test[5]['image'].mean(axis=(0, 1)), rtol=1e-6)
   np.testing.assert_array_equal(first.labels, test.labels)
   cache.save()
 
-  again = probe.FeatureCache(Fake(), tmp_path, 'digits')
+  again = FeatureCache(Fake(), tmp_path, 'digits')
   np.testing.assert_array_equal(again.features(test, 'test').x, first.x)
   assert again.features(train, 'train').computed == 13
   assert again.features(train, 'train').computed == 0
 
   others = [
-    probe.FeatureCache(Fake(2.0), tmp_path, 'digits'),
-    probe.FeatureCache(fake, tmp_path, 'cifar10'),
+    FeatureCache(Fake(2.0), tmp_path, 'digits'),
+    FeatureCache(fake, tmp_path, 'cifar10'),
   ]
   assert len({cache.path, again.path}) == 1
   assert len({cache.path, *(other.path for other in others)}) == 3
 
 
 def test_a_damaged_cache_says_so(tmp_path):
-  cache = probe.FeatureCache(Fake(), tmp_path, 'digits')
+  cache = FeatureCache(Fake(), tmp_path, 'digits')
   cache.path.write_bytes(b'PK nothing')
   with pytest.raises(UserError, match='damaged: delete it'):
-    probe.FeatureCache(Fake(), tmp_path, 'digits')
+    FeatureCache(Fake(), tmp_path, 'digits')
 
 
 def test_pictures_without_labels_are_refused(tmp_path):
   examples = [{'image': np.zeros((2, 2, 3), np.uint8), 'label': -1, 'id': 'a.png'}]
   with pytest.raises(UserError, match=r'a\.png has no label'):
-    probe.FeatureCache(Fake(), tmp_path, 'x').features(examples, 'test')
+    FeatureCache(Fake(), tmp_path, 'x').features(examples, 'test')
 
 
 @pytest.mark.parametrize('name', ['deit_ti16_distilled', 'resnet50'])
@@ -273,7 +275,7 @@ def test_which_splits_choose_and_score(splits, wanted):
 
 def test_help_waits_for_neither_jax_nor_scikit_learn():
   code = (
-    'import sys, vit_jax.probe.__main__ as m\n'
+    'import sys, vit_jax.probe as m\n'
     'assert not {"jax", "sklearn", "scipy"} & set(sys.modules)\n'
     'm.main(["--help"])\n'
   )

@@ -8,7 +8,10 @@ import importlib
 __version__ = '0.1.0'
 
 # Resolved on first use, so that importing the package starts nothing and costs nothing.
-_LAZY = {'load': ('vit_jax.loaded', 'load'), 'Loaded': ('vit_jax.loaded', 'Loaded')}
+_LAZY = {
+  'load': ('vit_jax.inference.loaded', 'load'),
+  'Loaded': ('vit_jax.inference.loaded', 'Loaded'),
+}
 
 __all__ = ['Loaded', '__version__', 'load']
 

@@ -118,7 +118,8 @@ def measure(
   """
   import jax
 
-  from vit_jax import flops, models, runtime
+  from vit_jax import models, runtime
+  from vit_jax.training import flops
 
   module = models.build(name, classes, **(fields or {}))
   device = jax.devices()[0]
@@ -159,8 +160,9 @@ def _measure_model(
   import jax
   import numpy as np
 
-  from vit_jax import clock, flops, rng
+  from vit_jax import rng
   from vit_jax.data import Preprocess
+  from vit_jax.training import flops, timing
 
   shape = (image_size, image_size, 3)
   zeros = np.zeros((1, *shape), np.float32)
@@ -194,7 +196,7 @@ def _measure_model(
       state, metrics = step(state, batch, key)
       return state, metrics
 
-    first, seconds = _times(update, steps, clock.OneWorkspace(jax.default_backend() == 'cpu'))
+    first, seconds = _times(update, steps, timing.OneWorkspace(jax.default_backend() == 'cpu'))
     row |= _rates('train', first, seconds, batch_size, 3 * per_image, peak)
   return row
 
@@ -213,11 +215,14 @@ def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
   """
   import jax
 
-  from vit_jax import config, optim, tasks, train_state, train_step
+  from vit_jax import config, optimizers, tasks
   from vit_jax.data import Preprocess
+  from vit_jax.training import train_state, train_step
 
   options = config.Optimizer(name='adamw', learning_rate=1e-4)
-  tx = optim.make_optimizer(options, lambda step: 1e-4, optim.factors(variables['params'], options))
+  tx = optimizers.make_optimizer(
+    options, lambda step: 1e-4, optimizers.factors(variables['params'], options)
+  )
   step = train_step.make_train_step(
     module, tasks.build('classify', classes), tx, lambda step: 1e-4, Preprocess('decode')
   )

@@ -1,4 +1,4 @@
-"""Checkpoints: all that a run needs to go on, or to be used, in one atomic unit.
+"""Checkpoints: all that a run needs to be resumed, or its model to be used, in one atomic unit.
 
 A checkpoint holds 'variables' (what the model needs: the averaged ones where an average is kept),
 'training' (step, optimizer, the weights behind an average) and 'meta' (data position, config,
@@ -17,9 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from vit_jax import config
 from vit_jax.errors import UserError
-from vit_jax.train_state import TrainState
 
 logging.getLogger('absl').setLevel(logging.ERROR)  # orbax tells every step of every save
 
@@ -50,17 +48,19 @@ class Checkpointer:
 
   Args:
     workdir: the run's folder; checkpoints go to its `checkpoints/`.
-    options: how many of the newest are kept, and by which metric the best.
+    keep: how many of the newest are kept.
+    best: validation metric whose best checkpoint is kept too.
+    best_mode: 'max' or 'min'.
   """
 
-  def __init__(self, workdir: str | pathlib.Path, options: config.Checkpoint):
-    sign = 1.0 if options.best_mode == 'max' else -1.0
+  def __init__(self, workdir: str | pathlib.Path, keep: int, best: str, best_mode: str):
+    sign = 1.0 if best_mode == 'max' else -1.0
 
     def score(metrics: dict) -> float:
-      return sign * metrics.get(options.best, -sign * np.inf)
+      return sign * metrics.get(best, -sign * np.inf)
 
     policies = [
-      checkpoint_managers.LatestN(max(1, options.keep)),
+      checkpoint_managers.LatestN(max(1, keep)),
       checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
     ]
     self._manager = ocp.CheckpointManager(
@@ -77,60 +77,57 @@ class Checkpointer:
   def latest_step(self) -> int | None:
     return self._manager.latest_step()
 
-  def save(self, state: TrainState, meta: dict, metrics: dict[str, float]) -> None:
+  def save(
+    self, step: int, variables: dict, training: dict, meta: dict, metrics: dict[str, float]
+  ) -> None:
     """Begins to write a checkpoint; arrays are copied before it returns.
 
     Args:
-      state: one copy, as `Placement.get_state` gives it.
+      step: updates made so far; a checkpoint that exists is not written again.
+      variables: what a model is used with.
+      training: what resuming needs besides.
       meta: JSON-able: 'data_state', 'config', 'model', 'classes', 'preprocess'.
       metrics: validation metrics at this step, or empty.
     """
-    step = int(state.step)
     if step in self._manager.all_steps():
       return
     self._manager.save(
       step,
       args=ocp.args.Composite(
-        variables=ocp.args.StandardSave(state.averaged),
-        training=ocp.args.StandardSave(_training(state)),
+        variables=ocp.args.StandardSave(variables),
+        training=ocp.args.StandardSave(training),
         meta=ocp.args.JsonSave({**meta, 'step': step, 'metrics': metrics}),
       ),
       metrics=metrics or None,
     )
 
   def latest_meta(self) -> dict:
-    """What the newest checkpoint says of itself; see `save`."""
+    """The metadata of the newest checkpoint; see `save`."""
     step = self.latest_step()
     return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
 
-  def restore(self, state: TrainState) -> TrainState:
-    """The newest checkpoint as numpy arrays, in the structure of `state` (arrays or shapes).
+  def restore(self, variables: dict, training: dict) -> tuple[dict, dict]:
+    """The newest checkpoint's variables and training state, as numpy arrays.
+
+    Args:
+      variables, training: their structure, of arrays or shapes.
 
     Raises:
-      UserError: where the checkpoint holds another model's or optimizer's state.
+      UserError: the checkpoint holds another model's or optimizer's state.
     """
     step = self.latest_step()
-    host = jax.tree.map(_empty, state)
     try:
       found = self._manager.restore(
         step,
         args=ocp.args.Composite(
-          variables=ocp.args.StandardRestore(host.averaged),
-          training=ocp.args.StandardRestore(_training(host)),
+          variables=ocp.args.StandardRestore(jax.tree.map(_empty, variables)),
+          training=ocp.args.StandardRestore(jax.tree.map(_empty, training)),
         ),
       )
     except (ValueError, KeyError, TypeError) as e:
       reason = ' '.join(str(e).split())[:300]
       raise UserError(f'the checkpoint at step {step} does not fit this config: {reason}') from e
-    variables = found.training.get('variables', found.variables)
-    return TrainState(
-      step=found.training['step'],
-      params=variables['params'],
-      model_state={k: v for k, v in variables.items() if k != 'params'},
-      opt_state=found.training['opt_state'],
-      rate_scale=found.training['rate_scale'],
-      ema=None if state.ema is None else found.variables,
-    )
+    return found.variables, found.training
 
   def wait(self) -> None:
     """Returns when every checkpoint begun is on disk."""
@@ -138,12 +135,6 @@ class Checkpointer:
 
   def close(self) -> None:
     self._manager.close()
-
-
-def _training(state: TrainState) -> dict:
-  """What going on needs besides the variables that the run gives."""
-  training = {'step': state.step, 'opt_state': state.opt_state, 'rate_scale': state.rate_scale}
-  return training if state.ema is None else training | {'variables': state.variables}
 
 
 def _empty(x: Any) -> np.ndarray:

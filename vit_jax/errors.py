@@ -9,16 +9,87 @@ from collections.abc import Callable, Iterable, Sequence
 class UserError(Exception):
   """A mistake of the user's, not of the program: printed as text, never as a traceback.
 
+  The type says of what kind it is, and `code` says the same as a word that does not change; the
+  wording of a message may.
+
   Args:
     problems: one sentence, or all that were found at once.
   """
+
+  code = 'error'
 
   def __init__(self, problems: str | Sequence[str]):
     self.problems = [problems] if isinstance(problems, str) else list(problems)
     super().__init__('; '.join(self.problems))
 
   def __reduce__(self):
-    return UserError, (self.problems,)  # crosses process borders with its list
+    return type(self), (self.problems,)  # crosses process borders with its list
+
+
+class ConfigError(UserError):
+  """An option, an argument or a config file: unknown, of the wrong type, out of its range."""
+
+  code = 'config'
+
+
+class DatasetError(UserError):
+  """A dataset: missing, laid out in an unknown way, or with annotations that cannot be right."""
+
+  code = 'dataset'
+
+
+class ImageError(UserError):
+  """An image that cannot be read or decoded."""
+
+  code = 'image'
+
+
+class ModelError(UserError):
+  """A model's name, fields or input."""
+
+  code = 'model'
+
+
+class WeightsError(UserError):
+  """A weights file: missing, damaged, or of another model."""
+
+  code = 'weights'
+
+
+class CheckpointError(UserError):
+  """A run's workdir or checkpoint: missing, damaged, or of another run."""
+
+  code = 'checkpoint'
+
+
+class DownloadError(UserError):
+  """Something that no source gave whole."""
+
+  code = 'download'
+
+
+class StorageError(UserError):
+  """Something that could not be written."""
+
+  code = 'storage'
+
+
+class DivergenceError(UserError):
+  """A loss, gradient or metric that is not finite."""
+
+  code = 'diverged'
+
+
+class InterruptedRunError(UserError):
+  """A run that a signal stopped; the same command resumes it."""
+
+  code = 'interrupted'
+
+
+class DependencyError(UserError):
+  """An optional package that is not installed."""
+
+  code = 'dependency'
 
 
 def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:

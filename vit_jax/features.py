@@ -3,20 +3,19 @@
 import pathlib
 import sys
 
+from vit_jax.data.image_files import find_images
 from vit_jax.errors import UserError, run_cli
-from vit_jax.predict import find_images, load_model, parser
+from vit_jax.inference.arguments import image_parser, load_model
 
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status: 1 where a picture could not be read."""
-  args_parser = parser('features', 'Writes the features of pictures as arrays.')
-  args_parser.add_argument(
-    '--out', required=True, help="a .npz: 'paths' [n] and 'features' [n, ...]"
-  )
-  args_parser.add_argument(
+  parser = image_parser('features', 'Writes the features of images as arrays.')
+  parser.add_argument('--out', required=True, help="a .npz: 'paths' [n] and 'features' [n, ...]")
+  parser.add_argument(
     '--what', default='pooled', help="'pooled', 'tokens', 'grid', or a block such as 'block_05'"
   )
-  args = args_parser.parse_args(argv)
+  args = parser.parse_args(argv)
   out = pathlib.Path(args.out)
   if out.suffix != '.npz':
     raise UserError(f'--out must end in .npz, got {args.out}')
@@ -25,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
   paths = find_images(args.images)
   import numpy as np
 
-  from vit_jax.convert import npz
+  from vit_jax.weights.formats import npz
 
   loaded = load_model(args)
   problems: dict[int, UserError] = {}

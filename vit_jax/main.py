@@ -79,7 +79,7 @@ def main(argv: list[str] | None = None) -> int:
   if args.sweep:
     return _sweep(args, overrides)
   options = config.load(args.config, overrides)
-  from vit_jax.train import train  # a wrong option is told before JAX is loaded
+  from vit_jax.training.loop import train  # a wrong option is told before JAX is loaded
 
   train(options, args.workdir)
   return 0
@@ -91,7 +91,7 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     for k, name in enumerate(members):
       print(f'{k:4}  {name}')
     return 0
-  from vit_jax import sweep
+  from vit_jax.training import sweep
 
   if args.sweep != 'all':
     sweep.run_one(members, config.pick(list(members), args.sweep), args.workdir)

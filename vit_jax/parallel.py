@@ -123,6 +123,7 @@ def _local_rows(x: jax.Array) -> np.ndarray:
   return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
 
 
+Placement = DataPlacement | PmapPlacement
 PLACEMENTS = {'data': DataPlacement, 'pmap': PmapPlacement}
 
 

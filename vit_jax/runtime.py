@@ -105,7 +105,7 @@ def _keep_compilations() -> str:
     return f'off ($VIT_JAX_CACHE_DIR={wanted})'
   try:
     root = pathlib.Path(wanted).expanduser() if wanted else _home_cache()
-    folder = root / f'xla-{_machine()}'
+    folder = root / f'xla-{processor()}'
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
       raise PermissionError(13, 'Permission denied')
@@ -127,7 +127,7 @@ def _home_cache() -> pathlib.Path:
   return (pathlib.Path(base) if base else pathlib.Path.home() / '.cache') / 'vit_jax'
 
 
-def _machine() -> str:
+def processor() -> str:
   """A name for this kind of processor: programs compiled for another one would not run here."""
   try:
     lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()

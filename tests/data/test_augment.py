@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
-from vit_jax.data import AUGREG, parse_transform, pixels
-from vit_jax.data import augment as lib
+from vit_jax.data import AUGREG, parse_transform
+from vit_jax.data.transforms import augment as lib
+from vit_jax.data.transforms import pixels
 from vit_jax.errors import UserError
 
 OPS = [

@@ -98,7 +98,7 @@ def test_tightening_undoes_turning():
   ],
 )
 def test_turned_boxes_surround_the_object(change, value):
-  from vit_jax.data import augment
+  from vit_jax.data.transforms import augment
 
   example = picture()
   # A square turned inside its box is looser; a disc would be too. Corners decide, so compare those.

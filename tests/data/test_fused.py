@@ -8,7 +8,7 @@ from PIL import Image
 
 from tests.support import SHARED, needs_shared
 from vit_jax.data import parse_transform
-from vit_jax.data.spec import Transform
+from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import UserError
 
 pytest.importorskip('cykooz_resizer')

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.models import small
-from vit_jax import models, optim, tasks, tree
+from vit_jax import models, optimizers, tasks, tree
 from vit_jax.models import heads
 
 TASK = {'head_hidden': 13, 'head_dropout': 0.0}
@@ -44,7 +44,7 @@ def test_the_backbone_of_every_model_keeps_its_names(name, box_from):
     for layer in ('hidden', 'outputs')
     for leaf in ('kernel', 'bias')
   }
-  assert optim.frozen_names(shapes(module)['params'], ('backbone',)) == {
+  assert optimizers.frozen_names(shapes(module)['params'], ('backbone',)) == {
     k.removeprefix('params/') for k in own if k.startswith('params/')
   }
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from tests.models import small
-from vit_jax import models, plan
+from vit_jax import models
 from vit_jax.models import attention, layers
 from vit_jax.models.stack import chosen_scan
+from vit_jax.training import summary
 
 FAMILIES = ('vit_ti16', 'deit3_s16', 't2t_vit_7', 'mixer_s32', 'cait_xxs24')
 
@@ -101,7 +102,7 @@ def test_the_plan_says_what_computing_blocks_again_spares():
       return module.apply({'params': params}, x, train=True).sum()
 
     needed = jax.jit(jax.grad(loss)).lower(variables['params']).compile().memory_analysis()
-    return plan.activation_bytes(module, variables, x.shape), needed.temp_size_in_bytes
+    return summary.activation_bytes(module, variables, x.shape), needed.temp_size_in_bytes
 
   (planned, needed), (planned_again, needed_again) = kept('none'), kept('block')
   assert needed / needed_again > 2
@@ -112,4 +113,4 @@ def test_random_keys_among_what_is_kept_are_counted():
   module = small.build('vit_ti16', remat='block', dropout=0.1, drop_path_rate=0.2)
   x = small.images(module)
   variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
-  assert plan.activation_bytes(module, variables, x.shape) > x[..., 0].nbytes
+  assert summary.activation_bytes(module, variables, x.shape) > x[..., 0].nbytes

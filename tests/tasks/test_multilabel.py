@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import vit_jax
-from vit_jax import config, evaluate, predict, tasks, train
+from vit_jax import config, evaluate, predict, tasks
 from vit_jax.data import open_dataset, parse_transform, train_batches
 from vit_jax.errors import UserError
 from vit_jax.tasks.multilabel import average_precision
+from vit_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 COLOURS = {'blue': (20, 20, 250), 'green': (20, 250, 20), 'red': (250, 20, 20)}
@@ -143,7 +144,7 @@ def test_a_run_from_pictures_to_probabilities(folder, tmp_path, capsys):
   from sklearn.metrics import average_precision_score
 
   workdir = tmp_path / 'run'
-  last = train.train(options(folder, mixing__mixup='0.2'), str(workdir))
+  last = loop.train(options(folder, mixing__mixup='0.2'), str(workdir))
   assert {'map', 'accuracy', 'exact', 'loss'} <= set(last) and last['examples'] == 5
   reported = json.loads((workdir / 'report' / 'metrics.json').read_text())
   for name in ('map', 'accuracy', 'exact'):
@@ -172,4 +173,4 @@ def test_a_run_from_pictures_to_probabilities(folder, tmp_path, capsys):
 
 def test_one_class_each_is_refused(tmp_path):
   with pytest.raises(UserError, match='needs sets of classes, and pictures of digits'):
-    train.train(options('digits'), str(tmp_path / 'never'))
+    loop.train(options('digits'), str(tmp_path / 'never'))

@@ -4,8 +4,7 @@ An experiment file edits `default()`, a locked `ConfigDict`; the command line ov
 `parse` returns the frozen dataclasses of `options`, or one error that names every problem.
 """
 
-from vit_jax.config.check import parse
-from vit_jax.config.files import default, load
+from vit_jax.config.loading import default, load
 from vit_jax.config.options import (
   Checkpoint,
   Config,
@@ -28,6 +27,7 @@ from vit_jax.config.options import (
   parse_multiplier,
 )
 from vit_jax.config.sweep import load_sweep, member_names, pick, product
+from vit_jax.config.validation import parse
 
 __all__ = [
   'Checkpoint',

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from vit_jax.config.files import load, run_function
+from vit_jax.config.loading import load, run_function
 from vit_jax.config.options import Config
 from vit_jax.errors import UserError
 

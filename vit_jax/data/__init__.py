@@ -1,26 +1,31 @@
-"""Pictures: where they are, how they become arrays, and in which order. Never imports jax."""
+"""Datasets, image decoding, transforms and batches. Never imports jax.
 
-from vit_jax.data.augment import AUGREG
-from vit_jax.data.cache import cached
-from vit_jax.data.dataset import Dataset, Examples, open_dataset
-from vit_jax.data.decode import decode_image
-from vit_jax.data.pipeline import EvalBatches, TrainBatches, eval_batches, train_batches
-from vit_jax.data.preprocess import Preprocess
-from vit_jax.data.spec import OPS, Transform, parse_transform
+The names below are resolved on first use, so that a command's `--help` waits for none of them.
+"""
 
-__all__ = [
-  'AUGREG',
-  'OPS',
-  'Dataset',
-  'EvalBatches',
-  'Examples',
-  'Preprocess',
-  'TrainBatches',
-  'Transform',
-  'cached',
-  'decode_image',
-  'eval_batches',
-  'open_dataset',
-  'parse_transform',
-  'train_batches',
-]
+import importlib
+
+_LAZY = {
+  'AUGREG': 'transforms.augment',
+  'OPS': 'transforms.base',
+  'Dataset': 'dataset',
+  'EvalBatches': 'loader',
+  'Examples': 'dataset',
+  'Preprocess': 'preprocess',
+  'TrainBatches': 'loader',
+  'Transform': 'transforms.parse',
+  'cached': 'cache',
+  'decode_image': 'decode',
+  'eval_batches': 'loader',
+  'open_dataset': 'dataset',
+  'parse_transform': 'transforms.parse',
+  'train_batches': 'loader',
+}
+
+__all__ = sorted(_LAZY)
+
+
+def __getattr__(name: str):
+  if name not in _LAZY:
+    raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+  return getattr(importlib.import_module(f'{__name__}.{_LAZY[name]}'), name)

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data.dataset import Examples
-from vit_jax.data.spec import Transform
+from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import UserError
 
 

@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 
-from vit_jax.data.spec import parse_transform
+from vit_jax.data.transforms.parse import parse_transform
 from vit_jax.errors import UserError, did_you_mean
 
 _CHANNELS = {'rgb': 3, 'bgr': 3, 'grey': 1}

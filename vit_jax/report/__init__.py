@@ -10,7 +10,7 @@ import importlib
 _LAZY = {
   'canvas': ('can_draw',),
   'collect': ('Collector', 'picture_loader'),
-  'facts': ('Facts', 'measure'),
+  'facts': ('Facts',),
   'live': ('live_images',),
   'metrics': ('compute',),
   'predictions': ('Predictions', 'load_predictions'),

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax import writer
+from vit_jax import files
 from vit_jax.report import history, metrics
 from vit_jax.report.predictions import FILE, Predictions
 
@@ -44,14 +44,14 @@ def write_data(
   Returns:
     What metrics.json holds, and the average precision of each class [k].
   """
-  from vit_jax.report.write import write_csv
+  from vit_jax.files import write_csv
 
   predictions.save(out / FILE)
   result, precision = compute(predictions)
   trained = history.training(rows, predictions.facts.config.get('batch_size'))
   result['training'] = trained and {'steps': trained.steps, 'seconds': trained.seconds}
   result = metrics.jsonable(result)
-  writer.write_json(out / 'metrics.json', result)
+  files.write_json(out / 'metrics.json', result)
   support = (predictions.multi_hot > 0).sum(axis=0)
   write_csv(
     out / 'per_class.csv',

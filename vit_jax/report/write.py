@@ -1,14 +1,14 @@
 """The report of an evaluation: files for programs first, then the page for people."""
 
-import csv
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from vit_jax import writer
+from vit_jax import files
 from vit_jax.errors import UserError
+from vit_jax.files import write_csv
 from vit_jax.report import boxes, history, metrics, several
 from vit_jax.report.predictions import FILE, Predictions
 
@@ -73,7 +73,7 @@ def _write_data(
     'facts': facts.to_json(),
   }
   result = metrics.jsonable(result)
-  writer.write_json(out / 'metrics.json', result)
+  files.write_json(out / 'metrics.json', result)
   _write_classes(out, predictions)
   _write_pictures(out / 'predictions.csv', predictions)
   reliability = metrics.calibration(predictions)
@@ -125,17 +125,3 @@ def _write_pictures(path: pathlib.Path, predictions: Predictions) -> None:
     header.append('iou')
     columns.append(values)
   write_csv(path, header, zip(*columns))
-
-
-def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
-  """Writes a table; what is not a number stays empty."""
-  with open(path, 'w', newline='', encoding='utf-8') as f:
-    table = csv.writer(f)
-    table.writerow(header)
-    table.writerows([_cell(value) for value in row] for row in rows)
-
-
-def _cell(value: Any) -> Any:
-  if isinstance(value, float | np.floating):
-    return '' if not np.isfinite(value) else f'{value:.6g}'
-  return value

@@ -16,8 +16,9 @@ from collections.abc import Callable
 import numpy as np
 
 from vit_jax.data import boxes
+from vit_jax.data.image_files import list_images
 from vit_jax.data.records import FileRecords, Source
-from vit_jax.data.sources.folder import SPLITS, list_pictures, subfolders
+from vit_jax.data.sources.folder import SPLITS, subfolders
 from vit_jax.data.splits import canonical
 from vit_jax.errors import UserError
 
@@ -99,7 +100,7 @@ def _yolo(root: str, problems: list[str]) -> Source | None:
     if not os.path.isdir(os.path.join(root, top, 'images')):
       continue
     found = []
-    for name in list_pictures(root, os.path.join(top, 'images')):
+    for name in list_images(root, os.path.join(top, 'images')):
       inside = pathlib.PurePosixPath(name).relative_to(pathlib.PurePosixPath(top, 'images'))
       path = os.path.join(root, top, 'labels', inside.with_suffix('.txt'))
       things = _yolo_objects(path, len(classes), problems) if os.path.isfile(path) else []
@@ -231,7 +232,7 @@ def _voc(root: str, problems: list[str]) -> Source | None:
   pictures, notes = ('JPEGImages', 'Annotations') if voc else ('images', 'annotations')
   folders = subfolders(os.path.join(root, pictures))
   things: dict[str, list[_Object]] = {}
-  for name in list_pictures(root, pictures):
+  for name in list_images(root, pictures):
     path = os.path.join(root, notes, pathlib.PurePosixPath(name).stem + '.xml')
     objects = _voc_objects(path, problems) if os.path.isfile(path) else []
     if objects or folders:

@@ -2,11 +2,11 @@
 
 import os
 
+from vit_jax.data.image_files import SUFFIXES, list_images
 from vit_jax.data.records import FileRecords, Source
 from vit_jax.data.splits import canonical
 from vit_jax.errors import UserError
 
-EXTENSIONS = ('.jpg', '.jpeg', '.png', '.webp', '.bmp')
 SPLITS = ('train', 'val', 'test')
 
 
@@ -34,11 +34,11 @@ def folder_source(root: str) -> Source:
     for label, name in enumerate(names):
       if name not in present:
         continue  # a class may be missing from a split; the label stays
-      found = list_pictures(root, os.path.join(top, name))
+      found = list_images(root, os.path.join(top, name))
       if not found:
         problems.append(
           f'class folder {os.path.join(root, top, name)} holds no pictures '
-          f'({", ".join(EXTENSIONS)}); fill or remove it'
+          f'({", ".join(SUFFIXES)}); fill or remove it'
         )
       files += found
       labels += [label] * len(found)
@@ -69,19 +69,8 @@ def subfolders(path: str) -> list[str]:
     return sorted(e.name for e in entries if e.is_dir() and e.name[0] not in '._')
 
 
-def list_pictures(root: str, folder: str) -> list[str]:
-  """Sorted paths of all pictures in and below `folder`, relative to `root`, with '/' between."""
-  found = []
-  for path, folders, files in os.walk(os.path.join(root, folder), followlinks=True):
-    folders[:] = [f for f in folders if f[0] != '.']
-    for name in files:
-      if name[0] != '.' and name.lower().endswith(EXTENSIONS):
-        found.append(os.path.relpath(os.path.join(path, name), root).replace(os.sep, '/'))
-  return sorted(found)
-
-
 def _no_classes(root: str, top: str) -> str:
   path = os.path.join(root, top)
-  if list_pictures(root, top):
+  if list_images(root, top):
     return f'dataset {path} holds pictures but no class folders; expected {path}/CLASS/picture.jpg'
   return f'dataset {path} has no class folders; expected {path}/CLASS/picture.jpg'

@@ -1,0 +1,238 @@
+"""Sweeps: members and their names, every mistake at the door, and whole sweeps on the digits."""
+
+import csv
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from vit_jax import config, main
+from vit_jax.errors import UserError
+from vit_jax.training import sweep
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+HEAD = """
+from vit_jax import config as options
+
+def get_config(argument='4 steps'):
+  config = options.default()
+  config.total = argument
+  config.batch_size = 16
+  config.model.update(dict(name='vit_ti16', patch_size=(4, 4), width=16, depth=1, num_heads=2,
+                           mlp_dim=24, position_embedding='sincos_2d', pool='gap'))
+  config.dataset.per_class = 20
+  config.input.image_size = (8,)
+  config.input.train_transform = config.input.eval_transform = 'decode|resize'
+  config.schedule.warmup = '0 steps'
+  config.log.tensorboard = False
+  return config
+"""
+
+
+@pytest.fixture
+def experiment(tmp_path):
+  def write(body):
+    path = tmp_path / 'mine.py'
+    path.write_text(f'{HEAD}\ndef get_sweep():\n  return {body}\n')
+    return str(path)
+
+  return write
+
+
+def test_product_and_names():
+  members = config.product({'optimizer.learning_rate': (1e-3, 0.03), 'seed': (0, 1)})
+  assert members == [
+    {'optimizer.learning_rate': 1e-3, 'seed': 0},
+    {'optimizer.learning_rate': 1e-3, 'seed': 1},
+    {'optimizer.learning_rate': 0.03, 'seed': 0},
+    {'optimizer.learning_rate': 0.03, 'seed': 1},
+  ]
+  assert config.member_names(members)[1:3] == [
+    'learning_rate=0.001,seed=1',
+    'learning_rate=0.03,seed=0',
+  ]
+
+
+def test_names_are_folders_and_tell_members_apart():
+  members = [
+    {'optimizer.name': 'sgd', 'model.name': 'vit_ti16'},
+    {'input.image_size': (8, 12)},
+    {'input.train_transform': 'decode|resize(8)'},
+    {'input.train_transform': 'decode/resize(8)'},
+    {'input.train_transform': 'decode|' + '|'.join(['flip_lr'] * 99)},
+    {},
+  ]
+  names = config.member_names(members)
+  assert names[:2] == ['optimizer.name=sgd,model.name=vit_ti16', 'image_size=8x12']
+  assert names[2].startswith('train_transform=decode_resize_8_-') and names[2] != names[3]
+  assert len(names[4]) < 120 and names[5] == 'base'
+  assert not any(set(name) & set('/| ()') for name in names)
+  with pytest.raises(UserError, match="'seed=0' more than once"):
+    config.member_names([{'seed': 0}, {'seed': 0}])
+
+
+def test_members_are_checked_options(experiment):
+  path = experiment("options.product({'seed': (3, 5)}) + [{'model.width': 24, 'batch_size': 8}]")
+  members = config.load_sweep(path + ':9 steps', {'model.depth': '2'})
+  assert list(members) == ['seed=3', 'seed=5', 'width=24,batch_size=8']
+  parsed = [options for _, options in members.values()]
+  assert [p.seed for p in parsed] == [3, 5, 0] and [p.batch_size for p in parsed] == [16, 16, 8]
+  assert {p.total for p in parsed} == {'9 steps'} and {p.model['depth'] for p in parsed} == {2}
+  other = config.load_sweep(experiment("[{'model.name': 'mixer_s32', 'model.depth': 3}]"), {})
+  assert other['name=mixer_s32,depth=3'][1].model == {'name': 'mixer_s32', 'depth': 3}
+
+
+@pytest.mark.parametrize(
+  'body, overrides, words',
+  [
+    ("options.product({'optimizer.lerning_rate': (0, 1)})", {}, 'mean .optimizer.learning_rate'),
+    (
+      "[{'seed': 0}, {'seed': 1, 'batch_size': 'many'}]",
+      {},
+      r"batch_size must be int, got 'many' \(seed=1,batch_size=many\)",
+    ),
+    ("[{'seed': 0}, {'model.width': 17}]", {}, r'width=17.*\(width=17\)'),
+    ("[{'seed': 0}]", {'seed': '1'}, 'config.seed is set by the sweep'),
+    ("[{'seed': 0}, {'seed': 1}]", {'total': 'long'}, '^config.total: expected a length[^()]*$'),
+    ('[]', {}, 'get_sweep must return a list such as'),
+    ('[3]', {}, 'get_sweep must return a list such as'),
+    ('options.prodct({})', {}, r'mine\.py, line \d+.*prodct'),
+  ],
+)
+def test_mistakes_are_told_at_the_door(experiment, body, overrides, words):
+  with pytest.raises(UserError, match=words):
+    config.load_sweep(experiment(body), overrides)
+
+
+def test_a_file_without_a_sweep_says_what_to_write():
+  with pytest.raises(UserError, match='has no function get_sweep.*def get_sweep'):
+    config.load_sweep(str(ROOT / 'configs/vit_digits.py'), {})
+
+
+def test_list_and_index(experiment, capsys):
+  words = [f'--config={experiment("[dict(seed=7), dict(seed=11)]")}', '--workdir=no/such']
+  assert main.main([*words, '--sweep=list']) == 0
+  assert capsys.readouterr().out.split() == ['0', 'seed=7', '1', 'seed=11']
+  for wrong in ('2', '-1', 'last'):
+    with pytest.raises(UserError, match='members 0 to 1; --sweep=list'):
+      main.main([*words, f'--sweep={wrong}'])
+  assert not pathlib.Path('no').exists()
+
+
+ROWS = [
+  {'run': 'a', 'rate': 1, 'seed': 0, 'state': 'finished', 'step': 4, 'test_accuracy': 0.5},
+  {'run': 'b', 'rate': 1, 'seed': 1, 'state': 'finished', 'step': 4, 'test_accuracy': 0.7},
+  {'run': 'c', 'rate': 2, 'seed': 0, 'state': 'failed (1)', 'step': 0, 'test_accuracy': None},
+]
+
+
+def test_means_over_seeds_by_hand():
+  first, second = sweep.over_seeds(ROWS)
+  assert first == {
+    'rate': 1,
+    'seeds': 2,
+    'test_accuracy': pytest.approx(0.6),
+    'test_accuracy_std': pytest.approx(0.02**0.5),
+  }
+  assert second == {'rate': 2, 'seeds': 1, 'test_accuracy': None, 'test_accuracy_std': None}
+  assert sweep.over_seeds([{k: v for k, v in row.items() if k != 'seed'} for row in ROWS]) == []
+
+
+def test_the_table_is_aligned():
+  lines = sweep.format_table(ROWS).splitlines()
+  assert lines[0].split() == list(ROWS[0])
+  assert lines[3].split() == ['c', '2', '0', 'failed', '(1)', '0', '-']
+  assert (
+    len(
+      {line.index(word) for line, word in zip(lines[1:], ('finished', 'finished', 'failed'))}
+      | {lines[0].index('state')}
+    )
+    == 1
+  )
+
+
+def _run(path, workdir, *words):
+  return subprocess.run(
+    [sys.executable, '-m', 'vit_jax.main', f'--config={path}', f'--workdir={workdir}', *words],
+    cwd=ROOT,
+    capture_output=True,
+    text=True,
+  )
+
+
+def test_a_sweep_trains_all_skips_what_is_done_and_outlives_a_failure(experiment, tmp_path):
+  """The middle member's weights explode; the last is trained alone, as in a job array."""
+  path = experiment(
+    "options.product({'optimizer.learning_rate': (0.01, 1e30), 'seed': (0,)}) + [{'seed': 1}]"
+  )
+  folder = tmp_path / 'runs'
+  alone = _run(path, folder, '--sweep=2')
+  assert alone.returncode == 0, alone.stderr
+  assert [p.name for p in folder.iterdir()] == ['seed=1']
+  assert 'seed=1 is finished' in _run(path, folder, '--sweep=2').stdout
+
+  done = _run(path, folder, '--sweep')
+  assert done.returncode == 1
+  assert '[3/3] seed=1: finished before' in done.stdout
+  assert (
+    done.stderr.strip()
+    .splitlines()[-1]
+    .startswith('error: 1 of 3 members failed: learning_rate=1e+30,seed=0;')
+  )
+  with open(folder / 'sweep.csv') as f:
+    rows = list(csv.DictReader(f))
+  assert [row['state'] for row in rows] == ['finished', 'failed (1)', 'finished']
+  assert [row['seed'] for row in rows] == ['0', '0', '1']
+  assert [bool(row['test_accuracy']) for row in rows] == [True, False, True]
+  metrics = (folder / 'learning_rate=0.01,seed=0/metrics.jsonl').read_text().splitlines()
+  tested = json.loads(metrics[-1])
+  assert tested['split'] == 'test'
+  assert float(rows[0]['test_accuracy']) == pytest.approx(tested['accuracy'], rel=1e-5)
+  assert (folder / 'comparison/compare.json').exists()
+  assert 'over seeds' in done.stdout and 'sweep.csv' in done.stdout
+
+
+def test_other_options_are_not_finished(tmp_path):
+  options = config.default()
+  parsed = config.parse(options)
+  assert not sweep.is_finished(tmp_path, parsed)
+  (tmp_path / 'finished.json').write_text(json.dumps(parsed.to_json()))
+  assert sweep.is_finished(tmp_path, parsed)
+  options.total = '99 epochs'
+  assert not sweep.is_finished(tmp_path, config.parse(options))
+
+
+def test_a_signal_stops_the_member_and_the_sweep(experiment, tmp_path):
+  path = experiment("options.product({'seed': (0, 1)})")
+  folder = tmp_path / 'runs'
+  process = subprocess.Popen(
+    [
+      sys.executable,
+      '-m',
+      'vit_jax.main',
+      f'--config={path}:100000 steps',
+      f'--workdir={folder}',
+      '--sweep',
+      '--config.log.every=5 steps',
+    ],
+    cwd=ROOT,
+    stderr=subprocess.PIPE,
+    stdout=subprocess.DEVNULL,
+    text=True,
+    env=dict(os.environ),
+  )
+  end = time.monotonic() + 240
+  while not (folder / 'seed=0/metrics.jsonl').exists() and time.monotonic() < end:
+    assert process.poll() is None
+    time.sleep(0.05)
+  process.send_signal(signal.SIGTERM)
+  _, error = process.communicate(timeout=240)
+  assert process.returncode == 1
+  assert 'stopped during seed=0; the same command goes on' in error
+  assert list((folder / 'seed=0/checkpoints').glob('[0-9]*'))
+  assert not (folder / 'seed=1').exists()

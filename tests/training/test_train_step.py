@@ -1,0 +1,278 @@
+"""The pure steps: placements agree, accumulation equals the whole batch, metrics by hand."""
+
+import functools
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from vit_jax import data, models, optimizers, parallel, rng, tasks, tree
+from vit_jax.config import Ema
+from vit_jax.evaluation.evaluator import make_eval_step
+from vit_jax.evaluation.scoring import score
+from vit_jax.tasks.mixing import Mixing
+from vit_jax.training import train_step
+from vit_jax.training.train_state import create
+
+CLASSES, SIZE, BATCH = 7, 8, 24
+PREPROCESS = data.Preprocess('decode|resize(8)')
+
+
+@functools.cache
+def _module(dropout=0.0):
+  return models.build(
+    'vit_ti16',
+    CLASSES,
+    patch_size=(4, 4),
+    width=24,
+    depth=1,
+    num_heads=3,
+    mlp_dim=20,
+    dropout=dropout,
+  )
+
+
+def _batch(seed=0, size=BATCH):
+  r = np.random.default_rng(seed)
+  return {
+    'image': r.integers(0, 256, (size, SIZE, SIZE, 3), np.uint8),
+    'label': r.integers(0, CLASSES, size).astype(np.int32),
+  }
+
+
+def _first_state(tx, dropout=0.0):
+  variables = _module(dropout).init(jax.random.key(3), jnp.zeros((1, SIZE, SIZE, 3)), train=False)
+  # A head of zeros would hide every gradient below it.
+  head = jax.random.normal(jax.random.key(5), variables['params']['head']['kernel'].shape)
+  variables['params']['head']['kernel'] = head
+  return create(jax.tree.map(np.asarray, variables), tx)
+
+
+def _train(name, devices, accumulate=1, dropout=0.0, steps=3):
+  # Not Adam: the bias of the keys has no gradient but rounding, which Adam would make full steps.
+  tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.1, momentum=0.9))
+  placement = parallel.make(name, jax.devices()[:devices])
+  step = placement.compile_train(
+    train_step.make_train_step(
+      _module(dropout),
+      tasks.build('classify', CLASSES),
+      tx,
+      lambda step: 0.01,
+      PREPROCESS,
+      accumulate=accumulate,
+      axis_name=placement.axis_name,
+    )
+  )
+  state = placement.put_state(_first_state(tx, dropout))
+  for i in range(steps):
+    state, metrics = step(state, placement.put_batch(_batch(i)), rng.stream(0, 'dropout'))
+  return jax.device_get(placement.get_state(state)), placement.get_metrics(metrics)
+
+
+def _assert_close(one, other, rtol=2e-4, atol=2e-5):
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=rtol, atol=atol), one, other)
+
+
+@pytest.fixture(scope='module')
+def one_device():
+  return _train('data', 1)
+
+
+@pytest.mark.parametrize(
+  'name, devices, accumulate',
+  [
+    ('data', 4, 1),
+    ('pmap', 4, 1),
+    ('data', 1, 3),
+    ('data', 4, 3),
+    ('pmap', 4, 2),
+  ],
+)
+def test_placements_and_accumulation_agree_with_one_device(one_device, name, devices, accumulate):
+  """Three steps of SGD; sums in another order change a weight by 2e-4 of itself or by 2e-5."""
+  state, metrics = _train(name, devices, accumulate)
+  assert state.step == 3
+  _assert_close(state.params, one_device[0].params)
+  _assert_close(metrics, one_device[1])
+
+
+def test_frozen_weights_stay_and_have_no_optimizer_state():
+  tx = optax.sgd(0.1, momentum=0.9)
+  first = _first_state(tx)
+  frozen = frozenset({'patch_embedding/kernel', 'class_token'})
+  step = jax.jit(
+    train_step.make_train_step(
+      _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS, frozen=frozen
+    )
+  )
+  before = create(first.variables, tx, frozen)
+  after, _ = step(before, _batch(), rng.stream(0, 'dropout'))
+  moved = {
+    name
+    for name, value in tree.flatten(after.params).items()
+    if not np.array_equal(value, tree.flatten(first.params)[name])
+  }
+  assert moved == set(tree.flatten(first.params)) - frozen
+  assert len(jax.tree.leaves(before.opt_state)) == len(moved)
+
+
+def test_sharding_draws_the_same_dropout_as_one_device():
+  one, other = (_train('data', n, dropout=0.3) for n in (1, 4))
+  _assert_close(one[0].params, other[0].params)
+
+
+def test_pmap_devices_draw_different_dropout():
+  tx = optax.sgd(0.0)
+  step = jax.jit(
+    train_step.make_train_step(
+      _module(0.5), tasks.build('classify', CLASSES), tx, lambda s: 0.0, PREPROCESS
+    )
+  )
+
+  def loss(index):
+    key = jax.random.fold_in(rng.stream(0, 'dropout'), index)
+    return float(step(_first_state(tx, 0.5), _batch(), key)[1]['loss'])
+
+  assert loss(0) == loss(0) != loss(1)
+
+
+def test_steps_differ_in_dropout_and_repeat_exactly():
+  (first, a), (second, b) = (_train('data', 1, dropout=0.3) for _ in range(2))
+  jax.tree.map(np.testing.assert_array_equal, first.params, second.params)
+  assert a['loss'] == b['loss']
+
+
+class _Linear(nn.Module):
+  """One weight for the first pixel's red value, so that gradients can be worked by hand."""
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    return self.param('w', nn.initializers.constant(2.0), ()) * images[:, :1, 0, 0]
+
+
+class _Square:
+  """The loss is the output squared: its slope is 2 w x^2."""
+
+  def losses(self, outputs, batch):
+    return outputs[:, 0] ** 2
+
+  def metrics(self, outputs, batch):
+    return {'loss': self.losses(outputs, batch)}
+
+
+def _one_step(steps=1, state_ema=False, **options):
+  """Weights after steps of SGD at rate 0.1 on a picture of value 1."""
+  batch = {'image': np.full((1, 1, 1, 3), 255, np.uint8), 'label': np.zeros(1, np.int32)}
+  tx = optax.sgd(0.1)
+  step = jax.jit(
+    train_step.make_train_step(
+      _Linear(), _Square(), tx, lambda s: 0.1, data.Preprocess('decode|resize(1)'), **options
+    )
+  )
+  state = create(_Linear().init(jax.random.key(0), jnp.zeros((1, 1, 1, 3))), tx, ema=state_ema)
+  for _ in range(steps):
+    state, _ = step(state, batch, rng.stream(0, 'dropout'))
+  return state
+
+
+def test_sam_descends_the_slope_uphill_of_the_weight():
+  """At w = 2 uphill is 2 + 0.5, whose slope is 5."""
+  sam = optimizers.Sharpness(lambda step: 0.5, 0.0)
+  np.testing.assert_allclose(_one_step(sharpness=sam).params['w'], 2 - 0.1 * 5, rtol=1e-6)
+  np.testing.assert_allclose(_one_step().params['w'], 2 - 0.1 * 4, rtol=1e-6)
+
+
+def test_gsam_turns_against_the_part_that_sam_leaves():
+  """Of [3, 4], [0, 4] lies along [0, 2] and [3, 0] beside it."""
+  grads, uphill = {'a': jnp.array([3.0, 4.0])}, {'a': jnp.array([0.0, 2.0])}
+  combined = optimizers.Sharpness(lambda step: 0.5, 0.1).combine(grads, uphill)
+  np.testing.assert_allclose(combined['a'], [-0.3, 2.0], rtol=1e-6)
+
+
+def test_the_average_follows_the_weights():
+  """Slope 4 and 3.2 give weights 1.6 and 1.28; 0.75 of the average stays each step."""
+  average = Ema(decay=0.75, warmup=False)
+  state = _one_step(2, True, ema=average)
+  first = 0.75 * 2 + 0.25 * 1.6
+  np.testing.assert_allclose(state.ema['params']['w'], 0.75 * first + 0.25 * 1.28, rtol=1e-6)
+  assert state.averaged is state.ema
+  state = _one_step(1, True, ema=Ema(decay=0.75))  # warming up: 2 / 11 stay at first
+  np.testing.assert_allclose(state.ema['params']['w'], 2 + 9 / 11 * (1.6 - 2), rtol=1e-6)
+  assert _one_step(1, False, ema=average).ema is None
+
+
+@pytest.mark.parametrize('name, accumulate', [('data', 1), ('data', 3)])
+def test_mixing_is_of_the_whole_batch_on_any_number_of_devices(name, accumulate):
+  def run(devices, parts):
+    tx = optax.sgd(0.1)
+    placement = parallel.make(name, jax.devices()[:devices])
+    step = placement.compile_train(
+      train_step.make_train_step(
+        _module(),
+        tasks.build('classify', CLASSES),
+        tx,
+        lambda s: 0.1,
+        PREPROCESS,
+        accumulate=parts,
+        axis_name=placement.axis_name,
+        mixing=Mixing(0.8, 1.0, per_pair=True),
+      )
+    )
+    state = placement.put_state(_first_state(tx))
+    state, metrics = step(state, placement.put_batch(_batch()), rng.stream(0, 'dropout'))
+    return placement.get_state(state).params, placement.get_metrics(metrics)
+
+  _assert_close(run(1, 1), run(4, accumulate))
+
+
+class _Oracle(nn.Module):
+  """Predicts the class written into the first pixel's red value."""
+
+  @nn.compact
+  def __call__(self, images, train=False):
+    said = jnp.round((images[:, 0, 0, 0] * 0.5 + 0.5) * 255).astype(jnp.int32)
+    return jax.nn.one_hot(said, CLASSES) * 9.0
+
+
+@pytest.mark.parametrize('name, batch_size', [('data', 4), ('data', 12), ('pmap', 8), ('data', 52)])
+def test_evaluation_counts_every_example_once(name, batch_size):
+  """13 of 17 pictures say their label, so accuracy is 13/17 at any batch size."""
+  n, right = 17, 13
+  labels = np.arange(n, dtype=np.int32) % CLASSES
+  said = np.where(np.arange(n) < right, labels, (labels + 1) % CLASSES)
+  images = np.zeros((n, 2, 2, 3), np.uint8)
+  images[:, 0, 0, 0] = said
+  batches = []
+  for start in range(0, n, batch_size):
+    index = np.arange(start, start + batch_size)
+    rows = np.minimum(index, n - 1)  # padding repeats the last, which is wrong: it must not count
+    batches.append({'image': images[rows], 'label': labels[rows], 'mask': index < n})
+  placement = parallel.make(name)
+  step = placement.compile_eval(
+    make_eval_step(_Oracle(), tasks.build('classify', CLASSES), PREPROCESS)
+  )
+  seen = []
+  result = score(
+    step,
+    placement,
+    placement.put_state({}),
+    batches,
+    on_batch=lambda b, out: seen.append(out[b['mask']].argmax(-1)),
+  )
+  assert result['examples'] == n
+  assert result['accuracy'] == pytest.approx(right / n)
+  np.testing.assert_array_equal(np.concatenate(seen), said)
+
+
+def test_a_batch_that_cannot_be_divided_names_the_nearest():
+  from vit_jax.errors import UserError
+
+  parallel.check_batch_size('config.batch_size', 24, 8, '4 devices x 2 parts')
+  with pytest.raises(UserError, match='batch_size=22 cannot be divided by 8 .*: use 16 or 24'):
+    parallel.check_batch_size('config.batch_size', 22, 8, '4 devices x 2 parts')
+  with pytest.raises(UserError, match='use 8$'):
+    parallel.check_batch_size('config.batch_size', 3, 8, '8 devices')
+  assert parallel.round_up(5, parallel.make('data')) == 8

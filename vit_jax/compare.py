@@ -1,0 +1,44 @@
+"""The command: `python -m vit_jax.compare RUN RUN... --out=DIR`."""
+
+import argparse
+
+from vit_jax.errors import UserError, run_cli
+
+_DESCRIPTION = """\
+Compares runs of any models on the same test pictures: accuracies with confidence intervals, whether
+they differ by more than chance, sizes, times, memory and learning curves. Writes compare.html,
+compare.csv, compare.json and figures.
+
+A RUN is a run's folder, or a folder that `python -m vit_jax.evaluate MODEL --report=DIR` wrote. A
+run without a report is evaluated first, on its test split.
+"""
+
+
+def _parser() -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog='python -m vit_jax.compare',
+    description=_DESCRIPTION,
+    epilog='example: python -m vit_jax.compare runs/vit runs/resnet --out=runs/vit_vs_resnet',
+    formatter_class=argparse.RawDescriptionHelpFormatter,
+  )
+  parser.add_argument('runs', nargs='+', metavar='RUN', help="a run's folder or a report's")
+  parser.add_argument('--out', required=True, metavar='DIR', help='where the page goes')
+  return parser
+
+
+def main(argv: list[str] | None = None) -> int:
+  """The command; returns its exit status."""
+  args = _parser().parse_args(argv)
+  if len(args.runs) < 2:
+    raise UserError(f'a comparison needs two runs or more, got {args.runs[0]} alone')
+  from vit_jax.comparison import gather, write
+
+  runs = gather.gather(args.runs)
+  write.write_comparison(args.out, runs)
+  print(write.text_table(runs))
+  print(f'page: {args.out}/compare.html')
+  return 0
+
+
+if __name__ == '__main__':
+  run_cli(main)

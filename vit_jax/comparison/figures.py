@@ -1,0 +1,163 @@
+"""Figures of a comparison: every run keeps its colour and its mark throughout."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from vit_jax.comparison.gather import Run
+from vit_jax.report.canvas import SERIES, drawing, logarithmic, new_figure, shorten
+from vit_jax.report.figures import LABELS, curve
+from vit_jax.report.history import with_seconds
+
+_MARKS = 'osD^vP*X'
+
+
+def colour(i: int) -> str:
+  return SERIES[i % len(SERIES)]
+
+
+def _legend(figure, runs: int) -> None:
+  figure.legend(loc='outside upper left', ncols=1 if runs > 6 else min(3, runs), fontsize=8.5)
+
+
+@drawing
+def accuracies(runs: Sequence[Run], names: Sequence[str]):
+  """Accuracies with intervals: a row for each run.
+
+  Args:
+    runs: in order from the top.
+    names: metrics of `metrics.compute`: 'accuracy', 'top5'.
+  """
+  figure = new_figure(5.4, 1.0 + 0.4 * len(runs))
+  axes = figure.subplots()
+  for j, name in enumerate(names):
+    for i, run in enumerate(runs):
+      low, high = run.metrics[f'{name}_interval']
+      place = len(runs) - 1 - i + (0.13 - 0.26 * j if len(names) > 1 else 0)
+      axes.plot([100 * low, 100 * high], [place, place], color=colour(i), linewidth=2.5, alpha=0.6)
+      axes.plot(
+        100 * run.metrics[name],
+        place,
+        _MARKS[j],
+        color=colour(i),
+        markersize=7 - 2 * j,
+        label=LABELS[name].split(' (')[0] if i == 0 else None,
+      )
+  axes.set_yticks(range(len(runs)), [shorten(run.name, 26) for run in reversed(runs)])
+  axes.set_ylim(-0.6, len(runs) - 0.4)
+  axes.set_xlabel('accuracy (%), with 95 % interval')
+  axes.grid(axis='x')
+  if len(names) > 1:
+    figure.legend(loc='outside upper center', ncols=len(names), fontsize=8.5, labelcolor='black')
+  return figure
+
+
+@drawing
+def curves(runs: Sequence[Run], split: str, name: str, x: str):
+  """One metric of all runs over steps, or over seconds of training.
+
+  Returns:
+    The figure, or None where fewer than two runs have the metric.
+  """
+  figure = new_figure(5.4, 3.9)
+  axes = figure.subplots()
+  drawn = 0
+  for i, run in enumerate(runs):
+    rows = run.rows
+    if x == 'seconds':
+      rows = with_seconds(rows, run.predictions.facts.config.get('batch_size'))
+    places, values = curve(rows, split, name, x)
+    if not len(places):
+      continue
+    drawn += 1
+    mark = _MARKS[i % len(_MARKS)] if len(places) <= 30 else ''
+    axes.plot(
+      places / (60 if x == 'seconds' else 1),
+      values,
+      '-',
+      marker=mark,
+      markersize=4,
+      color=colour(i),
+      linewidth=1.5,
+      label=shorten(run.name, 30),
+    )
+  if drawn < 2:
+    return None
+  axes.set_xlabel('training time (minutes)' if x == 'seconds' else 'step')
+  which = {'train': 'training', 'val': 'validation'}[split]
+  axes.set_ylabel(f'{which} {LABELS.get(name, name)}')
+  axes.grid()
+  _legend(figure, len(runs))
+  return figure
+
+
+@drawing
+def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str):
+  """Accuracy over what it costs, on a logarithmic axis where costs differ much.
+
+  Args:
+    runs: all of them.
+    values: cost of each, None where it is unknown.
+    label: of the cost, with its unit.
+  """
+  figure = new_figure(5.4, 3.9)
+  axes = figure.subplots()
+  known = [v for v in values if v]
+  for i, (run, value) in enumerate(zip(runs, values)):
+    if not value:
+      continue
+    low, high = (100 * x for x in run.metrics['accuracy_interval'])
+    middle = 100 * run.metrics['accuracy']
+    axes.errorbar(
+      value,
+      middle,
+      [[middle - low], [high - middle]],
+      fmt=_MARKS[i % len(_MARKS)],
+      color=colour(i),
+      markersize=8,
+      capsize=3,
+      elinewidth=1,
+      label=shorten(run.name, 30),
+    )
+  if max(known) > 3 * min(known):
+    logarithmic(axes.xaxis)
+  else:
+    spread = max(max(known) - min(known), 0.1 * max(known))
+    axes.set_xlim(min(known) - 0.25 * spread, max(known) + 0.25 * spread)
+  axes.set_xlabel(label)
+  axes.set_ylabel('top-1 accuracy (%)')
+  axes.grid(which='both')
+  _legend(figure, len(runs))
+  return figure
+
+
+@drawing
+def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray):
+  """Recall of each class by run.
+
+  Args:
+    runs: all of them.
+    names: of the classes, from the top.
+    values: recall [runs, classes].
+  """
+  figure = new_figure(5.4, 1.3 + 0.28 * len(names))
+  axes = figure.subplots()
+  places = np.arange(len(names))[::-1]
+  axes.hlines(places, values.min(0), values.max(0), color='#dddddd', linewidth=6)
+  for i, run in enumerate(runs):
+    shift = (0.5 * (len(runs) - 1) - i) * 0.5 / max(3, len(runs))  # equal marks stay apart
+    axes.plot(
+      values[i],
+      places + shift,
+      _MARKS[i % len(_MARKS)],
+      color=colour(i),
+      markersize=5.5,
+      label=shorten(run.name, 30),
+    )
+  axes.set_yticks(places, [shorten(n, 24) for n in names])
+  axes.set_ylim(-0.7, len(names) - 0.3)
+  axes.set_xlim(-0.02, 1.02)
+  axes.set_xlabel('recall: share of the class that is recognised')
+  axes.grid()
+  _legend(figure, len(runs))
+  return figure

@@ -1,0 +1,162 @@
+"""Experiment files and command-line overrides."""
+
+import ast
+import dataclasses
+import difflib
+import importlib.util
+import inspect
+import pathlib
+import re
+import traceback
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from vit_jax.config.options import Config, leaves
+from vit_jax.config.validation import parse
+from vit_jax.errors import UserError, did_you_mean
+
+_HINTS = {
+  'get_sweep': ': --sweep needs one, such as `def get_sweep(): return options.product('
+  "{'optimizer.learning_rate': (1e-3, 3e-3), 'seed': (0, 1)})`",
+}
+
+
+def default() -> ml_collections.ConfigDict:
+  """Every option at its default, locked: an experiment file edits this and returns it."""
+  config = ml_collections.ConfigDict(dataclasses.asdict(Config()), convert_dict=True)
+  config.lock()
+  config.model.unlock()  # a model's fields are its own; `parse` checks them
+  return config
+
+
+def load(
+  path: str, overrides: dict[str, str] | None = None, values: Mapping[str, Any] | None = None
+) -> Config:
+  """Reads an experiment file, applies command-line overrides and checks the result.
+
+  Args:
+    path: 'FILE' or 'FILE:ARGUMENT'; the argument goes to the file's `get_config`.
+    overrides: dotted names to values as typed, such as {'optimizer.learning_rate': '0.03'}.
+    values: dotted names to values as they are, which a sweep sets.
+
+  Raises:
+    UserError: naming every problem found.
+  """
+  config = run_function(path, 'get_config')
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(f'{path}: get_config must return config.default() edited, got {type(config)}')
+  values, problems = dict(values or {}), []
+  for name, text in (overrides or {}).items():
+    try:
+      values[name] = _value_of(name, text)
+    except UserError as e:
+      problems += e.problems
+  if values.get('model.name', config.model.name) != config.model.name:
+    config.model = {'name': ''}  # the file's other fields were meant for its own model
+  for name, value in values.items():
+    try:
+      _set(config, name, value)
+    except UserError as e:
+      problems += e.problems
+  try:
+    parsed = parse(config)
+  except UserError as e:
+    problems += e.problems
+  if problems:
+    raise UserError(problems)
+  return parsed
+
+
+def run_function(path: str, name: str) -> Any:
+  """What a function of an experiment file returns.
+
+  Args:
+    path: 'FILE' or 'FILE:ARGUMENT'; the argument goes to the function, if it takes any.
+    name: of the function.
+
+  Raises:
+    UserError: no such file or function; or anything that goes wrong in it, with its line.
+  """
+  file, _, argument = path.partition(':')
+  if not pathlib.Path(file).is_file():
+    near = did_you_mean(file, [str(p) for p in pathlib.Path('configs').glob('*.py')])
+    raise UserError(f'no config file {file!r}: {near}')
+  spec = importlib.util.spec_from_file_location('vit_jax_experiment', file)
+  module = importlib.util.module_from_spec(spec)
+  try:
+    spec.loader.exec_module(module)
+    function = getattr(module, name, None)
+    if function is None:
+      raise UserError(f'{file} has no function {name}(){_HINTS.get(name, "")}')
+    takes = name == 'get_config' or bool(inspect.signature(function).parameters)
+    return function(argument) if argument and takes else function()
+  except UserError:
+    raise
+  except Exception as e:  # whatever a user's file does wrong is reported with its line
+    line = next(
+      (f.lineno for f in reversed(traceback.extract_tb(e.__traceback__)) if f.filename == file), '?'
+    )
+    reason = ' '.join(str(e).split())
+    unknown = re.match(r'["\']?Key "(\w+)" does not exist', reason)
+    if unknown:  # ConfigDict's own words list the whole group
+      reason = _unknown_key(unknown[1])
+    raise UserError(f'{file}, line {line}: {type(e).__name__}: {reason}') from e
+
+
+def _field(name: str) -> dataclasses.Field:
+  known = dict(leaves(Config))
+  if name not in known:
+    raise UserError(_unknown_key(name))
+  return known[name]
+
+
+def _unknown_key(name: str) -> str:
+  known = [name for name, _ in leaves(Config)] + ['model.name']
+  same_leaf = [k for k in known if k.split('.')[-1] == name.split('.')[-1]]
+  by_leaf = {k.split('.')[-1]: k for k in known}
+  near = did_you_mean(name, same_leaf or known)
+  leaf = difflib.get_close_matches(name.split('.')[-1], by_leaf, n=1, cutoff=0.7)
+  if leaf and not same_leaf:
+    near = f'did you mean {by_leaf[leaf[0]]!r}?'
+  return f'unknown config key {name!r}: {near}'
+
+
+def _value_of(name: str, text: str) -> Any:
+  """A command-line word as the value of an option: its type is the option's."""
+  if name.startswith('model.'):
+    return _literal(text)
+  field = _field(name)
+  if field.type in (str, 'str'):
+    return text
+  if typing.get_origin(field.type) is tuple and typing.get_args(field.type)[0] is str:
+    return tuple(word.strip() for word in text.split(',') if word.strip())
+  if typing.get_origin(field.type) is tuple and not text.strip():
+    return ()
+  value = _literal(text)
+  if 'tuple' in str(field.type) and isinstance(value, int | float) and not isinstance(value, bool):
+    value = (value,)
+  return value
+
+
+def _literal(text: str) -> Any:
+  words = {'true': True, 'false': False, 'none': None}
+  if text.lower() in words:
+    return words[text.lower()]
+  try:
+    return ast.literal_eval(text)
+  except (ValueError, SyntaxError):
+    return text
+
+
+def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
+  *groups, leaf = name.split('.')
+  if groups[:1] != ['model']:
+    _field(name)
+  node = config
+  for group in groups:
+    node = node[group]
+  with node.ignore_type(), node.unlocked():  # `parse` checks types, all of them at once
+    node[leaf] = value

@@ -1,0 +1,1 @@
+"""Image transforms: the operations of a transform string, and the string itself."""

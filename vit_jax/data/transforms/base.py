@@ -1,0 +1,138 @@
+"""What a transform is made of: operations with checked arguments.
+
+An operation is an `Op`: a frozen dataclass whose fields are its arguments, registered under a name
+with `@register('name')` in any file of this package. `parse` reads strings of them.
+"""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from vit_jax.registry import Registry
+
+OPS: Registry[type['Op']] = Registry('transform', 'vit_jax.data.transforms')
+
+METHODS = ('bilinear', 'bicubic', 'lanczos', 'nearest')
+_MISSING = object()
+
+
+@dataclasses.dataclass(frozen=True)
+class Arg:
+  """What an argument of an op may be.
+
+  Args:
+    kind: 'size' (an integer or `(h, w)`), 'int', 'float' or 'name'.
+    low: smallest number allowed.
+    high: largest number allowed.
+    choices: the only values allowed, names or numbers.
+  """
+
+  kind: str
+  low: float | None = None
+  high: float | None = None
+  choices: tuple = ()
+
+  def check(self, value: Any) -> Any:
+    """The value in its final type.
+
+    Raises:
+      ValueError: says what was expected.
+    """
+    if self.kind == 'size':
+      size = value if isinstance(value, tuple) else (value, value)
+      if len(size) != 2 or not all(is_int(v) and v >= 1 for v in size):
+        raise ValueError('a positive integer or (height, width)')
+      return size
+    if self.choices:
+      if value not in self.choices:
+        raise ValueError('one of ' + ', '.join(map(str, self.choices)))
+      return value
+    number = is_int(value) or (self.kind == 'float' and isinstance(value, float))
+    low = -np.inf if self.low is None else self.low
+    high = np.inf if self.high is None else self.high
+    if not number or not low <= value <= high:
+      raise ValueError(self._words())
+    return float(value) if self.kind == 'float' else value
+
+  def _words(self) -> str:
+    noun = 'an integer' if self.kind == 'int' else 'a number'
+    if self.low is not None and self.high is not None:
+      return f'{noun} from {self.low:g} to {self.high:g}'
+    return noun if self.low is None else f'{noun} of at least {self.low:g}'
+
+
+def arg(kind: str, default: Any = _MISSING, **limits) -> Any:
+  """A checked field of an op; see `Arg`. A field named `size` takes the run's image size."""
+  metadata = {'arg': Arg(kind, **limits)}
+  if default is _MISSING:
+    return dataclasses.field(metadata=metadata)
+  return dataclasses.field(default=default, metadata=metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Picture:
+  """What is known about a picture between two ops, before any picture is there.
+
+  Args:
+    hw: height and width in pixels, None while they vary by picture.
+    decoded: whether it is pixels already.
+    channels: number of channels.
+  """
+
+  hw: tuple[int, int] | None = None
+  decoded: bool = False
+  channels: int = 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Op:
+  """One step of a transformation.
+
+  A subclass changes `example['image']` (uint8 `[h, w, c]`), and whatever else belongs to the
+  picture's geometry, through the functions of `geometry.py`, so that boxes follow by themselves.
+  """
+
+  name: ClassVar[str] = ''
+  random: ClassVar[bool] = False  # draws numbers, so has no place in an evaluation
+  two_ints: ClassVar[bool] = False  # `op(h, w)` is a size: no other argument is a number
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    raise NotImplementedError
+
+  def output(self, picture: Picture) -> Picture:
+    """What the picture is after this op; same size unless overridden."""
+    return picture
+
+  @classmethod
+  def default_size(cls, image_size: tuple[int, int]) -> Any:
+    """The size taken when the string gives none."""
+    return image_size
+
+  def __str__(self) -> str:
+    parts = []
+    for i, field in enumerate(dataclasses.fields(self)):
+      value = getattr(self, field.name)
+      if field.default is not dataclasses.MISSING and value == field.default:
+        continue
+      if isinstance(value, tuple):
+        value = value[0] if value[0] == value[1] else f'({value[0]}, {value[1]})'
+      elif isinstance(value, float):
+        value = f'{value:g}' if float(f'{value:g}') == value else repr(value)
+      parts.append(f'{value}' if i == 0 else f'{field.name}={value}')
+    return self.name + (f'({", ".join(parts)})' if parts else '')
+
+
+def register(name: str):
+  """Class decorator: makes an op usable under this name."""
+
+  def add(cls):
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    cls.name = name
+    return OPS.add(name, cls)
+
+  return add
+
+
+def is_int(value: Any) -> bool:
+  return isinstance(value, int) and not isinstance(value, bool)

@@ -1,0 +1,300 @@
+"""The ops of the transformation string that cut, scale and turn. Names follow big_vision's."""
+
+import math
+
+import numpy as np
+
+from vit_jax.data import boxes
+from vit_jax.data.decode import decode_image, with_channels
+from vit_jax.data.transforms import geometry
+from vit_jax.data.transforms.base import METHODS, Op, Picture, arg, register
+
+_SIZE = tuple[int, int]
+
+
+def _sized(picture: Picture, hw: _SIZE | None) -> Picture:
+  return Picture(hw, picture.decoded, picture.channels)
+
+
+def _scaled(hw: _SIZE, side: int, new_side: int) -> _SIZE:
+  """Height and width when `side` (one of them) becomes `new_side`; the other rounds down."""
+  return tuple(new_side if s == side else max(1, int(new_side * s / side)) for s in hw)
+
+
+@register('decode')
+class Decode(Op):
+  """File bytes to upright pixels; pixels of an array source pass through.
+
+  Args:
+    channels: 3, or 1 for grey.
+  """
+
+  channels: int = arg('int', 3, choices=(3, 1))
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    image = example['image']
+    if isinstance(image, np.ndarray):
+      image = with_channels(image, self.channels)
+    else:
+      image = decode_image(image, example.get('path') or example.get('id', ''), self.channels)
+    return {**example, 'image': image}
+
+  def output(self, picture: Picture) -> Picture:
+    return Picture(None, True, self.channels)
+
+
+@register('resize')
+class Resize(Op):
+  """Scales to exactly this size, whatever the shape was.
+
+  Args:
+    size: pixels; `resize(h, w)` too.
+    method: filter, antialiased as Pillow does.
+  """
+
+  two_ints = True
+  size: _SIZE = arg('size')
+  method: str = arg('name', 'bilinear', choices=METHODS)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    return geometry.resize(example, self.size, self.method)
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, self.size)
+
+
+@register('resize_small')
+class ResizeSmall(Op):
+  """Scales so that the smaller side has this length, keeping the shape.
+
+  The longer side rounds down, as torchvision's and Hugging Face's do. Without an argument it is
+  256/224 of the image size, the margin that `central_crop` usually cuts away.
+
+  Args:
+    size: pixels.
+    method: filter, antialiased as Pillow does.
+  """
+
+  size: int = arg('int', low=1)
+  method: str = arg('name', 'bilinear', choices=METHODS)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    hw = example['image'].shape[:2]
+    return geometry.resize(example, _scaled(hw, min(hw), self.size), self.method)
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, picture.hw and _scaled(picture.hw, min(picture.hw), self.size))
+
+  @classmethod
+  def default_size(cls, image_size: _SIZE) -> int:
+    return round(max(image_size) * 256 / 224)
+
+
+@register('resize_long')
+class ResizeLong(ResizeSmall):
+  """Scales so that the longer side has this length, keeping the shape.
+
+  Args:
+    size: pixels; the image size's larger side where none is given.
+    method: filter, antialiased as Pillow does.
+  """
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    hw = example['image'].shape[:2]
+    return geometry.resize(example, _scaled(hw, max(hw), self.size), self.method)
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, picture.hw and _scaled(picture.hw, max(picture.hw), self.size))
+
+  @classmethod
+  def default_size(cls, image_size: _SIZE) -> int:
+    return max(image_size)
+
+
+@register('central_crop')
+class CentralCrop(Op):
+  """Cuts the middle out; a smaller picture gets a black margin, as in torchvision.
+
+  Args:
+    size: pixels; `central_crop(h, w)` too.
+  """
+
+  two_ints = True
+  size: _SIZE = arg('size')
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    h, w = example['image'].shape[:2]
+    top, left = round((h - self.size[0]) / 2), round((w - self.size[1]) / 2)
+    return geometry.crop(example, top, left, self.size)
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, self.size)
+
+
+@register('central_fraction')
+class CentralFraction(Op):
+  """Cuts the middle out by a fraction of each side, as tf.image.central_crop does.
+
+  Args:
+    fraction: of height and of width that stays.
+  """
+
+  fraction: float = arg('float', 0.875, low=0.01, high=1)
+
+  def _hw(self, hw: _SIZE) -> _SIZE:
+    # The margin is rounded down on both sides alike, so the crop stays centred.
+    return tuple(s - 2 * int((s - s * self.fraction) / 2) for s in hw)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    h, w = example['image'].shape[:2]
+    new = self._hw((h, w))
+    return geometry.crop(example, (h - new[0]) // 2, (w - new[1]) // 2, new)
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, picture.hw and self._hw(picture.hw))
+
+
+@register('inception_crop')
+class InceptionCrop(Op):
+  """A window of random area and shape, scaled to one size (RandomResizedCrop).
+
+  Ten windows are tried; where none fits, the largest central one of an allowed shape is taken.
+
+  Args:
+    size: pixels, an integer or (h, w).
+    area_min: smallest area, in percent of the picture's.
+    area_max: largest area, in percent.
+    method: filter, antialiased as Pillow does.
+    object_min: share of the box, in percent, that must lie in the window, for pictures with
+      a box; the whole picture is taken where ten windows miss it.
+
+  Source: 1409.4842, section 6; aspect ratio log-uniform in [3/4, 4/3].
+  """
+
+  random = True
+  size: _SIZE = arg('size')
+  area_min: float = arg('float', 5.0, low=0.01, high=100)
+  area_max: float = arg('float', 100.0, low=0.01, high=100)
+  method: str = arg('name', 'bilinear', choices=METHODS)
+  object_min: float = arg('float', 0.0, low=0, high=100)
+
+  def window(
+    self, hw: _SIZE, rng: np.random.Generator, box: np.ndarray | None = None
+  ) -> tuple[int, int, _SIZE]:
+    """Top, left and (height, width) of the window, for a picture of `hw` pixels."""
+    needs = self.object_min / 100 if box is not None else 0
+    h, w = hw
+    low, high = sorted((self.area_min, self.area_max))
+    edge = math.log(4 / 3)
+    for _ in range(10):
+      area = h * w * rng.uniform(low, high) / 100
+      ratio = math.exp(rng.uniform(-edge, edge))
+      new_h, new_w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
+      if 0 < new_h <= h and 0 < new_w <= w:
+        top, left = int(rng.integers(h - new_h + 1)), int(rng.integers(w - new_w + 1))
+        if not needs or boxes.share_inside(box, hw, top, left, (new_h, new_w)) >= needs:
+          return top, left, (new_h, new_w)
+    if needs:
+      return 0, 0, (h, w)
+    new_h, new_w = min(h, round(w * 4 / 3)), min(w, round(h * 4 / 3))
+    return (h - new_h) // 2, (w - new_w) // 2, (new_h, new_w)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    top, left, hw = self.window(example['image'].shape[:2], rng, example.get('box'))
+    return geometry.resize(geometry.crop(example, top, left, hw), self.size, self.method)
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, self.size)
+
+
+@register('random_crop')
+class RandomCrop(Op):
+  """A window of fixed size at a random place; a smaller picture gets a black margin.
+
+  Args:
+    size: pixels, an integer or (h, w).
+    padding: black pixels added on each side first (4 for CIFAR).
+  """
+
+  random = True
+  size: _SIZE = arg('size')
+  padding: int = arg('int', 0, low=0)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    places = []
+    for have, want in zip(example['image'].shape[:2], self.size):
+      room = have + 2 * self.padding - want
+      places.append(int(rng.integers(room + 1)) - self.padding if room >= 0 else room // 2)
+    return geometry.crop(example, *places, self.size)
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, self.size)
+
+
+@register('pad')
+class Pad(Op):
+  """Adds a black margin.
+
+  Args:
+    pixels: width of the margin on every side.
+  """
+
+  pixels: int = arg('int', low=0)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    h, w = example['image'].shape[:2]
+    hw = (h + 2 * self.pixels, w + 2 * self.pixels)
+    return geometry.crop(example, -self.pixels, -self.pixels, hw)
+
+  def output(self, picture: Picture) -> Picture:
+    hw = picture.hw and tuple(s + 2 * self.pixels for s in picture.hw)
+    return _sized(picture, hw)
+
+
+@register('pad_square')
+class PadSquare(Op):
+  """Adds black margins to the shorter side until the picture is square and centred."""
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    h, w = example['image'].shape[:2]
+    side = max(h, w)
+    return geometry.crop(example, -((side - h) // 2), -((side - w) // 2), (side, side))
+
+  def output(self, picture: Picture) -> Picture:
+    return _sized(picture, picture.hw and (max(picture.hw), max(picture.hw)))
+
+
+@register('flip_lr')
+class FlipLr(Op):
+  """Mirrors left and right, at random.
+
+  Args:
+    p: probability.
+  """
+
+  random = True
+  p: float = arg('float', 0.5, low=0, high=1)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    return geometry.flip_lr(example) if rng.random() < self.p else example
+
+
+@register('tighten_box')
+class TightenBox(Op):
+  """Takes from the box what earlier turning added, for pictures that were exported augmented.
+
+  A tool that turns pictures and draws the upright box around each turned box leaves boxes too large
+  for their objects: a model learns that, and is wrong by it on pictures that nobody turned.
+
+  Args:
+    degrees: sum of the mean absolute angles of turning and shearing; for angles drawn evenly from
+      -a to a, each adds a / 2.
+  """
+
+  degrees: float = arg('float', low=0, high=30)
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    if 'box' not in example:
+      return example
+    hw = example['image'].shape[:2]
+    return {**example, 'box': boxes.tighten(example['box'], hw, self.degrees)}

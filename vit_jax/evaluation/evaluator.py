@@ -1,0 +1,115 @@
+"""Scores a model on splits: validation in the loop, the final test and `vit_jax.evaluate` alike."""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vit_jax import data
+from vit_jax.evaluation.scoring import score
+from vit_jax.parallel import Placement, round_up
+from vit_jax.report import Collector
+
+
+def make_eval_step(
+  module: nn.Module, task: Any, preprocess: data.Preprocess
+) -> Callable[[dict, dict], tuple[dict, jax.Array]]:
+  """Builds the function (variables, batch) -> (metrics of each example {name: [b]}, outputs)."""
+
+  def eval_step(variables: dict, batch: dict) -> tuple[dict, jax.Array]:
+    outputs = module.apply(variables, preprocess.normalize(batch['image']), train=False)
+    return task.metrics(outputs, batch), outputs
+
+  return eval_step
+
+
+class Evaluator:
+  """Scores variables on any split with one compiled step, every example once.
+
+  Args:
+    module, task, preprocess: what is scored.
+    placement: where variables and batches lie.
+    transform: of evaluation.
+    batch_size: examples a step over all devices; rounded up to what they can share.
+    loading: further arguments of `data.eval_batches`, see `loader_options`.
+  """
+
+  def __init__(
+    self,
+    module: nn.Module,
+    task: Any,
+    preprocess: data.Preprocess,
+    placement: Placement,
+    transform: data.Transform,
+    batch_size: int,
+    loading: Mapping[str, Any],
+  ):
+    self._task, self._placement, self._transform = task, placement, transform
+    self._batch_size = round_up(batch_size, placement) // jax.process_count()
+    self._loading = dict(loading)
+    self._step = placement.compile_eval(make_eval_step(module, task, preprocess))
+
+  def __call__(
+    self,
+    examples: data.Examples,
+    variables: Any,
+    collector: Collector | None = None,
+    wrap: Callable[[Iterable[dict]], Iterable[dict]] = lambda batches: batches,
+  ) -> dict[str, float]:
+    """Metrics of a split.
+
+    Args:
+      examples: the split.
+      variables: placed.
+      collector: receives every batch with the model's outputs.
+      wrap: changes the stream of batches: a progress bar, other class indices.
+
+    Returns:
+      Means by metric, 'examples' that were scored, 'img_sec' (compilation included), and 'skipped'
+      where some could not be read.
+    """
+    batches = data.eval_batches(
+      examples, self._transform, batch_size=self._batch_size, **self._loading
+    )
+    began = time.monotonic()
+    result = score(
+      self._step, self._placement, variables, wrap(batches), collector, self._task.summary
+    )
+    result['img_sec'] = result['examples'] / (time.monotonic() - began)
+    if batches.skipped:
+      result['skipped'] = batches.skipped
+    return result
+
+
+def loader_options(threads: int = 0, on_error: str = 'raise') -> dict[str, Any]:
+  """Arguments of `data.train_batches` and `data.eval_batches` that depend on this process.
+
+  Args:
+    threads: that load; 0 takes one per core.
+    on_error: policy for images that cannot be decoded.
+  """
+  return {
+    'process_index': jax.process_index(),
+    'process_count': jax.process_count(),
+    'threads': threads or None,
+    'on_error': on_error,
+  }
+
+
+def relabeled(batch: dict, to_model: np.ndarray, num_classes: int) -> dict:
+  """The batch with the model's class indices instead of the dataset's.
+
+  Args:
+    batch: with 'label' [b], -1 where there is none, and perhaps 'labels' [b, dataset classes].
+    to_model: the model's index of each of the dataset's classes.
+    num_classes: of the model.
+  """
+  batch = {**batch, 'label': np.where(batch['label'] < 0, -1, to_model[batch['label']])}
+  if 'labels' in batch:
+    labels = np.zeros((len(batch['labels']), num_classes), batch['labels'].dtype)
+    labels[:, to_model] = batch['labels']
+    batch['labels'] = labels
+  return batch

@@ -1,0 +1,136 @@
+"""Frozen features of a run's own splits, scored while it trains."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import numpy as np
+
+from vit_jax import data, parallel
+from vit_jax.config import Fewshot
+from vit_jax.errors import UserError
+from vit_jax.evaluation import few_shot, knn
+from vit_jax.models.heads import backbone_of
+
+
+class FrozenEvaluator:
+  """Few-shot and nearest-neighbour accuracy on validation pictures.
+
+  Training pictures go through the evaluation's transformation. Draws depend on the seed alone, so
+  all evaluations of a run, resumed or not, see the same ones.
+
+  Args:
+    options: what is scored.
+    train, val: where examples come from and where they are scored.
+    num_classes: k.
+    transform: of evaluation.
+    module: the model; its features are what its head would see.
+    preprocess: the value range that the model wants.
+    placement: of state and batches.
+    batch_size: pictures a step, over all devices.
+    seed: of the draws.
+    reading: arguments of `data.eval_batches`.
+
+  Raises:
+    UserError: too few training pictures for what is asked.
+  """
+
+  def __init__(
+    self,
+    options: Fewshot,
+    train: data.Examples,
+    val: data.Examples,
+    num_classes: int,
+    transform: data.Transform,
+    module: nn.Module,
+    preprocess: data.Preprocess,
+    placement: Any,
+    batch_size: int,
+    seed: int,
+    reading: dict,
+  ):
+    self._options, self._num_classes = options, num_classes
+    self._transform, self._placement, self._reading = transform, placement, reading
+    self._batch_size = parallel.round_up(batch_size, placement) // jax.process_count()
+    self._step = placement.compile_eval(_feature_step(module, preprocess))
+    labels = train.labels
+    self._draws = []
+    if options.shots:
+      try:
+        self._draws = [
+          few_shot.draw(labels, num_classes, max(options.shots), (seed, i))
+          for i in range(options.draws)
+        ]
+      except UserError as e:
+        raise UserError(f'config.fewshot.shots: {e}') from None
+    known = np.flatnonzero(labels >= 0)
+    if options.neighbours and max(options.neighbours) > len(known):
+      raise UserError(
+        f'config.fewshot.neighbours={max(options.neighbours)}, but there are only '
+        f'{len(known)} training pictures'
+      )
+    # Neighbours may be any picture; few-shot alone needs no more than those drawn.
+    self._rows = known if options.neighbours else np.unique(np.concatenate(self._draws))
+    self._bank = (train.take(self._rows), labels[self._rows])
+    rows = np.flatnonzero(val.labels >= 0)
+    self._val = (val.take(rows), val.labels[rows])
+
+  def __call__(self, variables: Any) -> dict[str, float]:
+    """Scores placed variables: {'fewshot_5': mean accuracy over draws, 'knn_20': accuracy, ...}."""
+    options = self._options
+    x, readable = self._features(variables, self._bank[0])
+    labels = self._bank[1]
+    val_x, val_readable = self._features(variables, self._val[0])
+    val = (val_x[val_readable], self._val[1][val_readable])
+    drawn = []
+    for rows in self._draws:
+      places = np.searchsorted(self._rows, rows)
+      places = places[readable[places]]
+      drawn.append((x[places], labels[places]))
+    scores = {}
+    for shots in options.shots:
+      scores[f'fewshot_{shots}'] = float(
+        np.mean(few_shot.accuracies(drawn, val, self._num_classes, shots, options.l2))
+      )
+    if options.neighbours:
+      found = knn.vote_accuracies(
+        (x[readable], labels[readable]),
+        val,
+        self._num_classes,
+        options.neighbours,
+        options.temperature,
+      )
+      scores |= {f'knn_{k}': accuracy for k, accuracy in zip(options.neighbours, found)}
+    return scores
+
+  def _features(self, variables: Any, examples: data.Examples) -> tuple[np.ndarray, np.ndarray]:
+    """Features [n, d] of all examples, in every process, and which could be read [n]."""
+    batches = data.eval_batches(
+      examples, self._transform, batch_size=self._batch_size, **self._reading
+    )
+    parts: dict[str, list[np.ndarray]] = {'x': [], 'index': [], 'mask': []}
+    for batch in batches:
+      outputs = self._step(variables, self._placement.put_batch({'image': batch['image']}))
+      parts['x'].append(self._placement.get_examples(outputs))
+      parts['index'].append(batch['index'])
+      parts['mask'].append(batch['mask'])
+    rows = parallel.gather({name: np.concatenate(part) for name, part in parts.items()})
+    x, index = rows['x'][rows['mask']], rows['index'][rows['mask']]
+    features = np.zeros((len(examples), x.shape[1]), x.dtype)
+    readable = np.zeros(len(examples), bool)
+    features[index] = x
+    readable[index] = True
+    return features, readable
+
+
+def _feature_step(
+  module: nn.Module, preprocess: data.Preprocess
+) -> Callable[[dict, dict], jax.Array]:
+  """Builds the function (variables, batch) -> features [b, d], as the model's head sees them."""
+  body = backbone_of(module).clone(num_classes=0)
+
+  def step(variables: dict, batch: dict) -> jax.Array:
+    return body.apply(variables, preprocess.normalize(batch['image']), train=False)
+
+  return step

@@ -1,0 +1,77 @@
+"""Scores a split, every example once; the loop validates with the same function."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import numpy as np
+
+from vit_jax import parallel
+from vit_jax.errors import UserError
+
+
+def score(
+  eval_step: Callable[[Any, dict], tuple[dict, Any]],
+  placement: Any,
+  variables: Any,
+  batches: Iterable[dict],
+  on_batch: Callable[[dict, np.ndarray], None] | None = None,
+  summary: Callable[[np.ndarray, dict], dict[str, float]] | None = None,
+) -> dict[str, float]:
+  """Means of the metrics over all unmasked examples.
+
+  Args:
+    eval_step: compiled by the placement: (variables, batch) -> ({name: [b]}, outputs [b, ...]); a
+      metric may be a pair of values and weights, see `tasks.metrics`.
+    placement: puts batches on devices and brings rows back.
+    variables: placed.
+    batches: with 'mask' [b], False for padding.
+    on_batch: sees each batch with this process's outputs, padding included.
+    summary: gives metrics that are no means, from the logits [n, k] and {'labels': [n, k]} of all
+      pictures.
+
+  Returns:
+    The mean of each metric (0 where it is of no example) and 'examples', how many there were, over
+    all processes.
+  """
+  sums: dict[str, np.ndarray] = {}  # by metric: sum and number of examples
+  count = 0
+  kept: dict[str, list[np.ndarray]] = {'logits': [], 'labels': [], 'mask': []}
+  for batch in batches:
+    metrics, outputs = eval_step(variables, placement.put_batch(_arrays(batch)))
+    mask = batch['mask']
+    for name, values in placement.get_examples(metrics).items():
+      values, weights = values if isinstance(values, tuple) else (values, np.ones(len(mask)))
+      weights = np.where(mask, weights, 0.0)
+      # Chosen, not multiplied: a padded row's NaN must not spoil the sum.
+      total = np.where(weights > 0, values.astype(np.float64) * weights, 0.0).sum()
+      sums[name] = sums.get(name, np.zeros(2)) + [total, weights.sum()]
+    count += int(mask.sum())
+    rows = placement.get_examples(outputs) if on_batch or summary else None
+    if on_batch:
+      on_batch(batch, rows)
+    if summary:
+      for name, values in (('logits', rows), ('labels', batch['labels']), ('mask', mask)):
+        kept[name].append(np.asarray(values))
+  sums, count = _over_processes(sums, count)
+  if not count:
+    raise UserError('no picture could be evaluated: the split is empty or unreadable')
+  means = {name: float(total / n) if n else 0.0 for name, (total, n) in sums.items()}
+  if summary:
+    rows = parallel.gather({name: np.concatenate(parts) for name, parts in kept.items()})
+    means |= summary(rows['logits'][rows['mask']], {'labels': rows['labels'][rows['mask']]})
+  return means | {'examples': count}
+
+
+def _arrays(batch: dict) -> dict:
+  names = ('image', 'label', 'labels', 'box', 'has_box')
+  return {name: x for name, x in batch.items() if name in names}
+
+
+def _over_processes(sums: dict[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:
+  """Sums and counts over all processes."""
+  names = list(sums)  # in the order of the step, which is the same everywhere
+  mine = np.array([*np.ravel([sums[n] for n in names]), count], np.float64)
+  # Sent as bytes: JAX would round float64 to float32 on the way.
+  every = parallel.gather({'bytes': np.frombuffer(mine.tobytes(), np.uint8)})['bytes']
+  total = np.frombuffer(every.tobytes(), np.float64).reshape(-1, len(mine)).sum(axis=0)
+  return dict(zip(names, total[:-1].reshape(-1, 2))), int(total[-1])

@@ -1,0 +1,162 @@
+"""Evaluates a saved model on a dataset, with a report where one is wanted."""
+
+import dataclasses
+import pathlib
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import tqdm
+
+from vit_jax import checkpoint, data, metric_writer, parallel, report, tasks
+from vit_jax.config import Dataset
+from vit_jax.data import class_names
+from vit_jax.errors import UserError
+from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled
+from vit_jax.evaluation.measure import measure
+from vit_jax.inference.loaded import Loaded, load
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluation:
+  """Scores and what they are of.
+
+  Attributes:
+    dataset, split: the examples scored.
+    metrics: means by metric; 'examples', 'skipped', 'img_sec'.
+    report: the page, None where none was written.
+  """
+
+  dataset: str
+  split: str
+  metrics: dict[str, float]
+  report: pathlib.Path | None
+
+
+def evaluate(
+  model: str,
+  *,
+  dataset: str | None = None,
+  data_dir: str = '',
+  split: str | None = None,
+  batch_size: int = 64,
+  placement: str = 'data',
+  on_error: str = 'raise',
+  pretrained_dir: str = '',
+  report_dir: str = '',
+) -> Evaluation:
+  """Scores every example of a split once.
+
+  Args:
+    model: a run's workdir, a weights file or a pretrained model's name.
+    dataset: a folder, a TFDS name or 'digits'; None for the one that the model was trained on.
+    data_dir: where prepared TFDS datasets lie.
+    split: None for 'test', or for all examples of a `dataset` that has no splits.
+    batch_size: examples a step over all devices.
+    placement: one of `parallel.PLACEMENTS`.
+    on_error: policy for images that cannot be decoded: 'raise' or 'skip'.
+    pretrained_dir: a folder searched for named weights before any download.
+    report_dir: where report.html goes; '' for none.
+
+  Raises:
+    UserError: model, dataset and split do not fit together.
+  """
+  loaded = load(model, pretrained_dir=pretrained_dir)
+  if not loaded.module.num_classes:
+    raise UserError(f'{model} has no classifier to score: fine-tune it first')
+  opened = _open(model, dataset, data_dir, loaded.config)
+  whole = bool(dataset) and opened.made_split
+  split = split or ('+'.join(opened.splits) if whole else 'test')
+  examples = opened.split(split)
+  classes = loaded.classes or _names_by_index(opened.classes, loaded.module.num_classes)
+  to_model = class_names.align(opened.classes, classes)
+  task = tasks.of_config(loaded.config, len(classes))
+  if task.summary and opened.classes_each == 'one':
+    raise UserError(
+      f'{model} predicts any number of classes per image, and images of {opened.name} have one '
+      'each: it cannot be scored on them'
+    )
+  transform = data.parse_transform(loaded.preprocess.transform, train=False)
+  where = parallel.make(placement)
+  evaluator = Evaluator(
+    loaded.module,
+    task,
+    loaded.preprocess,
+    where,
+    transform,
+    batch_size,
+    loader_options(on_error=on_error),
+  )
+  collector = None
+  if report_dir:
+    collector = report.Collector(examples, classes, several=bool(task.summary))
+
+  def batches(found: Any) -> Iterable[dict]:
+    quiet = jax.process_index() or not sys.stderr.isatty()
+    for batch in tqdm.tqdm(found, total=len(found), unit='batch', leave=False, disable=bool(quiet)):
+      yield relabeled(batch, to_model, len(classes))
+
+  metrics = evaluator(examples, where.put_state(loaded.variables), collector, batches)
+  metrics['skipped'] = len(examples) - metrics['examples']
+  page = None
+  if collector is not None:
+    page = _report(
+      report_dir, model, loaded, opened.name, split, collector, examples, transform, task
+    )
+  return Evaluation(opened.name, split, metrics, page)
+
+
+def _report(
+  report_dir: str,
+  model: str,
+  loaded: Loaded,
+  dataset: str,
+  split: str,
+  collector: report.Collector,
+  examples: data.Examples,
+  transform: data.Transform,
+  task: Any,
+) -> pathlib.Path | None:
+  is_run = checkpoint.is_run(model)
+  facts = report.Facts(
+    name=pathlib.Path(model).name,
+    model=loaded.config['model']['name'],
+    dataset=dataset,
+    split=split,
+    step=checkpoint.chosen_step(model) if is_run else None,
+    image_size=tuple(loaded.preprocess.image_size),
+    config=loaded.config,
+    link=task.loss,
+    **measure(loaded.variables, loaded.config),
+  )
+  predictions = collector.predictions(facts)
+  if jax.process_index():
+    return None
+  has_rows = is_run and pathlib.Path(model, 'metrics.jsonl').exists()
+  report.write_report(
+    report_dir,
+    predictions,
+    metrics_rows=metric_writer.read_metrics(model) if has_rows else [],
+    load_picture=report.picture_loader(examples, transform),
+  )
+  return pathlib.Path(report_dir) / 'report.html'
+
+
+def _open(model: str, dataset: str | None, data_dir: str, config: dict) -> data.Dataset:
+  if dataset:
+    return Dataset(name=dataset, data_dir=data_dir).open()
+  if not config.get('dataset'):
+    raise UserError(f'{model} names no dataset: say --dataset=PATH')
+  options = Dataset(**config['dataset'])
+  return dataclasses.replace(options, data_dir=data_dir or options.data_dir).open()
+
+
+def _names_by_index(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
+  """The dataset's names for a model that has none; their numbers must agree."""
+  if len(names) != num_classes:
+    raise UserError(
+      f'the model has {num_classes} classes without names and the dataset has {len(names)}: '
+      'they cannot be matched'
+    )
+  return names

@@ -1,0 +1,221 @@
+"""Runs the members of a sweep one after another, each in a process of its own, and compares them.
+
+A process of its own: one that fails, or is killed for memory, does not take the others with it.
+"""
+
+import json
+import pathlib
+import signal
+import statistics
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from vit_jax import config, files, metric_writer
+from vit_jax.errors import UserError
+
+Members = Mapping[str, tuple[Mapping[str, Any], config.Config]]
+_DONE = 'finished.json'
+_ON_ONE_PAGE = 8  # members compared picture by picture: the best
+
+
+def run_one(members: Members, name: str, workdir: str) -> None:
+  """Trains one member, unless it is finished already, and notes that it is.
+
+  Args:
+    members: as `config.load_sweep` gives them.
+    name: of the member.
+    workdir: the sweep's folder; the member's is in it.
+  """
+  folder = pathlib.Path(workdir) / name
+  options = members[name][1]
+  if is_finished(folder, options):
+    print(f'{name} is finished: {folder}', flush=True)
+    return
+  from vit_jax.training.loop import train  # a wrong option is told before JAX is loaded
+
+  train(options, str(folder))
+  files.write_json(folder / _DONE, options.to_json())
+
+
+def is_finished(folder: pathlib.Path, options: config.Config) -> bool:
+  """Whether a member's folder holds a run of just these options that came to its end."""
+  try:
+    done = json.loads((folder / _DONE).read_text('utf-8'))
+  except (OSError, json.JSONDecodeError):
+    return False
+  return done == json.loads(json.dumps(options.to_json()))
+
+
+def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
+  """Trains all members that are not finished, then writes and prints the table.
+
+  Args:
+    members: as `config.load_sweep` gives them.
+    workdir: the sweep's folder.
+    command: what trains member k once '--sweep=k' is added.
+
+  Raises:
+    UserError: naming the members that failed, after all have been tried; or where a signal stopped
+      the sweep.
+  """
+  root = files.make_workdir(workdir)
+  states = {}
+  for k, (name, (_, options)) in enumerate(members.items()):
+    if is_finished(root / name, options):
+      print(f'[{k + 1}/{len(members)}] {name}: finished before', flush=True)
+      states[name] = 'finished'
+      continue
+    print(f'[{k + 1}/{len(members)}] {name}', flush=True)
+    status, stopped = _call([*command, f'--sweep={k}'])
+    if stopped:
+      raise UserError(f'stopped during {name}; the same command goes on from there')
+    states[name] = 'finished' if status == 0 else f'failed ({status})'
+  rows = table(members, workdir, states)
+  _write(root / 'sweep.csv', rows)
+  print(format_table(rows))
+  means = over_seeds(rows)
+  if means:
+    _write(root / 'sweep_means.csv', means)
+    print('\nover seeds: mean and standard deviation\n' + format_table(means))
+  print(f'table: {root / "sweep.csv"}')
+  _compare(root, rows)
+  failed = [name for name, state in states.items() if state != 'finished']
+  if failed:
+    raise UserError(
+      f'{len(failed)} of {len(members)} members failed: {", ".join(failed)}; the '
+      'same command tries them again'
+    )
+
+
+def _call(command: Sequence[str]) -> tuple[int, bool]:
+  """Runs a command and passes signals on to it: (exit status, whether there were any)."""
+  # In a session of its own it does not see a Ctrl-C twice.
+  process = subprocess.Popen(command, start_new_session=True)
+  received = []
+
+  def pass_on(number: int, _: Any) -> None:
+    received.append(number)
+    process.send_signal(number)
+
+  before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT)}
+  try:
+    return process.wait(), bool(received)
+  finally:
+    for number, handler in before.items():
+      signal.signal(number, handler)
+
+
+def table(members: Members, workdir: str, states: Mapping[str, str]) -> list[dict[str, Any]]:
+  """A row for each member: its options, and what its metrics.jsonl says.
+
+  Args:
+    members: as `config.load_sweep` gives them.
+    workdir: the sweep's folder.
+    states: of each member, by name.
+  """
+  options = list(dict.fromkeys(o for member, _ in members.values() for o in member))
+  rows = []
+  for name, (_, checked) in members.items():
+    folder = pathlib.Path(workdir) / name
+    metrics = metric_writer.read_metrics(folder) if (folder / 'metrics.jsonl').exists() else []
+    best = checked.checkpoint.best
+    pick = max if checked.checkpoint.best_mode == 'max' else min
+    validated = [r[best] for r in metrics if r['split'] == 'val' and r.get(best) is not None]
+    tested = next((r for r in reversed(metrics) if r['split'] == 'test'), {})
+    seconds = [r['seconds'] for r in metrics if r.get('seconds') is not None]
+    rows.append(
+      {
+        'run': name,
+        **{option: _value(checked, option) for option in options},
+        'state': states[name],
+        'step': max((r['step'] for r in metrics), default=0),
+        f'val_{best}': pick(validated, default=None),
+        f'test_{best}': tested.get(best),
+        'test_loss': tested.get('loss'),
+        'seconds': max(seconds, default=None),
+      }
+    )
+  names = list(dict.fromkeys(key for row in rows for key in row))
+  return [{key: row.get(key) for key in names} for row in rows]
+
+
+def _value(options: config.Config, name: str) -> Any:
+  try:
+    return config.get(options, name)
+  except KeyError:  # a model's field that another member sets
+    return None
+
+
+def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+  """Means and standard deviations of the results over members that differ in their seed alone.
+
+  Args:
+    rows: of `table`.
+
+  Returns:
+    A row for each group; empty where no seed was swept.
+  """
+  if not rows or 'seed' not in rows[0]:
+    return []
+  columns = list(rows[0])
+  options = [o for o in columns[1 : columns.index('state')] if o != 'seed']
+  results = columns[columns.index('step') + 1 :]
+  groups: dict[str, list[Mapping[str, Any]]] = {}
+  for row in rows:
+    groups.setdefault(repr([row[o] for o in options]), []).append(row)
+  means = []
+  for group in groups.values():
+    mean: dict[str, Any] = {o: group[0][o] for o in options} | {'seeds': len(group)}
+    for name in results:
+      values = [row[name] for row in group if row[name] is not None]
+      mean[name] = statistics.fmean(values) if values else None
+      mean[f'{name}_std'] = statistics.stdev(values) if len(values) > 1 else None
+    means.append(mean)
+  return means
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+  """Rows as aligned text; what is not known is a dash."""
+  lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
+  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+  return '\n'.join(
+    '  '.join(f'{cell:{width}}' for cell, width in zip(line, widths)).rstrip() for line in lines
+  )
+
+
+def _cell(value: Any) -> str:
+  if value is None:
+    return '-'
+  return f'{value:.4g}' if isinstance(value, float) else str(value)
+
+
+def _write(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+  from vit_jax.files import write_csv
+
+  write_csv(path, list(rows[0]), (row.values() for row in rows))
+
+
+def _compare(root: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+  """A page over the best members, where they were tested."""
+  from vit_jax.comparison import gather, write
+  from vit_jax.report.predictions import FILE
+
+  result = next(key for key in rows[0] if key.startswith('test_'))
+  tested = [
+    row
+    for row in rows
+    if row[result] is not None and (root / row['run'] / 'report' / FILE).exists()
+  ]
+  if len(tested) < 2:
+    return
+  tested.sort(key=lambda row: -row[result])
+  try:
+    runs = gather.gather([str(root / row['run']) for row in tested[:_ON_ONE_PAGE]])
+    write.write_comparison(root / 'comparison', runs)
+  except UserError as e:  # the table is there already
+    print(f'note: {e}', file=sys.stderr)
+    return
+  which = f'the {_ON_ONE_PAGE} best' if len(tested) > _ON_ONE_PAGE else 'all tested'
+  print(f'page of {which}: {root / "comparison" / "compare.html"}')

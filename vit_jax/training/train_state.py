@@ -1,0 +1,87 @@
+"""All that a step changes."""
+
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax import tree
+
+
+@flax.struct.dataclass
+class TrainState:
+  """The state of training between two steps.
+
+  Attributes:
+    step: updates made so far, int32 scalar.
+    params: weights, trained and frozen, nested by module name.
+    model_state: what the model updates by itself (batch statistics), by collection.
+    opt_state: the optimizer's, of the trained weights.
+    rate_scale: what the scheduled learning rate is multiplied by, float32 scalar.
+    ema: the running average of `variables`, or None where none is kept.
+  """
+
+  step: jax.Array
+  params: Any
+  model_state: Any
+  opt_state: Any
+  rate_scale: jax.Array
+  ema: Any = None
+
+  @property
+  def variables(self) -> dict:
+    """What `module.apply` takes."""
+    return {'params': self.params, **self.model_state}
+
+  @property
+  def averaged(self) -> dict:
+    """The variables that the run gives: their average where one is kept."""
+    return self.variables if self.ema is None else self.ema
+
+
+def create(
+  variables: dict,
+  tx: optax.GradientTransformation,
+  frozen: frozenset[str] = frozenset(),
+  ema: bool = False,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    variables: 'params' and the model's other collections.
+    tx: the optimizer.
+    frozen: names of parameters that are not trained, for which it keeps no state.
+    ema: whether an average of the variables is kept.
+  """
+  model_state = {name: value for name, value in variables.items() if name != 'params'}
+  return TrainState(
+    step=jnp.zeros((), jnp.int32),
+    params=variables['params'],
+    model_state=model_state,
+    opt_state=tx.init(tree.split(variables['params'], frozen)[0]),
+    rate_scale=jnp.ones((), jnp.float32),
+    ema=jax.tree.map(jnp.array, dict(variables)) if ema else None,
+  )
+
+
+def to_checkpoint(state: TrainState) -> tuple[dict, dict]:
+  """A state as the two items of a checkpoint: (variables to use, what resuming needs besides)."""
+  training = {'step': state.step, 'opt_state': state.opt_state, 'rate_scale': state.rate_scale}
+  if state.ema is not None:
+    training['variables'] = state.variables
+  return state.averaged, training
+
+
+def from_checkpoint(averaged: dict, training: dict, ema: bool) -> TrainState:
+  """The inverse of `to_checkpoint`."""
+  variables = training.get('variables', averaged)
+  return TrainState(
+    step=training['step'],
+    params=variables['params'],
+    model_state={k: v for k, v in variables.items() if k != 'params'},
+    opt_state=training['opt_state'],
+    rate_scale=training['rate_scale'],
+    ema=averaged if ema else None,
+  )

@@ -1,0 +1,170 @@
+"""The pure steps: what one update and one evaluation compute, wherever they are placed."""
+
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import optax
+
+from vit_jax import tree
+from vit_jax.config import Ema
+from vit_jax.data import Preprocess
+from vit_jax.optimizers import Sharpness
+from vit_jax.rng import named
+from vit_jax.tasks import metrics as metrics_lib
+from vit_jax.tasks.mixing import Mixing
+from vit_jax.training.train_state import TrainState
+
+
+def make_train_step(
+  module: nn.Module,
+  task: Any,
+  tx: optax.GradientTransformation,
+  schedule: Callable[[jax.Array], jax.Array],
+  preprocess: Preprocess,
+  *,
+  accumulate: int = 1,
+  axis_name: str | None = None,
+  frozen: frozenset[str] = frozenset(),
+  mixing: Mixing | None = None,
+  sharpness: Sharpness | None = None,
+  ema: Ema | None = None,
+) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
+  """Builds the function (state, batch, rng) -> (state, metrics).
+
+  Args:
+    module: the model.
+    task: its losses and metrics.
+    tx: the optimizer.
+    schedule: the learning rate by step, reported among the metrics.
+    preprocess: the value range that the model wants.
+    accumulate: parts that a batch is computed in, one after another; their mean gradient equals
+      that of the whole batch.
+    axis_name: the mapped axis to average over, under pmap; None where the batch is global.
+    frozen: names of parameters that stay; no gradient is computed for them.
+    mixing: Mixup and CutMix.
+    sharpness: SAM or GSAM, whose second gradient takes as long as the first.
+    ema: how the average of the state is kept, if it has one.
+
+  Returns:
+    The step. `batch` has 'image' uint8 [b, h, w, c] and the task's targets [b, ...]; `rng` is the
+    run's key, from which the step derives its own.
+  """
+
+  mean_gradients = _make_gradients(module, task, preprocess, accumulate, axis_name, frozen)
+
+  def train_step(state: TrainState, batch: dict, rng: jax.Array) -> tuple[TrainState, dict]:
+    key = step_key(rng, state.step, axis_name)
+    batch = mixed(mixing, task, batch, key)
+    grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
+    trained, fixed = tree.split(state.params, frozen)
+    metrics['grad_norm'] = optax.tree.norm(grads)
+    if sharpness:
+      uphill = tree.merge(sharpness.uphill(trained, grads, state.step), fixed)
+      grads = sharpness.combine(grads, mean_gradients(uphill, state.model_state, batch, key)[0])
+    updates, opt_state = tx.update(grads, state.opt_state, trained)
+    updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
+    metrics['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
+    state = state.replace(
+      step=state.step + 1,
+      params=tree.merge(optax.apply_updates(trained, updates), fixed),
+      model_state=model_state,
+      opt_state=opt_state,
+    )
+    return _averaged(state, ema), metrics
+
+  return train_step
+
+
+def _make_gradients(
+  module: nn.Module,
+  task: Any,
+  preprocess: Preprocess,
+  accumulate: int,
+  axis_name: str | None,
+  frozen: frozenset[str],
+) -> Callable[[dict, dict, dict, jax.Array], tuple[dict, dict, dict]]:
+  """Builds the function (params, model_state, batch, key) -> (gradients, model_state, metrics)."""
+
+  def loss_fn(trained, fixed, model_state, batch, key):
+    params = tree.merge(trained, fixed)
+    images = preprocess.normalize(batch['image'])
+    outputs, updated = module.apply(
+      {'params': params, **model_state},
+      images,
+      train=True,
+      rngs={'dropout': key},
+      mutable=list(model_state),
+    )
+    metrics = task.metrics(outputs, batch)
+    means = {name: metrics_lib.mean(value) for name, value in metrics.items()}
+    return task.losses(outputs, batch).mean(), (dict(updated), means)
+
+  def gradients(params, model_state, batch, key):
+    trained, fixed = tree.split(params, frozen)
+    grads, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
+      trained, fixed, model_state, batch, key
+    )
+    return grads, model_state, metrics
+
+  def mean_gradients(params, model_state, batch, key):
+    if accumulate == 1:
+      found = gradients(params, model_state, batch, key)
+    else:
+      found = _accumulated(gradients, params, model_state, batch, key, accumulate)
+    return jax.lax.pmean(found, axis_name) if axis_name else found
+
+  return mean_gradients
+
+
+def step_key(rng: jax.Array, step: jax.Array, axis_name: str | None) -> jax.Array:
+  """The key of one step, and of one device where the step is mapped."""
+  key = jax.random.fold_in(rng, step)
+  return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
+
+
+def mixed(mixing: Mixing | None, task: Any, batch: dict, key: jax.Array) -> dict:
+  """The batch with mixed pictures and 'target' [b, k], or as it is."""
+  if not mixing:
+    return batch
+  images, targets = mixing(named(key, 'mixing'), batch['image'], task.targets(batch))
+  return {**batch, 'image': images, 'target': targets}
+
+
+def _averaged(state: TrainState, ema: Ema | None) -> TrainState:
+  if state.ema is None:
+    return state
+  decay = ema.decay
+  if ema.warmup:  # of `step` updates made
+    decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
+  return state.replace(
+    ema=jax.tree.map(lambda e, x: e + (1.0 - decay) * (x - e), state.ema, state.variables)
+  )
+
+
+def _accumulated(
+  gradients: Callable, params: dict, model_state: dict, batch: dict, key: jax.Array, parts: int
+):
+  """Mean gradients and metrics over equal parts of a batch, one part in memory at a time."""
+
+  def split(x):  # [b, ...] -> [parts, b / parts, ...], each device keeping its own examples
+    return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
+
+  def body(carry, part):
+    total, model_state = carry
+    index, examples = part
+    grads, model_state, metrics = gradients(
+      params, model_state, examples, jax.random.fold_in(key, index)
+    )
+    return (jax.tree.map(jnp.add, total, (grads, metrics)), model_state), None
+
+  batches = jax.tree.map(split, batch)
+  shapes = jax.eval_shape(
+    gradients, params, model_state, jax.tree.map(lambda x: x[0], batches), key
+  )
+  zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[2]))
+  (total, model_state), _ = jax.lax.scan(body, (zeros, model_state), (jnp.arange(parts), batches))
+  grads, metrics = jax.tree.map(lambda x: x / parts, total)
+  return grads, model_state, metrics

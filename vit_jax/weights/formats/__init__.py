@@ -1,0 +1,1 @@
+"""Weight files as lazily read, named arrays, one file a container format."""

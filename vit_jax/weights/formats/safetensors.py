@@ -1,0 +1,132 @@
+"""Safetensors: a JSON header and raw arrays. Read slice by slice, written atomically.
+
+The public package reads no bfloat16 into numpy and says little of a broken file, so this reads the
+format itself: eight bytes of length, a header of names, dtypes, shapes and offsets, then the data.
+"""
+
+import json
+import os
+import pathlib
+import struct
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import UserError
+from vit_jax.weights.formats.tensors import Spec, Tensors, damaged, from_bfloat16, what_is_it
+
+_MAX_HEADER = 100 << 20
+_DTYPES = {
+  'F64': 'float64',
+  'F32': 'float32',
+  'F16': 'float16',
+  'BF16': 'bfloat16',
+  'I64': 'int64',
+  'I32': 'int32',
+  'I16': 'int16',
+  'I8': 'int8',
+  'U64': 'uint64',
+  'U32': 'uint32',
+  'U16': 'uint16',
+  'U8': 'uint8',
+  'BOOL': 'bool',
+}
+
+
+def is_safetensors(start: bytes) -> bool:
+  """Whether a file beginning with these nine bytes or more can be one."""
+  return len(start) >= 9 and start[8:9] == b'{' and struct.unpack('<Q', start[:8])[0] <= _MAX_HEADER
+
+
+class Safetensors(Tensors):
+  """A `.safetensors` file.
+
+  Args:
+    path: the file.
+  """
+
+  def __init__(self, path: str | pathlib.Path):
+    path = pathlib.Path(path)
+    with damaged(path), open(path, 'rb') as f:
+      start = f.read(9)
+      if not is_safetensors(start):
+        raise UserError(f'{path} is not a .safetensors file: {what_is_it(path)}')
+      length = struct.unpack('<Q', start[:8])[0]
+      size = path.stat().st_size
+      if 8 + length > size:
+        raise UserError(f'{path} is cut off: its header needs {8 + length:,} of {size:,} bytes')
+      f.seek(8)
+      header = json.loads(f.read(length))
+      metadata = header.pop('__metadata__', None) or {}
+      self._begin, self._offsets = 8 + length, {}
+      specs = {name: self._spec(name, entry, size - 8 - length) for name, entry in header.items()}
+    super().__init__(path, specs, metadata)
+
+  def _spec(self, name: str, entry: dict[str, Any], available: int) -> Spec:
+    dtype = _DTYPES.get(entry['dtype'], str(entry['dtype']))
+    shape = tuple(entry['shape'])
+    begin, end = entry['data_offsets']
+    if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
+      raise ValueError(f'{name}: shape {shape} at {begin}..{end}')
+    if end > available:
+      raise ValueError(f'cut off: {name} ends at byte {end:,} of {available:,}')
+    spec = Spec(shape, dtype)
+    if dtype in _DTYPES.values() and end - begin != spec.size * _itemsize(dtype):
+      raise ValueError(f'{name}: {shape} {dtype} in {end - begin:,} bytes')
+    self._offsets[name] = begin
+    return spec
+
+  def _read(self, name: str) -> np.ndarray:
+    spec = self.specs[name]
+    with open(self.path, 'rb') as f:
+      f.seek(self._begin + self._offsets[name])
+      dtype = 'uint16' if spec.dtype == 'bfloat16' else spec.dtype
+      array = np.fromfile(f, np.dtype(dtype).newbyteorder('<'), spec.size)
+    if array.size != spec.size:
+      raise EOFError(f'{array.size} of {spec.size} numbers')
+    if spec.dtype == 'bfloat16':
+      array = from_bfloat16(array)
+    return array.reshape(spec.shape)
+
+
+def _itemsize(dtype: str) -> int:
+  return 2 if dtype == 'bfloat16' else np.dtype(dtype).itemsize
+
+
+def write(
+  path: str | pathlib.Path, arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str]
+) -> None:
+  """Writes a file that appears whole or not at all; the same arrays give the same bytes.
+
+  Args:
+    path: where.
+    arrays: by name.
+    metadata: text by name; read back as `Tensors.metadata`.
+  """
+  path = pathlib.Path(path)
+  codes = {v: k for k, v in _DTYPES.items()}
+  header: dict[str, Any] = {'__metadata__': dict(sorted(metadata.items()))}
+  end = 0
+  for name in sorted(arrays):
+    array = np.asarray(arrays[name])
+    begin, end = end, end + array.nbytes
+    header[name] = {
+      'dtype': codes[str(array.dtype)],
+      'shape': list(array.shape),
+      'data_offsets': [begin, end],
+    }
+  text = json.dumps(header, separators=(',', ':')).encode()
+  text += b' ' * (-len(text) % 8)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    with open(temporary, 'wb') as f:
+      f.write(struct.pack('<Q', len(text)) + text)
+      for name in sorted(arrays):
+        array = np.asarray(arrays[name])
+        f.write(array.astype(array.dtype.newbyteorder('<'), order='C', copy=False).tobytes())
+    os.replace(temporary, path)
+  except OSError as e:
+    raise UserError(f'cannot write {path}: {e.strerror or e}') from e
+  finally:
+    temporary.unlink(missing_ok=True)

@@ -1,0 +1,123 @@
+"""PyTorch checkpoints (`.pth`, `.pt`, `.bin`) without PyTorch and without unpickling."""
+
+import io
+import pathlib
+import struct
+import zipfile
+from typing import Any
+
+import numpy as np
+
+from vit_jax.errors import UserError
+from vit_jax.weights.formats import torch_pickle
+from vit_jax.weights.formats.tensors import Spec, Tensors, check_expansion, damaged, from_bfloat16
+from vit_jax.weights.formats.torch_pickle import TensorRef
+
+_MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the format before zip
+_MAX_PICKLE = 64 << 20
+# Where training scripts put the weights; averaged ones first, as their authors evaluate those.
+_KEYS = ('state_dict_ema', 'model_ema', 'model', 'state_dict', 'model_state_dict', 'module', 'net')
+
+
+def is_zipped(path: pathlib.Path) -> bool:
+  """Whether a zip file is a PyTorch checkpoint."""
+  with damaged(path), zipfile.ZipFile(path) as archive:
+    return any(n == 'data.pkl' or n.endswith('/data.pkl') for n in archive.namelist())
+
+
+class TorchFile(Tensors):
+  """A state dict, at the top of the file or under one of the usual keys.
+
+  Args:
+    path: the file, in PyTorch's zip format or the one before it.
+  """
+
+  def __init__(self, path: str | pathlib.Path):
+    path = pathlib.Path(path)
+    self._places: dict[str, tuple[int, int]] = {}  # legacy: storage key -> (byte, count)
+    self._archive = ''
+    try:
+      with damaged(path):
+        self._zipped = zipfile.is_zipfile(path)
+        content = self._parse_zip(path) if self._zipped else self._parse_legacy(path)
+        self._refs = _state_dict(content)
+    except UserError as e:
+      if e.problems[0].startswith('is a pickle'):
+        raise UserError(f'{path} {e.problems[0]}') from e
+      raise
+    if not self._refs:
+      raise UserError(f'{path} holds no state dict: a dictionary of names and tensors')
+    specs = {name: Spec(ref.shape, ref.storage.dtype) for name, ref in self._refs.items()}
+    super().__init__(path, specs)
+
+  def _parse_zip(self, path: pathlib.Path) -> Any:
+    with zipfile.ZipFile(path) as archive:
+      members = archive.infolist()
+      check_expansion(path, sum(m.file_size for m in members))
+      pickled = next(m for m in members if m.filename.split('/')[-1] == 'data.pkl')
+      self._archive = pickled.filename.removesuffix('data.pkl')
+      if pickled.file_size > _MAX_PICKLE:
+        raise ValueError(f'data.pkl of {pickled.file_size:,} bytes')
+      order = self._archive + 'byteorder'
+      if order in archive.namelist() and archive.read(order)[:6] != b'little':
+        raise ValueError('big-endian numbers')
+      return torch_pickle.parse(io.BytesIO(archive.read(pickled)))
+
+  def _parse_legacy(self, path: pathlib.Path) -> Any:
+    with open(path, 'rb') as f:
+      if torch_pickle.parse(f) != _MAGIC:
+        raise ValueError('no PyTorch checkpoint')
+      torch_pickle.parse(f)  # version
+      torch_pickle.parse(f)  # sizes of C types
+      storages: dict[str, torch_pickle.Storage] = {}
+      content = torch_pickle.parse(f, storages)
+      keys = torch_pickle.parse(f)
+      end = path.stat().st_size
+      for key in keys:
+        count = struct.unpack('<q', f.read(8))[0]
+        begin = f.tell()
+        width = _itemsize(storages[str(key)].dtype)
+        if count < 0 or begin + count * width > end:
+          raise EOFError(f'storage {key} of {count:,} numbers')
+        self._places[str(key)] = (begin, count)
+        f.seek(begin + count * width)
+    return content
+
+  def _read(self, name: str) -> np.ndarray:
+    ref = self._refs[name]
+    dtype = 'uint16' if ref.storage.dtype == 'bfloat16' else ref.storage.dtype
+    dtype = np.dtype(dtype).newbyteorder('<')
+    if not self._zipped:
+      begin, count = self._places[ref.storage.key]
+      with open(self.path, 'rb') as f:
+        f.seek(begin)
+        flat = np.fromfile(f, dtype, count)
+    else:
+      member = f'{self._archive}data/{ref.storage.key}'
+      with zipfile.ZipFile(self.path) as archive:
+        held = archive.getinfo(member).file_size
+        if held < ref.storage.count * dtype.itemsize:
+          raise EOFError(f'{held:,} bytes for {ref.storage.count:,} numbers')
+        flat = np.frombuffer(archive.read(member), dtype, ref.storage.count)
+    if flat.size < ref.storage.count:
+      raise EOFError(f'{flat.size:,} of {ref.storage.count:,} numbers')
+    strides = [s * dtype.itemsize for s in ref.strides]
+    view = np.lib.stride_tricks.as_strided(flat[ref.offset :], ref.shape, strides, writeable=False)
+    array = np.array(view, order='C')
+    return from_bfloat16(array) if ref.storage.dtype == 'bfloat16' else array
+
+
+def _itemsize(dtype: str) -> int:
+  return 2 if dtype == 'bfloat16' else np.dtype(dtype).itemsize
+
+
+def _state_dict(content: Any) -> dict[str, TensorRef]:
+  for _ in range(4):
+    if not isinstance(content, dict):
+      return {}
+    found = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, TensorRef)}
+    inner = next((k for k in _KEYS if isinstance(content.get(k), dict) and content[k]), None)
+    if found or inner is None:
+      return found
+    content = content[inner]
+  return {}
