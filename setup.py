@@ -48,6 +48,8 @@ setuptools.setup(
       'matplotlib>=3.10,<4',
       'pytest>=9,<10',
       'pytest-xdist>=3.8,<4',
+      'mypy>=2.4,<3',
+      'types-PyYAML>=6',
       'ruff>=0.17,<0.18',
       'nbclient>=0.11,<0.12',
       'ipykernel>=7.4,<8',
