@@ -1,7 +1,7 @@
 """Parameters of every model with 1000 classes at 224 x 224.
 
 The papers round to millions; the digits are those of the released code where there is some (a
-comment says what else a published figure contains).
+comment names what else a published figure contains).
 """
 
 COUNTS = {
@@ -51,7 +51,7 @@ COUNTS = {
   'mixer_b16': 59_880_472,
   'mixer_l32': 206_939_264,
   'mixer_l16': 208_196_168,
-  'mixer_h14': 432_350_952,  # the paper says 431 million
+  'mixer_h14': 432_350_952,  # 431 million in the paper
   'resnet50': 25_557_032,
   'bit_r50x1': 25_549_352,
   'bit_r50x3': 217_319_080,

@@ -11,7 +11,7 @@ from vit_jax import models, tree
 CLASSES = 5
 
 # Smaller values of whatever fields a model has. Names that shrink to the same module share its
-# results; what told them apart is in the table of parameter counts.
+# results; what distinguishes them is in the table of parameter counts.
 _SMALL = {
   'patch_size': (8, 8),
   'width': 24,

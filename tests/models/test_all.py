@@ -1,4 +1,4 @@
-"""What every registered model promises. A new model fails here until it has its row."""
+"""What every registered model must do. A new model fails here until it has its row."""
 
 import functools
 import re
@@ -42,7 +42,7 @@ def test_logits_are_float32_and_jit_equals_eager(name):
   eager, compiled = _logits(small.build(name))
   assert compiled.shape == (2, small.CLASSES)
   assert compiled.dtype == np.float32
-  assert np.std(compiled) > 1e-2  # not all alike, so that the comparison says something
+  assert np.std(compiled) > 1e-2  # not all alike, so that the comparison means something
   np.testing.assert_allclose(compiled, eager, rtol=1e-4, atol=1e-4)
 
 
@@ -128,7 +128,7 @@ def test_intermediates_have_names(name):
 
 
 @each_model
-def test_without_classes_it_returns_what_the_head_reads(name):
+def test_without_classes_it_returns_the_input_of_the_head(name):
   module = small.build(name, num_classes=0)
   assert not any(key.startswith('head') for key in small.variables(module)['params'])
   features, found = _captured(module)

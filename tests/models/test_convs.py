@@ -7,7 +7,9 @@ import numpy as np
 import pytest
 
 from tests.models import small
-from vit_jax import errors, models, tree
+from tests.support import raises
+from vit_jax import models, tree
+from vit_jax.errors import ModelError
 from vit_jax.models import convs, mobilenet
 
 
@@ -34,7 +36,7 @@ def test_depthwise_convolutions_keep_channels_apart():
 
 
 @pytest.mark.parametrize('in_variance', [True, False])
-def test_standardised_kernels_forget_scale_and_shift(in_variance):
+def test_standardised_kernels_do_not_depend_on_scale_and_shift(in_variance):
   options = convs.ConvOptions(standardise=1e-8, epsilon_in_variance=in_variance)
   x = jnp.asarray(np.random.default_rng(0).standard_normal((1, 5, 5, 2)), jnp.float32)
   kernel = np.random.default_rng(1).standard_normal((3, 3, 2, 7)).astype(np.float32)
@@ -44,7 +46,7 @@ def test_standardised_kernels_forget_scale_and_shift(in_variance):
   np.testing.assert_allclose(plain, moved, atol=1e-4)
 
 
-def test_the_place_of_the_epsilon():
+def test_where_the_epsilon_is_added():
   # A kernel of +1 and -1 has deviation 1: 1 / (1 + 3) outside, 1 / sqrt(1 + 3) inside the root.
   kernel = jnp.asarray([1.0, -1.0]).reshape(1, 1, 2, 1)
   for in_variance, expected in ((False, 0.25), (True, 0.5)):
@@ -93,7 +95,7 @@ def test_frozen_norms_use_and_keep_their_statistics():
 
 
 def test_statistics_are_averaged_over_a_named_axis():
-  x = jnp.asarray([1.0, 5.0, 7.0, 11.0]).reshape(2, 2, 1, 1, 1)  # two devices of two pictures
+  x = jnp.asarray([1.0, 5.0, 7.0, 11.0]).reshape(2, 2, 1, 1, 1)  # two devices of two images
   options = convs.ConvOptions(axis_name='batch', norm_momentum=0.0)
   _, statistics = jax.vmap(lambda x: _statistics(options, x), axis_name='batch')(x)
   np.testing.assert_allclose(statistics['mean'].ravel(), [6, 6])
@@ -128,10 +130,17 @@ def test_channels_are_rounded_to_eights_but_not_down_by_more_than_a_tenth():
   assert [channels(c) for c in (16, 24, 32, 64)] == [8, 8, 16, 24]  # 5.6, 8.4, 11.2 and 22.4
 
 
-def test_mistakes_are_answered():
-  with pytest.raises(errors.UserError, match="'padding'.*'valid'.*valid: same, symmetric"):
-    models.build('mobilenet_v2', 3, padding='valid')
-  with pytest.raises(errors.UserError, match='repeats must have 7 stages'):
-    models.build('mobilenet_v2', 3, repeats=[1, 2])
-  with pytest.raises(errors.UserError, match='width=40 must be a multiple of 32'):
-    models.build('bit_r50x1', 3, width=40)
+@pytest.mark.parametrize(
+  'name, options, facts',
+  [
+    ('mobilenet_v2', {'padding': 'valid'}, ["'padding'", "'valid'", 'same, symmetric']),
+    ('mobilenet_v2', {'repeats': [1, 2]}, ['repeats', '7 stages', '(1, 2)']),
+    ('mobilenet_v2', {'width_multiplier': 0}, ["'width_multiplier'", 'above 0']),
+    ('bit_r50x1', {'width': 40}, ['width=40', '32']),
+    ('resnet50', {'stride_in_conv': 3}, ["'stride_in_conv'", '1, 2']),
+    ('resnet50', {'blocks': (3, 0)}, ["'blocks'", 'at least 1', '(3, 0)']),
+  ],
+)
+def test_mistakes_are_reported(name, options, facts):
+  with raises(ModelError, *facts):
+    models.build(name, 3, **options)

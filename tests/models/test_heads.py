@@ -25,8 +25,8 @@ def shapes(module):
   'name, box_from',
   [
     *((name, 'pooled') for name in models.names()),
-    ('vit_ti16', 'places'),
-    ('resnet50', 'places'),
+    ('vit_ti16', 'dense'),
+    ('resnet50', 'dense'),
   ],
 )
 def test_the_backbone_of_every_model_keeps_its_names(name, box_from):
@@ -56,8 +56,8 @@ def test_the_backbone_of_every_model_keeps_its_names(name, box_from):
     ('deit_ti16_distilled', 'pooled'),
     ('resnet50', 'pooled'),
     ('cait_xxs24', 'pooled'),
-    ('deit_ti16_distilled', 'places'),
-    ('resnet50', 'places'),
+    ('deit_ti16_distilled', 'dense'),
+    ('resnet50', 'dense'),
   ],
 )
 def test_outputs_and_gradients(name, box_from):
@@ -89,45 +89,49 @@ def test_outputs_and_gradients(name, box_from):
 
 
 @pytest.mark.parametrize('name', models.names())
-def test_features_by_place_have_the_picture_s_shape(name):
+def test_patch_features_have_the_shape_of_the_grid(name):
   module = small.build(name, 3)
   x = small.images(module, rows=2, columns=3)
   variables = small.variables(module)
-  pooled, places = jax.eval_shape(lambda: module.clone(num_classes=None).apply(variables, x))
+  pooled, patches = jax.eval_shape(lambda: module.clone(num_classes=None).apply(variables, x))
   alone = jax.eval_shape(lambda: module.clone(num_classes=0).apply(variables, x))
   assert pooled.shape == alone.shape and pooled.dtype == jnp.float32
-  assert places.shape[0] == 2 and places.shape[1] * 3 == places.shape[2] * 2
+  assert patches.shape[0] == 2 and patches.shape[1] * 3 == patches.shape[2] * 2
 
 
-def test_a_patch_stands_at_its_place():
-  module = small.build('vit_ti16', 3, depth=0, pool='gap', position_embedding='none')
+def test_a_patch_feature_is_at_its_patch():
+  """Without attention and positions, a patch's features depend on its own pixels alone."""
+  module = small.build('vit_ti16', 3, depth=1, pool='gap', position_embedding='none')
   x = small.images(module, rows=2, columns=3)
-  variables = small.variables(module)
-  _, places = module.clone(num_classes=None).apply(variables, x)
+  variables = tree.map_named(
+    lambda name, value: 0 * value if 'attention/out/' in name else value, small.variables(module)
+  )
+  _, patches = module.clone(num_classes=None).apply(variables, x)
   _, alone = module.clone(num_classes=None).apply(variables, x[:, 8:, 16:])
-  np.testing.assert_allclose(places[:, 1, 2], alone[:, 0, 0], atol=1e-5)
+  np.testing.assert_allclose(patches[:, 1, 2], alone[:, 0, 0], atol=1e-5)
+  assert not np.allclose(patches[:, 0, 2], patches[:, 1, 2], atol=1e-2)
 
 
-def test_places_vote_for_edges():
-  ballots = np.zeros((1, 2, 4, 8), np.float32)
-  np.testing.assert_allclose(heads.vote(ballots), [[0.5, 0.5, 0.5, 0.5]], atol=1e-6)
-  # The place in the first row and the fourth column, at (0.875, 0.25), alone says where left is, by
-  # default a quarter before it, and moves that by three tenths; all others agree on the rest.
-  ballots[0, 0, 3, 4], ballots[0, 0, 3, 0] = 50.0, -3.0
+def test_a_dense_box_is_a_weighted_mean_of_each_edge():
+  predictions = np.zeros((1, 2, 4, 8), np.float32)
+  np.testing.assert_allclose(heads.dense_box(predictions), [[0.5, 0.5, 0.5, 0.5]], atol=1e-6)
+  # The patch in the first row and the fourth column, at (0.875, 0.25), alone predicts the left
+  # edge: a quarter before it by default, moved by three tenths; the others agree on the rest.
+  predictions[0, 0, 3, 4], predictions[0, 0, 3, 0] = 50.0, -3.0
   left = 0.875 - 0.25 - 0.3
   np.testing.assert_allclose(
-    heads.vote(ballots), [[(left + 0.75) / 2, 0.5, 0.75 - left, 0.5]], atol=1e-6
+    heads.dense_box(predictions), [[(left + 0.75) / 2, 0.5, 0.75 - left, 0.5]], atol=1e-6
   )
-  # Of two places with weights 3 : 1 (logits of 4) for the bottom edge, at 0.25 and 0.75.
-  ballots = np.full((1, 2, 1, 8), 0.0, np.float32)
-  ballots[0, 0, 0, 7] = np.log(3) / 4
+  # Two patches with weights 3 : 1 (logits of 4) for the bottom edge, at 0.25 and 0.75.
+  predictions = np.full((1, 2, 1, 8), 0.0, np.float32)
+  predictions[0, 0, 0, 7] = np.log(3) / 4
   bottom = (3 * 0.25 + 0.75) / 4 + 0.25
   np.testing.assert_allclose(
-    heads.vote(ballots), [[0.5, (0.25 + bottom) / 2, 0.5, bottom - 0.25]], atol=1e-6
+    heads.dense_box(predictions), [[0.5, (0.25 + bottom) / 2, 0.5, bottom - 0.25]], atol=1e-6
   )
 
 
-@pytest.mark.parametrize('options', [{}, {'box_sigmoid': False}, {'box_from': 'places'}])
+@pytest.mark.parametrize('options', [{}, {'box_sigmoid': False}, {'box_from': 'dense'}])
 def test_boxes_start_in_the_middle(options):
   module = wrapped('vit_ti16', **options)
   x = small.images(heads.backbone_of(module))

@@ -1,4 +1,4 @@
-"""Layers against answers worked by hand."""
+"""Layers against values worked by hand."""
 
 import jax
 import jax.numpy as jnp
@@ -77,13 +77,13 @@ def test_attention_by_hand():
   np.testing.assert_allclose(weights[0, 0], [[0.5, 0.5], [0.25, 0.75]], rtol=1e-6)
 
 
-def test_attention_scales_by_head_width_unless_told():
+def test_attention_scales_by_head_width_unless_a_scale_is_given():
   x = jnp.asarray(np.random.default_rng(1).standard_normal((1, 3, 8)), jnp.float32)
   default = _attention(2, qkv_bias=False).apply(_identity_attention(8, 2), x, False)
-  told = _attention(2, qkv_bias=False, query_scale=1.0).apply(
+  given = _attention(2, qkv_bias=False, query_scale=1.0).apply(
     _identity_attention(8, 2, scale=0.5), x, False
   )
-  np.testing.assert_allclose(default, told, rtol=1e-6)  # 1 / sqrt(4) = 0.5
+  np.testing.assert_allclose(default, given, rtol=1e-6)  # 1 / sqrt(4) = 0.5
 
 
 def test_fused_qkv_starts_like_three_projections():

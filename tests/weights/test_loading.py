@@ -4,14 +4,17 @@ import numpy as np
 import pytest
 import scipy.ndimage
 
-from tests.support import SHARED, needs_shared
+from tests.models import small
+from tests.support import SHARED, needs_shared, raises
 from tests.weights import oracle
 from vit_jax import convert, models
 from vit_jax.data import Preprocess
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, WeightsError
+from vit_jax.models.shapes import variable_specs
 from vit_jax.tree import flatten
-from vit_jax.weights import loading, resize
-from vit_jax.weights.mapping import rules, tables
+from vit_jax.weights import resize
+from vit_jax.weights.mapping import rules
+from vit_jax.weights.mapping.family import FAMILIES
 
 
 def save(tmp_path, flat, name='w.npz'):
@@ -25,12 +28,11 @@ def in_our_format(tmp_path, path, model):
   return convert.write(tmp_path / 'ours.safetensors', variables, model, 'vit_jax', **record)[0]
 
 
-def problems(path, model, *args, **kw):
-  with pytest.raises(UserError) as e:
-    convert.load(path, model, *args, **kw)
+def check_refused(path, model, *facts):
+  with raises(WeightsError, *facts) as e:
+    convert.load(path, model, (24, 24))
   text = ' | '.join(e.value.problems)
   assert '\n' not in text and len(text) < 1500
-  return text
 
 
 @pytest.mark.parametrize('rename', [dict, oracle.older], ids=['present', 'older'])
@@ -46,8 +48,7 @@ def test_official_names_give_the_same_logits(tmp_path, rename, representation):
 
 def test_a_head_that_does_not_fit_is_an_error_with_both_shapes(tmp_path):
   path = save(tmp_path, oracle.official()[0])
-  text = problems(path, oracle.ours(11), (24, 24))
-  assert '(12, 5)' in text and '(12, 11)' in text and "head='reset'" in text
+  check_refused(path, oracle.ours(11), '(12, 5)', '(12, 11)', "head='reset'")
   variables, report = convert.load_with_report(path, oracle.ours(11), (24, 24), head='reset')
   assert not np.any(variables['params']['head']['kernel'])
   assert variables['params']['head']['kernel'].shape == (12, 11)
@@ -57,7 +58,7 @@ def test_a_head_that_does_not_fit_is_an_error_with_both_shapes(tmp_path):
 
 def test_pre_logits_are_dropped_only_when_the_head_goes(tmp_path):
   path = save(tmp_path, oracle.official(representation=7)[0])
-  assert 'representation_size' in problems(path, oracle.ours(), (24, 24))
+  check_refused(path, oracle.ours(), 'representation_size')
   _, report = convert.load_with_report(path, oracle.ours(), (24, 24), head='reset')
   assert set(report.dropped) >= {'pre_logits/kernel', 'pre_logits/bias'}
   kept = convert.load(path, oracle.ours(11, representation_size=7), (24, 24), head='reset')
@@ -67,24 +68,23 @@ def test_pre_logits_are_dropped_only_when_the_head_goes(tmp_path):
 def test_pre_logits_of_our_own_format_are_dropped_likewise(tmp_path):
   path = save(tmp_path, oracle.official(representation=7)[0])
   path = in_our_format(tmp_path, path, oracle.ours(representation_size=7))
-  assert 'representation_size' in problems(path, oracle.ours(), (24, 24))
+  check_refused(path, oracle.ours(), 'representation_size')
   _, report = convert.load_with_report(path, oracle.ours(), (24, 24), head='reset')
   assert set(report.dropped) >= {'params/pre_logits/kernel', 'params/pre_logits/bias'}
 
 
-def test_missing_unexpected_and_misshapen_are_told_together(tmp_path):
+def test_missing_unexpected_and_misshapen_are_reported_together(tmp_path):
   flat = oracle.official()[0]
   flat['strange'] = np.zeros(3, np.float32)
   del flat['Transformer/encoder_norm/bias']
   flat['Transformer/encoder_norm/scale'] = np.zeros(13, np.float32)
-  text = problems(save(tmp_path, flat), oracle.ours(), (24, 24))
-  for part in ('encoder/norm/bias', 'strange', '(13,)', '(12,)'):
-    assert part in text
+  path = save(tmp_path, flat)
+  check_refused(path, oracle.ours(), 'encoder/norm/bias', 'strange', '(13,)', '(12,)')
 
 
 def test_weights_of_another_model_say_so(tmp_path):
   path = save(tmp_path, {'a/kernel': np.zeros((2, 3), np.float32)})
-  assert 'another model or format' in problems(path, oracle.ours(), (24, 24))
+  check_refused(path, oracle.ours(), 'another model or format')
 
 
 def test_positions_are_resized_like_the_official_code_and_the_class_token_stands_apart(tmp_path):
@@ -111,7 +111,7 @@ def test_as_many_tokens_in_another_grid_are_resized_too(tmp_path):
 
 def test_a_grid_that_is_no_square_must_be_known(tmp_path):
   path = save(tmp_path, oracle.official(h=16, w=56)[0])
-  assert 'source_grid' in problems(path, oracle.ours(), (24, 24))
+  check_refused(path, oracle.ours(), 'source_grid')
   variables = convert.load(path, oracle.ours(), (24, 24), source_grid=(2, 7))
   assert variables['params']['position_embedding'].shape == (1, 10, 12)
   same = convert.load(path, oracle.ours(), (16, 56), source_grid=(2, 7))
@@ -129,7 +129,7 @@ def test_bicubic_keeps_a_constant_and_differs_from_bilinear(tmp_path):
   assert not np.allclose(a['params']['position_embedding'], b['params']['position_embedding'])
 
 
-def test_patches_of_another_size_give_the_same_tokens_for_enlarged_pictures():
+def test_patches_of_another_size_give_the_same_tokens_for_enlarged_images():
   rng = np.random.default_rng(0)
   kernel = rng.normal(size=(5, 5, 3, 2)).astype(np.float32)
   bigger = resize.patch_kernel(kernel, (7, 11))
@@ -157,10 +157,28 @@ def test_patch_size_and_channels_follow_the_model(tmp_path):
   )
 
 
+@pytest.mark.parametrize('format', ['timm', 'vit_jax'])
+@pytest.mark.parametrize('name', ['resnet50', 'bit_r50x1', 'mobilenet_v2', 'r_ti16'])
+def test_a_first_convolution_takes_images_of_one_channel(tmp_path, name, format):
+  """A grey image gives what its three equal channels gave."""
+  module = small.build(name, gelu='exact') if name == 'r_ti16' else small.build(name)
+  size = (64, 64)
+  colour = small.variables(module, 8, 8) if name == 'r_ti16' else small.variables(module, 2, 2)
+  model = convert.description(module, name)
+  options = {'model': model, 'preprocess': Preprocess('decode|resize(64)')}
+  path = convert.write(tmp_path / 'w.safetensors', colour, module, format, **options)[0]
+  grey, report = convert.load_with_report(path, module, size, channels=1)
+  assert [line.split(' ')[0].split('/')[-2:] for line in report.resized] == [['conv', 'kernel']]
+  x = oracle.images(64, 64, c=1)
+  np.testing.assert_allclose(
+    module.apply(grey, x), module.apply(colour, np.repeat(x, 3, -1)), rtol=1e-3, atol=1e-4
+  )
+
+
 def test_group_norms_with_axes_of_one_load(tmp_path):
   model = models.build('r_ti16', 3, width=12, depth=1, num_heads=3, mlp_dim=20)
-  specs = loading.variable_specs(model, (32, 32))
-  table = tables.find('ViT', 'npz', specs)
+  specs = variable_specs(model, (32, 32))
+  table = FAMILIES['ViT'].table('npz', specs)
   bindings, orphans = rules.bind(table.rules, specs)
   assert orphans == []
   flat = {}
@@ -173,10 +191,10 @@ def test_group_norms_with_axes_of_one_load(tmp_path):
 
 
 @pytest.mark.parametrize('value', [np.nan, np.inf])
-def test_numbers_that_are_none_are_refused(tmp_path, value):
+def test_values_that_are_not_finite_are_refused(tmp_path, value):
   flat = oracle.official()[0]
   flat['cls'][0, 0, 3] = value
-  assert 'cls: 1 of 12 values' in problems(save(tmp_path, flat), oracle.ours(), (24, 24))
+  check_refused(save(tmp_path, flat), oracle.ours(), 'cls: 1 of 12 values')
 
 
 @pytest.mark.parametrize('dtype', [np.float16, np.float64])
@@ -200,8 +218,16 @@ def test_a_model_without_the_class_token_leaves_its_position_too(tmp_path, forma
   if format == 'vit_jax':
     path = in_our_format(tmp_path, path, oracle.ours())
   name = {'npz': 'cls', 'vit_jax': 'params/class_token'}[format]
-  assert name in problems(path, oracle.ours(pool='gap'), (24, 24))  # unless the head goes too
+  check_refused(path, oracle.ours(pool='gap'), name)  # unless the head goes too
   variables, report = convert.load_with_report(path, tokenless, (24, 24), head='reset')
   positions = oracle.official()[0]['Transformer/posembed_input/pos_embedding']
   np.testing.assert_array_equal(variables['params']['position_embedding'], positions[:, 1:])
   assert name in report.dropped
+
+
+def test_unknown_options_are_refused_together(tmp_path):
+  path = save(tmp_path, oracle.official()[0])
+  with raises(ConfigError, 'head', 'no', 'resize', 'nearest', 'bilinear'):
+    convert.load(path, oracle.ours(), (24, 24), head='no', resize='nearest')
+  with raises(ConfigError, 'weight format', 'npy', 'npz'):
+    convert.load(path, oracle.ours(), (24, 24), format='npy')

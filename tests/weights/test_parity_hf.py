@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 
 from tests.weights import oracle, peers  # skips this file without torch
-from vit_jax import convert
+from vit_jax import convert, tree
 from vit_jax.data import Preprocess
-from vit_jax.weights import loading, saving
+from vit_jax.models.shapes import description, variable_specs
+from vit_jax.weights import saving
 
 transformers = pytest.importorskip('transformers')
 
@@ -113,9 +114,9 @@ def test_our_model_gives_the_same_logits_there(tmp_path, to, gelu):
   classes = ('ant', 'bee', 'cat')
   module = oracle.ours(3, patch_size=16, width=48, gelu=gelu, norm_epsilon=1e-6)
   preprocess = Preprocess('decode|resize_small(72, bicubic)|central_crop(64)', (0.4,) * 3)
-  specs = loading.variable_specs(module, (64, 64))
-  variables = loading.tree.unflatten(oracle.scattered_specs(specs))
-  model = loading.description(module, 'vit_ti16')
+  specs = variable_specs(module, (64, 64))
+  variables = tree.unflatten(oracle.scattered_specs(specs))
+  model = description(module, 'vit_ti16')
   convert.write(
     tmp_path / 'out', variables, module, to, model=model, classes=classes, preprocess=preprocess
   )

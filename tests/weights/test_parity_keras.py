@@ -7,7 +7,8 @@ import pytest
 
 from vit_jax import convert
 from vit_jax.data import Preprocess
-from vit_jax.weights import loading, saving
+from vit_jax.models.shapes import description
+from vit_jax.weights import saving
 
 os.environ.setdefault('KERAS_BACKEND', 'jax')
 keras = pytest.importorskip('keras')
@@ -60,7 +61,7 @@ def test_both_models_and_both_layouts(tmp_path, theirs, ours, ending):
     variables,
     module,
     'keras',
-    model=loading.description(module, ours),
+    model=description(module, ours),
     preprocess=Preprocess('decode|resize(96)'),
   )
   other = randomized(theirs)

@@ -29,7 +29,7 @@ class BlockOptions:
     attention: 'einsum', 'deferred' (see `deferred_attention`), 'cudnn' (fused; NVIDIA GPU, half
       precision) or 'auto', by backend.
     remat: 'block' recomputes each block in the backward pass instead of keeping its activations.
-    scan: whether a loop runs over the blocks; None for what `stack.chosen_scan` says.
+    scan: whether a loop runs over the blocks; None for `stack.chosen_scan`.
     dtype: of the computation; parameters are float32.
   """
 
@@ -178,7 +178,7 @@ class Attention(nn.Module):
   """Multi-head self-attention with fused projections.
 
   Where 'intermediates' are collected, or attention dropout is on, the weights are computed
-  explicitly, whatever `options.attention` says.
+  explicitly, regardless of `options.attention`.
   """
 
   options: BlockOptions

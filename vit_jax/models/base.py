@@ -1,17 +1,21 @@
-"""The table of models: a name stands for a module class with its published sizes."""
+"""The table of models: a name stands for a module class with its published sizes.
+
+To add a model, write a file in this package: a Flax module whose fields are made by `option`, and
+`register('name', Module, field=value, ...)` for each published size.
+"""
 
 import dataclasses
-import types
 import typing
 from typing import Any
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, ModelError, did_you_mean
+from vit_jax.options import checked, rule_of
 from vit_jax.registry import Registry
 
-DTYPES = ('float32', 'bfloat16', 'float16')
+DTYPES = ('float32', 'bfloat16')
 _NOT_FIELDS = ('parent', 'name', 'num_classes')
 
 
@@ -23,14 +27,14 @@ class Entry:
   preset: dict[str, Any]
 
 
-MODELS: Registry[Entry] = Registry('model')
+MODELS: Registry[Entry] = Registry('model', 'vit_jax.models')
 
 
 def register(name: str, module: type[nn.Module], **preset: Any) -> None:
   """Gives a name to a module class with some of its fields set.
 
-  A module class may have `choices`, a mapping from a field to its valid values, and a method
-  `problems() -> list[str]` that says which field values do not fit together.
+  A module class may have a method `problems() -> list[str]` that says which field values do not fit
+  together.
   """
   MODELS.add(name, Entry(module, preset))
 
@@ -53,7 +57,7 @@ def build(name: str, num_classes: int, **overrides: Any) -> nn.Module:
   Args:
     name: one of `names()`.
     num_classes: outputs of the head; 0 for a model without a head that returns pooled features. (A
-      module cloned with None returns the pair of pooled features and features by place.)
+      module cloned with None returns the pair of pooled features and patch features.)
     **overrides: fields of the model, see `fields(name)`; lists count as tuples, one number as a
       pair where a pair is meant.
 
@@ -63,6 +67,7 @@ def build(name: str, num_classes: int, **overrides: Any) -> nn.Module:
   entry = MODELS[name]
   values = fields(name)
   hints = typing.get_type_hints(entry.module)
+  stated = {f.name: rule_of(f) for f in dataclasses.fields(entry.module)}
   problems = []
   if isinstance(num_classes, bool) or not isinstance(num_classes, int) or num_classes < 0:
     problems.append(f'num_classes must be a count (0: no head), got {num_classes!r}')
@@ -70,63 +75,40 @@ def build(name: str, num_classes: int, **overrides: Any) -> nn.Module:
     if field not in values:
       problems.append(f'model {name!r} has no field {field!r}: {did_you_mean(field, values)}')
       continue
+    if field == 'dtype' and not isinstance(value, str):
+      value = jnp.dtype(value).name
     try:
-      values[field] = _coerce(field, value, hints[field])
-    except (TypeError, ValueError):
-      problems.append(
-        f'field {field!r} of model {name!r} must be {_describe(hints[field])}, got {value!r}'
-      )
-  problems = problems or _choice_problems(name, entry.module, values)
+      called = f'field {field!r} of model {name!r}'
+      values[field] = checked(called, value, hints[field], stated[field])
+    except ConfigError as e:
+      problems += e.problems
   if not problems:
     module = entry.module(num_classes=num_classes, **values)
     problems = module.problems() if hasattr(module, 'problems') else []
   if problems:
-    raise UserError(problems)
+    raise ModelError(problems)
   return module
 
 
-def _choice_problems(name: str, module: type[nn.Module], values: dict[str, Any]) -> list[str]:
-  choices = {'dtype': DTYPES, **getattr(module, 'choices', {})}
-  return [
-    f'field {field!r} of model {name!r} is {values[field]!r}: '
-    f'{did_you_mean(values[field], [str(v) for v in valid])}'
-    for field, valid in choices.items()
-    if field in values and values[field] not in valid
-  ]
+def check_image_size(module: nn.Module, image_hw: tuple[int, int]) -> None:
+  """Raises a `ModelError` unless whole patches of the module tile images of this size.
+
+  Args:
+    module: with `patch_size` (height, width) in pixels; any other takes every size.
+    image_hw: height and width in pixels.
+  """
+  h, w = image_hw
+  ph, pw = getattr(module, 'patch_size', (1, 1))
+  if h % ph or w % pw or not h or not w:
+    near = [max(1, round(size / p)) * p for size, p in ((h, ph), (w, pw))]
+    raise ModelError(
+      f'image size {h}x{w} is not a multiple of the patch size {ph}x{pw}: the nearest that is: '
+      f'{near[0]}x{near[1]}'
+    )
 
 
-def _coerce(field: str, value: Any, hint: Any) -> Any:
-  """Brings a value from a command line or a JSON file to the field's type, or raises."""
-  if field == 'dtype':
-    return value if isinstance(value, str) else jnp.dtype(value).name
-  kinds = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
-  if value is None and type(None) in kinds:
-    return None
-  for kind in kinds:
-    if typing.get_origin(kind) is tuple:
-      return _as_tuple(value, typing.get_args(kind))
-    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-      return float(value)
-    if isinstance(value, kind) and not (isinstance(value, bool) and kind is not bool):
-      return value
-  raise TypeError(field)
-
-
-def _as_tuple(value: Any, kinds: tuple) -> tuple[int, ...]:
-  fixed = None if Ellipsis in kinds else len(kinds)
-  if isinstance(value, int) and not isinstance(value, bool) and fixed:
-    return (value,) * fixed
-  if isinstance(value, str) or not all(type(v) is int for v in value):
-    raise TypeError(value)
-  if fixed and len(value) != fixed:
-    raise ValueError(value)
-  return tuple(value)
-
-
-def _describe(hint: Any) -> str:
-  if isinstance(hint, types.UnionType):
-    return ' or '.join(_describe(h) for h in typing.get_args(hint))
-  if typing.get_origin(hint) is tuple:
-    kinds = typing.get_args(hint)
-    return 'a tuple of ints' if Ellipsis in kinds else f'a tuple of {len(kinds)} ints'
-  return 'None' if hint is type(None) else str(getattr(hint, '__name__', hint))
+def check_images(module: nn.Module, images: Any) -> None:
+  """Raises a `ModelError` unless images are [b, h, w, c] and whole patches tile them."""
+  if images.ndim != 4:
+    raise ModelError(f'expected images [b, h, w, c], got an array of shape {images.shape}')
+  check_image_size(module, images.shape[1:3])

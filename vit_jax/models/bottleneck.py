@@ -123,6 +123,7 @@ class Stage(nn.Module):
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     for j in range(self.units):
       stride, name = self.stride if j == 0 else 1, f'unit{j + 1:02d}'
+      unit: nn.Module
       if self.preact:
         unit = PreactUnit(self.options, self.width, stride, name=name)
       else:

@@ -13,9 +13,9 @@ from vit_jax.models.attention import (
   layer_norm,
   softmax,
 )
-from vit_jax.models.base import register
+from vit_jax.models.base import DTYPES, check_images, register
 from vit_jax.models.stack import run_blocks
-from vit_jax.models.vit import check_image_size
+from vit_jax.options import option
 
 
 class CaiT(nn.Module):
@@ -27,24 +27,34 @@ class CaiT(nn.Module):
   """
 
   num_classes: int
-  patch_size: tuple[int, int] = (16, 16)  # pixels of the input image per token, (height, width)
-  width: int = 384  # channels of a token
-  depth: int = 24  # self-attention blocks
-  class_depth: int = 2  # class-attention blocks
-  num_heads: int = 8  # attention heads; they divide width
-  mlp_dim: int = 1536  # hidden units of the MLPs
-  dropout: float = 0.0  # rate on embeddings, attention outputs and MLPs of self-attention blocks
-  attention_dropout: float = 0.0  # rate on attention weights of self-attention blocks
-  drop_path_rate: float = 0.0  # stochastic depth, the same in every self-attention block
-  layer_scale: float = 1e-5  # initial gain of residual branches
-  gelu: str = 'exact'  # 'exact' (published weights) or 'tanh'
-  norm_epsilon: float = 1e-6  # added to LayerNorm's variance
-  head_bias_init: float = 0.0  # start of the head's bias
-  remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
-  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
-  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
-
-  choices = {'gelu': layers.GELUS, 'remat': layers.REMATS}
+  patch_size: tuple[int, int] = option(
+    (16, 16), 'pixels of the input image per token, (height, width)', low=1, high=1024
+  )
+  width: int = option(384, 'channels of a token', low=1, high=1 << 16)
+  depth: int = option(24, 'self-attention blocks', low=1, high=1000)
+  class_depth: int = option(2, 'class-attention blocks', low=1, high=1000)
+  num_heads: int = option(8, 'attention heads; they divide width', low=1, high=1024)
+  mlp_dim: int = option(1536, 'hidden units of the MLPs', low=1, high=1 << 20)
+  dropout: float = option(
+    0.0, 'rate on embeddings, attention outputs and MLPs of self-attention blocks', low=0, below=1
+  )
+  attention_dropout: float = option(
+    0.0, 'rate on attention weights of self-attention blocks', low=0, below=1
+  )
+  drop_path_rate: float = option(
+    0.0, 'stochastic depth, the same in every self-attention block', low=0, below=1
+  )
+  layer_scale: float = option(1e-5, 'initial gain of residual branches', low=0, high=100)
+  gelu: str = option('exact', "'exact' (published weights) or 'tanh'", choices=layers.GELUS)
+  norm_epsilon: float = option(1e-6, "added to LayerNorm's variance", low=0, high=1)
+  head_bias_init: float = option(0.0, "start of the head's bias", low=-100, high=100)
+  remat: str = option(
+    'none', "'block': recompute blocks in the backward pass to save memory", choices=layers.REMATS
+  )
+  scan: bool | None = option(None, 'whether blocks are a loop, quick to compile; None: by backend')
+  dtype: str = option(
+    'float32', 'precision of the computation; parameters are float32', choices=DTYPES
+  )
 
   num_prefix_tokens = 1  # the class token, once it has joined
 
@@ -57,7 +67,7 @@ class CaiT(nn.Module):
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     """Classifies images [b, h, w, c]; logits [b, num_classes], or features where that is 0."""
-    check_image_size(images, self.patch_size)
+    check_images(self, images)
     options = BlockOptions(
       num_heads=self.num_heads,
       mlp_dim=self.mlp_dim,
@@ -165,6 +175,7 @@ class ClassBlock(nn.Module):
   @nn.compact
   def __call__(self, token: jax.Array, x: jax.Array) -> jax.Array:
     o = self.options
+    assert o.layer_scale is not None
     y = layer_norm(o, 'norm1')(jnp.concatenate([token, x], axis=1))
     y = CrossAttention(o, name='attention')(y[:, :1], y)
     token = token + layers.LayerScale(o.layer_scale, name='scale1')(y)

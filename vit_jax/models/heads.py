@@ -1,4 +1,4 @@
-"""Heads that take the place of a model's own classifier."""
+"""Heads that replace a model's own classifier."""
 
 import flax.linen as nn
 import jax
@@ -6,14 +6,14 @@ import jax.numpy as jnp
 
 
 def backbone_of(module: nn.Module) -> nn.Module:
-  """The model below heads of this file, or the module itself."""
-  return module.backbone if isinstance(module, ClassAndBox) else module
+  """The model below other heads: a head's field `backbone`, or the module itself."""
+  return getattr(module, 'backbone', module)
 
 
 def with_backbone(module: nn.Module, **fields) -> nn.Module:
-  """The module with other values of its model's fields."""
+  """The module with other values of its backbone's fields."""
   body = backbone_of(module).clone(**fields)
-  return module.clone(backbone=body) if isinstance(module, ClassAndBox) else body
+  return module.clone(backbone=body) if hasattr(module, 'backbone') else body
 
 
 def by_name(outputs: jax.Array | dict[str, jax.Array]) -> dict[str, jax.Array]:
@@ -46,42 +46,43 @@ class TwoLayers(nn.Module):
     return x.astype(jnp.float32)
 
 
-def vote(ballots: jax.Array) -> jax.Array:
-  """The box that places agree on: each edge is a weighted mean of where they put it.
+def dense_box(predictions: jax.Array) -> jax.Array:
+  """A box from the predictions of all patches: each edge is a weighted mean over patches.
 
-  A place near an edge learns to speak for that edge alone, from what it sees there, wherever in the
-  picture it is; one that pools the picture first has to learn that for every spot anew.
+  A patch near an edge learns to predict that edge alone, from what it sees there, wherever in the
+  image it is; a head on pooled features has to learn that for every location anew.
 
   Args:
-    ballots: [b, h, w, 8] float32: by how much left, top, right and bottom edge lie elsewhere than
-      those of a box of half the picture's sides around the place, in tenths of the picture (whole
-      pictures move too far in the first steps); then, for each edge, a quarter of the logit of the
-      place's weight.
+    predictions: [b, h, w, 8] float32: offsets of left, top, right and bottom edge from those of a
+      box of half the image's sides around the patch, in tenths of the image (whole images would
+      move too far in the first steps); then, for each edge, a quarter of the logit of the patch's
+      weight.
 
   Returns:
-    Centre x, centre y, width, height as shares of the picture [b, 4].
+    Centre x, centre y, width, height as shares of the image [b, 4].
 
   Source: distances to the edges as in Tian et al. 2019 (1904.01355, FCOS), section 3.1; a mean
-  weighted by a softmax over places as in Sun et al. 2018 (1711.08229), section 3.
+  weighted by a softmax over locations as in Sun et al. 2018 (1711.08229), section 3.
   """
-  b, h, w, _ = ballots.shape
+  b, h, w, _ = predictions.shape
   x = jnp.broadcast_to((jnp.arange(w) + 0.5) / w, (h, w))
   y = jnp.broadcast_to(((jnp.arange(h) + 0.5) / h)[:, None], (h, w))
   around = jnp.stack([x - 0.25, y - 0.25, x + 0.25, y + 0.25], axis=-1)
-  weights = nn.softmax(4.0 * ballots[..., 4:].reshape(b, h * w, 4), axis=1)
-  places = (around + 0.1 * ballots[..., :4]).reshape(b, h * w, 4)
-  low, high = jnp.split((weights * places).sum(axis=1), 2, axis=-1)
+  weights = nn.softmax(4.0 * predictions[..., 4:].reshape(b, h * w, 4), axis=1)
+  edges = (around + 0.1 * predictions[..., :4]).reshape(b, h * w, 4)
+  low, high = jnp.split((weights * edges).sum(axis=1), 2, axis=-1)
   return jnp.concatenate([(low + high) / 2, high - low], axis=-1)
 
 
 class ClassAndBox(nn.Module):
   """Any model of the registry as a backbone, with a head for the class and one for a box.
 
-  The backbone's parameters keep their names, so that its weights, its converters and the words that
-  freeze it go on working; the heads' begin with 'head_class', 'head_box' and 'head_uncertainty'.
+  The backbone's parameters keep their names, so that its weights, its converters and the options
+  that freeze it work as before; the heads' names begin with 'head_class', 'head_box' and
+  'head_uncertainty'.
   """
 
-  backbone: nn.Module  # num_classes 0: boxes from pooled features; None: places vote for them
+  backbone: nn.Module  # num_classes 0: box head on pooled features; None: dense box head
   num_classes: int
   hidden: int = 512  # units of each head's hidden layer
   dropout: float = 0.2  # rate on the hidden layers
@@ -92,30 +93,30 @@ class ClassAndBox(nn.Module):
     nn.share_scope(self, self.backbone)
     dtype = self.backbone.dtype
     self.head_class = TwoLayers(self.hidden, self.num_classes, self.dropout, dtype=dtype)
-    # All start at the box of half the picture's sides in its middle.
-    votes = self.backbone.num_classes is None
-    start = 0.0 if votes or self.box_sigmoid else 0.5
-    self.head_box = TwoLayers(self.hidden, 8 if votes else 4, self.dropout, start, dtype)
+    # All start at the box of half the image's sides in its middle.
+    dense = self.backbone.num_classes is None
+    start = 0.0 if dense or self.box_sigmoid else 0.5
+    self.head_box = TwoLayers(self.hidden, 8 if dense else 4, self.dropout, start, dtype)
     if self.learned_weights:
       self.head_uncertainty = self.param('head_uncertainty', nn.initializers.zeros, (2,))
 
   def __call__(self, images: jax.Array, train: bool = False) -> dict[str, jax.Array]:
-    """Classifies images and finds a box in each.
+    """Classifies images and predicts a box in each.
 
     Args:
-      images: [b, h, w, c] float, as the backbone wants them.
+      images: [b, h, w, c] float, in the value range of the backbone.
       train: whether dropout and stochastic depth act.
 
     Returns:
       'logits' [b, num_classes]; 'box' [b, 4], centre x, centre y, width, height as shares of the
-      picture; with learned weights 'log_variance' [b, 2], the logarithms of the variances of the
-      class loss and of the box loss, the same for every picture. All float32.
+      image; with learned weights 'log_variance' [b, 2], the logarithms of the variances of the
+      class loss and of the box loss, the same for every image. All float32.
 
     Source: the learned weights are those of Kendall et al. 2018 (1705.07115), section 3.2.
     """
     if self.backbone.num_classes is None:
-      features, places = self.backbone(images, train)  # [b, d], [b, h, w, d]
-      box = vote(self.head_box(places, train))
+      features, patches = self.backbone(images, train)  # [b, d], [b, h, w, d]
+      box = dense_box(self.head_box(patches, train))
     else:
       features = self.backbone(images, train)
       box = self.head_box(features, train)

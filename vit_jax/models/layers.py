@@ -2,6 +2,7 @@
 
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -95,7 +96,7 @@ class Mlp(nn.Module):
     *batch, d = x.shape
 
     dtype = jnp.dtype(self.dtype)
-    inits = {'kernel_init': self.kernel_init, 'bias_init': self.bias_init}
+    inits: dict[str, Any] = {'kernel_init': self.kernel_init, 'bias_init': self.bias_init}
     y = x.reshape(-1, d)  # [b n, d]: one plain matmul is quicker than a batch of them on CPU
     y = gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1', **inits)(y), self.gelu)
     y = nn.Dropout(self.dropout, name='dropout1')(y, deterministic=not train)
@@ -188,23 +189,23 @@ def head(num_classes: int, dtype: str, name: str, bias_init: float = 0.0) -> nn.
   )
 
 
-def headless(model: nn.Module, pooled: jax.Array, places: jax.Array):
+def headless(model: nn.Module, pooled: jax.Array, patches: jax.Array):
   """What a model without a head of its own returns.
 
   Args:
     model: num_classes is 0, or None.
     pooled: [b, d].
-    places: features by place, [b, h, w, d].
+    patches: patch features [b, h, w, d].
 
   Returns:
-    The pooled features in float32, and with None the pair of them and the places.
+    The pooled features in float32, and with None the pair of them and the patches.
   """
   pooled = pooled.astype(jnp.float32)
-  return pooled if model.num_classes == 0 else (pooled, places)
+  return pooled if model.num_classes == 0 else (pooled, patches)
 
 
 def grid(images: jax.Array, tokens: jax.Array, patch_size: tuple[int, int]) -> jax.Array:
-  """Patches by place [b, h, w, d], from tokens [b, n, d] whose last h * w are the patches."""
+  """Patch features [b, h, w, d], from tokens [b, n, d] whose last h * w are the patches."""
   h, w = images.shape[1] // patch_size[0], images.shape[2] // patch_size[1]
   return tokens[:, -h * w :].reshape(len(tokens), h, w, tokens.shape[-1])
 
@@ -219,7 +220,7 @@ def classify(model: nn.Module, images: jax.Array, tokens: jax.Array, pooled: jax
     pooled: [b, d].
 
   Returns:
-    Logits [b, num_classes] in float32, or what `headless` says where there are no classes.
+    Logits [b, num_classes] in float32, or what `headless` returns where there are no classes.
   """
   model.sow('intermediates', 'tokens', tokens)
   model.sow('intermediates', 'pooled', pooled)

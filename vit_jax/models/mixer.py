@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 from vit_jax.models import layers
 from vit_jax.models.attention import BlockOptions, layer_norm
-from vit_jax.models.base import register
+from vit_jax.models.base import DTYPES, check_images, register
 from vit_jax.models.stack import run_blocks
-from vit_jax.models.vit import check_image_size
+from vit_jax.options import option
 
 
 class Mixer(nn.Module):
@@ -20,33 +20,37 @@ class Mixer(nn.Module):
   """
 
   num_classes: int
-  patch_size: tuple[int, int] = (16, 16)  # pixels of the input image per token, (height, width)
-  width: int = 768  # channels of a token
-  depth: int = 12  # blocks
-  token_mlp_dim: int = 384  # hidden units of the MLPs across patches
-  mlp_dim: int = 3072  # hidden units of the MLPs across channels
-  dropout: float = 0.0  # rate in both MLPs
-  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate
-  drop_path_schedule: str = 'linear'  # 'linear' (grows evenly from 0 at the first), 'constant'
-  gelu: str = 'tanh'  # 'tanh' (official weights) or 'exact'
-  norm_epsilon: float = 1e-6  # added to LayerNorm's variance
-  head_bias_init: float = 0.0  # start of the head's bias
-  remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
-  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
-  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
-
-  choices = {
-    'gelu': layers.GELUS,
-    'remat': layers.REMATS,
-    'drop_path_schedule': layers.DROP_PATH_SCHEDULES,
-  }
+  patch_size: tuple[int, int] = option(
+    (16, 16), 'pixels of the input image per token, (height, width)', low=1, high=1024
+  )
+  width: int = option(768, 'channels of a token', low=1, high=1 << 16)
+  depth: int = option(12, 'blocks', low=1, high=1000)
+  token_mlp_dim: int = option(384, 'hidden units of the MLPs across patches', low=1, high=1 << 20)
+  mlp_dim: int = option(3072, 'hidden units of the MLPs across channels', low=1, high=1 << 20)
+  dropout: float = option(0.0, 'rate in both MLPs', low=0, below=1)
+  drop_path_rate: float = option(0.0, "stochastic depth: the last block's rate", low=0, below=1)
+  drop_path_schedule: str = option(
+    'linear',
+    "'linear' (grows evenly from 0 at the first), 'constant'",
+    choices=layers.DROP_PATH_SCHEDULES,
+  )
+  gelu: str = option('tanh', "'tanh' (official weights) or 'exact'", choices=layers.GELUS)
+  norm_epsilon: float = option(1e-6, "added to LayerNorm's variance", low=0, high=1)
+  head_bias_init: float = option(0.0, "start of the head's bias", low=-100, high=100)
+  remat: str = option(
+    'none', "'block': recompute blocks in the backward pass to save memory", choices=layers.REMATS
+  )
+  scan: bool | None = option(None, 'whether blocks are a loop, quick to compile; None: by backend')
+  dtype: str = option(
+    'float32', 'precision of the computation; parameters are float32', choices=DTYPES
+  )
 
   num_prefix_tokens = 0  # no tokens but the patches
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
     """Classifies images [b, h, w, c]; logits [b, num_classes], or features where that is 0."""
-    check_image_size(images, self.patch_size)
+    check_images(self, images)
     options = BlockOptions(
       num_heads=0,
       mlp_dim=self.mlp_dim,

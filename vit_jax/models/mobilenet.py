@@ -4,9 +4,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vit_jax.models.base import register
+from vit_jax.models.base import DTYPES, register
 from vit_jax.models.convs import PADDINGS, Conv, ConvOptions, norm
 from vit_jax.models.resnet import classify
+from vit_jax.options import option
 
 # Table 2 of the paper: expansion, output channels, stride of the first block of each stage.
 STAGES = ((1, 16, 1), (6, 24, 2), (6, 32, 2), (6, 64, 2), (6, 96, 1), (6, 160, 2), (6, 320, 1))
@@ -22,18 +23,26 @@ class MobileNetV2(nn.Module):
   """
 
   num_classes: int
-  repeats: tuple[int, ...] = (1, 2, 3, 4, 3, 3, 1)  # blocks in each of the seven stages
-  width_multiplier: float = 1.0  # scales channels, to multiples of 8
-  padding: str = 'symmetric'  # of strided convolutions: 'symmetric', or 'same' (TensorFlow, Keras)
-  norm_epsilon: float = 1e-5  # added to BatchNorm's variance
-  norm_momentum: float = 0.9  # share of the old running statistics kept at each step
-  norm_frozen: bool = False  # use and keep the running statistics in training too
-  axis_name: str | None = None  # mapped axis over which batch statistics are averaged
-  dropout: float = 0.0  # rate on the pooled features
-  head_bias_init: float = 0.0  # start of the head's bias
-  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
-
-  choices = {'padding': PADDINGS}
+  repeats: tuple[int, ...] = option(
+    (1, 2, 3, 4, 3, 3, 1), 'blocks in each of the seven stages', low=1, high=100
+  )
+  width_multiplier: float = option(1.0, 'scales channels, to multiples of 8', above=0, high=100)
+  padding: str = option(
+    'symmetric',
+    "of strided convolutions: 'symmetric', or 'same' (TensorFlow, Keras)",
+    choices=PADDINGS,
+  )
+  norm_epsilon: float = option(1e-5, "added to BatchNorm's variance", low=0, high=1)
+  norm_momentum: float = option(
+    0.9, 'share of the old running statistics kept at each step', low=0, below=1
+  )
+  norm_frozen: bool = option(False, 'use and keep the running statistics in training too')
+  axis_name: str | None = option(None, 'mapped axis over which batch statistics are averaged')
+  dropout: float = option(0.0, 'rate on the pooled features', low=0, below=1)
+  head_bias_init: float = option(0.0, "start of the head's bias", low=-100, high=100)
+  dtype: str = option(
+    'float32', 'precision of the computation; parameters are float32', choices=DTYPES
+  )
 
   def problems(self) -> list[str]:
     """Says which field values do not fit together."""

@@ -4,10 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vit_jax.models.base import register
+from vit_jax.models.base import DTYPES, register
 from vit_jax.models.bottleneck import PreactRoot, Root, Stage
 from vit_jax.models.convs import PADDINGS, ConvOptions, norm
 from vit_jax.models.layers import head, headless
+from vit_jax.options import option
 
 
 class ResNet(nn.Module):
@@ -20,20 +21,28 @@ class ResNet(nn.Module):
   """
 
   num_classes: int
-  blocks: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck units in each stage
-  width: int = 64  # channels of the root; stage i (from 0) has 4 * width * 2^i
-  stride_in_conv: int = 2  # which convolution of a unit takes its stride: 1 (paper, Keras) or 2
-  conv_bias: bool = False  # biases on convolutions (Keras)
-  padding: str = 'symmetric'  # of strided convolutions and pooling: 'symmetric' or 'same'
-  norm_epsilon: float = 1e-5  # added to BatchNorm's variance
-  norm_momentum: float = 0.9  # share of the old running statistics kept at each step
-  norm_frozen: bool = False  # use and keep the running statistics in training too
-  axis_name: str | None = None  # mapped axis over which batch statistics are averaged
-  dropout: float = 0.0  # rate on the pooled features
-  head_bias_init: float = 0.0  # start of the head's bias
-  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
-
-  choices = {'padding': PADDINGS, 'stride_in_conv': (1, 2)}
+  blocks: tuple[int, ...] = option((3, 4, 6, 3), 'bottleneck units in each stage', low=1, high=1000)
+  width: int = option(
+    64, 'channels of the root; stage i (from 0) has 4 * width * 2^i', low=1, high=1 << 16
+  )
+  stride_in_conv: int = option(
+    2, 'which convolution of a unit takes its stride: 1 (paper, Keras) or 2', choices=(1, 2)
+  )
+  conv_bias: bool = option(False, 'biases on convolutions (Keras)')
+  padding: str = option(
+    'symmetric', "of strided convolutions and pooling: 'symmetric' or 'same'", choices=PADDINGS
+  )
+  norm_epsilon: float = option(1e-5, "added to BatchNorm's variance", low=0, high=1)
+  norm_momentum: float = option(
+    0.9, 'share of the old running statistics kept at each step', low=0, below=1
+  )
+  norm_frozen: bool = option(False, 'use and keep the running statistics in training too')
+  axis_name: str | None = option(None, 'mapped axis over which batch statistics are averaged')
+  dropout: float = option(0.0, 'rate on the pooled features', low=0, below=1)
+  head_bias_init: float = option(0.0, "start of the head's bias", low=-100, high=100)
+  dtype: str = option(
+    'float32', 'precision of the computation; parameters are float32', choices=DTYPES
+  )
 
   @nn.compact
   def __call__(self, images: jax.Array, train: bool = False) -> jax.Array:
@@ -69,13 +78,19 @@ class BiT(nn.Module):
   """
 
   num_classes: int
-  blocks: tuple[int, ...] = (3, 4, 6, 3)  # bottleneck units in each stage
-  width: int = 64  # channels of the root: 64 times the published width factor
-  norm_epsilon: float = 1e-5  # added to GroupNorm's variance
-  kernel_epsilon: float = 1e-10  # added to the variance of kernels (timm: 1e-8)
-  dropout: float = 0.0  # rate on the pooled features
-  head_bias_init: float = 0.0  # start of the head's bias
-  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
+  blocks: tuple[int, ...] = option((3, 4, 6, 3), 'bottleneck units in each stage', low=1, high=1000)
+  width: int = option(
+    64, 'channels of the root: 64 times the published width factor', low=1, high=1 << 16
+  )
+  norm_epsilon: float = option(1e-5, "added to GroupNorm's variance", low=0, high=1)
+  kernel_epsilon: float = option(
+    1e-10, 'added to the variance of kernels (timm: 1e-8)', low=0, high=1
+  )
+  dropout: float = option(0.0, 'rate on the pooled features', low=0, below=1)
+  head_bias_init: float = option(0.0, "start of the head's bias", low=-100, high=100)
+  dtype: str = option(
+    'float32', 'precision of the computation; parameters are float32', choices=DTYPES
+  )
 
   def problems(self) -> list[str]:
     """Says which field values do not fit together."""
@@ -110,7 +125,7 @@ def classify(module: nn.Module, x: jax.Array, train: bool) -> jax.Array:
     train: whether dropout acts.
 
   Returns:
-    Logits [b, num_classes] in float32, or what `layers.headless` says where there are no classes.
+    Logits [b, num_classes] in float32; without classes what `layers.headless` returns.
   """
   pooled = x.mean(axis=(1, 2))
   module.sow('intermediates', 'pooled', pooled)

@@ -15,8 +15,8 @@ from vit_jax.models.attention import (
   layer_norm,
   softmax,
 )
-from vit_jax.models.base import register
-from vit_jax.models.vit import check_image_size
+from vit_jax.models.base import DTYPES, check_images, register
+from vit_jax.options import option
 
 TOKENS = ('performer', 'transformer')
 
@@ -28,34 +28,44 @@ class T2TViT(nn.Module):
   """
 
   num_classes: int
-  tokens: str = 'performer'  # attention between soft splits: 'performer' or 'transformer'
-  token_width: int = 64  # channels between soft splits
-  # Rate in the layers between soft splits. The released code has 0.1 for performers, always.
-  token_dropout: float = 0.0
-  width: int = 384  # channels of a token
-  depth: int = 14  # encoder blocks
-  num_heads: int = 6  # attention heads; they divide width
-  mlp_dim: int = 1152  # hidden units of the MLPs
-  query_scale: float | None = None  # factor on queries; None: 1/sqrt(head width). See below
-  dropout: float = 0.0  # rate on embeddings, attention outputs and MLPs
-  attention_dropout: float = 0.0  # rate on attention weights
-  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate
-  drop_path_schedule: str = 'linear'  # 'linear' (grows evenly from 0 at the first), 'constant'
-  gelu: str = 'exact'  # 'exact' (published weights) or 'tanh'
-  norm_epsilon: float = 1e-5  # added to LayerNorm's variance
-  head_bias_init: float = 0.0  # start of the head's bias
-  attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'deferred', 'cudnn'; of the encoder
-  remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
-  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
-  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
-
-  choices = {
-    'tokens': TOKENS,
-    'gelu': layers.GELUS,
-    'attention': ATTENTIONS,
-    'remat': layers.REMATS,
-    'drop_path_schedule': layers.DROP_PATH_SCHEDULES,
-  }
+  tokens: str = option(
+    'performer', "attention between soft splits: 'performer' or 'transformer'", choices=TOKENS
+  )
+  token_width: int = option(64, 'channels between soft splits', low=1, high=1 << 16)
+  token_dropout: float = option(
+    0.0,
+    'rate in the layers between soft splits; the released code has 0.1 for performers, always',
+    low=0,
+    below=1,
+  )
+  width: int = option(384, 'channels of a token', low=1, high=1 << 16)
+  depth: int = option(14, 'encoder blocks', low=1, high=1000)
+  num_heads: int = option(6, 'attention heads; they divide width', low=1, high=1024)
+  mlp_dim: int = option(1152, 'hidden units of the MLPs', low=1, high=1 << 20)
+  query_scale: float | None = option(
+    None, 'factor on queries; None: 1/sqrt(head width). See below', above=0, high=100
+  )
+  dropout: float = option(0.0, 'rate on embeddings, attention outputs and MLPs', low=0, below=1)
+  attention_dropout: float = option(0.0, 'rate on attention weights', low=0, below=1)
+  drop_path_rate: float = option(0.0, "stochastic depth: the last block's rate", low=0, below=1)
+  drop_path_schedule: str = option(
+    'linear',
+    "'linear' (grows evenly from 0 at the first), 'constant'",
+    choices=layers.DROP_PATH_SCHEDULES,
+  )
+  gelu: str = option('exact', "'exact' (published weights) or 'tanh'", choices=layers.GELUS)
+  norm_epsilon: float = option(1e-5, "added to LayerNorm's variance", low=0, high=1)
+  head_bias_init: float = option(0.0, "start of the head's bias", low=-100, high=100)
+  attention: str = option(
+    'auto', "'auto' (by backend), 'einsum', 'deferred', 'cudnn'; of the encoder", choices=ATTENTIONS
+  )
+  remat: str = option(
+    'none', "'block': recompute blocks in the backward pass to save memory", choices=layers.REMATS
+  )
+  scan: bool | None = option(None, 'whether blocks are a loop, quick to compile; None: by backend')
+  dtype: str = option(
+    'float32', 'precision of the computation; parameters are float32', choices=DTYPES
+  )
 
   patch_size = (16, 16)  # three splits with strides 4, 2 and 2
   num_prefix_tokens = 1  # the class token
@@ -74,7 +84,7 @@ class T2TViT(nn.Module):
     The authors' code scales queries by 1/sqrt(head width) unless it loads released weights: some
     of those were trained with 1/sqrt(width), which `query_scale` is for.
     """
-    check_image_size(images, self.patch_size)
+    check_images(self, images)
     options = BlockOptions(
       num_heads=self.num_heads,
       mlp_dim=self.mlp_dim,

@@ -4,11 +4,11 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vit_jax.errors import UserError
 from vit_jax.models import layers, posemb
 from vit_jax.models.attention import ATTENTIONS, BlockOptions
-from vit_jax.models.base import register
+from vit_jax.models.base import DTYPES, check_images, register
 from vit_jax.models.stem import ResNetStem, stem_stride
+from vit_jax.options import option
 
 POOLS = ('token', 'gap', 'map')
 
@@ -23,45 +23,66 @@ class ViT(nn.Module):
   """
 
   num_classes: int
-  patch_size: tuple[int, int] = (16, 16)  # pixels of the input image per token, (height, width)
-  width: int = 768  # channels of a token
-  depth: int = 12  # encoder blocks
-  num_heads: int = 12  # attention heads; they divide width
-  mlp_dim: int = 3072  # hidden units of the MLPs
-  pool: str = 'token'  # 'token' (class token), 'gap' (mean of patches), 'map' (attention pooling)
-  representation_size: int | None = None  # width of a tanh layer before the head; None: no layer
-  position_embedding: str = 'learned'  # 'learned', 'sinusoid_1d', 'sincos_2d', 'none'
-  # Whether class and distillation tokens have position embeddings of their own (learned and
-  # sinusoid_1d; sincos_2d never has them).
-  position_for_class_token: bool = True
-  num_registers: int = 0  # extra learned tokens that no head reads
-  distilled: bool = False  # DeiT's second token and head; see __call__
-  dropout: float = 0.0  # rate on embeddings, attention outputs and MLPs
-  attention_dropout: float = 0.0  # rate on attention weights
-  drop_path_rate: float = 0.0  # stochastic depth: the last block's rate
-  drop_path_schedule: str = 'linear'  # 'linear' (grows evenly from 0 at the first), 'constant'
-  layer_scale: float | None = None  # initial gain of residual branches; None: no gains
-  qk_norm: bool = False  # LayerNorm on each head's queries and keys
-  qkv_bias: bool = True  # whether queries, keys and values have biases
-  gelu: str = 'tanh'  # 'tanh' (official ViT) or 'exact' (PyTorch's weights)
-  norm_epsilon: float = 1e-6  # added to LayerNorm's variance
-  head_bias_init: float = 0.0  # start of the head's bias; about -log(classes) for sigmoid losses
-  stem_blocks: tuple[int, ...] | None = None  # hybrids: residual units per ResNet stage; (): root
-  stem_width: int = 64  # hybrids: channels of the ResNet's root
-  stem_epsilon: float = 1e-6  # hybrids: added to GroupNorm's variance
-  attention: str = 'auto'  # 'auto' (by backend), 'einsum', 'deferred', 'cudnn'
-  remat: str = 'none'  # 'block': recompute blocks in the backward pass to save memory
-  scan: bool | None = None  # whether blocks are a loop, quick to compile; None: by backend
-  dtype: str = 'float32'  # of the computation: 'float32', 'bfloat16', 'float16'
-
-  choices = {
-    'pool': POOLS,
-    'position_embedding': posemb.KINDS,
-    'gelu': layers.GELUS,
-    'attention': ATTENTIONS,
-    'remat': layers.REMATS,
-    'drop_path_schedule': layers.DROP_PATH_SCHEDULES,
-  }
+  patch_size: tuple[int, int] = option(
+    (16, 16), 'pixels of the input image per token, (height, width)', low=1, high=1024
+  )
+  width: int = option(768, 'channels of a token', low=1, high=1 << 16)
+  depth: int = option(12, 'encoder blocks', low=1, high=1000)
+  num_heads: int = option(12, 'attention heads; they divide width', low=1, high=1024)
+  mlp_dim: int = option(3072, 'hidden units of the MLPs', low=1, high=1 << 20)
+  pool: str = option(
+    'token',
+    "'token' (class token), 'gap' (mean of patches), 'map' (attention pooling)",
+    choices=POOLS,
+  )
+  representation_size: int | None = option(
+    None, 'width of a tanh layer before the head; None: no layer', low=1, high=1 << 20
+  )
+  position_embedding: str = option(
+    'learned', "'learned', 'sinusoid_1d', 'sincos_2d', 'none'", choices=posemb.KINDS
+  )
+  position_for_class_token: bool = option(
+    True,
+    'whether class and distillation tokens have position embeddings of their own (learned and '
+    'sinusoid_1d; sincos_2d never has them)',
+  )
+  num_registers: int = option(0, 'extra learned tokens that no head reads', low=0, high=10_000)
+  distilled: bool = option(False, "DeiT's second token and head; see __call__")
+  dropout: float = option(0.0, 'rate on embeddings, attention outputs and MLPs', low=0, below=1)
+  attention_dropout: float = option(0.0, 'rate on attention weights', low=0, below=1)
+  drop_path_rate: float = option(0.0, "stochastic depth: the last block's rate", low=0, below=1)
+  drop_path_schedule: str = option(
+    'linear',
+    "'linear' (grows evenly from 0 at the first), 'constant'",
+    choices=layers.DROP_PATH_SCHEDULES,
+  )
+  layer_scale: float | None = option(
+    None, 'initial gain of residual branches; None: no gains', low=0, high=100
+  )
+  qk_norm: bool = option(False, "LayerNorm on each head's queries and keys")
+  qkv_bias: bool = option(True, 'whether queries, keys and values have biases')
+  gelu: str = option(
+    'tanh', "'tanh' (official ViT) or 'exact' (PyTorch's weights)", choices=layers.GELUS
+  )
+  norm_epsilon: float = option(1e-6, "added to LayerNorm's variance", low=0, high=1)
+  head_bias_init: float = option(
+    0.0, "start of the head's bias; about -log(classes) for sigmoid losses", low=-100, high=100
+  )
+  stem_blocks: tuple[int, ...] | None = option(
+    None, 'hybrids: residual units per ResNet stage; (): root', low=1, high=100
+  )
+  stem_width: int = option(64, "hybrids: channels of the ResNet's root", low=32, high=4096)
+  stem_epsilon: float = option(1e-6, "hybrids: added to GroupNorm's variance", low=0, high=1)
+  attention: str = option(
+    'auto', "'auto' (by backend), 'einsum', 'deferred', 'cudnn'", choices=ATTENTIONS
+  )
+  remat: str = option(
+    'none', "'block': recompute blocks in the backward pass to save memory", choices=layers.REMATS
+  )
+  scan: bool | None = option(None, 'whether blocks are a loop, quick to compile; None: by backend')
+  dtype: str = option(
+    'float32', 'precision of the computation; parameters are float32', choices=DTYPES
+  )
 
   def problems(self) -> list[str]:
     """Says which field values do not fit together."""
@@ -74,6 +95,8 @@ class ViT(nn.Module):
       )
     if self.distilled and self.pool != 'token':
       found.append(f"distilled=True needs pool='token', got pool={self.pool!r}")
+    if self.stem_blocks is not None and self.stem_width % 32:
+      found.append(f'stem_width must be a multiple of 32, got {self.stem_width}')
     stride = stem_stride(self.stem_blocks)
     if self.patch_size[0] % stride or self.patch_size[1] % stride:
       found.append(f'patch_size={self.patch_size} must be multiples of the stem stride {stride}')
@@ -118,7 +141,7 @@ class ViT(nn.Module):
     Raises:
       UserError: the image size does not fit the patches.
     """
-    check_image_size(images, self.patch_size)
+    check_images(self, images)
     x = images.astype(jnp.dtype(self.dtype))
     patch = self.patch_size
     if self.stem_blocks is not None:
@@ -191,20 +214,6 @@ class ViT(nn.Module):
     )
     logits, distilled = logits.astype(jnp.float32), distilled.astype(jnp.float32)
     return (logits, distilled) if train else (logits + distilled) / 2
-
-
-def check_image_size(images: jax.Array, patch_size: tuple[int, int]) -> None:
-  """Raises a UserError unless images are [b, h, w, c] and whole patches tile them."""
-  if images.ndim != 4:
-    raise UserError(f'expected images [b, h, w, c], got an array of shape {images.shape}')
-  h, w = images.shape[1:3]
-  ph, pw = patch_size
-  if h % ph or w % pw or not h or not w:
-    near = tuple(max(1, round(size / p)) * p for size, p in ((h, ph), (w, pw)))
-    raise UserError(
-      f'image size {h}x{w} is not a multiple of the patch size {ph}x{pw}: '
-      f'the nearest that is: {near[0]}x{near[1]}'
-    )
 
 
 # Width, depth, MLP and heads: ViT (2010.11929) table 1, AugReg (2106.10270) table 2 (Ti, S), and

@@ -2,35 +2,16 @@
 
 from typing import Any
 
-from vit_jax import models
-from vit_jax.errors import UserError
-from vit_jax.weights.reading import Weights
+import flax.linen as nn
 
-# Fields of a model that follow from weights: without them the same arrays compute something else.
-FIXED_FIELDS = (
-  'conv_bias',
-  'kernel_epsilon',
-  'padding',
-  'query_scale',
-  'stride_in_conv',
-  'tokens',
-  'gelu',
-  'layer_scale',
-  'norm_epsilon',
-  'num_registers',
-  'pool',
-  'position_embedding',
-  'position_for_class_token',
-  'qk_norm',
-  'qkv_bias',
-  'stem_epsilon',
-  'stem_epsilon_in_variance',
-  'stem_weight_epsilon',
-)
+from vit_jax import models
+from vit_jax.errors import WeightsError
+from vit_jax.weights.mapping.family import family_of_name
+from vit_jax.weights.reading import Weights
 
 
 def model_fields(weights: Weights | None, name: str, head: str = 'reset') -> dict[str, Any]:
-  """Fields that a model must have for weights to mean in it what they mean where they come from.
+  """Fields without which weights would compute something else in a model than where they are from.
 
   Args:
     weights: as `read` gives them; None for none.
@@ -45,7 +26,9 @@ def model_fields(weights: Weights | None, name: str, head: str = 'reset') -> dic
   valid = models.fields(name)
   source = weights.model
   full = {**models.fields(source.pop('name')), **source}
-  wanted = [*FIXED_FIELDS, *(('representation_size',) if head == 'keep' else ())]
+  wanted = [*family_of_name(name).fixed_fields]
+  if head == 'keep':
+    wanted.append('representation_size')
   return {k: full[k] for k in wanted if k in full and k in valid and full[k] != valid[k]}
 
 
@@ -55,24 +38,24 @@ def build(
   head: str = 'keep',
   num_classes: int | None = None,
   **overrides: Any,
-) -> Any:
+) -> nn.Module:
   """The module that weights belong to.
 
   Args:
     weights: as `read` gives them.
-    name: a model where the weights are to be taken for that one; '' for the one they say.
+    name: a model to use the weights for; '' for the one that they are of.
     head: 'keep' or 'reset', see `load_with_report`.
     num_classes: outputs; None for the weights' own.
     **overrides: fields of the model.
 
   Raises:
-    UserError: the model is not recognised and not named.
+    WeightsError: the model is not recognised and not named.
   """
   if num_classes is None:
     num_classes = weights.num_classes
   known = weights.model
   if not known and not name:
-    raise UserError(
+    raise WeightsError(
       f'{weights.tensors.path}: cannot tell which model these {len(weights.tensors)} tensors '
       f'({weights.format}) belong to; name it with model=... (--model)'
     )

@@ -1,4 +1,9 @@
-"""Downloads that end with the right bytes in place, or with one clear line and nothing in place."""
+"""Downloads that end with the right bytes in place, or with one clear line and nothing in place.
+
+Neither pooch nor huggingface_hub does this: resume a partial file across programs when the source
+still has the same bytes (If-Range), go on to the next of several sources when one fails, and verify
+checksums of which only the first digits are published.
+"""
 
 import contextlib
 import dataclasses
@@ -14,14 +19,19 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from vit_jax.errors import UserError
+from vit_jax.errors import DownloadError, StorageError
+from vit_jax.files import write_json
+
+if TYPE_CHECKING:
+  import tqdm
 
 _BLOCK = 1 << 20
 
 
 @dataclasses.dataclass(frozen=True)
-class Patience:
+class RetryPolicy:
   """How long a download tries.
 
   Args:
@@ -39,117 +49,120 @@ class Patience:
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Where a file lies.
+  """Where a file is.
 
   Args:
     url: http or https.
-    sha256: the whole checksum, or its first digits, or '' where nobody publishes it.
+    sha256: the whole checksum, or its first digits, or '' where none is published.
   """
 
   url: str
   sha256: str = ''
 
 
-class _Next(Exception):
-  """This source does not give the file: try the next one."""
-
-
-def cache_dir(given: str | pathlib.Path = '') -> pathlib.Path:
-  """Where downloads are kept: as given, or VIT_JAX_CACHE, or the user's cache directory."""
-  if given or os.environ.get('VIT_JAX_CACHE'):
-    return pathlib.Path(given or os.environ['VIT_JAX_CACHE']).expanduser()
-  root = os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache'
-  return pathlib.Path(root) / 'vit_jax'
+class _SourceFailed(Exception):
+  """This source does not give the file: the next one is tried."""
 
 
 def fetch(
-  sources: Sequence[Source], target: pathlib.Path, patience: Patience = Patience()
+  sources: Sequence[Source], target: pathlib.Path, retry: RetryPolicy = RetryPolicy()
 ) -> pathlib.Path:
-  """Brings a file into place from the first source that gives it whole.
+  """Downloads a file from the first source that gives it whole.
 
-  An interrupted download goes on where it stopped, in this program or the next. The file appears
-  under its name when it is complete and verified; beside it, NAME.json records url, size and
-  checksum.
+  An interrupted download resumes where it stopped, in this program or the next. The file appears
+  under its name when it is complete and verified; beside it, NAME.download.json records url, size
+  and checksum.
 
   Args:
     sources: tried in order.
     target: where the file goes.
-    patience: how long to try.
+    retry: how long to try.
 
   Returns:
     The target.
 
   Raises:
-    UserError: with what every source answered.
+    DownloadError: with the failure of every source.
+    StorageError: the target cannot be written.
   """
-  answers = []
+  failures = []
   try:
     target.parent.mkdir(parents=True, exist_ok=True)
   except OSError as e:
-    raise UserError(f'cannot make {target.parent}: {e.strerror or e}; set VIT_JAX_CACHE') from e
+    raise StorageError(
+      f'cannot make the folder {target.parent}: {e.strerror or e}; set VIT_JAX_CACHE'
+    ) from e
   for source in sources:
     try:
-      return _from_source(source, target, patience)
-    except _Next as e:
-      answers.append(f'{source.url} {e}')
-  raise UserError(f'cannot download {target.name}: {"; ".join(answers)}')
+      return _from_source(source, target, retry)
+    except _SourceFailed as e:
+      failures.append(f'{source.url} {e}')
+  raise DownloadError(f'cannot download {target.name}: {"; ".join(failures)}')
 
 
 def is_whole(path: pathlib.Path) -> bool:
   """Whether a file is there with the size that was recorded when it was downloaded."""
-  record = _record_path(path)
   if not path.is_file():
     return False
-  try:
-    return json.loads(record.read_text())['size'] == path.stat().st_size
-  except (OSError, ValueError, KeyError, TypeError):
-    return True  # put there by hand
+  recorded = _read_json(_record_path(path)).get('size')
+  return recorded is None or recorded == path.stat().st_size  # None: put there by hand
 
 
 def _record_path(path: pathlib.Path) -> pathlib.Path:
   return path.with_name(path.name + '.download.json')
 
 
-def _from_source(source: Source, target: pathlib.Path, patience: Patience) -> pathlib.Path:
+def _from_source(source: Source, target: pathlib.Path, retry: RetryPolicy) -> pathlib.Path:
   key = hashlib.sha256(source.url.encode()).hexdigest()[:12]
-  with _partial(target.with_name(f'.{target.name}.{key}.partial')) as partial:
-    problem = ''
-    for attempt in range(patience.attempts):
-      if attempt:
-        time.sleep(patience.wait * 2 ** (attempt - 1))
-      try:
-        _receive(source.url, partial, patience)
-        break
-      except urllib.error.HTTPError as e:
-        problem = f'answered {e.code} {e.reason}'
-        if e.code == 416:  # the partial file is longer than the source: begin anew
-          partial.unlink(missing_ok=True)
-        elif e.code < 500 and e.code not in (408, 429):
-          raise _Next(problem) from e
-      except OSError as e:
-        _check_disk(e, target)
-        problem = _words(e, patience)
-        if isinstance(e, TimeoutError) and attempt > 0:
-          break
-      except (http.client.HTTPException, ValueError) as e:
-        problem = f'gave a broken answer ({str(e) or type(e).__name__})'
-    else:
-      raise _Next(f'{problem}, {patience.attempts} times')
-    if problem and not partial.exists():
-      raise _Next(problem)
-    if not _complete(partial):
-      raise _Next(problem or 'ended early')
+  with _partial_file(target.with_name(f'.{target.name}.{key}.partial')) as partial:
+    _receive_with_retries(source.url, partial, target, retry)
     checksum = _sha256(partial)
     if source.sha256 and not checksum.startswith(source.sha256.lower()):
-      raise _Next(f'has the wrong checksum (sha256 {checksum[:12]}, not {source.sha256[:12]})')
+      raise _SourceFailed(
+        f'has the wrong checksum (sha256 {checksum[:12]}, not {source.sha256[:12]})'
+      )
     record = {'url': source.url, 'sha256': checksum, 'size': partial.stat().st_size}
-    _write_whole(_record_path(target), json.dumps(record, indent=2) + '\n')
+    write_json(_record_path(target), record)
     os.replace(partial, target)
   return target
 
 
+def _receive_with_retries(
+  url: str, partial: pathlib.Path, target: pathlib.Path, retry: RetryPolicy
+) -> None:
+  """Connects until the partial file is complete.
+
+  Raises:
+    _SourceFailed: it is not, with the last reason.
+  """
+  problem = ''
+  for attempt in range(retry.attempts):
+    if attempt:
+      time.sleep(retry.wait * 2 ** (attempt - 1))
+    try:
+      _receive(url, partial, retry)
+      break
+    except urllib.error.HTTPError as e:
+      problem = f'answered {e.code} {e.reason}'
+      if e.code == 416:  # the partial file is longer than the source: begin anew
+        partial.unlink(missing_ok=True)
+      elif e.code < 500 and e.code not in (408, 429):
+        raise _SourceFailed(problem) from e
+    except OSError as e:
+      _raise_for_disk(e, target)
+      problem = _reason(e, retry)
+      if isinstance(e, TimeoutError) and attempt > 0:
+        break
+    except (http.client.HTTPException, ValueError) as e:
+      problem = f'gave a broken response ({str(e) or type(e).__name__})'
+  else:
+    raise _SourceFailed(f'{problem}, {retry.attempts} times')
+  if not _is_complete(partial):
+    raise _SourceFailed(problem or 'ended early')
+
+
 @contextlib.contextmanager
-def _partial(path: pathlib.Path) -> Iterator[pathlib.Path]:
+def _partial_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
   """A partial file that outlives an interruption of the program, and nothing else."""
   path, lock = _lock(path)
   try:
@@ -169,11 +182,11 @@ def _partial(path: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _discard(path: pathlib.Path) -> None:
   path.unlink(missing_ok=True)
-  path.with_suffix('.about').unlink(missing_ok=True)
+  _state_path(path).unlink(missing_ok=True)
 
 
 def _lock(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
-  """Of programs that fetch the same file at once, one may continue the common partial file."""
+  """Of programs that fetch the same file at once, one may resume the common partial file."""
   try:
     import fcntl
 
@@ -188,10 +201,14 @@ def _lock(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
   return path.with_name(f'{path.stem}.{os.getpid()}.partial'), None
 
 
-def _receive(url: str, partial: pathlib.Path, patience: Patience) -> None:
+def _state_path(partial: pathlib.Path) -> pathlib.Path:
+  """Beside a partial file: the size and the tag of the whole, by which it may be resumed."""
+  return partial.with_suffix('.about')
+
+
+def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
   """One connection: appends what is missing."""
-  about = partial.with_suffix('.about')
-  known = _read_json(about)
+  known = _read_json(_state_path(partial))
   have = partial.stat().st_size if partial.exists() and known.get('tag') else 0
   if have and known.get('size') == have:
     return
@@ -200,23 +217,25 @@ def _receive(url: str, partial: pathlib.Path, patience: Patience) -> None:
     headers |= {'Range': f'bytes={have}-', 'If-Range': known['tag']}
   request = urllib.request.Request(url, headers=headers)
   if request.type not in ('http', 'https'):
-    raise _Next(f'is not http or https: {request.type}')
-  with urllib.request.urlopen(request, timeout=patience.timeout) as answer:
-    if 'text/html' in answer.headers.get('Content-Type', ''):
-      raise _Next('answered with a web page')
-    have = have if answer.status == 206 else 0
-    length = answer.headers.get('Content-Length')
+    raise _SourceFailed(f'is not http or https: {request.type}')
+  with urllib.request.urlopen(request, timeout=retry.timeout) as response:
+    if 'text/html' in response.headers.get('Content-Type', ''):
+      raise _SourceFailed('answered with a web page')
+    have = have if response.status == 206 else 0
+    length = response.headers.get('Content-Length')
     size = have + int(length) if length is not None else None
-    tag = answer.headers.get('ETag') or answer.headers.get('Last-Modified') or ''
+    tag = response.headers.get('ETag') or response.headers.get('Last-Modified') or ''
     if tag.startswith('W/'):
       tag = ''  # a weak tag does not promise the same bytes
     if size is not None and shutil.disk_usage(partial.parent).free < size - have:
-      raise UserError(f'{partial.parent} has no room for {size - have:,} bytes: set VIT_JAX_CACHE')
-    _write_whole(about, json.dumps({'size': size, 'tag': tag}))
-    with open(partial, 'r+b' if have else 'wb') as f, _bar(url, size, have, patience) as bar:
+      raise StorageError(
+        f'{partial.parent} has no room for {size - have:,} bytes: set VIT_JAX_CACHE'
+      )
+    write_json(_state_path(partial), {'size': size, 'tag': tag})
+    with open(partial, 'r+b' if have else 'wb') as f, _bar(url, size, have, retry) as bar:
       f.seek(have)
       f.truncate()
-      while block := answer.read(_BLOCK):
+      while block := response.read(_BLOCK):
         f.write(block)
         bar.update(len(block))
         have += len(block)
@@ -224,22 +243,23 @@ def _receive(url: str, partial: pathlib.Path, patience: Patience) -> None:
     raise ConnectionError(errno.EPIPE, f'the connection broke after {have:,} of {size:,} bytes')
 
 
-def _complete(partial: pathlib.Path) -> bool:
-  size = _read_json(partial.with_suffix('.about')).get('size')
+def _is_complete(partial: pathlib.Path) -> bool:
+  size = _read_json(_state_path(partial)).get('size')
   return partial.exists() and (size is None or partial.stat().st_size == size)
 
 
-def _words(error: OSError, patience: Patience) -> str:
+def _reason(error: OSError, retry: RetryPolicy) -> str:
   reason = getattr(error, 'reason', error)
   if isinstance(error, TimeoutError) or isinstance(reason, TimeoutError):
-    return f'did not answer within {patience.timeout:g} seconds'
+    return f'did not answer within {retry.timeout:g} seconds'
   text = getattr(reason, 'strerror', None) or str(reason) or type(reason).__name__
   return f'failed: {text}'
 
 
-def _check_disk(error: OSError, target: pathlib.Path) -> None:
+def _raise_for_disk(error: OSError, target: pathlib.Path) -> None:
+  """Raises a StorageError for what the disk refuses; other sources would not help."""
   if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES) and error.filename:
-    raise UserError(
+    raise StorageError(
       f'cannot write {target}: {error.strerror}; set VIT_JAX_CACHE to another folder'
     ) from error
 
@@ -249,7 +269,7 @@ def _sha256(path: pathlib.Path) -> str:
     return hashlib.file_digest(f, 'sha256').hexdigest()
 
 
-def _read_json(path: pathlib.Path) -> dict:
+def _read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
     content = json.loads(path.read_text())
     return content if isinstance(content, dict) else {}
@@ -257,13 +277,7 @@ def _read_json(path: pathlib.Path) -> dict:
     return {}
 
 
-def _write_whole(path: pathlib.Path, text: str) -> None:
-  temporary = path.with_name(f'{path.name}.{os.getpid()}.tmp')
-  temporary.write_text(text)
-  os.replace(temporary, path)
-
-
-def _bar(url: str, size: int | None, have: int, patience: Patience):
+def _bar(url: str, size: int | None, have: int, retry: RetryPolicy) -> 'tqdm.tqdm':
   from tqdm import tqdm
 
   return tqdm(
@@ -272,5 +286,5 @@ def _bar(url: str, size: int | None, have: int, patience: Patience):
     initial=have,
     unit='B',
     unit_scale=True,
-    disable=not (patience.progress and sys.stderr.isatty()),
+    disable=not (retry.progress and sys.stderr.isatty()),
   )

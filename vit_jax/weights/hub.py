@@ -1,4 +1,4 @@
-"""Named weights: what they are, where they lie, and bringing them here."""
+"""Pretrained models by name: what they are, where their files are, and fetching them."""
 
 import csv
 import dataclasses
@@ -8,14 +8,14 @@ import os
 import pathlib
 import re
 import shutil
-from collections.abc import Iterator, Mapping
 
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, DownloadError, StorageError, UserError
+from vit_jax.files import cache_folder
 from vit_jax.registry import Registry
 from vit_jax.weights import download
-from vit_jax.weights.download import Patience, Source
+from vit_jax.weights.download import RetryPolicy, Source
 
-# The beginnings of sources in zoo.csv.
+# The beginnings of sources in hub.csv.
 _PLACES = {
   'vit': 'https://storage.googleapis.com/vit_models/',
   'mixer': 'https://storage.googleapis.com/mixer_models/',
@@ -24,7 +24,7 @@ _PLACES = {
   't2t': 'https://github.com/yitu-opensource/T2T-ViT/releases/download/main/',
   'pytorch': 'https://download.pytorch.org/models/',
 }
-_HUB = 'https://huggingface.co/{repo}/resolve/main/{file}'
+_REPOSITORY_URL = 'https://huggingface.co/{repo}/resolve/main/{file}'
 _REPOSITORY_FILES = {
   'hf': ('config.json', 'preprocessor_config.json', 'model.safetensors'),
   'timm': ('config.json', 'model.safetensors'),
@@ -32,15 +32,15 @@ _REPOSITORY_FILES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Entry:
-  """Named weights.
+class PretrainedModel:
+  """A row of hub.csv.
 
   Args:
     name: such as 'vit_b16.i21k': a model and what it was trained on.
     model: of `vit_jax.models`.
     params_m: parameters in millions.
     classes: outputs of the head, 0 without one.
-    resolution: side in pixels of the pictures, 0 where the source does not say.
+    resolution: side in pixels of the images, 0 where the source does not state it.
     mib: size of the first source in MiB, 0 where unknown.
     accuracy: ImageNet top-1 in percent as the source states it, '' where it states none.
     licence: of the weights.
@@ -57,48 +57,26 @@ class Entry:
   licence: str
   sources: tuple[str, ...]
 
-  def record(self) -> dict:
-    """What is known of the weights where a file does not say it itself."""
-    from vit_jax.weights import preprocessing
 
-    record: dict = {}
-    if self.resolution:
-      size = (self.resolution,) * 2
-      record['preprocess'] = preprocessing.usual(self.model, '', size).to_json()
-    if self.name in ('t2t_vit_7.i1k', 't2t_vit_10.i1k', 't2t_vit_12.i1k'):
-      # Trained with 1 / sqrt(width) instead of 1 / sqrt(width of a head).
-      record['known'] = {'query_scale': 256**-0.5}
-    return record
-
-
-class _Zoo(Mapping[str, Entry]):
-  """The entries of zoo.csv, read when they are first needed."""
-
-  @functools.cached_property
-  def _entries(self) -> Registry[Entry]:
-    registry: Registry[Entry] = Registry('weights')
-    text = pathlib.Path(__file__).with_name('hub.csv').read_text()
-    for row in csv.DictReader(text.splitlines()):
-      numbers = {k: int(row[k] or 0) for k in ('classes', 'resolution', 'mib')}
-      numbers['params_m'] = float(row['params_m'])
-      sources = tuple(row['sources'].split())
-      registry.add(row['name'], Entry(**{**row, **numbers, 'sources': sources}))
-    return registry
-
-  def __getitem__(self, name: str) -> Entry:
-    return self._entries[name]
-
-  def __contains__(self, name: object) -> bool:
-    return name in self._entries
-
-  def __iter__(self) -> Iterator[str]:
-    return iter(self._entries)
-
-  def __len__(self) -> int:
-    return len(self._entries)
-
-
-ZOO = _Zoo()
+@functools.cache
+def pretrained_models() -> Registry[PretrainedModel]:
+  """The rows of hub.csv by name."""
+  registry: Registry[PretrainedModel] = Registry('pretrained model')
+  text = pathlib.Path(__file__).with_name('hub.csv').read_text()
+  for row in csv.DictReader(text.splitlines()):
+    entry = PretrainedModel(
+      name=row['name'],
+      model=row['model'],
+      params_m=float(row['params_m']),
+      classes=int(row['classes'] or 0),
+      resolution=int(row['resolution'] or 0),
+      mib=int(row['mib'] or 0),
+      accuracy=row['accuracy'],
+      licence=row['licence'],
+      sources=tuple(row['sources'].split()),
+    )
+    registry.add(entry.name, entry)
+  return registry
 
 
 def fetch(
@@ -106,22 +84,23 @@ def fetch(
   *,
   pretrained_dir: str | pathlib.Path = '',
   cache_dir: str | pathlib.Path = '',
-  patience: Patience = Patience(),
+  retry: RetryPolicy = RetryPolicy(),
 ) -> pathlib.Path:
-  """The local path of named weights, downloaded where they are not here yet.
+  """The local path of a pretrained model, downloaded where it is not here yet.
 
   Args:
-    name: one of `ZOO`.
+    name: one of `pretrained_models()`.
     pretrained_dir: a folder that is searched first, for the sources' own file names.
     cache_dir: where downloads are kept; '' for the usual place.
-    patience: how long to try.
+    retry: how long to try.
 
   Raises:
-    UserError: unknown name, or no source gave the file.
+    ConfigError: unknown name, or no such folder.
+    DownloadError: no source gave the file.
   """
-  entry = ZOO[name]
+  entry = pretrained_models()[name]
   here = _search(entry, pathlib.Path(pretrained_dir)) if pretrained_dir else None
-  cache = download.cache_dir(cache_dir)
+  cache = cache_folder(cache_dir)
   here = here or _cached(entry, cache)
   if here is not None:
     return here
@@ -130,13 +109,13 @@ def fetch(
     target = cache / _local_name(entry, source)
     try:
       if _is_repository(source):
-        return _fetch_repository(source, target, patience)
-      return download.fetch([_source(source)], target, patience)
-    except UserError as e:
+        return _fetch_repository(source, target, retry)
+      return download.fetch([_source(source)], target, retry)
+    except DownloadError as e:
       problems += e.problems
-  raise UserError(
+  raise DownloadError(
     f'{name}: no source gave the weights ({"; ".join(problems)}); put '
-    f'{" or ".join(_own_name(s) for s in entry.sources)} into a folder and name it as '
+    f'{" or ".join(_own_name(s) for s in entry.sources)} into a folder and give it as '
     'pretrained_dir'
   )
 
@@ -149,7 +128,7 @@ def _own_name(source: str) -> str:
   return source.split(':', 1)[1].rsplit('/', 1)[-1]
 
 
-def _local_name(entry: Entry, source: str) -> str:
+def _local_name(entry: PretrainedModel, source: str) -> str:
   base = entry.name.replace('/', '--')
   if _is_repository(source):
     return f'{base}.{source.split(":", 1)[0]}'
@@ -164,9 +143,9 @@ def _source(source: str) -> Source:
   return Source(_PLACES[place] + path.replace('+', '%2B'), digits[1] if digits else '')
 
 
-def _search(entry: Entry, folder: pathlib.Path) -> pathlib.Path | None:
+def _search(entry: PretrainedModel, folder: pathlib.Path) -> pathlib.Path | None:
   if not folder.is_dir():
-    raise UserError(f'pretrained_dir {folder} is no folder')
+    raise ConfigError(f'pretrained_dir {folder} is no folder')
   names = [entry.name + ending for ending in ('.npz', '.safetensors', '.pth', '')]
   for source in entry.sources:
     path = source.split(':', 1)[1]
@@ -174,7 +153,7 @@ def _search(entry: Entry, folder: pathlib.Path) -> pathlib.Path | None:
   return next((folder / name for name in names if (folder / name).exists()), None)
 
 
-def _cached(entry: Entry, cache: pathlib.Path) -> pathlib.Path | None:
+def _cached(entry: PretrainedModel, cache: pathlib.Path) -> pathlib.Path | None:
   for source in entry.sources:
     path = cache / _local_name(entry, source)
     if path.is_dir() or download.is_whole(path):
@@ -182,31 +161,34 @@ def _cached(entry: Entry, cache: pathlib.Path) -> pathlib.Path | None:
   return None
 
 
-def _fetch_repository(source: str, target: pathlib.Path, patience: Patience) -> pathlib.Path:
-  """Brings the files of a repository into a folder that appears when all of them are there."""
+def _fetch_repository(source: str, target: pathlib.Path, retry: RetryPolicy) -> pathlib.Path:
+  """Fetches the files of a repository into a folder that appears when all of them are there."""
   place, repo = source.split(':', 1)
   repo = f'timm/{repo}' if place == 'timm' else repo
-  making = target.with_name(f'.{target.name}.partial')
+  partial = target.with_name(f'.{target.name}.partial')
   try:
     for file in _REPOSITORY_FILES[place]:
-      if not download.is_whole(making / file):
-        url = _HUB.format(repo=repo, file=file)
-        download.fetch([Source(url)], making / file, patience)
-    json.loads((making / 'config.json').read_text())
-    os.replace(making, target)
-  except (UserError, ValueError) as e:
-    shutil.rmtree(making, ignore_errors=True)
-    raise e if isinstance(e, UserError) else UserError(f'{repo} has a broken config.json') from e
+      if not download.is_whole(partial / file):
+        url = _REPOSITORY_URL.format(repo=repo, file=file)
+        download.fetch([Source(url)], partial / file, retry)
+    json.loads((partial / 'config.json').read_text())
+    os.replace(partial, target)
+  except UserError:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise
+  except ValueError as e:
+    shutil.rmtree(partial, ignore_errors=True)
+    raise DownloadError(f'{repo} has a broken config.json') from e
   except OSError as e:
-    if not target.is_dir():  # another program was quicker otherwise
-      raise UserError(f'cannot write {target}: {e.strerror or e}') from e
+    if not target.is_dir():  # otherwise another program was quicker
+      raise StorageError(f'cannot write {target}: {e.strerror or e}') from e
   return target
 
 
 def table() -> str:
-  """All named weights as text for a terminal."""
+  """All pretrained models as text for a terminal."""
   rows = [('name', 'params', 'pixels', 'classes', 'MiB', 'ImageNet top-1', 'licence')]
-  for entry in ZOO.values():
+  for entry in pretrained_models().values():
     rows.append(
       (
         entry.name,

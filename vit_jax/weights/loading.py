@@ -1,23 +1,26 @@
 """From a weights file to a model's variables, with every difference named."""
 
 import dataclasses
-import functools
-import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
+import flax.linen as nn
 import numpy as np
 
-from vit_jax import models, tree
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax import tree
+from vit_jax.errors import ConfigError, UserError, WeightsError, did_you_mean
 from vit_jax.models.heads import backbone_of
+from vit_jax.models.shapes import variable_specs
 from vit_jax.weights import resize
-from vit_jax.weights.formats.tensors import Spec, Tensors, to_float32
-from vit_jax.weights.mapping import rules, tables
-from vit_jax.weights.mapping.table import Table
+from vit_jax.weights.containers.tensors import Spec, Tensors, to_float32
+from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
+from vit_jax.weights.mapping.family import family_of
+from vit_jax.weights.mapping.rules import Binding
+from vit_jax.weights.mapping.table import Table, own_table
+from vit_jax.weights.matching import Shapes, match, raise_problems
 from vit_jax.weights.reading import Weights, read
-from vit_jax.weights.report import Report, some
+from vit_jax.weights.report import Report
 
 HEADS = ('keep', 'reset')
 
@@ -36,24 +39,31 @@ class Options:
   resize: str = 'bilinear'
   source_grid: tuple[int, int] | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     problems = []
     if self.head not in HEADS:
       problems.append(f"head must be 'keep' or 'reset', got {self.head!r}")
     if self.resize not in resize.RESIZES:
       problems.append(f'resize={self.resize!r}: {did_you_mean(self.resize, resize.RESIZES)}')
     if problems:
-      raise UserError(problems)
+      raise ConfigError(problems)
 
 
-def load(path_or_name, model, image_size=None, head='keep', format='auto', **options) -> dict:
+def load(
+  path_or_name: str | pathlib.Path,
+  model: nn.Module,
+  image_size: tuple[int, int] | int | None = None,
+  head: str = 'keep',
+  format: str = 'auto',
+  **options: Any,
+) -> dict[str, Any]:
   """Loads weights into a model. See `load_with_report`; this returns the variables alone."""
   return load_with_report(path_or_name, model, image_size, head, format, **options)[0]
 
 
 def load_with_report(
   path_or_name: str | pathlib.Path,
-  model: Any,
+  model: nn.Module,
   image_size: tuple[int, int] | int | None = None,
   head: str = 'keep',
   format: str = 'auto',
@@ -63,123 +73,75 @@ def load_with_report(
   source_grid: tuple[int, int] | None = None,
   pretrained_dir: str | pathlib.Path = '',
 ) -> tuple[dict[str, Any], Report]:
-  """Loads weights into a model and says what became of every tensor.
+  """Loads weights into a model and reports what became of every tensor.
 
   Args:
-    path_or_name: a file, a directory of a Hugging Face model, or a name of the zoo.
+    path_or_name: a file, a model's folder, a run's workdir, or a pretrained model name.
     model: a module of `vit_jax.models.build`.
-    image_size: (h, w) in pixels of the pictures it will get; None for the weights' own.
+    image_size: (h, w) in pixels of its images; None for the weights' own.
     head: 'keep', which fails where the classes differ in number, or 'reset', which starts at zero
       and also drops a pre-logits layer that the model lacks.
-    format: one of `tables.FORMATS`, or 'auto' to recognise it.
-    channels: of the pictures; None for the file's.
+    format: one of `FORMATS`, or 'auto' to recognise it.
+    channels: of the images; None for the file's.
     resize: 'bilinear' (as the official code) or 'bicubic' (antialiased) for position embeddings.
     source_grid: (h, w) of the file's position embeddings where they are no square.
-    pretrained_dir: a folder that is searched for a named file before any download.
+    pretrained_dir: a folder that is searched for a pretrained model before any download.
 
   Returns:
     {'params': ..., 'batch_stats': ...} of float32 numpy arrays, and the report.
 
   Raises:
-    UserError: with all problems at once.
+    UserError: with all problems at once; a WeightsError where file and model do not fit.
   """
   options = Options(head, resize, source_grid)
   weights = read(path_or_name, format, pretrained_dir=pretrained_dir)
   if image_size is None:
-    size = getattr(weights.preprocess, 'image_size', None)
-    image_size = size or (224, 224)
+    image_size = weights.preprocess.image_size if weights.preprocess else (224, 224)
   if isinstance(image_size, int):
     image_size = (image_size, image_size)
-  return fit(weights, model, tuple(image_size), options, channels)
+  return fit(weights, model, (image_size[0], image_size[1]), options, channels)
 
 
 def fit(
   weights: Weights,
-  model: Any,
+  model: nn.Module,
   image_size: tuple[int, int],
   options: Options = Options(),
   channels: int | None = None,
 ) -> tuple[dict[str, Any], Report]:
   """Fits tensors that were read to a model; arguments as in `load_with_report`."""
-  target = variable_specs(model, image_size, channels or 3)
-  if weights.format == 'vit_jax':
-    table = Table(identity_rules(target), '')
-  else:
-    table = tables.find(type(model).__name__, weights.format, target)
+  target: Shapes = variable_specs(model, image_size, channels or 3)
+  naming = FORMATS[weights.format].naming
+  own = naming == OWN_NAMES
+  table = own_table(target) if own else family_of(model).table(naming, target)
   report = Report(str(weights.tensors.path), weights.format)
   tensors, report.ignored = table.normalized(weights.tensors)
-  if channels is None:  # the file's, where its first layer tells
-    channels = _file_channels(table, tensors, target)
+  if channels is None:  # the file's, where its first layer shows them
+    channels = _channels_of(tensors, table, target)
     if channels != 3:
       target = variable_specs(model, image_size, channels)
-  if options.source_grid is None and weights.grid:
+  if options.source_grid is None:
     options = dataclasses.replace(options, source_grid=weights.grid)
-  loader = _Loader(tensors, target, table, options, report, _grid(model, image_size))
-  variables = loader.run(type(model).__name__)
+  plan = match(tensors, target, table, options.head == 'reset', report, type(model).__name__)
+  reader = _Reader(tensors, target, table, report, options, _grid(model, image_size))
+  variables: dict[str, np.ndarray] = {}
+  for binding, names in plan.reads:
+    variables.update(reader.read(binding, names))
+  raise_problems(report, reader.problems)
+  for name in plan.fresh:
+    variables[name] = _fresh(name, target[name].shape)
+    report.reinitialised.append(name)
   return tree.unflatten(variables), report
 
 
-# Tensors of our own format that are treated in a way of their own; see `_own_role`.
-_ROLES = {
-  'params/position_embedding': 'position',
-  'params/patch_embedding/kernel': 'patch',
-  'params/class_token': 'token',
-  'params/distillation_token': 'token',
-}
-
-
-@functools.lru_cache(64)
-def variable_shapes(model: Any, image_size: tuple[int, int], channels: int = 3) -> dict:
-  """Shapes and types of a model's variables, nested as they are; nothing is computed."""
-  import jax
-
-  images = jax.ShapeDtypeStruct((1, *image_size, channels), np.float32)
-  return jax.eval_shape(lambda x: model.init(jax.random.key(0), x, train=False), images)
-
-
-def variable_specs(model: Any, image_size: tuple[int, int], channels: int = 3) -> dict[str, Spec]:
-  """Flat names and shapes of a model's variables, without computing anything."""
-  shapes = variable_shapes(model, image_size, channels)
-  keep = {k: v for k, v in shapes.items() if k in ('params', 'batch_stats')}
-  return {k: Spec(tuple(v.shape)) for k, v in tree.flatten(keep).items()}
-
-
-def description(module: Any, name: str) -> dict[str, Any]:
-  """{'name': ..., field: value} from which `models.build` makes a module again.
-
-  Args:
-    module: a model.
-    name: the name it was built by.
-  """
-  module = backbone_of(module)
-  fields = models.fields(name)
-  changed = {k: getattr(module, k) for k, v in fields.items() if getattr(module, k) != v}
-  return {'name': name, **changed}
-
-
-def identity_rules(target: Mapping[str, Spec]) -> tuple[rules.Rule, ...]:
-  """The rules of our own format: every name is itself; what may be adapted keeps its role."""
-  made = []
-  for name in target:
-    collection, rest = name.split('/', 1)
-    made.append(rules.Rule(name, rest, role=_own_role(name), collection=collection))
-  return tuple(made)
-
-
-def _own_role(name: str) -> str:
-  """What a tensor of our own format is; '' for most."""
-  if name.startswith('params/head'):
-    return 'head'
-  return 'representation' if name.startswith('params/pre_logits/') else _ROLES.get(name, '')
-
-
-def _grid(model: Any, image_size: tuple[int, int]) -> tuple[int, int]:
+def _grid(model: nn.Module, image_size: tuple[int, int]) -> tuple[int, int]:
   patch = getattr(backbone_of(model), 'patch_size', (1, 1))
   return image_size[0] // patch[0], image_size[1] // patch[1]
 
 
-def _file_channels(table, tensors: Tensors, target: Mapping[str, Spec]) -> int:
-  for role in ('input', 'patch'):  # behind a hybrid's stem, patches are not cut from pictures
+def _channels_of(tensors: Tensors, table: Table, target: Shapes) -> int:
+  """Image channels of a file's first layer; 3 where it does not show them."""
+  for role in ('input', 'patch'):  # behind a hybrid's stem, patches are not cut from images
     for rule in table.rules:
       if rule.role == role and rule.our_names[0] in target:
         spec = tensors.specs.get(rule.their_names[0], Spec(()))
@@ -189,186 +151,75 @@ def _file_channels(table, tensors: Tensors, target: Mapping[str, Spec]) -> int:
   return 3
 
 
-class _Loader:
-  """One loading: goes through our tensors, collects problems, reads what fits."""
+class _Reader:
+  """Reads the tensors of a plan and brings them to the model's shapes."""
 
   def __init__(
     self,
     tensors: Tensors,
-    target: Mapping[str, Spec],
+    target: Shapes,
     table: Table,
-    options: Options,
     report: Report,
+    options: Options,
     grid: tuple[int, int],
   ):
-    self.tensors, self.target, self.table = tensors, target, table
-    self.options, self.report, self.grid = options, report, grid
+    self._tensors, self._target, self._table = tensors, target, table
+    self._report, self._options, self._grid = report, options, grid
     self.problems: list[str] = []
-    self.used: set[str] = set()
-    self.plan: list[tuple[rules.Binding, tuple[str, ...]]] = []
 
-  def run(self, family: str) -> dict[str, np.ndarray]:
-    bindings, orphans = rules.bind(self.table.rules, self.target)
-    self.report.missing += orphans
-    fresh = [b for b in bindings if not self._find(b)]
-    self._check_leftovers()
-    self._explain(family, len(bindings))
-    variables = {}
-    for binding, names in self.plan:
-      variables.update(self._convert(binding, names))
-    if self.problems:
-      raise UserError(self._headed(self.problems))
-    for name in (n for b in fresh for n in b.ours):
-      variables[name] = fresh_array(name, self.target[name].shape)
-      self.report.reinitialised.append(name)
-    return variables
-
-  def _find(self, binding: rules.Binding) -> bool:
-    """Plans to read a binding's tensors; False where they start afresh."""
-    shapes = [self.target[n].shape for n in binding.ours if n in self.target]
-    if len(shapes) < len(binding.ours):
-      self.report.missing += [n for n in binding.ours if n not in self.target]
-      return True
-    role, reset = binding.rule.role, self.options.head == 'reset'
-    names = binding.theirs
-    if len(names) == 1 and names[0] not in self.tensors:
-      names = next(((a,) for a in binding.also if a in self.tensors), names)
-    present = [n for n in names if n in self.tensors]
-    self.used.update(present)
-    if role == 'head' and reset:
-      self.report.dropped += present
-      return False
-    if len(present) < len(names):
-      if (role == 'representation' and reset) or (binding.rule.optional and not present):
-        return False
-      lost = [n for n in names if n not in present]
-      self.report.missing += lost if present else list(binding.ours)
-      return True
-    if self._shapes_fit(binding, names, shapes):
-      self.plan.append((binding, names))
-    return True
-
-  def _shapes_fit(self, binding, names, shapes) -> bool:
-    good = True
-    for name, expected in zip(names, binding.their_shapes(shapes)):
-      spec = self.tensors.specs[name]
-      if spec.dtype not in ('float16', 'bfloat16', 'float32', 'float64'):
-        self.problems.append(f'{name} holds {spec.dtype}, expected floating point numbers')
-        good = False
-      elif spec.shape != expected and not self._adaptable(binding.rule.role, spec, expected):
-        ours = some(binding.ours)
-        hint = "; head='reset' starts it anew" if binding.rule.role == 'head' else ''
-        self.problems.append(f'{name} is {spec.shape}, {ours} needs {expected}{hint}')
-        good = False
-    return good
-
-  def _adaptable(self, role: str, spec: Spec, expected: tuple[int, ...]) -> bool:
-    shape = spec.shape
-    if len(expected) == 1 and shape[-1:] == expected and math.prod(shape) == expected[0]:
-      return True  # (1, 1, 1, c)
-    if role == 'position':
-      shape = shape if len(shape) == 3 else (1, *shape)
-      return len(shape) == 3 and shape[0] == 1 and shape[2] == expected[2]
-    if role in ('patch', 'input') and len(shape) == 4:
-      width = 0 if shape[0] == expected[0] and shape[-1] != expected[-1] else -1
-      if shape[width] != expected[width]:
-        return False
-      # A patch is never over 64 pixels: a larger one is a damaged header.
-      return role == 'patch' and max(shape[:-1] if width else shape[1:]) <= 1024
-    return False
-
-  def _check_leftovers(self) -> None:
-    for name in self.tensors:
-      if name in self.used:
-        continue
-      role = self._role_of(name)
-      gone = self.options.head == 'reset' or not any('params/head' in n for n in self.target)
-      if (role == 'head' and gone) or (
-        self.options.head == 'reset' and role in ('representation', 'token')
-      ):
-        self.report.dropped.append(name)
-      else:
-        self.report.unexpected.append(name)
-
-  def _role_of(self, name: str) -> str:
-    for rule in self.table.rules:
-      if any(rules.parse(t, name) is not None for t in (*rule.their_names, *rule.also)):
-        return rule.role
-    return _own_role(name)
-
-  def _explain(self, family: str, wanted: int) -> None:
-    report = self.report
-    if wanted and len(report.missing) and not self.used:
-      raise UserError(
-        f'{report.source} ({report.format}) holds nothing that this {family} needs, for example '
-        f'{some(list(self.tensors) or report.ignored, 3)}: it belongs to another model or format'
-      )
-    if report.missing:
-      self.problems.insert(0, f'not in the file: {some(report.missing)}')
-    if report.unexpected:
-      self.problems.append(f'in the file but not in the model: {some(report.unexpected)}')
-      if any(self._role_of(n) == 'representation' for n in report.unexpected):
-        self.problems.append(
-          "keep the pre-logits layer with representation_size=..., or drop it with head='reset'"
-        )
-    if self.problems:
-      raise UserError(self._headed(self.problems))
-
-  def _headed(self, problems: Sequence[str], most: int = 4) -> list[str]:
-    shown = list(problems[:most])
-    if len(problems) > most:
-      shown.append(f'and {len(problems) - most} more tensors')
-    shown[0] = f'{self.report.source} does not fit: {shown[0]}'
-    return shown
-
-  def _convert(self, binding: rules.Binding, names: tuple[str, ...]) -> dict[str, np.ndarray]:
-    shapes = [self.target[n].shape for n in binding.ours]
-    expected = binding.their_shapes(shapes)
+  def read(self, binding: Binding, names: Sequence[str]) -> dict[str, np.ndarray]:
+    """Our variables of one binding; {} with a note in `problems` where the values are no good."""
+    shapes = [self._target[name].shape for name in binding.ours]
+    role = binding.rule.role
     arrays = []
-    for name, shape in zip(names, expected):
+    for name, shape in zip(names, binding.their_shapes(shapes)):
       try:
-        array = to_float32(name, self.tensors[name])
+        array = to_float32(name, self._tensors[name])
       except UserError as e:
         self.problems += e.problems
         return {}
-      if len(shape) == 1 or (binding.rule.role == 'position' and array.ndim == 2):
-        array = array.reshape(shape) if len(shape) == 1 else array[None]
+      if len(shape) == 1:
+        array = array.reshape(shape)  # of (1, 1, 1, c)
+      elif role == 'position' and array.ndim == 2:
+        array = array[None]
       arrays.append(array)
     result = {}
     for name, array in zip(binding.ours, binding.to_ours(arrays, shapes)):
       try:
-        result[name] = np.ascontiguousarray(self._adapt(binding.rule.role, name, array))
+        result[name] = np.ascontiguousarray(self._adapted(role, name, array))
       except UserError as e:
-        self.problems += [f'{name}: {p}' for p in e.problems]
+        self.problems += [f'{name}: {problem}' for problem in e.problems]
     return result
 
-  def _adapt(self, role: str, name: str, array: np.ndarray) -> np.ndarray:
-    shape, before = self.target[name].shape, array.shape
-    resized = array
+  def _adapted(self, role: str, name: str, array: np.ndarray) -> np.ndarray:
+    shape = self._target[name].shape
+    adapted = array
     if role == 'position':
-      prefix = shape[1] - self.grid[0] * self.grid[1]
-      slots = prefix if self.table.class_slot else 0
+      prefix = shape[1] - self._grid[0] * self._grid[1]
+      slots = prefix if self._table.class_slot else 0
       kept = np.delete(array, self._dropped_slots(), axis=1)
-      resized = resize.position_embedding(
-        kept, slots, prefix, self.grid, self.options.source_grid, self.options.resize
+      adapted = resize.position_embedding(
+        kept, slots, prefix, self._grid, self._options.source_grid, self._options.resize
       )
-    elif role in ('patch', 'input') and before != shape:
-      resized = resize.input_channels(resize.patch_kernel(array, shape[:2]), shape[2])
-    if resized is not array and not (resized.shape == before and np.array_equal(resized, array)):
-      self.report.resized.append(f'{name} {before} -> {resized.shape}')
-    if resized.shape != shape:
-      raise UserError(f'became {resized.shape} where {shape} is needed')
-    return resized
+    elif role in ('patch', 'input') and array.shape != shape:
+      kernel = resize.patch_kernel(array, (shape[0], shape[1]))
+      adapted = resize.input_channels(kernel, shape[2])
+    if adapted is not array and not np.array_equal(adapted, array):
+      self._report.resized.append(f'{name} {array.shape} -> {adapted.shape}')
+    if adapted.shape != shape:
+      raise WeightsError(f'became {adapted.shape} where {shape} is needed')
+    return adapted
 
   def _dropped_slots(self) -> list[int]:
-    """Places among the position embeddings of tokens that the model has not."""
-    if not self.table.class_slot:
+    """Places among the position embeddings of tokens that the model does not have."""
+    if not self._table.class_slot:
       return []
-    tokens = sorted(n for n in self.tensors if self._role_of(n) == 'token')  # class before dist...
-    return [place for place, name in enumerate(tokens) if name in self.report.dropped]
+    # By name the class token comes before the distillation token, as it does in the file.
+    tokens = sorted(name for name in self._tensors if self._table.role_of(name) == 'token')
+    return [place for place, name in enumerate(tokens) if name in self._report.dropped]
 
 
-def fresh_array(name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _fresh(name: str, shape: tuple[int, ...]) -> np.ndarray:
   """The start of a layer that a file does not give: zeros for a head, as fine-tuning does.
 
   A pre-logits layer gets LeCun's normal values: zeros before a head of zeros would never learn.

@@ -1,28 +1,24 @@
-"""Opens weight files of any format: which one it is, and what else it says."""
+"""Opens weights of any format: which one it is, which model it is, and what else is stated."""
 
 import dataclasses
 import json
 import pathlib
-import zipfile
-from collections.abc import Mapping
 from typing import Any
 
-from vit_jax import models
-from vit_jax.data import Preprocess, class_names
-from vit_jax.errors import UserError, did_you_mean
-from vit_jax.weights import preprocessing
-from vit_jax.weights.formats import hdf5, npz, safetensors, torch_checkpoint
-from vit_jax.weights.formats.tensors import Arrays, Merged, Tensors, damaged, what_is_it
-from vit_jax.weights.mapping import recognise, tables
+from vit_jax import models, tree
+from vit_jax.data import class_names
+from vit_jax.data.preprocess import Preprocess
+from vit_jax.errors import WeightsError
+from vit_jax.weights import hub
+from vit_jax.weights.containers.base import CONTAINERS, Container
+from vit_jax.weights.containers.checks import damaged, read_json, what_is_it
+from vit_jax.weights.containers.tensors import Arrays, Merged, Tensors
+from vit_jax.weights.formats import base as formats
+from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
+from vit_jax.weights.mapping import family
+from vit_jax.weights.record import METADATA, Record, record_path
 
-# In the order in which a folder is searched.
-_WEIGHT_FILES = (
-  'model.safetensors',
-  'model.safetensors.index.json',
-  'pytorch_model.bin',
-  'pytorch_model.bin.index.json',
-)
-_MAX_JSON = 64 << 20
+_OTHER_SIZE = (224, 224)  # of images, where neither arrays nor records show it
 
 
 @dataclasses.dataclass
@@ -30,12 +26,12 @@ class Weights:
   """A weights file that is open: names and shapes are known, arrays are read when looked up.
 
   Args:
-    format: one of `tables.FORMATS`.
+    format: one of `FORMATS`.
     tensors: foreign names to arrays.
     config: options of the run that made the weights, where it was one; else 'model' alone,
       {'name': ..., field: value}, which is empty where the model was not recognised.
-    classes: names of the classes in order, () where nobody says.
-    preprocess: how pictures become input, or None.
+    classes: names of the classes in order, () where they are not stated.
+    preprocess: how images become input, or None.
     num_classes: outputs of the head, 0 without one.
     grid: (h, w) of the position embeddings, None where unknown.
   """
@@ -53,6 +49,16 @@ class Weights:
     """{'name': ..., field: value} of the model, {} where it was not recognised."""
     return dict(self.config.get('model') or {})
 
+  def preprocess_of(self, model: str, size: tuple[int, int] = _OTHER_SIZE) -> Preprocess:
+    """Their own preprocessing, or that of the model's authors where none is stated.
+
+    Args:
+      model: a model's name.
+      size: (h, w) of the images in the second case.
+    """
+    naming = FORMATS[self.format].naming
+    return self.preprocess or family.family_of_name(model).preprocess(model, naming, size)
+
 
 def read(
   path_or_name: str | pathlib.Path,
@@ -64,106 +70,128 @@ def read(
   """Opens weights without reading their arrays.
 
   Args:
-    path_or_name: a file, a folder of a Hugging Face or timm model, a run's workdir, or a name of
-      the zoo, which is downloaded when it is in no cache.
-    format: one of `tables.FORMATS`, or 'auto' to recognise it.
-    pretrained_dir: a folder that is searched for a named weights file before any download.
+    path_or_name: a file, a folder of a Hugging Face or timm model, a run's workdir, or a pretrained
+      model name, which is downloaded when it is in no cache.
+    format: one of `FORMATS`, or 'auto' to recognise it.
+    pretrained_dir: a folder that is searched for a pretrained model before any download.
     cache_dir: where downloads are kept; '' for the usual place.
 
   Raises:
-    UserError: no such file or name, or no weights in it.
+    ConfigError: no such format or pretrained model name.
+    WeightsError: no such file, or no weights in it.
+    DownloadError: no source gave the weights.
   """
-  if format not in ('auto', *tables.FORMATS):
-    raise UserError(f'unknown format {format!r}: {did_you_mean(format, tables.FORMATS)}')
+  if format != 'auto':
+    FORMATS[format]  # raises for an unknown one
   path = pathlib.Path(path_or_name)
   if path.exists():
     return _open(path, format)
-  from vit_jax.weights import hub
-
-  if str(path_or_name) not in hub.ZOO:
-    looks_like_path = path.suffix in ('.npz', '.safetensors', '.pth', '.bin', '.pt', '.h5')
-    if looks_like_path or len(path.parts) > 1:
-      raise UserError(f'no weights at {path}')
   name = str(path_or_name)
-  entry = hub.ZOO[name]
+  pretrained = hub.pretrained_models()
+  if name not in pretrained:
+    endings = tuple(ending for c in CONTAINERS.values() for ending in c.endings)
+    if name.endswith(endings) or len(path.parts) > 1:
+      raise WeightsError(f'no weights at {path}')
+  entry = pretrained[name]
   found = hub.fetch(name, pretrained_dir=pretrained_dir, cache_dir=cache_dir)
-  return _open(found, format, entry.record(), entry.model)
+  return _open(found, format, _record_of(entry))
 
 
-def _open(
-  path: pathlib.Path, format: str, known: Mapping[str, Any] = {}, hint: str = ''
-) -> Weights:
-  """Opens a path; `known` is used where the file says nothing, `hint` may name its model."""
+def _record_of(entry: hub.PretrainedModel) -> Record:
+  """What is known of a pretrained model where its file does not state it."""
+  its_family = family.family_of_name(entry.model)
+  size = (entry.resolution, entry.resolution)
+  return Record(
+    preprocess=its_family.preprocess(entry.model, '', size) if entry.resolution else None,
+    known=its_family.pretrained_facts.get(entry.name, {}),
+    hint=entry.model,
+  )
+
+
+def _open(path: pathlib.Path, format: str, known: Record = Record()) -> Weights:
+  """Opens a path; `known` is used where the files state nothing."""
   if path.is_dir():
-    return _open_folder(path, format, known, hint)
+    for container in CONTAINERS.values():
+      parts = [container.open(file) for file in _files_of(path, container)]
+      if parts:
+        return _open_folder(path, parts, format, known)
+    return _open_run(path)
+  tensors = open_file(path)
+  record = _own_record(tensors) or Record()
+  return _describe(tensors, format, record.over(known), path.name)
+
+
+def open_file(path: pathlib.Path) -> Tensors:
+  """The tensors of a file in any container.
+
+  Raises:
+    WeightsError: it is in none, or damaged, or has no arrays.
+  """
   with damaged(path), open(path, 'rb') as f:
     start = f.read(16)
-  tensors: Tensors
-  if safetensors.is_safetensors(start):
-    tensors = safetensors.Safetensors(path)
-  elif start[:2] == b'PK' and zipfile.is_zipfile(path) and torch_checkpoint.is_zipped(path):
-    tensors = torch_checkpoint.TorchFile(path)
-  elif start[:2] == b'PK' or path.suffix == '.npz':
-    tensors = npz.Npz(path)
-  elif hdf5.is_hdf5(start):
-    tensors = hdf5.H5(path)
-  elif start[:1] == b'\x80':
-    tensors = torch_checkpoint.TorchFile(path)
-  else:
-    raise UserError(f'{path} is no weights file that is known here: {what_is_it(path)}')
+  container = next((c for c in CONTAINERS.values() if c.recognises(path, start)), None)
+  if container is None:
+    endings = (e for c in CONTAINERS.values() for e in c.endings if path.name.endswith(e))
+    raise WeightsError(f'{path} is not a {next(endings, "weights")} file: {what_is_it(path)}')
+  tensors = container.open(path)
   if not tensors:
-    raise UserError(f'{path} holds no arrays')
-  beside = path.with_name(path.name + '.json')
-  record = _json(beside) if beside.is_file() else {}
-  record = record or _own_record(tensors)
-  return _describe(tensors, format, {**known, **record}, f'{hint} {path.name}')
+    raise WeightsError(f'{path} holds no arrays')
+  return tensors
 
 
-def _own_record(tensors: Tensors) -> dict[str, Any]:
-  text = tensors.metadata.get('vit_jax')
-  if not text:
-    return {}
-  with damaged(tensors.path, '__metadata__'):
-    record = json.loads(text)
-    return record if isinstance(record, dict) else {}
+def _own_record(tensors: Tensors) -> Record | None:
+  """What we wrote beside a file's arrays or among its texts; None for a foreign file."""
+  content = read_json(record_path(tensors.path))
+  if not content and METADATA in tensors.metadata:
+    with damaged(tensors.path, '__metadata__'):
+      content = json.loads(tensors.metadata[METADATA])
+  return Record.from_json(content, tensors.path) if content else None
 
 
-def _open_folder(path: pathlib.Path, format: str, known: Mapping[str, Any], hint: str) -> Weights:
-  name = next((n for n in _WEIGHT_FILES if (path / n).is_file()), None)
-  if name is None:
-    return _open_run(path)
-  if name.endswith('.index.json'):
-    parts = sorted(set(_json(path / name).get('weight_map', {}).values()))
-    if not parts or any('/' in part or part.startswith('.') for part in parts):
-      raise UserError(f'{path / name} does not list the parts of the weights')
-    kind = safetensors.Safetensors if 'safetensors' in name else torch_checkpoint.TorchFile
-    tensors: Tensors = Merged([kind(path / part) for part in parts])
-  else:
-    opener = torch_checkpoint.TorchFile if name.endswith('.bin') else safetensors.Safetensors
-    tensors = opener(path / name)
+def _files_of(folder: pathlib.Path, container: Container) -> list[pathlib.Path]:
+  """The files of a model's folder that are of a container: one, or those that an index lists."""
+  if not container.folder_file:
+    return []
+  whole = folder / container.folder_file
+  if whole.is_file():
+    return [whole]
+  index = folder / f'{container.folder_file}.index.json'
+  if not index.is_file():
+    return []
+  content = read_json(index)
+  with damaged(index, 'weight_map'):
+    names = sorted(set(content.get('weight_map', {}).values()))
+  if not names or any('/' in name or name.startswith('.') for name in names):
+    raise WeightsError(f'{index} does not list the parts of the weights')
+  return [folder / name for name in names]
+
+
+def _open_folder(folder: pathlib.Path, parts: list[Tensors], format: str, known: Record) -> Weights:
+  tensors = parts[0] if len(parts) == 1 else Merged(parts)
   record = _own_record(tensors)
-  config = _json(path / 'config.json') if (path / 'config.json').is_file() else {}
-  processor = path / 'preprocessor_config.json'
-  extra = _json(processor) if processor.is_file() else {}
-  if not record:
-    record = record_of(config, extra)
-  hint += f' {path.name} {config.get("architecture", "")} {config.get("model_type", "")}'
-  record = {**known, **{k: v for k, v in record.items() if v}}
-  return _describe(tensors, format, record, hint)
+  if record is None:
+    # The format that the names show comes first, but its arrays may lie beside another's config.
+    first = FORMATS[formats.recognise(list(tensors)) if format == 'auto' else format]
+    for candidate in (first, *formats.in_order()):
+      with damaged(folder, 'its config'):
+        record = candidate.folder_record(folder)
+      if record is not None:
+        break
+  return _describe(tensors, format, (record or Record()).over(known), folder.name)
 
 
 def _open_run(path: pathlib.Path) -> Weights:
-  from vit_jax import checkpoint, tree
+  from vit_jax import checkpoint  # orbax, which is slow to import
 
   if not checkpoint.is_run(str(path)):
-    expected = ', '.join(n for n in _WEIGHT_FILES if 'index' not in n)
-    raise UserError(f'{path} holds neither a run nor weights (expected one of {expected})')
+    expected = ', '.join(c.folder_file for c in CONTAINERS.values() if c.folder_file)
+    raise WeightsError(f'{path} holds neither a run nor weights (expected one of {expected})')
   run = checkpoint.load_run(str(path))
   tensors = Arrays(tree.flatten(run.variables), path)
   head = next((s.shape[-1] for n, s in tensors.specs.items() if n == 'params/head/bias'), 0)
   preprocess = Preprocess.from_json(run.preprocess)
   return Weights(
-    'vit_jax',
+    OWN_NAMES,
     tensors,
     config=run.config,
     classes=tuple(run.classes),
@@ -173,8 +201,8 @@ def _open_run(path: pathlib.Path) -> Weights:
   )
 
 
-def _grid(model: Mapping[str, Any], preprocess: Preprocess | None) -> tuple[int, int] | None:
-  """Patches (h, w) of a model's pictures; None where it has none or nothing is known of them."""
+def _grid(model: dict[str, Any], preprocess: Preprocess | None) -> tuple[int, int] | None:
+  """Patches (h, w) of a model's images; None where it has none or nothing is known of them."""
   patch = {**models.fields(model['name']), **model}.get('patch_size') if model else None
   if patch is None or preprocess is None:
     return None
@@ -182,94 +210,34 @@ def _grid(model: Mapping[str, Any], preprocess: Preprocess | None) -> tuple[int,
   return h // patch[0], w // patch[1]
 
 
-def record_of(config: Mapping[str, Any], processor: Mapping[str, Any]) -> dict[str, Any]:
-  """What the JSON files of a Hugging Face or timm folder say, as a record of our own.
-
-  Args:
-    config: content of config.json.
-    processor: content of preprocessor_config.json.
-  """
-  record: dict[str, Any] = {'known': {}}
-  known = record['known']
-  if 'pretrained_cfg' in config:
-    preprocess = preprocessing.from_timm(config['pretrained_cfg'])
-    known['gelu'] = (config.get('model_args') or {}).get('act_layer', '')
-    names = config.get('label_names') or config['pretrained_cfg'].get('label_names') or ()
-  else:
-    size = _pair(config.get('image_size'))
-    preprocess = preprocessing.from_hugging_face(processor, size)
-    known['gelu'] = config.get('hidden_act', '')
-    if 'num_attention_heads' in config:
-      known['num_heads'] = int(config['num_attention_heads'])
-    if 'layer_norm_eps' in config:
-      known['norm_epsilon'] = float(config['layer_norm_eps'])
-    patch = _pair(config.get('patch_size'))
-    if size and patch:
-      known['grid'] = (size[0] // patch[0], size[1] // patch[1])
-    by_id = {int(k): str(v) for k, v in (config.get('id2label') or {}).items()}
-    names = [by_id[i] for i in sorted(by_id)]
-    if all(name == f'LABEL_{i}' for i, name in enumerate(names)):
-      names = ()  # what transformers writes where nobody named the classes
-  gelus = {'gelu': 'exact', 'gelu_tanh': 'tanh', 'gelu_pytorch_tanh': 'tanh', 'gelu_new': 'tanh'}
-  known['gelu'] = gelus.get(known['gelu'], 'exact')
-  record['classes'] = list(names)
-  record['preprocess'] = preprocess.to_json() if preprocess else None
-  return record
-
-
-def _pair(size: Any) -> tuple[int, int] | None:
-  if isinstance(size, int):
-    return size, size
-  if isinstance(size, list | tuple) and len(size) == 2:
-    return int(size[0]), int(size[1])
-  return None
-
-
-def _describe(tensors: Tensors, format: str, record: Mapping[str, Any], hint: str) -> Weights:
-  """Puts together what the tensors show and what the records beside them say."""
+def _describe(tensors: Tensors, format: str, record: Record, file_name: str) -> Weights:
+  """Puts together what the tensors show and what is stated beside them."""
   if format == 'auto':
-    format = record.get('format') or recognise.format_of(list(tensors))
-  try:
-    preprocess = Preprocess.from_json(record['preprocess']) if record.get('preprocess') else None
-  except (UserError, TypeError, ValueError) as e:
-    raise UserError(f'{tensors.path}: its preprocessing record is broken: {e}') from e
-  weights = Weights(format, tensors, classes=tuple(record.get('classes') or ()))
-  weights.preprocess = preprocess
-  if 'config' in record:  # our own: it says everything
-    weights.config = dict(record['config'])
-    weights.num_classes = int(record.get('num_classes', 0))
-    weights.grid = _pair(record.get('grid')) or _grid(weights.model, preprocess)
+    format = record.format or formats.recognise(list(tensors))
+  naming = FORMATS[format].naming
+  tensors = FORMATS[format].canonical(tensors)
+  weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
+  if record.config is not None:  # our own record states everything
+    weights.config = dict(record.config)
+    weights.num_classes = record.num_classes
+    weights.grid = record.grid or _grid(weights.model, record.preprocess)
     return weights
-  if format == 'vit_jax':
+  if naming == OWN_NAMES:
     return weights
-  try:
-    found = recognise.model_of(tensors, format, hint, record.get('known'))
-  except UserError:
+  found = family.recognise(tensors, naming, f'{record.hint} {file_name}', record.known)
+  if found is None:
     return weights  # a model that is given by name may fit all the same
-  weights.config = {'model': found['model']}
-  weights.num_classes, weights.grid = found['num_classes'], found['grid']
-  if not weights.classes:
-    weights.classes = class_names.by_count(weights.num_classes)
-  if weights.preprocess is None:
-    weights.preprocess = _usual(weights)
+  weights.config = {'model': found.model}
+  weights.num_classes, weights.grid = found.num_classes, found.grid
+  weights.classes = weights.classes or class_names.by_count(found.num_classes)
+  weights.preprocess = weights.preprocess_of(found.model['name'], _image_size(weights))
   return weights
 
 
-def _usual(weights: Weights) -> Preprocess:
-  """The preprocessing of weights that state none: that of their authors."""
-  name = weights.model['name']
-  size = (224, 224)
-  if weights.grid:
-    patch = weights.model.get('patch_size') or models.fields(name).get('patch_size', (16, 16))
-    size = (weights.grid[0] * patch[0], weights.grid[1] * patch[1])
-  return preprocessing.usual(name, weights.format, size)
-
-
-def _json(path: pathlib.Path) -> dict[str, Any]:
-  with damaged(path):
-    if path.stat().st_size > _MAX_JSON:
-      raise UserError(f'{path} is too large to be a config')
-    content = json.loads(path.read_text())
-    if not isinstance(content, dict):
-      raise UserError(f'{path} should hold a JSON object')
-    return content
+def _image_size(weights: Weights) -> tuple[int, int]:
+  """(h, w) in pixels of the images that the position embeddings are for."""
+  if not weights.grid:
+    return _OTHER_SIZE
+  fields = models.fields(weights.model['name'])
+  patch = weights.model.get('patch_size') or fields.get('patch_size', (16, 16))
+  return weights.grid[0] * patch[0], weights.grid[1] * patch[1]

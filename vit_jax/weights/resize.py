@@ -1,11 +1,11 @@
-"""Brings weights to another picture size, patch size or number of input channels."""
+"""Brings weights to another image size, patch size or number of input channels."""
 
 import functools
 import math
 
 import numpy as np
 
-from vit_jax.errors import UserError
+from vit_jax.errors import WeightsError
 
 RESIZES = ('bilinear', 'bicubic')
 
@@ -61,23 +61,23 @@ def source_grid(tokens: int, slots: int, known: tuple[int, int] | None = None) -
   Args:
     tokens: how many there are in the file.
     slots: how many of them are for class tokens.
-    known: the grid, where the file's config says it.
+    known: the grid, where the file's config states it.
 
   Returns:
     (h, w) of the grid.
 
   Raises:
-    UserError: the tokens do not make a square and nothing else is known.
+    WeightsError: the tokens do not make a square and nothing else is known.
   """
   if known and tokens - slots == math.prod(known):
-    return tuple(known)
+    return known
   side = math.isqrt(max(tokens - slots, 0))
   if side and side * side == tokens - slots:
     return side, side
   behind = f' behind {slots} for class tokens' if slots else ''
-  raise UserError(
-    f'{tokens} position embeddings do not make a square grid{behind}: say of how many rows and '
-    'columns they are with source_grid=(h, w)'
+  raise WeightsError(
+    f'{tokens} position embeddings do not make a square grid{behind}: give their rows '
+    'and columns with source_grid=(h, w)'
   )
 
 
@@ -117,7 +117,7 @@ def _patch_matrix(old: tuple[int, int], new: tuple[int, int]) -> np.ndarray:
 
 
 def patch_kernel(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-  """Patch weights for another patch size: tokens of a resized picture stay as they were.
+  """Patch weights for another patch size: tokens of a resized image stay as they were.
 
   Args:
     kernel: [p, q, c, d].
@@ -140,9 +140,8 @@ def patch_kernel(kernel: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
   """A first layer for another number of channels.
 
-  One channel gets the sum over the file's, so that a grey picture gives what its three equal
-  channels gave. More channels repeat the file's, scaled so that pictures of equal channels give
-  the same.
+  One channel gets the sum over the file's, so that a grey image gives what its three equal channels
+  gave. More channels repeat the file's, scaled so that images of equal channels give the same.
 
   Args:
     kernel: [p, q, c, d].
@@ -155,21 +154,3 @@ def input_channels(kernel: np.ndarray, channels: int) -> np.ndarray:
     return kernel.sum(2, keepdims=True)
   repeated = np.take(kernel, np.arange(channels) % c, axis=2)
   return (repeated * (c / channels)).astype(kernel.dtype)
-
-
-def fold_class_slot(
-  class_token: np.ndarray, position: np.ndarray, slots: int
-) -> tuple[np.ndarray, np.ndarray]:
-  """For formats without a slot: the class token takes up its position embedding.
-
-  Args:
-    class_token: [1, 1, d].
-    position: [1, slots + n, d].
-    slots: places in front of the grid.
-
-  Returns:
-    The class token [1, 1, d] and the grid's embeddings [1, n, d].
-  """
-  if slots == 0:
-    return class_token, position
-  return class_token + position[:, :1], position[:, slots:]

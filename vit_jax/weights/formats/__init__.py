@@ -1,1 +1,1 @@
-"""Weight files as lazily read, named arrays, one file a container format."""
+"""Weight formats, one file each: what arrays are called there, and what lies beside them."""

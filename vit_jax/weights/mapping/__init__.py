@@ -1,1 +1,1 @@
-"""Which foreign array is which of ours: one file a family of models."""
+"""Families of models, one file each: which foreign array is which of ours, and all the rest."""

@@ -1,13 +1,13 @@
-"""The language of the conversion tables: one line says how a foreign tensor is ours, both ways.
+"""The language of the conversion tables: one line maps a foreign tensor to ours, both ways.
 
-A rule pairs foreign names with ours and says how the axes move, in letters:
+A rule pairs foreign names with ours and says how the axes move, as einops writes it:
 
     Rule('blocks.{i}.attn.qkv.weight', 'encoder/block_{i:02d}/attention/qkv/kernel',
          '(s h k) d -> d s h k')
 
-Parentheses hold axes that are one in the array. Several names on a side are several arrays, stacked
-along the first letter of that side. `{i}` is a number that both sides share; `{i+1}` and `{i-1}`
-count from another start and `{i:02d}` writes zeros in front.
+Several names on a side are several arrays, stacked along the first letter of that side. `{i}` is a
+number that both sides share; `{i+1}` and `{i-1}` count from another start and `{i:02d}` writes
+zeros in front.
 """
 
 import dataclasses
@@ -15,10 +15,11 @@ import functools
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+import einops
 import numpy as np
 
 _FIELD = re.compile(r'\{(\w+)([+-]\d+)?(?::(\w+))?\}')
-_GROUP = re.compile(r'\([^)]*\)|\S+')
+_FUSED = re.compile(r'\(([^)]*)\)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +29,11 @@ class Rule:
   Args:
     theirs: the foreign name, or several that are stacked.
     ours: our flat name without its collection's prefix, or several.
-    axes: 'theirs -> ours'; '' where the arrays are equal.
+    axes: 'theirs -> ours', where only theirs are fused; '' where the arrays are equal.
     role: what may be adapted when shapes differ: 'position', 'patch', 'head', 'representation',
       'input' (a first convolution, whose input channels may change), 'token'.
     collection: Flax collection of ours.
     also: other foreign names under which older files keep the same tensor.
-    optional: a file may lack it, and then it is zero (a bias that some writers leave out).
   """
 
   theirs: str | tuple[str, ...]
@@ -42,7 +42,6 @@ class Rule:
   role: str = ''
   collection: str = 'params'
   also: tuple[str, ...] = ()
-  optional: bool = False
 
   @property
   def their_names(self) -> tuple[str, ...]:
@@ -72,49 +71,50 @@ class Binding:
       arrays: in the order of `theirs`.
       shapes: of our parameters, which say into what a fused axis is split.
     """
-    left, right = _sides(self.rule.axes)
-    if left is None:
+    if not self.rule.axes:
       return list(arrays)
-    target = shapes[0] if len(self.ours) == 1 else (len(self.ours), *shapes[0])
-    x = arrays[0] if len(self.theirs) == 1 else np.stack(arrays)
-    x = rearrange(x, left, right, target)
-    return [x] if len(self.ours) == 1 else list(x)
+    left, right = self.rule.axes.split('->')
+    fused = {letter for group in _FUSED.findall(left) for letter in group.split()}
+    shape = shapes[0] if len(self.ours) == 1 else (len(self.ours), *shapes[0])
+    sizes = {letter: n for letter, n in zip(right.split(), shape) if letter in fused}
+    return _rearranged(arrays, f'{left} -> {right}', sizes, len(self.ours))
 
   def to_theirs(self, arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Turns our arrays into the foreign ones: the exact inverse of `to_ours`."""
-    left, right = _sides(self.rule.axes)
-    if left is None:
+    if not self.rule.axes:
       return list(arrays)
-    x = arrays[0] if len(self.ours) == 1 else np.stack(arrays)
-    target = (len(self.theirs),) if len(self.theirs) > 1 else ()
-    x = rearrange(x, right, left, target)
-    return [x] if len(self.theirs) == 1 else list(x)
+    left, right = self.rule.axes.split('->')
+    return _rearranged(arrays, f'{right} -> {left}', {}, len(self.theirs))
 
   def their_shapes(self, shapes: Sequence[tuple[int, ...]]) -> list[tuple[int, ...]]:
-    """The shapes the foreign arrays must have for ours to have `shapes`."""
-    # Arrays of one repeated byte: reshaping and transposing them moves no memory.
+    """The shapes that the foreign arrays must have for ours to have `shapes`."""
+    # Arrays of one repeated byte: rearranging them moves little memory.
     stand_ins = [np.broadcast_to(np.int8(0), s) for s in shapes]
     return [tuple(a.shape) for a in self.to_theirs(stand_ins)]
+
+
+def _rearranged(
+  arrays: Sequence[np.ndarray], pattern: str, sizes: Mapping[str, int], count: int
+) -> list[np.ndarray]:
+  x = einops.rearrange(arrays[0] if len(arrays) == 1 else list(arrays), pattern, **sizes)
+  return [x] if count == 1 else list(x)
 
 
 def bind(rules: Iterable[Rule], our_names: Iterable[str]) -> tuple[list[Binding], list[str]]:
   """Finds the rule of each of our tensors.
 
   Returns:
-    The bindings in the order of the rules' tensors, and those of our names that no rule covers.
+    The bindings in the order of our names, and those of our names that no rule covers.
   """
-  names = list(our_names)
   rules = list(rules)
-  bound: dict[tuple, Binding] = {}
+  bound: dict[tuple[str, ...], Binding] = {}
   orphans = []
-  for name in names:
-    for rule in rules:
-      binding = _match(rule, name)
-      if binding is not None:
-        bound.setdefault(binding.ours, binding)
-        break
-    else:
+  for name in our_names:
+    binding = next((b for rule in rules if (b := _match(rule, name)) is not None), None)
+    if binding is None:
       orphans.append(name)
+    else:
+      bound.setdefault(binding.ours, binding)
   return list(bound.values()), orphans
 
 
@@ -144,7 +144,7 @@ def parse(template: str, name: str) -> dict[str, int] | None:
 def fill_in(template: str, values: Mapping[str, int]) -> str:
   """The template with its numbers written in."""
 
-  def number(match: re.Match) -> str:
+  def number(match: re.Match[str]) -> str:
     key, offset, form = match.groups()
     return format(values[key] + int(offset or 0), form or 'd')
 
@@ -152,7 +152,7 @@ def fill_in(template: str, values: Mapping[str, int]) -> str:
 
 
 @functools.cache
-def _compile(template: str) -> tuple[re.Pattern, dict[str, int]]:
+def _compile(template: str) -> tuple[re.Pattern[str], dict[str, int]]:
   pattern, offsets, end = '', {}, 0
   for match in _FIELD.finditer(template):
     key, offset, _ = match.groups()
@@ -161,94 +161,3 @@ def _compile(template: str) -> tuple[re.Pattern, dict[str, int]]:
     offsets[key] = int(offset or 0)
     end = match.end()
   return re.compile(pattern + re.escape(template[end:])), offsets
-
-
-@functools.cache
-def _sides(axes: str) -> tuple[tuple | None, tuple | None]:
-  if not axes:
-    return None, None
-  left, right = (
-    tuple(tuple(group.strip('()').split()) for group in _GROUP.findall(side))
-    for side in axes.split('->')
-  )
-  return left, right
-
-
-def rearrange(
-  x: np.ndarray,
-  source: tuple[tuple[str, ...], ...],
-  target: tuple[tuple[str, ...], ...],
-  target_shape: Sequence[int] = (),
-) -> np.ndarray:
-  """Splits, moves and joins axes.
-
-  Args:
-    x: its axes are the groups of `source`.
-    source, target: groups of letters; '1' is an axis of length one.
-    target_shape: gives the lengths of letters that are joined in `source` and alone in `target`;
-      may be shorter than `target`.
-  """
-  if x.ndim != len(source):
-    raise ValueError(f'shape {x.shape} does not have {len(source)} axes')
-  sizes = {'1': 1}
-  for group, size in [*zip(target, target_shape), *zip(source, x.shape)]:
-    if len(group) == 1 and group[0] != '1':
-      sizes[group[0]] = size
-  full = []
-  for group, size in zip(source, x.shape):
-    unknown = [a for a in group if a not in sizes]
-    known = int(np.prod([sizes[a] for a in group if a in sizes], dtype=np.int64))
-    if len(unknown) == 1:
-      sizes[unknown[0]] = size // max(known, 1)
-    full.extend(sizes[a] for a in group)
-  order = [a for group in source for a in group if a != '1']
-  x = x.reshape([sizes[a] for a in order])
-  x = x.transpose([order.index(a) for group in target for a in group if a != '1'])
-  return x.reshape([int(np.prod([sizes[a] for a in g], dtype=np.int64)) for g in target])
-
-
-def prefixed(rules: Iterable[Rule], theirs: str = '', ours: str = '') -> list[Rule]:
-  """The same rules for a module that lies deeper on either side."""
-
-  def put(prefix: str, names):
-    return prefix + names if isinstance(names, str) else tuple(prefix + n for n in names)
-
-  return [
-    dataclasses.replace(
-      r, theirs=put(theirs, r.theirs), ours=put(ours, r.ours), also=put(theirs, r.also)
-    )
-    for r in rules
-  ]
-
-
-def norm(theirs: str, ours: str, scale: str = 'scale', axes: str = '', **kw) -> list[Rule]:
-  """A LayerNorm or GroupNorm; `scale` is the foreign word ('weight' in torch)."""
-  sep = '.' if scale == 'weight' else '/'
-  return [
-    Rule(f'{theirs}{sep}{scale}', f'{ours}/scale', axes, **kw),
-    Rule(f'{theirs}{sep}bias', f'{ours}/bias', axes, **kw),
-  ]
-
-
-def flax_dense(theirs: str, ours: str, **kw) -> list[Rule]:
-  """A layer with Flax's own arrays on both sides."""
-  return [
-    Rule(f'{theirs}/kernel', f'{ours}/kernel', **kw),
-    Rule(f'{theirs}/bias', f'{ours}/bias', **kw),
-  ]
-
-
-def torch_linear(theirs: str, ours: str, axes: str = 'o i -> i o', **kw) -> list[Rule]:
-  """A torch Linear; its weight is [out, in]."""
-  return [
-    Rule(f'{theirs}.weight', f'{ours}/kernel', axes, **kw),
-    Rule(f'{theirs}.bias', f'{ours}/bias', **kw),
-  ]
-
-
-def torch_conv(theirs: str, ours: str, **kw) -> list[Rule]:
-  """A torch Conv2d; its weight is [out, in, h, w]."""
-  return [
-    Rule(f'{theirs}.weight', f'{ours}/kernel', 'o i h w -> h w i o', **kw),
-    Rule(f'{theirs}.bias', f'{ours}/bias', **kw),
-  ]

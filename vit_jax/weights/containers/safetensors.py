@@ -1,11 +1,12 @@
-"""Safetensors: a JSON header and raw arrays. Read slice by slice, written atomically.
+"""Safetensors: a JSON header and raw arrays. Read tensor by tensor, written atomically.
 
-The public package reads no bfloat16 into numpy and says little of a broken file, so this reads the
-format itself: eight bytes of length, a header of names, dtypes, shapes and offsets, then the data.
+The public package reads no bfloat16 into NumPy, says little of a damaged file, and writes texts in
+an order that changes from run to run. So this reads and writes the format itself: eight bytes of
+length, a header of names, dtypes, shapes and offsets, then the data. The tests compare it with the
+package, both ways.
 """
 
 import json
-import os
 import pathlib
 import struct
 from collections.abc import Mapping
@@ -13,8 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import UserError
-from vit_jax.weights.formats.tensors import Spec, Tensors, damaged, from_bfloat16, what_is_it
+from vit_jax.errors import WeightsError
+from vit_jax.files import replacing
+from vit_jax.weights.containers.base import CONTAINERS, Container
+from vit_jax.weights.containers.checks import damaged, what_is_it
+from vit_jax.weights.containers.tensors import Spec, Tensors, from_bfloat16, storage_dtype
 
 _MAX_HEADER = 100 << 20
 _DTYPES = {
@@ -51,15 +55,16 @@ class Safetensors(Tensors):
     with damaged(path), open(path, 'rb') as f:
       start = f.read(9)
       if not is_safetensors(start):
-        raise UserError(f'{path} is not a .safetensors file: {what_is_it(path)}')
+        raise WeightsError(f'{path} is not a .safetensors file: {what_is_it(path)}')
       length = struct.unpack('<Q', start[:8])[0]
       size = path.stat().st_size
       if 8 + length > size:
-        raise UserError(f'{path} is cut off: its header needs {8 + length:,} of {size:,} bytes')
+        raise WeightsError(f'{path} is cut off: its header needs {8 + length:,} of {size:,} bytes')
       f.seek(8)
       header = json.loads(f.read(length))
       metadata = header.pop('__metadata__', None) or {}
-      self._begin, self._offsets = 8 + length, {}
+      self._begin = 8 + length  # of the data, to which offsets are relative
+      self._offsets: dict[str, int] = {}
       specs = {name: self._spec(name, entry, size - 8 - length) for name, entry in header.items()}
     super().__init__(path, specs, metadata)
 
@@ -72,7 +77,7 @@ class Safetensors(Tensors):
     if end > available:
       raise ValueError(f'cut off: {name} ends at byte {end:,} of {available:,}')
     spec = Spec(shape, dtype)
-    if dtype in _DTYPES.values() and end - begin != spec.size * _itemsize(dtype):
+    if dtype in _DTYPES.values() and end - begin != spec.size * storage_dtype(dtype).itemsize:
       raise ValueError(f'{name}: {shape} {dtype} in {end - begin:,} bytes')
     self._offsets[name] = begin
     return spec
@@ -81,17 +86,12 @@ class Safetensors(Tensors):
     spec = self.specs[name]
     with open(self.path, 'rb') as f:
       f.seek(self._begin + self._offsets[name])
-      dtype = 'uint16' if spec.dtype == 'bfloat16' else spec.dtype
-      array = np.fromfile(f, np.dtype(dtype).newbyteorder('<'), spec.size)
+      array = np.fromfile(f, storage_dtype(spec.dtype), spec.size)
     if array.size != spec.size:
       raise EOFError(f'{array.size} of {spec.size} numbers')
     if spec.dtype == 'bfloat16':
       array = from_bfloat16(array)
     return array.reshape(spec.shape)
-
-
-def _itemsize(dtype: str) -> int:
-  return 2 if dtype == 'bfloat16' else np.dtype(dtype).itemsize
 
 
 def write(
@@ -103,8 +103,10 @@ def write(
     path: where.
     arrays: by name.
     metadata: text by name; read back as `Tensors.metadata`.
+
+  Raises:
+    StorageError: naming the file and the system's reason.
   """
-  path = pathlib.Path(path)
   codes = {v: k for k, v in _DTYPES.items()}
   header: dict[str, Any] = {'__metadata__': dict(sorted(metadata.items()))}
   end = 0
@@ -118,15 +120,21 @@ def write(
     }
   text = json.dumps(header, separators=(',', ':')).encode()
   text += b' ' * (-len(text) % 8)
-  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-  try:
-    with open(temporary, 'wb') as f:
-      f.write(struct.pack('<Q', len(text)) + text)
-      for name in sorted(arrays):
-        array = np.asarray(arrays[name])
-        f.write(array.astype(array.dtype.newbyteorder('<'), order='C', copy=False).tobytes())
-    os.replace(temporary, path)
-  except OSError as e:
-    raise UserError(f'cannot write {path}: {e.strerror or e}') from e
-  finally:
-    temporary.unlink(missing_ok=True)
+  with replacing(path) as temporary, open(temporary, 'wb') as f:
+    f.write(struct.pack('<Q', len(text)) + text)
+    for name in sorted(arrays):
+      array = np.asarray(arrays[name])
+      f.write(array.astype(array.dtype.newbyteorder('<'), order='C', copy=False).tobytes())
+
+
+CONTAINERS.add(
+  'safetensors',
+  Container(
+    recognises=lambda path, start: is_safetensors(start),
+    open=Safetensors,
+    endings=('.safetensors',),
+    write=write,
+    keeps_metadata=True,
+    folder_file='model.safetensors',
+  ),
+)

@@ -1,11 +1,10 @@
-"""Weight files as lazy mappings: names and shapes first, arrays only when they are asked for.
+"""Weight files as lazy mappings: names and shapes first, arrays only when they are looked up.
 
 A file that came from elsewhere is not trusted. Its headers are read and compared with what the
 model needs before any array is, so that memory is bounded by the model and not by what a header
 claims.
 """
 
-import contextlib
 import dataclasses
 import math
 import pathlib
@@ -13,17 +12,15 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.errors import UserError
+from vit_jax.errors import WeightsError
+from vit_jax.weights.containers.checks import damaged
 
-# Weights hardly compress. A file that claims to unpack to far more than this is not weights.
-MAX_EXPANSION = 100
-FREE_BYTES = 64 << 20
-_FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
+FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What a tensor is, known without reading it.
+  """Shape and type of a tensor, known without reading it.
 
   Args:
     shape: its axes.
@@ -39,16 +36,19 @@ class Spec:
 
 
 class Tensors(Mapping[str, np.ndarray]):
-  """The tensors of a file, each read when it is looked up.
+  """The tensors of a file, each read when it is looked up. Subclasses implement `_read`.
 
   Args:
     path: where they come from, for messages.
     specs: name to shape and dtype.
-    metadata: what else the file says, as text.
+    metadata: texts that the file keeps beside its arrays, by name.
   """
 
   def __init__(
-    self, path: str | pathlib.Path, specs: Mapping[str, Spec], metadata: Mapping | None = None
+    self,
+    path: str | pathlib.Path,
+    specs: Mapping[str, Spec],
+    metadata: Mapping[str, str] | None = None,
   ):
     self.path = pathlib.Path(path)
     self.specs = dict(specs)
@@ -74,9 +74,20 @@ class Tensors(Mapping[str, np.ndarray]):
 
 
 class Arrays(Tensors):
-  """Tensors that are in memory already."""
+  """Tensors that are in memory already.
 
-  def __init__(self, arrays: Mapping[str, np.ndarray], path='', metadata: Mapping | None = None):
+  Args:
+    arrays: by name.
+    path: where they come from, for messages.
+    metadata: as in `Tensors`.
+  """
+
+  def __init__(
+    self,
+    arrays: Mapping[str, np.ndarray],
+    path: str | pathlib.Path = '',
+    metadata: Mapping[str, str] | None = None,
+  ):
     specs = {k: Spec(tuple(v.shape), str(v.dtype)) for k, v in arrays.items()}
     super().__init__(path, specs, metadata)
     self._arrays = dict(arrays)
@@ -106,13 +117,17 @@ class View(Tensors):
     old, index = self._names[name]
     if index is None:
       return self._base[old]
-    if self._last is None or self._last[0] != old:  # a stack is asked for slice after slice
+    if self._last is None or self._last[0] != old:  # a stack is looked up slice after slice
       self._last = (old, self._base[old])
     return self._last[1][index]
 
 
 class Merged(Tensors):
-  """The tensors of several files as one."""
+  """The tensors of several files as one.
+
+  Args:
+    parts: the files, of which there is at least one.
+  """
 
   def __init__(self, parts: Sequence[Tensors]):
     self._home = {name: part for part in parts for name in part}
@@ -123,47 +138,21 @@ class Merged(Tensors):
     return self._home[name][name]
 
 
-@contextlib.contextmanager
-def damaged(path: str | pathlib.Path, what: str = '') -> Iterator[None]:
-  """Turns whatever a parser makes of a broken file into one line that names it."""
-  try:
-    yield
-  except UserError:
-    raise
-  except OSError as e:
-    raise UserError(f'cannot read {path}: {e.strerror or e}') from e
-  except Exception as e:
-    where = f' at {what!r}' if what else ''
-    why = str(e).splitlines()[0][:160] if str(e) else type(e).__name__
-    raise UserError(
-      f'{path} is damaged or not a weights file{where} ({why}); fetch or copy it again'
-    ) from e
-
-
-def check_expansion(path: pathlib.Path, claimed: int) -> None:
-  """Refuses a compressed file that claims far more bytes than weights of its size can hold."""
-  held = path.stat().st_size
-  if claimed > FREE_BYTES + MAX_EXPANSION * held:
-    raise UserError(
-      f'{path} holds {held:,} bytes and claims to unpack to {claimed:,}: not a weights file'
-    )
-
-
 def to_float32(name: str, array: np.ndarray) -> np.ndarray:
   """A parameter in float32, whatever float the file keeps it in.
 
   Raises:
-    UserError: for another dtype, or for values that are not finite.
+    WeightsError: for another dtype, or for values that are not finite.
   """
   if array.dtype == np.dtype('V2'):  # numpy's name for what it does not know: bfloat16
     array = from_bfloat16(array.view(np.uint16))
-  if str(array.dtype) not in _FLOATS:
-    raise UserError(f'{name}: expected floating point numbers, got {array.dtype}')
+  if str(array.dtype) not in FLOATS:
+    raise WeightsError(f'{name}: expected floating point numbers, got {array.dtype}')
   with np.errstate(over='ignore'):
     array = np.asarray(array, np.float32, order='C')
   if not np.isfinite(array).all():
     bad = int(array.size - np.isfinite(array).sum())
-    raise UserError(f'{name}: {bad} of {array.size} values are NaN or infinite')
+    raise WeightsError(f'{name}: {bad} of {array.size} values are NaN or infinite')
   return array
 
 
@@ -172,14 +161,6 @@ def from_bfloat16(bits: np.ndarray) -> np.ndarray:
   return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
-def what_is_it(path: pathlib.Path) -> str:
-  """A guess for the error message of a file that is no weights file."""
-  with damaged(path), open(path, 'rb') as f:
-    start = f.read(200)
-  if not start:
-    return 'it is empty'
-  if start.startswith(b'version https://git-lfs'):
-    return 'it is a Git LFS pointer: fetch the file itself (git lfs pull)'
-  if start.lstrip()[:5].lower() in (b'<html', b'<!doc', b'<?xml'):
-    return 'it is a web page: the download got an error page'
-  return 'it may have been cut off: fetch or copy it again'
+def storage_dtype(dtype: str) -> np.dtype:
+  """The little-endian numpy type under which values lie in a file; bfloat16 as its bits."""
+  return np.dtype('uint16' if dtype == 'bfloat16' else dtype).newbyteorder('<')

@@ -2,14 +2,18 @@
 
 This is not an unpickler: it walks the opcodes and builds dictionaries, tuples and numbers, and
 calls nothing that the file names. The few functions that state dicts need have a meaning here;
-names that are known to be harmless stand for themselves; anything else is refused.
+names that are known to be harmless stand for themselves; anything else is refused. An `Unpickler`
+with a restricted `find_class` would still call what it finds, and allocate what a length claims.
 """
 
 import dataclasses
 import pickletools
+from collections.abc import Callable, Sequence
 from typing import Any, BinaryIO
 
-from vit_jax.errors import UserError
+
+class UnsafePickle(Exception):
+  """A pickle that names a function which no state dict needs; its text is the function's name."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,8 +91,8 @@ def parse(stream: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
     storages: is given all the storages that the pickle mentions, by key.
 
   Raises:
-    UserError: the pickle names a function that no state dict needs.
-    ValueError: broken, or an opcode that no state dict needs.
+    UnsafePickle: it names a function that no state dict needs.
+    ValueError: damaged, or an opcode that no state dict needs.
   """
   return _Machine({} if storages is None else storages).run(_Bounded(stream))
 
@@ -115,13 +119,16 @@ class _Bounded:
 
 
 class _Machine:
+  """Pickle's stack machine; a method for each opcode, named after it."""
+
   def __init__(self, storages: dict[str, Storage]):
     self.storages = storages
     self.stack: list[Any] = []
     self.memo: dict[int, Any] = {}
 
-  def run(self, stream: BinaryIO) -> Any:
-    for opcode, value, _ in pickletools.genops(stream):
+  def run(self, stream: _Bounded) -> Any:
+    # genops calls the three methods that a _Bounded has.
+    for opcode, value, _ in pickletools.genops(stream):  # type: ignore[arg-type]  # see above
       name = opcode.name
       if name == 'STOP':
         return self.stack.pop()
@@ -136,7 +143,7 @@ class _Machine:
         method(value)
     raise ValueError('pickle without an end')
 
-  def _mark(self, value):
+  def _mark(self, value: Any) -> None:
     self.stack.append(_MARK)
 
   def _to_mark(self) -> list[Any]:
@@ -147,85 +154,85 @@ class _Machine:
         return items
     raise ValueError('pickle mark missing')
 
-  def _binput(self, index):
+  def _binput(self, index: Any) -> None:
     self.memo[index] = self.stack[-1]
 
   _long_binput = _put = _binput
 
-  def _memoize(self, value):
+  def _memoize(self, value: Any) -> None:
     self.memo[len(self.memo)] = self.stack[-1]
 
-  def _binget(self, index):
+  def _binget(self, index: Any) -> None:
     self.stack.append(self.memo[index])
 
   _long_binget = _get = _binget
 
-  def _pop(self, value):
+  def _pop(self, value: Any) -> None:
     self.stack.pop()
 
-  def _tuple(self, value):
+  def _tuple(self, value: Any) -> None:
     self.stack.append(tuple(self._to_mark()))
 
-  def _tuple1(self, value):
+  def _tuple1(self, value: Any) -> None:
     self.stack[-1:] = [tuple(self.stack[-1:])]
 
-  def _tuple2(self, value):
+  def _tuple2(self, value: Any) -> None:
     self.stack[-2:] = [tuple(self.stack[-2:])]
 
-  def _tuple3(self, value):
+  def _tuple3(self, value: Any) -> None:
     self.stack[-3:] = [tuple(self.stack[-3:])]
 
-  def _list(self, value):
+  def _list(self, value: Any) -> None:
     self.stack.append(self._to_mark())
 
-  def _dict(self, value):
+  def _dict(self, value: Any) -> None:
     items = self._to_mark()
     self.stack.append(dict(zip(items[::2], items[1::2])))
 
-  def _append(self, value):
+  def _append(self, value: Any) -> None:
     item = self.stack.pop()
     self._extend([item])
 
-  def _appends(self, value):
+  def _appends(self, value: Any) -> None:
     self._extend(self._to_mark())
 
-  def _extend(self, items):
+  def _extend(self, items: list[Any]) -> None:
     if isinstance(self.stack[-1], list):
       self.stack[-1].extend(items)
 
-  def _additems(self, value):
+  def _additems(self, value: Any) -> None:
     self._to_mark()
 
-  def _setitem(self, value):
+  def _setitem(self, value: Any) -> None:
     item, key = self.stack.pop(), self.stack.pop()
     self._update([key, item])
 
-  def _setitems(self, value):
+  def _setitems(self, value: Any) -> None:
     self._update(self._to_mark())
 
-  def _update(self, items):
+  def _update(self, items: list[Any]) -> None:
     if isinstance(self.stack[-1], dict):
       self.stack[-1].update(zip(map(_hashable, items[::2]), items[1::2]))
 
-  def _global(self, value):
+  def _global(self, value: Any) -> None:
     self.stack.append(Name(*value.split(' ', 1)))
 
-  def _stack_global(self, value):
+  def _stack_global(self, value: Any) -> None:
     name, module = self.stack.pop(), self.stack.pop()
     self.stack.append(Name(str(module), str(name)))
 
-  def _binpersid(self, value):
+  def _binpersid(self, value: Any) -> None:
     storage = _storage(self.stack.pop())
     self.storages[storage.key] = storage
     self.stack.append(storage)
 
-  def _reduce(self, value):
+  def _reduce(self, value: Any) -> None:
     arguments, function = self.stack.pop(), self.stack.pop()
     self.stack.append(_call(function, arguments))
 
   _newobj = _reduce
 
-  def _build(self, value):
+  def _build(self, value: Any) -> None:
     self.stack.pop()  # the state of an object: attributes of an OrderedDict, of settings
 
 
@@ -249,7 +256,7 @@ _VALUES = {
   'BINBYTES',
   'SHORT_BINBYTES',
 }
-_CONSTANTS = {
+_CONSTANTS: dict[str, Callable[[], Any]] = {
   'NONE': lambda: None,
   'NEWTRUE': lambda: True,
   'NEWFALSE': lambda: False,
@@ -284,13 +291,10 @@ def _call(function: Any, arguments: Any) -> Any:
     return arguments[0] if isinstance(arguments[0], TensorRef) else Opaque()
   if isinstance(function, Opaque) or name in _HARMLESS:
     return Opaque()
-  raise UserError(
-    f'is a pickle that would run {name} when loaded with torch.load; nothing was run. Ask whoever '
-    'made it for .safetensors, or for a plain state dict'
-  )
+  raise UnsafePickle(name)
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorRef:
+def _tensor(storage: Any, offset: int, shape: Sequence[int], strides: Sequence[int]) -> TensorRef:
   if not isinstance(storage, Storage) or len(shape) != len(strides):
     raise ValueError('a tensor without storage')
   numbers = (offset, *shape, *strides)

@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import UserError
-from vit_jax.weights.formats import torch_pickle
-from vit_jax.weights.formats.tensors import Spec, Tensors, check_expansion, damaged, from_bfloat16
-from vit_jax.weights.formats.torch_pickle import TensorRef
+from vit_jax.errors import WeightsError
+from vit_jax.weights.containers import torch_pickle
+from vit_jax.weights.containers.base import CONTAINERS, Container
+from vit_jax.weights.containers.checks import check_expansion, damaged, zip_has
+from vit_jax.weights.containers.tensors import Spec, Tensors, from_bfloat16, storage_dtype
+from vit_jax.weights.containers.torch_pickle import Storage, TensorRef, UnsafePickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the format before zip
 _MAX_PICKLE = 64 << 20
@@ -19,13 +21,7 @@ _MAX_PICKLE = 64 << 20
 _KEYS = ('state_dict_ema', 'model_ema', 'model', 'state_dict', 'model_state_dict', 'module', 'net')
 
 
-def is_zipped(path: pathlib.Path) -> bool:
-  """Whether a zip file is a PyTorch checkpoint."""
-  with damaged(path), zipfile.ZipFile(path) as archive:
-    return any(n == 'data.pkl' or n.endswith('/data.pkl') for n in archive.namelist())
-
-
-class TorchFile(Tensors):
+class TorchCheckpoint(Tensors):
   """A state dict, at the top of the file or under one of the usual keys.
 
   Args:
@@ -34,19 +30,20 @@ class TorchFile(Tensors):
 
   def __init__(self, path: str | pathlib.Path):
     path = pathlib.Path(path)
+    self._zip_folder = ''
     self._places: dict[str, tuple[int, int]] = {}  # legacy: storage key -> (byte, count)
-    self._archive = ''
-    try:
-      with damaged(path):
-        self._zipped = zipfile.is_zipfile(path)
+    with damaged(path):
+      self._zipped = zipfile.is_zipfile(path)
+      try:
         content = self._parse_zip(path) if self._zipped else self._parse_legacy(path)
-        self._refs = _state_dict(content)
-    except UserError as e:
-      if e.problems[0].startswith('is a pickle'):
-        raise UserError(f'{path} {e.problems[0]}') from e
-      raise
+      except UnsafePickle as e:
+        raise WeightsError(
+          f'{path} is a pickle that would run {e} when loaded with torch.load; nothing was run. '
+          'Ask whoever made it for .safetensors, or for a plain state dict'
+        ) from e
+      self._refs = _state_dict(content)
     if not self._refs:
-      raise UserError(f'{path} holds no state dict: a dictionary of names and tensors')
+      raise WeightsError(f'{path} holds no state dict: a dictionary of names and tensors')
     specs = {name: Spec(ref.shape, ref.storage.dtype) for name, ref in self._refs.items()}
     super().__init__(path, specs)
 
@@ -55,10 +52,10 @@ class TorchFile(Tensors):
       members = archive.infolist()
       check_expansion(path, sum(m.file_size for m in members))
       pickled = next(m for m in members if m.filename.split('/')[-1] == 'data.pkl')
-      self._archive = pickled.filename.removesuffix('data.pkl')
+      self._zip_folder = pickled.filename.removesuffix('data.pkl')
       if pickled.file_size > _MAX_PICKLE:
         raise ValueError(f'data.pkl of {pickled.file_size:,} bytes')
-      order = self._archive + 'byteorder'
+      order = self._zip_folder + 'byteorder'
       if order in archive.namelist() and archive.read(order)[:6] != b'little':
         raise ValueError('big-endian numbers')
       return torch_pickle.parse(io.BytesIO(archive.read(pickled)))
@@ -69,14 +66,14 @@ class TorchFile(Tensors):
         raise ValueError('no PyTorch checkpoint')
       torch_pickle.parse(f)  # version
       torch_pickle.parse(f)  # sizes of C types
-      storages: dict[str, torch_pickle.Storage] = {}
+      storages: dict[str, Storage] = {}
       content = torch_pickle.parse(f, storages)
       keys = torch_pickle.parse(f)
       end = path.stat().st_size
       for key in keys:
         count = struct.unpack('<q', f.read(8))[0]
         begin = f.tell()
-        width = _itemsize(storages[str(key)].dtype)
+        width = storage_dtype(storages[str(key)].dtype).itemsize
         if count < 0 or begin + count * width > end:
           raise EOFError(f'storage {key} of {count:,} numbers')
         self._places[str(key)] = (begin, count)
@@ -85,20 +82,8 @@ class TorchFile(Tensors):
 
   def _read(self, name: str) -> np.ndarray:
     ref = self._refs[name]
-    dtype = 'uint16' if ref.storage.dtype == 'bfloat16' else ref.storage.dtype
-    dtype = np.dtype(dtype).newbyteorder('<')
-    if not self._zipped:
-      begin, count = self._places[ref.storage.key]
-      with open(self.path, 'rb') as f:
-        f.seek(begin)
-        flat = np.fromfile(f, dtype, count)
-    else:
-      member = f'{self._archive}data/{ref.storage.key}'
-      with zipfile.ZipFile(self.path) as archive:
-        held = archive.getinfo(member).file_size
-        if held < ref.storage.count * dtype.itemsize:
-          raise EOFError(f'{held:,} bytes for {ref.storage.count:,} numbers')
-        flat = np.frombuffer(archive.read(member), dtype, ref.storage.count)
+    dtype = storage_dtype(ref.storage.dtype)
+    flat = self._read_storage(ref.storage, dtype)
     if flat.size < ref.storage.count:
       raise EOFError(f'{flat.size:,} of {ref.storage.count:,} numbers')
     strides = [s * dtype.itemsize for s in ref.strides]
@@ -106,9 +91,18 @@ class TorchFile(Tensors):
     array = np.array(view, order='C')
     return from_bfloat16(array) if ref.storage.dtype == 'bfloat16' else array
 
-
-def _itemsize(dtype: str) -> int:
-  return 2 if dtype == 'bfloat16' else np.dtype(dtype).itemsize
+  def _read_storage(self, storage: Storage, dtype: np.dtype) -> np.ndarray:
+    if not self._zipped:
+      begin, count = self._places[storage.key]
+      with open(self.path, 'rb') as f:
+        f.seek(begin)
+        return np.fromfile(f, dtype, count)
+    member = f'{self._zip_folder}data/{storage.key}'
+    with zipfile.ZipFile(self.path) as archive:
+      held = archive.getinfo(member).file_size
+      if held < storage.count * dtype.itemsize:
+        raise EOFError(f'{held:,} bytes for {storage.count:,} numbers')
+      return np.frombuffer(archive.read(member), dtype, storage.count)
 
 
 def _state_dict(content: Any) -> dict[str, TensorRef]:
@@ -121,3 +115,16 @@ def _state_dict(content: Any) -> dict[str, TensorRef]:
       return found
     content = content[inner]
   return {}
+
+
+CONTAINERS.add(
+  'torch',
+  Container(
+    recognises=lambda path, start: (
+      start[:1] == b'\x80' or (start[:2] == b'PK' and zip_has(path, 'data.pkl'))
+    ),
+    open=TorchCheckpoint,
+    endings=('.pth', '.pt', '.bin', '.pth.tar'),
+    folder_file='pytorch_model.bin',
+  ),
+)

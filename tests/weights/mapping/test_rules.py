@@ -1,4 +1,4 @@
-"""The tables' language: names with numbers, axes in letters, exactly invertible."""
+"""The language of the tables: names with numbers, axes in letters, exactly invertible."""
 
 import numpy as np
 import pytest
@@ -14,13 +14,19 @@ def test_names_share_numbers():
   assert rules.fill_in('encoder/block_{i:02d}/{j+1}', {'i': 3, 'j': 4}) == 'encoder/block_03/5'
 
 
-def test_rearrange_splits_moves_and_joins():
-  x = np.arange(2 * 3 * 5 * 7).reshape(2 * 3 * 5, 7)  # (s h k) d
-  source, target = (('s', 'h', 'k'), ('d',)), (('d',), ('s',), ('h',), ('k',))
-  y = rules.rearrange(x, source, target, (7, 2, 3, 5))
+def test_axes_are_split_moved_and_joined():
+  (binding,), _ = rules.bind([rules.Rule('a', 'b', '(s h k) d -> d s h k')], ['params/b'])
+  x = np.arange(2 * 3 * 5 * 7).reshape(2 * 3 * 5, 7)
+  (y,) = binding.to_ours([x], [(7, 2, 3, 5)])
   assert y.shape == (7, 2, 3, 5)
   assert y[4, 1, 2, 3] == x[1 * 15 + 2 * 5 + 3, 4]
-  np.testing.assert_array_equal(rules.rearrange(y, target, source), x)
+  np.testing.assert_array_equal(binding.to_theirs([y])[0], x)
+
+
+def test_a_kernel_of_another_size_than_the_models_keeps_its_size():
+  (binding,), _ = rules.bind([rules.Rule('a', 'b', 'o i h w -> h w i o')], ['params/b'])
+  (y,) = binding.to_ours([np.zeros((7, 3, 2, 5))], [(11, 13, 1, 7)])
+  assert y.shape == (2, 5, 3, 7)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
-"""200 spoiled weight files: one clear line each; no code is run and memory is bounded."""
+"""200 damaged weight files: one clear line each; no code is run and memory is bounded."""
 
 import io
+import json
 import pickle
 import random
 import struct
@@ -12,10 +13,11 @@ import numpy as np
 import pytest
 
 from tests.weights import oracle
-from vit_jax import convert
-from vit_jax.errors import UserError
-from vit_jax.weights import loading, saving
-from vit_jax.weights.formats import npz, safetensors
+from vit_jax import convert, tree
+from vit_jax.errors import WeightsError
+from vit_jax.models.shapes import variable_specs
+from vit_jax.weights import saving
+from vit_jax.weights.containers import npz, safetensors
 
 MODEL = oracle.ours()
 SIZE = (24, 24)
@@ -23,8 +25,8 @@ MOST_SECONDS, MOST_BYTES = 5.0, 80e6
 
 
 def variables(seed=0):
-  specs = loading.variable_specs(MODEL, SIZE)
-  return loading.tree.unflatten(oracle.scattered_specs(specs, seed))
+  specs = variable_specs(MODEL, SIZE)
+  return tree.unflatten(oracle.scattered_specs(specs, seed))
 
 
 class _Kind:
@@ -118,12 +120,12 @@ def good(tmp_path_factory):
 
 
 def attempt(path):
-  """Loads; a UserError in one line is an answer, any other error is a failure of the test."""
+  """Loads; a WeightsError in one line is its result too, any other error fails the test."""
   tracemalloc.start()
   began = time.process_time()
   try:
     return convert.load(path, MODEL, SIZE)
-  except UserError as e:
+  except WeightsError as e:
     text = ' | '.join(e.problems)
     assert '\n' not in text and len(text) < 2000, text
     return text
@@ -135,17 +137,17 @@ def attempt(path):
 
 
 def same(loaded, reference):
-  a, b = loading.tree.flatten(loaded), loading.tree.flatten(reference)
+  a, b = tree.flatten(loaded), tree.flatten(reference)
   return a.keys() == b.keys() and all(np.array_equal(a[k], b[k]) for k in a)
 
 
-def test_unspoiled_files_load(good, tmp_path):
+def test_undamaged_files_load(good, tmp_path):
   for ending, content in good.items():
     (tmp_path / f'w.{ending}').write_bytes(content)
     assert same(attempt(tmp_path / f'w.{ending}'), variables()), ending
 
 
-def spoil(content, rng):
+def damage(content, rng):
   """One random accident: cut, changed bytes, a hole, something in front, a part twice."""
   content = bytearray(content)
   kind = rng.randrange(5)
@@ -169,16 +171,16 @@ def spoil(content, rng):
 @pytest.mark.parametrize('ending', ['npz', 'safetensors', 'pth', 'bin'])
 def test_random_accidents(good, tmp_path, ending):
   rng = random.Random(ending)
-  told = 0
+  refused = 0
   for i in range(40):
     path = tmp_path / f'{i}.{ending}'
-    path.write_bytes(spoil(good[ending], rng))
+    path.write_bytes(damage(good[ending], rng))
     result = attempt(path)
-    told += isinstance(result, str)
+    refused += isinstance(result, str)
     if ending in ('npz', 'pth') and not isinstance(result, str):
       assert same(result, variables())  # what was hit is not part of the weights
   # .safetensors and the older PyTorch format have no checksums: a changed number goes unseen.
-  assert told >= 20
+  assert refused >= 20
 
 
 def _tensors():
@@ -266,8 +268,6 @@ def test_pickles_that_would_fill_memory(tmp_path):
 
 def test_tensors_that_claim_more_than_they_hold(tmp_path, good):
   header = {'a': {'dtype': 'F32', 'shape': [1 << 40], 'data_offsets': [0, 1 << 42]}}
-  import json
-
   text = json.dumps(header).encode()
   (tmp_path / 'w.safetensors').write_bytes(struct.pack('<Q', len(text)) + text)
   assert 'cut off' in attempt(tmp_path / 'w.safetensors')

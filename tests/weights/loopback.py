@@ -1,0 +1,78 @@
+"""A loopback server that misbehaves, for tests of downloads."""
+
+import contextlib
+import http.server
+import threading
+
+import numpy as np
+
+from vit_jax.weights.download import RetryPolicy
+
+BODY = bytes(np.random.default_rng(0).integers(0, 256, 3_000_017, dtype=np.uint8))
+QUICK = RetryPolicy(timeout=1.0, attempts=3, wait=0.01, progress=False)
+
+
+class Handler(http.server.BaseHTTPRequestHandler):
+  """A path names what goes wrong; `server.log` notes (path, Range)."""
+
+  def do_GET(self):  # noqa: N802  the name that http.server calls
+    self.server.log.append((self.path, self.headers.get('Range')))
+    word = self.path.strip('/').split('/')[0]
+    visits = sum(path == self.path for path, _ in self.server.log)
+    if word.isdigit():
+      self.send_error(int(word))
+    elif word == 'once500' and visits == 1:
+      self.send_error(500)
+    elif word == 'silent':
+      self.server.stop.wait(5)
+    elif word == 'page':
+      self._send(b'<html>log in</html>', kind='text/html')
+    elif word == 'half':
+      self._send(BODY, part=len(BODY) // 2)
+    elif word == 'breaks':  # half, then the rest on request
+      self._send(BODY, part=len(BODY) // 2 if visits == 1 else None, ranges=True)
+    elif word in self.server.files:
+      self._send(self.server.files[word])
+    else:
+      self._send(BODY)
+
+  def _send(self, body, part=None, kind='application/octet-stream', ranges=False):
+    begin = 0
+    wanted = self.headers.get('Range') if ranges else None
+    if wanted:
+      begin = int(wanted.removeprefix('bytes=').rstrip('-'))
+    self.send_response(206 if begin else 200)
+    self.send_header('Content-Type', kind)
+    self.send_header('Content-Length', str(len(body) - begin))
+    self.send_header('ETag', '"one"')
+    self.end_headers()
+    self.wfile.write(body[begin:part])
+
+  def log_message(self, *args):
+    pass
+
+
+class Server(http.server.ThreadingHTTPServer):
+  daemon_threads = True
+
+  def handle_error(self, request, address):
+    pass  # clients that leave early are part of these tests
+
+
+@contextlib.contextmanager
+def running_server():
+  """A server with `url`, `log` of requests and `files` that it serves by name."""
+  made = Server(('127.0.0.1', 0), Handler)
+  made.log, made.files, made.stop = [], {}, threading.Event()
+  thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
+  thread.start()
+  made.url = f'http://127.0.0.1:{made.server_port}'
+  yield made
+  made.stop.set()
+  made.shutdown()
+  made.server_close()
+  thread.join()
+
+
+def files(folder):
+  return sorted(p.name for p in folder.rglob('*') if p.is_file())

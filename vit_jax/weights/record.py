@@ -1,0 +1,106 @@
+"""What is known of weights beside their arrays."""
+
+import dataclasses
+import json
+import pathlib
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from vit_jax import data
+from vit_jax.errors import UserError, WeightsError
+from vit_jax.weights.containers.checks import damaged
+
+if TYPE_CHECKING:
+  from vit_jax.data.preprocess import Preprocess
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+  """What our own files, the config of a repository, or the list of pretrained models state.
+
+  Args:
+    format: one of `FORMATS`; '' where it is not stated.
+    config: options of the run that made the weights, with 'model' {'name': ..., field: value}; None
+      where the record is not our own, so that the model has to be recognised.
+    num_classes: outputs of the head; of our own records alone.
+    classes: names in order; () where they are not stated.
+    preprocess: how images become input; None where it is not stated.
+    grid: (h, w) of the position embeddings; None where unknown.
+    known: what arrays do not show of a model: 'num_heads', 'gelu', 'norm_epsilon', 'grid', ...
+    hint: words that decide between models of the same tensors, such as an architecture's name.
+  """
+
+  format: str = ''
+  config: Mapping[str, Any] | None = None
+  num_classes: int = 0
+  classes: tuple[str, ...] = ()
+  preprocess: 'Preprocess | None' = None
+  grid: tuple[int, int] | None = None
+  known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  hint: str = ''
+
+  def over(self, other: 'Record') -> 'Record':
+    """The fields that are stated here, those of the other record where they are not, all hints."""
+    stated = {f.name: v for f in dataclasses.fields(self) if (v := getattr(self, f.name))}
+    return dataclasses.replace(other, **{**stated, 'hint': f'{self.hint} {other.hint}'})
+
+  def to_json(self) -> dict[str, Any]:
+    """Our own record as JSON values, as it is written into or beside a weights file."""
+    record: dict[str, Any] = {
+      'format': self.format,
+      'config': self.config,
+      'num_classes': self.num_classes,
+      'classes': list(self.classes),
+      'preprocess': self.preprocess.to_json() if self.preprocess else None,
+    }
+    if self.grid:
+      record['grid'] = list(self.grid)
+    return record
+
+  def to_metadata(self) -> dict[str, str]:
+    """The texts that go into a file beside its arrays; 'format' is for PyTorch's readers."""
+    return {'format': 'pt', METADATA: json.dumps(self.to_json())}
+
+  @classmethod
+  def from_json(cls, record: Mapping[str, Any], path: pathlib.Path) -> 'Record':
+    """The inverse of `to_json`.
+
+    Args:
+      record: JSON values.
+      path: the weights file, for messages.
+
+    Raises:
+      WeightsError: the record is damaged.
+    """
+    with damaged(path, 'its record'):
+      try:
+        preprocess = record.get('preprocess')
+        preprocess = data.Preprocess.from_json(preprocess) if preprocess else None
+      except (UserError, TypeError, ValueError) as e:
+        raise WeightsError(f'{path}: its preprocessing record is broken: {e}') from e
+      config = record.get('config')
+      return cls(
+        format=str(record.get('format') or ''),
+        config=dict(config) if config is not None else None,
+        num_classes=int(record.get('num_classes') or 0),
+        classes=tuple(record.get('classes') or ()),
+        preprocess=preprocess,
+        grid=pair(record.get('grid')),
+      )
+
+
+METADATA = 'vit_jax'  # the name of our record among the texts that a container keeps
+
+
+def record_path(path: pathlib.Path) -> pathlib.Path:
+  """Where the record of a weights file lies if its container keeps no texts."""
+  return path.with_name(path.name + '.json')
+
+
+def pair(size: Any) -> tuple[int, int] | None:
+  """(h, w) of a JSON value: one number, or a list of two; None for anything else."""
+  if isinstance(size, int):
+    return size, size
+  if isinstance(size, list | tuple) and len(size) == 2:
+    return int(size[0]), int(size[1])
+  return None
