@@ -6,7 +6,8 @@ import sys
 CODE = """
 import sys
 from vit_jax import data
-assert not {'jax', 'grain', 'sklearn', 'tensorflow_datasets'} & set(sys.modules), 'slow'
+_ = data.open_dataset, data.parse_transform, data.train_batches, data.decode_image
+assert not {'jax', 'grain', 'absl', 'sklearn', 'tensorflow_datasets'} & set(sys.modules), 'slow'
 dataset = data.open_dataset('digits')
 train = data.parse_transform('decode|inception_crop(7)|flip_lr', train=True)
 with data.train_batches(dataset.split('train'), train, batch_size=11, seed=0, threads=2) as batches:
@@ -28,7 +29,7 @@ next(batches)
 """
 
 
-def test_reading_pictures_starts_no_accelerator_and_no_tensorflow():
+def test_reading_images_starts_no_accelerator_and_no_tensorflow():
   done = subprocess.run(
     [sys.executable, '-W', 'error', '-c', CODE], capture_output=True, text=True, timeout=120
   )

@@ -1,4 +1,4 @@
-"""Every kind of picture file comes out as the pixels that a person sees."""
+"""Every image format is decoded to the pixels that a person sees."""
 
 import io
 
@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.support import SHARED, needs_shared
+from tests.support import SHARED, needs_shared, raises
 from vit_jax.data import decode_image
-from vit_jax.errors import UserError
+from vit_jax.errors import ImageError
 
 H, W = 7, 13
 
@@ -19,9 +19,9 @@ def noise(mode='RGB', seed=0, hw=(H, W)):
   return Image.fromarray(pixels[..., 0] if channels == 1 else pixels)
 
 
-def encode(picture, kind, **options):
+def encode(image, kind, **options):
   out = io.BytesIO()
-  picture.save(out, kind, **options)
+  image.save(out, kind, **options)
   return out.getvalue()
 
 
@@ -56,11 +56,13 @@ def test_cmyk_jpeg_is_converted():
   assert np.abs(image.astype(int) - [200, 10, 30]).max() <= 3
 
 
-@pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'BMP'])
-def test_lossless_kinds_are_exact(kind):
-  picture = noise()
+@pytest.mark.parametrize('kind', ['PNG', 'WEBP', 'BMP', 'TIFF', 'PPM'])
+def test_lossless_formats_are_exact(kind):
+  pil_image = noise()
   options = {'lossless': True} if kind == 'WEBP' else {}
-  np.testing.assert_array_equal(decode_image(encode(picture, kind, **options)), np.asarray(picture))
+  np.testing.assert_array_equal(
+    decode_image(encode(pil_image, kind, **options)), np.asarray(pil_image)
+  )
 
 
 def test_transparency_is_dropped_like_convert_rgb():
@@ -76,29 +78,40 @@ def test_grey_with_alpha():
 
 @pytest.mark.parametrize('transparency', [None, 0, bytes([0, 128, 255])])
 def test_palette(transparency):
-  picture = Image.new('P', (3, 1))
-  picture.putpalette([1, 2, 3, 40, 50, 60, 250, 251, 252])
-  picture.putdata([0, 1, 2])
+  pil_image = Image.new('P', (3, 1))
+  pil_image.putpalette([1, 2, 3, 40, 50, 60, 250, 251, 252])
+  pil_image.putdata([0, 1, 2])
   options = {} if transparency is None else {'transparency': transparency}
-  image = decode_image(encode(picture, 'PNG', **options))
+  image = decode_image(encode(pil_image, 'PNG', **options))
   np.testing.assert_array_equal(image, [[[1, 2, 3], [40, 50, 60], [250, 251, 252]]])
 
 
 def test_one_bit_png():
-  picture = Image.new('1', (3, 1))
-  picture.putdata([0, 1, 0])
-  np.testing.assert_array_equal(decode_image(encode(picture, 'PNG'))[0, :, 0], [0, 255, 0])
+  pil_image = Image.new('1', (3, 1))
+  pil_image.putdata([0, 1, 0])
+  np.testing.assert_array_equal(decode_image(encode(pil_image, 'PNG'))[0, :, 0], [0, 255, 0])
 
 
-def test_16_bit_grey_keeps_the_high_byte():
+@pytest.mark.parametrize('kind', ['PNG', 'TIFF'])
+def test_16_bit_grey_keeps_the_high_byte(kind):
   deep = np.array([[0, 255, 256, 0x1234, 0xFFFF]], np.uint16)
-  image = decode_image(encode(Image.fromarray(deep), 'PNG'))
+  image = decode_image(encode(Image.fromarray(deep), kind))
   np.testing.assert_array_equal(image[0, :, 0], [0, 0, 1, 0x12, 0xFF])
-  assert decode_image(encode(Image.fromarray(deep), 'PNG'), channels=1).shape == (1, 5, 1)
+  assert decode_image(encode(Image.fromarray(deep), kind), channels=1).shape == (1, 5, 1)
 
 
-# What a 2x3 picture stored with each orientation looks like upright; read off the EXIF standard:
-# the entries say which edges of the scene row 0 and column 0 are.
+@pytest.mark.parametrize('kind', ['GIF', 'WEBP', 'PNG', 'TIFF'])
+def test_animations_and_pages_give_the_first_image(kind):
+  first, second = (Image.new('RGB', (W, H), color) for color in ((200, 0, 0), (0, 0, 200)))
+  options = {'lossless': True} if kind == 'WEBP' else {}
+  data = encode(first, kind, save_all=True, append_images=[second], **options)
+  with Image.open(io.BytesIO(data)) as pil_image:
+    assert pil_image.n_frames == 2
+  np.testing.assert_array_equal(decode_image(data), np.asarray(first))
+
+
+# What a 2x3 image stored with each orientation looks like upright, by the EXIF standard, whose
+# entries give the edges of the scene that row 0 and column 0 are.
 STORED = np.array([[1, 2, 3], [4, 5, 6]], np.uint8) * 40
 UPRIGHT = {
   1: [[1, 2, 3], [4, 5, 6]],
@@ -124,15 +137,15 @@ def test_exif_orientation(orientation, kind):
   np.testing.assert_array_equal(got, UPRIGHT[orientation])
 
 
-def test_the_first_bytes_say_the_kind():
+def test_the_first_bytes_decide_the_format():
   assert decode_image(encode(noise(), 'PNG'), name='wrong.jpg').shape == (H, W, 3)
 
 
-@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'BMP'])
+@pytest.mark.parametrize('kind', ['JPEG', 'PNG', 'WEBP', 'BMP', 'GIF', 'TIFF', 'PPM'])
 @pytest.mark.parametrize('keep', [0.9, 0.5, 0.02])
 def test_truncated_is_named(kind, keep):
   data = encode(noise(hw=(67, 71)), kind)
-  with pytest.raises(UserError, match=r'cat/bad\.x cannot be decoded') as e:
+  with raises(ImageError, 'cat/bad.x cannot be decoded') as e:
     decode_image(data[: int(len(data) * keep)], name='cat/bad.x')
   assert '\n' not in str(e.value)
 
@@ -141,7 +154,7 @@ def test_damaged_middle_of_a_jpeg_is_named():
   data = bytearray(encode(noise(hw=(67, 71)), 'JPEG'))
   middle = len(data) // 2
   data[middle : middle + 40] = b'\xff\xd9' * 20
-  with pytest.raises(UserError, match=r'bad\.jpg'):
+  with raises(ImageError, 'bad.jpg'):
     decode_image(bytes(data), name='bad.jpg')
 
 
@@ -152,20 +165,20 @@ def test_extra_bytes_do_no_harm():
   np.testing.assert_array_equal(decode_image(with_gap), decode_image(data))
 
 
-@pytest.mark.parametrize('data, what', [(b'', 'is empty'), (b'no picture', 'no known picture')])
-def test_no_picture(data, what):
-  with pytest.raises(UserError, match=what):
+@pytest.mark.parametrize('data, fact', [(b'', 'is empty'), (b'no image', 'no known image format')])
+def test_no_image(data, fact):
+  with raises(ImageError, 'x.png', fact):
     decode_image(data, name='x.png')
 
 
 @needs_shared
-def test_real_pictures_equal_pillow():
+def test_real_images_equal_pillow():
   paths = sorted((SHARED / 'pets3' / 'images').rglob('*.jpg'))[::13]
   paths += sorted((SHARED / 'dogs6').rglob('*.JPEG'))[::211]
   for path in paths:
     data = path.read_bytes()
-    with Image.open(io.BytesIO(data)) as picture:
-      if picture.mode == 'P':
-        picture = picture.convert('RGBA')
-      expected = np.asarray(picture.convert('RGB'))
+    with Image.open(io.BytesIO(data)) as pil_image:
+      if pil_image.mode == 'P':
+        pil_image = pil_image.convert('RGBA')
+      expected = np.asarray(pil_image.convert('RGB'))
     np.testing.assert_array_equal(decode_image(data, str(path)), expected)

@@ -1,4 +1,4 @@
-"""The record that travels with weights."""
+"""The preprocessing record that is saved with weights."""
 
 import json
 
@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.support import raises
 from vit_jax.data import Preprocess
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError
 
 SPEC = 'decode|resize_small(11, method=bicubic)|central_crop((7, 5))'
 
@@ -39,10 +40,10 @@ def test_grey(xp):
 
 
 def test_mistakes():
-  with pytest.raises(UserError) as e:
+  with raises(ConfigError, 'mean', 'std', "'rbg'") as e:
     Preprocess(SPEC, (0.5,), (0.0, 1.0, 1.0), 'rbg')
   assert len(e.value.problems) == 3
-  with pytest.raises(UserError, match="did you mean 'mean'"):
+  with raises(ConfigError, "'maen'", "did you mean 'mean'"):
     Preprocess.from_json({'transform': SPEC, 'maen': [0, 0, 0]})
-  with pytest.raises(UserError, match="without 'transform'"):
+  with raises(ConfigError, "'transform'"):
     Preprocess.from_json({})

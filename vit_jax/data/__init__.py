@@ -4,28 +4,28 @@ The names below are resolved on first use, so that a command's `--help` waits fo
 """
 
 import importlib
+from typing import Any
 
 _LAZY = {
-  'AUGREG': 'transforms.augment',
+  'AUGREG': 'transforms.policies',
   'OPS': 'transforms.base',
   'Dataset': 'dataset',
-  'EvalBatches': 'loader',
+  'EvalBatches': 'batches',
   'Examples': 'dataset',
   'Preprocess': 'preprocess',
-  'TrainBatches': 'loader',
+  'TrainBatches': 'batches',
   'Transform': 'transforms.parse',
-  'cached': 'cache',
   'decode_image': 'decode',
-  'eval_batches': 'loader',
+  'eval_batches': 'batches',
   'open_dataset': 'dataset',
   'parse_transform': 'transforms.parse',
-  'train_batches': 'loader',
+  'train_batches': 'batches',
 }
 
 __all__ = sorted(_LAZY)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name not in _LAZY:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   return getattr(importlib.import_module(f'{__name__}.{_LAZY[name]}'), name)

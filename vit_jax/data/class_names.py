@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import DatasetError, did_you_mean
 
 _WORDNET = re.compile(r'(n\d{8})(?:$|[_ -])')
 
@@ -30,7 +30,7 @@ def wordnet_ids() -> tuple[str, ...]:
 
 
 # Classes of the variants of ImageNet-21k by their number, and the letter that marks them in the
-# table: all that the published Google weights know, the pictures of autumn 2011 (two fewer), the
+# table: all that the published Google weights know, the images of autumn 2011 (two fewer), the
 # two processed by Ridnik et al. (2104.10972; autumn and winter releases), and timm's 12k.
 IMAGENET21K = {21843: '', 21841: 'f', 11221: 'p', 10450: 'w', 11821: 't'}
 
@@ -96,7 +96,7 @@ def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> n
     Indices [len(dataset_classes)], int32.
 
   Raises:
-    UserError: naming classes that the model does not know.
+    DatasetError: naming classes that the model does not know.
   """
   if dataset_classes == model_classes:
     return np.arange(len(model_classes), dtype=np.int32)
@@ -105,7 +105,7 @@ def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> n
   unknown = [name for name, i in zip(dataset_classes, found) if i is None]
   if unknown:
     hint = did_you_mean(unknown[0], model_classes, every_up_to=5)
-    raise UserError(
+    raise DatasetError(
       f'the model has {len(model_classes)} classes and does not know {len(unknown)} of the '
       f"dataset's {len(dataset_classes)}, such as {unknown[0]!r}: {hint}"
     )

@@ -9,16 +9,16 @@ import numpy as np
 from vit_jax.data import splits as splits_lib
 from vit_jax.data.records import PooledRecords, Records, Source
 from vit_jax.data.sources import find_source
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
 Rows = tuple[Records, np.ndarray]
 
 
 class Examples:
-  """Labelled pictures in a fixed order, read at random; safe in threads and worker processes.
+  """Labelled images in a fixed order, read at random; safe in threads and worker processes.
 
   Args:
-    parts: stored pictures and which of their rows to take, one after another.
+    parts: stored images and which of their rows to take, one after another.
     new_label: int32, the label by stored label.
   """
 
@@ -37,32 +37,42 @@ class Examples:
       raise IndexError(f'example {index} of {len(self._row)}')
     records, row = self._records[self._part[index]], int(self._row[index])
     example = records.read(row)
-    label = int(relabel(example['label'], self._new_label))
-    kinds = example.pop('kinds', None)
-    if kinds is not None:
-      example['labels'] = self._multi_hot(kinds)
+    stored = example['label']
+    label = int(self._new_label[stored]) if stored >= 0 else -1
+    all_labels = example.pop('all_labels', None)
+    if all_labels is not None:
+      example['labels'] = self._multi_hot(all_labels)
     return {**example, 'label': label, 'id': records.id(row)}
 
-  def _multi_hot(self, kinds: np.ndarray) -> np.ndarray:
-    """uint8 `[k]`, 1 for each class among stored label indices."""
+  def _multi_hot(self, all_labels: np.ndarray) -> np.ndarray:
+    """uint8 `[k]`, 1 for each class among stored labels."""
     found = np.zeros(int(self._new_label.max()) + 1, np.uint8)
-    new = relabel(np.asarray(kinds), self._new_label)
+    new = relabel(all_labels, self._new_label)
     found[new[new >= 0]] = 1
     return found
 
   def id(self, index: int) -> str:
-    """The picture's name, without reading it."""
+    """The image's name, without reading it."""
     return self._records[self._part[index]].id(int(self._row[index]))
 
   def take(self, rows: np.ndarray) -> 'Examples':
-    """The examples at these places, in their order."""
+    """The examples at these indices, in their order."""
     taken = copy.copy(self)
     taken._part, taken._row = self._part[rows], self._row[rows]
     return taken
 
+  def overlap(self, other: 'Examples') -> int:
+    """How many of these examples are also among the others."""
+    count = 0
+    for i, records in enumerate(self._records):
+      for j, others in enumerate(other._records):
+        if records is others:
+          count += int(np.isin(self._row[self._part == i], other._row[other._part == j]).sum())
+    return count
+
   @property
   def labels(self) -> np.ndarray:
-    """int32 `[n]` class of every example. Costs a pass over the data where labels lie within it."""
+    """int32 `[n]` class of every example. Reads all the data where labels are stored within it."""
     labels = np.zeros(len(self), np.int32)
     for i, records in enumerate(self._records):
       here = self._part == i
@@ -71,16 +81,16 @@ class Examples:
 
 
 class Dataset:
-  """Named splits of labelled pictures with one list of classes.
+  """Named splits of labelled images with one list of classes.
 
   Args:
     name: as the user wrote it.
     kind: 'folder', 'tfds', 'digits', or with boxes 'yolo', 'coco' or 'voc'.
     classes: class names in label order.
-    base: stored pictures and rows by split name.
+    base: stored images and rows by split name.
     new_label: int32, the label by stored label.
-    made_split: whether the split was made here, by seed, and should be written down.
-    classes_each: as in `Source`.
+    made_split: whether the split was made here, by seed, and should be saved with the run.
+    labels_per_image: as in `Source`.
   """
 
   def __init__(
@@ -91,13 +101,13 @@ class Dataset:
     base: dict[str, list[Rows]],
     new_label: np.ndarray,
     made_split: bool,
-    classes_each: str = 'one',
+    labels_per_image: str = 'one',
   ):
     self.name = name
     self.kind = kind
     self.classes = classes
     self.made_split = made_split
-    self.classes_each = classes_each
+    self.labels_per_image = labels_per_image
     self._base = base
     self._new_label = new_label
 
@@ -119,13 +129,13 @@ class Dataset:
     """The examples of a split string, for example 'train[:90%]' or 'train+val'.
 
     Raises:
-      UserError: unreadable, unknown, out of range or empty.
+      DatasetError: unreadable, unknown, out of range or empty.
     """
     taken: list[Rows] = []
     try:
       wanted = splits_lib.parse_split(spec, self.splits)
-    except UserError as e:
-      raise UserError([f'dataset {self.name}: {p}' for p in e.problems]) from None
+    except DatasetError as e:
+      raise DatasetError([f'dataset {self.name}: {p}' for p in e.problems]) from None
     for name, first, end in wanted:
       for records, rows in self._base[name]:
         part = rows[min(first, len(rows)) : min(end, len(rows))]
@@ -135,7 +145,7 @@ class Dataset:
     return Examples(taken, self._new_label)
 
   def manifest(self) -> dict[str, list[str]]:
-    """The ids of every split's pictures, as JSON values."""
+    """The ids of every split's images, as JSON values."""
     return {
       name: [records.id(int(row)) for records, rows in parts for row in rows]
       for name, parts in self._base.items()
@@ -159,23 +169,24 @@ def open_dataset(
 ) -> Dataset:
   """Opens a dataset of any kind.
 
-  Which pictures are chosen and how they are split depends on the names in the dataset and on the
+  Which images are chosen and how they are split depends on the names in the dataset and on the
   seed alone; a class's choice does not depend on which other classes are used.
 
   Args:
     name: a folder, a TFDS name ('stanford_dogs', 'tfds:cifar10'), or 'digits'.
-    data_dir: folder in which `name` lies, or TFDS's data folder.
-    seed: varies the selection, the split and the order.
+    data_dir: folder that contains `name`, or TFDS's data folder.
+    seed: of the selection, the split and the order.
     classes: names to keep, in label order; all, in the dataset's order, when empty.
-    per_class: keep at most so many pictures a class, in each of the dataset's own splits, or of the
+    per_class: keep at most so many images a class, in each of the dataset's own splits, or of the
       whole before it is split here. 0 keeps all.
-    split_fractions: shares of train, val and test where the dataset has no splits of its own.
-    resplit: put the dataset's own splits together and split anew.
-    image_key: TFDS feature with the picture, where the dataset names none.
+    split_fractions: fractions of train, val and test where the dataset has no splits of its own.
+    resplit: pool the dataset's own splits and split anew.
+    image_key: TFDS feature with the image, where the dataset names none.
     label_key: TFDS feature with the class, likewise.
 
   Raises:
-    UserError: missing, empty, unreadable, or options that do not fit.
+    ConfigError: an argument out of its range.
+    DatasetError: missing, empty, unreadable, or without such classes.
   """
   problems = []
   if not isinstance(seed, int) or not 0 <= seed < 1 << 32:
@@ -184,10 +195,10 @@ def open_dataset(
     problems.append(f'per_class must be 0 (all) or more, got {per_class}')
   try:
     fractions = splits_lib.check_fractions(split_fractions)
-  except UserError as e:
+  except ConfigError as e:
     problems += e.problems
   if problems:
-    raise UserError(problems)
+    raise ConfigError(problems)
   source = find_source(name, data_dir, image_key, label_key)
   chosen, new_label = _choose_classes(name, source.classes, tuple(classes))
   own_splits = '' not in source.records
@@ -200,9 +211,9 @@ def open_dataset(
     base = _split_anew(source, chosen, new_label, seed, per_class, fractions)
   base = {split: parts for split, parts in base.items() if sum(len(r) for _, r in parts)}
   if not base:
-    raise UserError(f'dataset {name}: no pictures of the classes {", ".join(chosen)}')
+    raise DatasetError(f'dataset {name}: no images of the classes {", ".join(chosen)}')
   made_split = not own_splits or resplit
-  return Dataset(name, source.kind, chosen, base, new_label, made_split, source.classes_each)
+  return Dataset(name, source.kind, chosen, base, new_label, made_split, source.labels_per_image)
 
 
 def _choose_classes(
@@ -217,7 +228,7 @@ def _choose_classes(
   if len(set(wanted)) != len(wanted):
     problems.append(f'classes named twice: {sorted({c for c in wanted if wanted.count(c) > 1})}')
   if problems:
-    raise UserError(problems)
+    raise DatasetError(problems)
   chosen = wanted or have
   new_label = np.full(len(have), -1, np.int32)
   for label, c in enumerate(chosen):
@@ -247,15 +258,15 @@ def _split_anew(
   per_class: int,
   fractions: tuple[float, float, float],
 ) -> dict[str, list[Rows]]:
-  """Pools all pictures and splits them by class."""
+  """Pools all images and splits them by class."""
   pool = list(source.records.values())
   records = pool[0] if len(pool) == 1 else PooledRecords(pool)
   labels = relabel(records.labels, new_label)
   order = splits_lib.interleave(labels, chosen, seed, per_class)
   made = splits_lib.stratified(labels, order, fractions)
-  return {split: [(records, where)] for split, where in made.items()}
+  return {split: [(records, rows)] for split, rows in made.items()}
 
 
-def relabel(labels, new_label: np.ndarray):
-  """New labels; what has none (-1, as in some test splits) keeps none."""
+def relabel(labels: np.ndarray, new_label: np.ndarray) -> np.ndarray:
+  """New labels; images without one (-1, as in some test splits) keep none."""
   return np.where(labels >= 0, new_label[labels], -1)

@@ -2,15 +2,16 @@
 
 import contextlib
 import io
+from collections.abc import Iterator
 
 import numpy as np
 import simplejpeg
 from PIL import Image, ImageOps
 
-from vit_jax.errors import UserError
+from vit_jax.errors import ImageError
 
 _ORIENTATION = 0x0112  # EXIF tag
-# What the eight EXIF orientations ask for, as (transpose first, flip rows, flip columns).
+# How to undo the eight EXIF orientations, as (transpose first, flip rows, flip columns).
 _TURNS = {
   2: (False, False, True),
   3: (False, True, True),
@@ -26,7 +27,9 @@ _HARMLESS = ('extraneous bytes before marker', 'unknown JFIF revision', 'Unknown
 
 
 def decode_image(data: bytes, name: str = '', channels: int = 3) -> np.ndarray:
-  """Decodes one picture of any common kind, upright.
+  """Decodes one image of any common format, upright.
+
+  An animation or a file of several pages gives its first image.
 
   Grey becomes three equal channels; transparency is dropped as `Image.convert('RGB')` drops it
   (what timm, torchvision and Hugging Face do); 16-bit values keep their high byte. The EXIF
@@ -41,7 +44,7 @@ def decode_image(data: bytes, name: str = '', channels: int = 3) -> np.ndarray:
     uint8 `[h, w, c]`.
 
   Raises:
-    UserError: truncated, corrupt, or not a picture.
+    ImageError: truncated, corrupt, or not an image.
   """
   with named_errors(data, name):
     if data[:2] == b'\xff\xd8':
@@ -52,25 +55,25 @@ def decode_image(data: bytes, name: str = '', channels: int = 3) -> np.ndarray:
 
 
 @contextlib.contextmanager
-def named_errors(data: bytes, name: str):
-  """Turns a decoder's complaint into a `UserError` that names the picture."""
+def named_errors(data: bytes, name: str) -> Iterator[None]:
+  """Turns a decoder's error into an `ImageError` that names the image."""
   try:
     yield
   except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as e:
     what = 'is empty' if not data else f'cannot be decoded ({_reason(e)})'
-    raise UserError(
-      f"picture {name or 'without a name'} {what}; replace or remove it, or pass on_error='skip'"
+    raise ImageError(
+      f"image {name or 'without a name'} {what}; replace or remove it, or pass on_error='skip'"
     ) from None
 
 
 def _reason(error: Exception) -> str:
   if isinstance(error, Image.UnidentifiedImageError):
-    return 'no known picture format'
+    return 'no known image format'
   return ' '.join(str(error).split())
 
 
 def _decode_jpeg(data: bytes, channels: int) -> np.ndarray | None:
-  """Decodes RGB and grey JPEGs; None for colour spaces that are Pillow's business."""
+  """Decodes RGB and grey JPEGs; None for colour spaces that Pillow decodes."""
   colorspace = 'GRAY' if channels == 1 else 'RGB'
   try:
     header = simplejpeg.decode_jpeg_header(data, strict=False)
@@ -83,7 +86,7 @@ def _decode_jpeg(data: bytes, channels: int) -> np.ndarray | None:
 
 
 def read_jpeg(data: bytes, colorspace: str, fastupsample: bool = False, **scale) -> np.ndarray:
-  """Pixels of a JPEG as stored, passing over what libjpeg reports but could read anyway.
+  """Pixels of a JPEG as stored; warnings that leave every pixel readable are ignored.
 
   Args:
     data: the file's bytes.
@@ -134,9 +137,9 @@ def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
 
 
 def _decode_pillow(data: bytes, channels: int) -> np.ndarray:
-  with Image.open(io.BytesIO(data)) as image:
-    image.load()
-    image = ImageOps.exif_transpose(image)
+  with Image.open(io.BytesIO(data)) as file:
+    file.load()
+    image: Image.Image = ImageOps.exif_transpose(file)
     mode = 'L' if channels == 1 else 'RGB'
     if image.mode.startswith('I'):  # 16-bit grey; convert() would clip it to white
       high_byte = np.asarray(image).astype(np.uint32) >> 8
@@ -148,7 +151,7 @@ def _decode_pillow(data: bytes, channels: int) -> np.ndarray:
 
 
 def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
-  """Gives an array from an array source (`[h, w]` or `[h, w, c]`) the asked channel count."""
+  """Gives an array from an array source (`[h, w]` or `[h, w, c]`) this number of channels."""
   if image.ndim == 2:
     image = image[:, :, None]
   have = image.shape[2]
@@ -160,4 +163,4 @@ def with_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return with_channels(np.ascontiguousarray(image[:, :, :3]), channels)
   if have == 3 and channels == 1:
     return np.asarray(Image.fromarray(image).convert('L'))[:, :, None]
-  raise UserError(f'picture has {have} channels, expected 1, 3 or 4')
+  raise ImageError(f'image has {have} channels, expected 1, 3 or 4')

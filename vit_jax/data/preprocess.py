@@ -1,11 +1,12 @@
-"""How pictures become model input; a small record that travels with the weights."""
+"""How images become model input; a small record that is saved with the weights."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from vit_jax.data.transforms.parse import parse_transform
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 _CHANNELS = {'rgb': 3, 'bgr': 3, 'grey': 1}
 
@@ -15,10 +16,10 @@ class Preprocess:
   """Everything between a file's bytes and the numbers that a network was trained on.
 
   Args:
-    transform: the evaluation transformation, 'decode|resize_small(256)|central_crop(224)'.
+    transform: the evaluation transform, 'decode|resize_small(256)|central_crop(224)'.
     mean: subtracted, on the 0..1 scale, one number a channel in the order of `channels`.
     std: divided by, likewise.
-    channels: order in which the network takes the channels: 'rgb', 'bgr' or 'grey'.
+    channels: order of the channels in the network's input: 'rgb', 'bgr' or 'grey'.
   """
 
   transform: str
@@ -26,7 +27,7 @@ class Preprocess:
   std: tuple[float, ...] = (0.5, 0.5, 0.5)
   channels: str = 'rgb'
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     problems = []
     if self.channels not in _CHANNELS:
       problems.append(
@@ -43,7 +44,7 @@ class Preprocess:
     if any(v <= 0 for v in self.std):
       problems.append(f'preprocess std must be positive, got {self.std}')
     if problems:
-      raise UserError(problems)
+      raise ConfigError(problems)
 
   def to_json(self) -> dict:
     """The record as JSON values."""
@@ -59,7 +60,7 @@ class Preprocess:
     """The inverse of `to_json`; a name that is not a field is an error.
 
     Raises:
-      UserError: an unknown or missing field.
+      ConfigError: an unknown or missing field.
     """
     names = [f.name for f in dataclasses.fields(cls)]
     unknown = [k for k in record if k not in names]
@@ -67,22 +68,25 @@ class Preprocess:
     if 'transform' not in record:
       problems.append("preprocess record without 'transform'")
     if problems:
-      raise UserError(problems)
-    return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in record.items()})
+      raise ConfigError(problems)
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in record.items()}
+    return cls(**values)
 
   @property
   def image_size(self) -> tuple[int, int]:
-    """Height and width that the transformation gives, in pixels."""
-    return parse_transform(self.transform).output_hw
+    """Height and width that the transform gives, in pixels."""
+    hw = parse_transform(self.transform).output_hw
+    assert hw is not None  # parse_transform refuses a transform without a fixed size
+    return hw
 
-  def normalize(self, images):
+  def normalize(self, images: Any) -> Any:
     """Turns pixels into network input.
 
-    Only operators and methods that numpy and jax arrays share are used, so the device does this
-    inside the step, and neither this package nor its workers import jax.
+    It uses only operators and methods that numpy and jax arrays share, so that the training step
+    does this on the device, and neither this package nor its workers import jax.
 
     Args:
-      images: 0..255, `[..., h, w, c]`; for 'grey' c is 1, or 3 that are weighed as luma.
+      images: 0..255, `[..., h, w, c]`; for 'grey' c is 1, or 3 that are weighted as luma.
 
     Returns:
       float32 `[..., h, w, c]`, c as `channels` says.

@@ -1,4 +1,4 @@
-"""Random access to stored pictures, before anything is selected, split or shuffled."""
+"""Random access to stored images, before anything is selected, split or shuffled."""
 
 import dataclasses
 import os
@@ -7,23 +7,29 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from vit_jax.errors import UserError
+from vit_jax.errors import ImageError
 
 
 class Records(Protocol):
-  """The pictures of one split as they are stored. Safe to read from several threads; picklable."""
+  """The images of one split as they are stored. Safe to read from several threads; picklable."""
 
   def __len__(self) -> int: ...
 
   @property
   def labels(self) -> np.ndarray:
-    """int32 `[n]` class of each picture; may have to read them all."""
+    """int32 `[n]` class of each image; may have to read them all."""
 
   def id(self, row: int) -> str:
-    """A name of the picture that stays the same everywhere."""
+    """A name of the image that is the same on every machine."""
 
   def read(self, row: int) -> dict[str, Any]:
-    """'image' as bytes or pixels, 'label', and 'path' where the picture is a file."""
+    """One example as it is stored.
+
+    Returns:
+      'image' as a file's bytes or as pixels; 'label'; 'path' where the image is a file;
+      'all_labels' int32 `[m]`, -1 for none, where there may be several classes; 'box' and 'has_box'
+      where the source has boxes.
+    """
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,27 +39,27 @@ class Source:
   Args:
     kind: 'folder', 'tfds', 'digits', ...
     classes: class names in label order.
-    records: pictures by split; one entry named '' where the storage has no splits.
+    records: images by split; one entry named '' where the storage has no splits.
     shuffled: whether the stored order is random already and should be kept.
-    classes_each: 'one' class a picture, its 'label'; 'several', its 'kinds', label indices of any
-      number, -1 counting for none; or 'both', where 'label' is the class of the largest object.
+    labels_per_image: 'one', its 'label'; 'several', its 'all_labels', of any number; or 'both',
+      where 'label' is the class of the largest object and 'all_labels' are those of all.
   """
 
   kind: str
   classes: tuple[str, ...]
   records: Mapping[str, Records]
   shuffled: bool = False
-  classes_each: str = 'one'
+  labels_per_image: str = 'one'
 
 
 class FileRecords:
-  """Pictures that are files.
+  """Images that are files.
 
   Args:
     root: folder that the ids are relative to.
     names: path of each file below it, with forward slashes.
     labels: class of each file.
-    extra: arrays `[n, ...]` that belong to the pictures, such as 'box'.
+    extra: arrays `[n, ...]` that belong to the images, such as 'box'.
   """
 
   def __init__(
@@ -80,13 +86,13 @@ class FileRecords:
       with open(path, 'rb') as f:
         data = f.read()
     except OSError as e:
-      raise UserError(f'picture {path} cannot be read: {e.strerror}') from None
+      raise ImageError(f'image {path} cannot be read: {e.strerror}') from None
     extra = {key: values[row] for key, values in self.extra.items()}
     return {'image': data, 'label': self.labels[row], 'path': path, **extra}
 
 
 class ArrayRecords:
-  """Pictures in memory.
+  """Images in memory.
 
   Args:
     images: uint8 `[n, h, w, c]`.

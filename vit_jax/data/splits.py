@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
 _SLICE = re.compile(r'^(?P<name>[\w\-.]+)(?:\[(?P<from>[^:\]]*):(?P<to>[^:\]]*)\])?$')
 _BOUND = re.compile(r'^(?P<number>-?\d[\d_]*(?:\.\d+)?)(?P<percent>%?)$')
@@ -29,7 +29,7 @@ def parse_split(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int
     (split, first, end) of each part, in the order written.
 
   Raises:
-    UserError: unreadable, unknown split, out of range, or nothing in it.
+    DatasetError: unreadable, unknown split, out of range, or no examples.
   """
   parts, problems = [], []
   for text in spec.replace(' ', '').split('+'):
@@ -52,9 +52,9 @@ def parse_split(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int
       except ValueError as e:
         problems.append(f'split {text!r}: {e}')
   if not problems and not any(end > first for _, first, end in parts):
-    problems.append(f'split {spec!r} holds no examples; sizes are {dict(sizes)}')
+    problems.append(f'split {spec!r} has no examples; sizes are {dict(sizes)}')
   if problems:
-    raise UserError(problems)
+    raise DatasetError(problems)
   return parts
 
 
@@ -82,16 +82,18 @@ def class_rng(seed: int, name: str) -> np.random.Generator:
   return np.random.Generator(np.random.Philox(key=[seed, zlib.crc32(name.encode())]))
 
 
-def interleave(labels: np.ndarray, classes: Sequence[str], seed: int, per_class: int = 0):
-  """An order in which every stretch holds the classes in about their proportions.
+def interleave(
+  labels: np.ndarray, classes: Sequence[str], seed: int, per_class: int = 0
+) -> np.ndarray:
+  """An order in which every stretch has the classes in about their proportions.
 
   Each class is shuffled by seed and spread evenly over the whole; the number of one class's
-  pictures in any leading part is within one of its share.
+  images in any leading part is within one of its proportion.
 
   Args:
-    labels: int `[n]` class of each picture, in an order that does not depend on the machine.
+    labels: int `[n]` class of each image, in an order that does not depend on the machine.
     classes: class names; an order is drawn from (seed, name).
-    seed: what varies the order.
+    seed: of the order.
     per_class: keep at most so many of a class; 0 keeps all.
 
   Returns:
@@ -113,18 +115,18 @@ def interleave(labels: np.ndarray, classes: Sequence[str], seed: int, per_class:
 def stratified(
   labels: np.ndarray, order: np.ndarray, fractions: Sequence[float]
 ) -> dict[str, np.ndarray]:
-  """Splits by class: each class gives its share, and at least one picture where it has enough.
+  """Splits by class: each class gives its fraction, and at least one image where it has enough.
 
   Args:
-    labels: int `[n]` class of each picture.
+    labels: int `[n]` class of each image.
     order: positions in `labels` to divide, as `interleave` gives them; kept within each part.
-    fractions: shares of train, val and test; train takes what rounding leaves.
+    fractions: of train, val and test; train takes the rest after rounding.
 
   Returns:
-    Positions by split name; a split of share 0 is absent.
+    Positions by split name; a split of fraction 0 is absent.
   """
   names = [n for n, f in zip(('train', 'val', 'test'), fractions) if f > 0]
-  taken = {name: [] for name in names}
+  taken: dict[str, list[np.ndarray]] = {name: [] for name in names}
   for label in np.unique(labels[order]):
     members = order[labels[order] == label]
     end = len(members)
@@ -141,16 +143,16 @@ def stratified(
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:
-  """The three shares, two given ones meaning train and validation.
+  """The three fractions; two given ones are train and validation.
 
   Raises:
-    UserError: negative, or not adding up to 1.
+    ConfigError: negative, or not adding up to 1.
   """
-  shares = tuple(float(f) for f in fractions)
-  shares = (*shares, 0.0) if len(shares) == 2 else shares
-  if len(shares) != 3 or min(shares) < 0 or abs(sum(shares) - 1) > 1e-6 or shares[0] == 0:
-    raise UserError(
-      f'split_fractions are the shares of train, val and test and add up to 1, for example '
+  given = tuple(float(f) for f in fractions)
+  given = (*given, 0.0) if len(given) == 2 else given
+  if len(given) != 3 or min(given) < 0 or abs(sum(given) - 1) > 1e-6 or given[0] == 0:
+    raise ConfigError(
+      f'split_fractions are those of train, val and test and must add up to 1, for example '
       f'(0.8, 0.1, 0.1); got {tuple(fractions)}'
     )
-  return shares
+  return given[0], given[1], given[2]

@@ -7,29 +7,30 @@ from vit_jax.data.sources.annotated import annotated_kind, annotated_source
 from vit_jax.data.sources.digits import digits_source
 from vit_jax.data.sources.folder import folder_source
 from vit_jax.data.sources.tfds import holds_tfds_versions, is_tfds_folder, tfds_source
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, DatasetError
 
 
 def find_source(
   name: str, data_dir: str = '', image_key: str | None = None, label_key: str | None = None
 ) -> Source:
-  """Opens the storage that a dataset's name means.
+  """Opens the storage that a dataset's name refers to.
 
   'digits' is embedded; 'tfds:NAME' is TFDS; a folder that exists is read as one; a name that looks
-  like a path but is none is an error; everything else is a TFDS name.
+  like a path but is none is an error; every other name is TFDS's.
 
   Raises:
-    UserError: nothing is there, or not what is expected.
+    ConfigError: no name.
+    DatasetError: nothing is there, or not what is expected.
   """
   if not name:
-    raise UserError('no dataset is named; set --config.dataset.name to a folder or a TFDS name')
+    raise ConfigError('no dataset is named; set --config.dataset.name to a folder or a TFDS name')
   if name == 'digits':
     return digits_source()
   if name.startswith('tfds:'):
     return tfds_source(name.removeprefix('tfds:'), data_dir, image_key, label_key)
   for path in (os.path.expanduser(name), os.path.join(os.path.expanduser(data_dir), name)):
     if os.path.isfile(path):
-      raise UserError(f'dataset {path} is a file; expected a folder with a folder for each class')
+      raise DatasetError(f'dataset {path} is a file; expected a folder with one folder per class')
     if os.path.isdir(path):
       if is_tfds_folder(path):
         return tfds_source(path, '', image_key, label_key)
@@ -39,5 +40,5 @@ def find_source(
       kind = annotated_kind(path)
       return annotated_source(path, kind) if kind else folder_source(path)
   if name[0] in '.~/' or name.endswith('/') or os.sep in name and name.count('/') != 1:
-    raise UserError(f'dataset folder {name} does not exist; check the path')
+    raise DatasetError(f'dataset folder {name} does not exist; check the path')
   return tfds_source(name, data_dir, image_key, label_key)

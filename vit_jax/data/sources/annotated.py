@@ -1,9 +1,9 @@
-"""Pictures with one box each: YOLO text files, COCO json, Pascal VOC xml.
+"""Images with one box each: YOLO text files, COCO json, Pascal VOC xml.
 
-Each example has 'box' float32 `[4]` (centre x, centre y, width, height as shares of the picture)
-and 'has_box', False where only the class is known. Of several objects in a picture the largest
-counts for the box and the class; 'kinds' are the classes of all. A picture without any object, and
-without a class folder, is left out.
+Each example has 'box' float32 `[4]` (centre x, centre y, width, height relative to the image) and
+'has_box', False where only the class is known. Of several objects in an image the largest gives the
+box and the label; 'all_labels' are the labels of all. An image without any object, and without a
+class folder, is excluded.
 """
 
 import dataclasses
@@ -11,7 +11,7 @@ import json
 import os
 import pathlib
 import xml.etree.ElementTree as ElementTree
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -20,21 +20,38 @@ from vit_jax.data.image_files import list_images
 from vit_jax.data.records import FileRecords, Source
 from vit_jax.data.sources.folder import SPLITS, subfolders
 from vit_jax.data.splits import canonical
-from vit_jax.errors import UserError
+from vit_jax.errors import DatasetError
 
-_MOST = 20  # problems told at once
+_MAX_PROBLEMS = 20  # reported at once
 
 
 @dataclasses.dataclass
 class _Object:
   """One object: its class by name or number, and its box."""
 
-  kind: str | int
+  class_: str | int
   cxcywh: np.ndarray
 
   @property
   def area(self) -> float:
     return float(self.cxcywh[2] * self.cxcywh[3])
+
+
+@dataclasses.dataclass
+class _Image:
+  """One annotated image.
+
+  Args:
+    name: its path below the dataset's folder.
+    label: its class.
+    largest: its largest object; None where only the class is known.
+    all_labels: classes of all its objects.
+  """
+
+  name: str
+  label: int
+  largest: _Object | None
+  all_labels: set[int]
 
 
 def annotated_kind(root: str) -> str | None:
@@ -54,20 +71,16 @@ def annotated_source(root: str, kind: str) -> Source:
   """Reads all annotations of a folder with boxes.
 
   Raises:
-    UserError: every annotation that cannot be read, by file and line.
+    DatasetError: every annotation that cannot be read, by file and line.
   """
-  read: dict[str, Callable[[str, list[str]], Source | None]] = {
-    'yolo': _yolo,
-    'coco': _coco,
-    'voc': _voc,
-  }
+  read: dict[str, Callable[[str, list[str]], Source]] = {'yolo': _yolo, 'coco': _coco, 'voc': _voc}
   problems: list[str] = []
   source = read[kind](root, problems)
   if problems:
-    more = [f'and {len(problems) - _MOST} more'] if len(problems) > _MOST else []
-    raise UserError(problems[:_MOST] + more)
-  if source is None or not any(len(r) for r in source.records.values()):
-    raise UserError(f'dataset {root} ({kind}): no annotated pictures')
+    more = len(problems) - _MAX_PROBLEMS
+    raise DatasetError(problems[:_MAX_PROBLEMS] + ([f'and {more} more'] if more > 0 else []))
+  if not any(len(r) for r in source.records.values()):
+    raise DatasetError(f'dataset {root} ({kind}): no annotated images')
   return source
 
 
@@ -77,94 +90,96 @@ def _split_tops(root: str) -> dict[str, str]:
   return {split: tops[split] for split in SPLITS if split in tops} or {'': ''}
 
 
-def _records(root: str, found: list[tuple[str, int, _Object | None, set[int]]]) -> FileRecords:
-  """Records of (file, label, largest object, labels of all objects)."""
-  cxcywh = np.zeros((len(found), 4), np.float32)
-  kinds = np.full((len(found), max((len(k) for *_, k in found), default=0)), -1, np.int32)
-  for row, (_, _, thing, labels) in enumerate(found):
-    if thing is not None:
-      cxcywh[row] = thing.cxcywh
-    kinds[row, : len(labels)] = sorted(labels)
-  has_box = np.array([thing is not None for _, _, thing, _ in found], bool)
-  extra = {'box': cxcywh, 'has_box': has_box, 'kinds': kinds}
-  return FileRecords(root, [name for name, *_ in found], [label for _, label, *_ in found], extra)
+def _records(root: str, images: Sequence[_Image]) -> FileRecords:
+  cxcywh = np.zeros((len(images), 4), np.float32)
+  all_labels = np.full((len(images), max((len(i.all_labels) for i in images), default=0)), -1)
+  for row, image in enumerate(images):
+    if image.largest is not None:
+      cxcywh[row] = image.largest.cxcywh
+    all_labels[row, : len(image.all_labels)] = sorted(image.all_labels)
+  extra = {
+    'box': cxcywh,
+    'has_box': np.array([image.largest is not None for image in images], bool),
+    'all_labels': all_labels.astype(np.int32),
+  }
+  return FileRecords(root, [i.name for i in images], [i.label for i in images], extra)
 
 
 # YOLO: {split}/images/NAME.jpg and {split}/labels/NAME.txt with lines 'class cx cy w h'.
 
 
-def _yolo(root: str, problems: list[str]) -> Source | None:
+def _yolo(root: str, problems: list[str]) -> Source:
   classes = _yolo_classes(root)
   records = {}
   for split, top in _split_tops(root).items():
     if not os.path.isdir(os.path.join(root, top, 'images')):
       continue
-    found = []
+    images = []
     for name in list_images(root, os.path.join(top, 'images')):
       inside = pathlib.PurePosixPath(name).relative_to(pathlib.PurePosixPath(top, 'images'))
       path = os.path.join(root, top, 'labels', inside.with_suffix('.txt'))
-      things = _yolo_objects(path, len(classes), problems) if os.path.isfile(path) else []
-      if things:
-        largest = max(things, key=lambda t: t.area)
-        found.append((name, int(largest.kind), largest, {int(t.kind) for t in things}))
-    records[split] = _records(root, found)
-  return Source('yolo', tuple(classes), records, classes_each='both')
+      objects = _yolo_objects(path, len(classes), problems) if os.path.isfile(path) else []
+      if objects:
+        largest = max(objects, key=lambda o: o.area)
+        images.append(_Image(name, int(largest.class_), largest, {int(o.class_) for o in objects}))
+    records[split] = _records(root, images)
+  return Source('yolo', tuple(classes), records, labels_per_image='both')
 
 
 def _yolo_classes(root: str) -> list[str]:
   for name in ('data.yaml', 'data.yml', 'dataset.yaml'):
     path = os.path.join(root, name)
     if os.path.isfile(path):
-      import yaml
+      import yaml  # only these datasets need it
 
       try:
         with open(path) as f:
           names = yaml.safe_load(f)['names']
       except (yaml.YAMLError, KeyError, TypeError):
-        raise UserError(f"{path} has no readable list 'names' of classes") from None
+        raise DatasetError(f"{path} has no readable list 'names' of classes") from None
       names = [names[k] for k in sorted(names)] if isinstance(names, dict) else names
       return [str(n) for n in names]
   path = os.path.join(root, 'classes.txt')
   if not os.path.isfile(path):
-    raise UserError(f'dataset {root} (yolo) names no classes; expected data.yaml or classes.txt')
+    raise DatasetError(f'dataset {root} (yolo) names no classes; expected data.yaml or classes.txt')
   with open(path) as f:
     return [line.strip() for line in f if line.strip()]
 
 
 def _yolo_objects(path: str, classes: int, problems: list[str]) -> list[_Object]:
-  things = []
+  objects = []
   with open(path) as f:
     for number, line in enumerate(f, start=1):
       if not line.strip():
         continue
+      where = f'{path} line {number}'
       try:
-        kind, *values = line.split()
+        class_, *values = line.split()
         cxcywh = np.array([float(v) for v in values], np.float32)
-        label = int(kind)
+        label = int(class_)
       except ValueError:
-        problems.append(f"{path} line {number}: expected 'class cx cy w h', got {line.strip()!r}")
+        problems.append(f"{where}: expected 'class cx cy w h', got {line.strip()!r}")
         continue
-      said = f'{path} line {number}'
       if len(cxcywh) != 4 or cxcywh.min() < -1e-3 or cxcywh.max() > 1 + 1e-3:
-        problems.append(f'{said}: expected 4 numbers from 0 to 1, got {line.strip()!r}')
+        problems.append(f'{where}: expected 4 numbers from 0 to 1, got {line.strip()!r}')
       elif not 0 <= label < classes:
-        problems.append(f'{said}: class {label}, but there are {classes} classes')
+        problems.append(f'{where}: class {label}, but there are {classes} classes')
       else:
-        things.append(_Object(label, cxcywh))
-  return things
+        objects.append(_Object(label, cxcywh))
+  return objects
 
 
-# COCO: annotations/instances_train2017.json with pictures in train2017/ or images/, or
-# train/_annotations.coco.json beside the pictures.
+# COCO: annotations/instances_train2017.json with images in train2017/ or images/, or
+# train/_annotations.coco.json beside the images.
 
 
 def _coco_files(root: str) -> dict[str, tuple[str, list[str]]]:
-  """By split: the json file and the folders where its pictures may lie."""
+  """By split: the json file and the folders where its images may be."""
   found = {}
   for split, top in _split_tops(root).items():
-    path = os.path.join(root, top, '_annotations.coco.json')
-    if os.path.isfile(path):
-      found[split] = (path, [top])
+    beside = os.path.join(root, top, '_annotations.coco.json')
+    if os.path.isfile(beside):
+      found[split] = (beside, [top])
   for path in sorted(pathlib.Path(root, 'annotations').glob('*.json')):
     stem = path.stem.removeprefix('instances_')
     split = canonical(stem.rstrip('0123456789'))
@@ -175,7 +190,7 @@ def _coco_files(root: str) -> dict[str, tuple[str, list[str]]]:
   return found
 
 
-def _coco(root: str, problems: list[str]) -> Source | None:
+def _coco(root: str, problems: list[str]) -> Source:
   tables = {}
   for split, (path, folders) in _coco_files(root).items():
     try:
@@ -184,7 +199,7 @@ def _coco(root: str, problems: list[str]) -> Source | None:
       names = {c['id']: c['name'] for c in table['categories']}
       tables[split] = (path, folders, table['images'], table['annotations'], names)
     except (ValueError, KeyError, TypeError) as e:
-      problems.append(f'{path} is no COCO file: {type(e).__name__} {e}')
+      problems.append(f'{path} is not a COCO file: {type(e).__name__} {e}')
   used = {
     names[a['category_id']]
     for _, _, _, annotations, names in tables.values()
@@ -193,69 +208,69 @@ def _coco(root: str, problems: list[str]) -> Source | None:
   }
   classes = sorted(used)  # categories without an object, such as a super-category, are no classes
   records = {}
-  for split, (path, folders, images, annotations, names) in tables.items():
-    sizes = {i['id']: i for i in images}
-    best: dict[int, _Object] = {}
-    kinds: dict[int, set[int]] = {}
+  for split, (path, folders, entries, annotations, names) in tables.items():
+    by_id = {entry['id']: entry for entry in entries}
+    largest: dict[int, _Object] = {}
+    all_labels: dict[int, set[int]] = {}
     for a in annotations:
-      image = sizes.get(a.get('image_id'))
-      if image is None or a.get('category_id') not in names or len(a.get('bbox', ())) != 4:
+      entry = by_id.get(a.get('image_id'))
+      if entry is None or a.get('category_id') not in names or len(a.get('bbox', ())) != 4:
         problems.append(f'{path}: annotation {a.get("id")} has no known image, category or bbox')
         continue
       x, y, w, h = a['bbox']
-      thing = _Object(
-        names[a['category_id']],
-        boxes.from_xyxy(np.array([x, y, x + w, y + h]), (image['height'], image['width'])),
+      hw = (entry['height'], entry['width'])
+      object_ = _Object(
+        names[a['category_id']], boxes.from_xyxy(np.array([x, y, x + w, y + h]), hw)
       )
-      kinds.setdefault(a['image_id'], set()).add(classes.index(str(thing.kind)))
-      if a['image_id'] not in best or thing.area > best[a['image_id']].area:
-        best[a['image_id']] = thing
-    found = []
-    for key, thing in sorted(best.items(), key=lambda kv: sizes[kv[0]]['file_name']):
-      name = sizes[key]['file_name']
-      places = [os.path.join(f, name) for f in folders]
-      place = next((p for p in places if os.path.isfile(os.path.join(root, p))), None)
-      if place is None:
-        problems.append(f'{path} names picture {name}, which is not in {" or ".join(folders)}')
+      all_labels.setdefault(entry['id'], set()).add(classes.index(str(object_.class_)))
+      if entry['id'] not in largest or object_.area > largest[entry['id']].area:
+        largest[entry['id']] = object_
+    images = []
+    for key, object_ in sorted(largest.items(), key=lambda kv: by_id[kv[0]]['file_name']):
+      name = by_id[key]['file_name']
+      paths = [os.path.join(folder, name) for folder in folders]
+      found = next((p for p in paths if os.path.isfile(os.path.join(root, p))), None)
+      if found is None:
+        problems.append(f'{path} names image {name}, which is not in {" or ".join(folders)}')
       else:
-        label = classes.index(str(thing.kind))
-        found.append((place.replace(os.sep, '/'), label, thing, kinds[key]))
-    records[split] = _records(root, found)
-  return Source('coco', tuple(classes), records, classes_each='both')
+        label = classes.index(str(object_.class_))
+        images.append(_Image(found.replace(os.sep, '/'), label, object_, all_labels[key]))
+    records[split] = _records(root, images)
+  return Source('coco', tuple(classes), records, labels_per_image='both')
 
 
-# Pascal VOC: annotations/NAME.xml, pictures in images/ or images/CLASS/ (then the folder counts).
+# Pascal VOC: annotations/NAME.xml, images in images/ or images/CLASS/ (the folder is the class).
 
 
-def _voc(root: str, problems: list[str]) -> Source | None:
+def _voc(root: str, problems: list[str]) -> Source:
   voc = os.path.isdir(os.path.join(root, 'JPEGImages'))
-  pictures, notes = ('JPEGImages', 'Annotations') if voc else ('images', 'annotations')
-  folders = subfolders(os.path.join(root, pictures))
-  things: dict[str, list[_Object]] = {}
-  for name in list_images(root, pictures):
-    path = os.path.join(root, notes, pathlib.PurePosixPath(name).stem + '.xml')
-    objects = _voc_objects(path, problems) if os.path.isfile(path) else []
-    if objects or folders:
-      things[name] = objects
-  largest = {name: max(found, key=lambda t: t.area, default=None) for name, found in things.items()}
-  if folders:  # then they say the class, whatever the objects are called
-    kinds = {name: name.split('/')[1] for name in things}
-    sets = {name: {kind} for name, kind in kinds.items() if kind in folders}
+  top, annotations = ('JPEGImages', 'Annotations') if voc else ('images', 'annotations')
+  folders = subfolders(os.path.join(root, top))
+  objects: dict[str, list[_Object]] = {}
+  for name in list_images(root, top):
+    path = os.path.join(root, annotations, pathlib.PurePosixPath(name).stem + '.xml')
+    found = _voc_objects(path, problems) if os.path.isfile(path) else []
+    if found or folders:
+      objects[name] = found
+  largest = {name: max(f, key=lambda o: o.area, default=None) for name, f in objects.items()}
+  if folders:  # these are the classes, whatever the objects are called
+    class_of = {name: name.split('/')[1] for name in objects}
+    all_classes = {name: {class_} for name, class_ in class_of.items() if class_ in folders}
   else:
-    kinds = {name: str(thing.kind) for name, thing in largest.items() if thing is not None}
-    sets = {name: {str(thing.kind) for thing in things[name]} for name in kinds}
-  index = {kind: i for i, kind in enumerate(sorted(set().union(*sets.values())))}
-  found = [
-    (name, index[kinds[name]], largest[name], {index[kind] for kind in those})
-    for name, those in sets.items()
+    class_of = {name: str(o.class_) for name, o in largest.items() if o is not None}
+    all_classes = {name: {str(o.class_) for o in objects[name]} for name in class_of}
+  label_of = {class_: i for i, class_ in enumerate(sorted(set().union(*all_classes.values())))}
+  images = [
+    _Image(name, label_of[class_of[name]], largest[name], {label_of[c] for c in several})
+    for name, several in all_classes.items()
   ]
-  each = 'one' if folders else 'both'
-  return Source('voc', tuple(index), {'': _records(root, found)}, classes_each=each)
+  per_image = 'one' if folders else 'both'
+  return Source('voc', tuple(label_of), {'': _records(root, images)}, labels_per_image=per_image)
 
 
 def _voc_objects(path: str, problems: list[str]) -> list[_Object]:
   """The objects of a file."""
-  things = []
+  objects = []
   try:
     tree = ElementTree.parse(path).getroot()
     h, w = int(tree.findtext('size/height', '')), int(tree.findtext('size/width', ''))
@@ -263,7 +278,8 @@ def _voc_objects(path: str, problems: list[str]) -> list[_Object]:
       corners = [float(node.findtext(f'bndbox/{k}', '')) for k in ('xmin', 'ymin', 'xmax', 'ymax')]
       corners[0] -= 1  # pixels are counted from 1, and the last one belongs to the box
       corners[1] -= 1
-      things.append(_Object(node.findtext('name', ''), boxes.from_xyxy(np.array(corners), (h, w))))
+      cxcywh = boxes.from_xyxy(np.array(corners), (h, w))
+      objects.append(_Object(node.findtext('name', ''), cxcywh))
   except (ElementTree.ParseError, ValueError, ZeroDivisionError) as e:
-    problems.append(f'{path} is no Pascal VOC file: {e}')
-  return things
+    problems.append(f'{path} is not a Pascal VOC file: {e}')
+  return objects

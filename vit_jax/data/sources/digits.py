@@ -13,7 +13,7 @@ _SEED = 0  # the embedded split never varies, so that results on it can be compa
 
 @functools.cache
 def digits_source() -> Source:
-  """Grey pictures `[8, 8, 1]` with values 0..255, stratified into 1297, 200 and 300."""
+  """Grey images `[8, 8, 1]` with values 0..255, stratified into 1297, 200 and 300."""
   from sklearn.datasets import load_digits  # a second of imports that only this set needs
 
   digits = load_digits()

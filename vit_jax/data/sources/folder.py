@@ -1,26 +1,26 @@
-"""Folders of pictures: CLASS/* or {train,val,test}/CLASS/*."""
+"""Folders of images: CLASS/* or {train,val,test}/CLASS/*."""
 
 import os
 
 from vit_jax.data.image_files import SUFFIXES, list_images
 from vit_jax.data.records import FileRecords, Source
 from vit_jax.data.splits import canonical
-from vit_jax.errors import UserError
+from vit_jax.errors import DatasetError
 
 SPLITS = ('train', 'val', 'test')
 
 
 def folder_source(root: str) -> Source:
-  """Reads the names of a folder's pictures; classes are the sorted folder names of all splits.
+  """Reads the names of a folder's images; classes are the sorted folder names of all splits.
 
-  Hidden files and files that are not pictures by their extension are passed over. Pictures may lie
-  deeper within a class folder.
+  A class folder is searched recursively. Hidden files and files that are not images by their ending
+  are ignored.
 
   Args:
     root: the dataset's folder.
 
   Raises:
-    UserError: no class folders, an empty one, or two folders for one split.
+    DatasetError: no class folders, an empty one, or two folders for one split.
   """
   split_folders = find_split_folders(root)
   tops = split_folders or {'': ''}
@@ -37,28 +37,30 @@ def folder_source(root: str) -> Source:
       found = list_images(root, os.path.join(top, name))
       if not found:
         problems.append(
-          f'class folder {os.path.join(root, top, name)} holds no pictures '
+          f'class folder {os.path.join(root, top, name)} has no images '
           f'({", ".join(SUFFIXES)}); fill or remove it'
         )
       files += found
       labels += [label] * len(found)
     records[split] = FileRecords(root, files, labels)
   if problems:
-    raise UserError(problems)
+    raise DatasetError(problems)
   return Source('folder', tuple(names), records)
 
 
 def find_split_folders(root: str) -> dict[str, str]:
   """Folder name by split name, for {train,val,test}/CLASS; empty for CLASS/* directly.
 
-  A folder 'train' counts as a split only with folders in it: it may be a class of trains.
+  A folder 'train' is a split only with folders in it: it may be a class of trains.
   """
   found: dict[str, str] = {}
   for name in subfolders(root):
     split = canonical(name)
     if split in SPLITS and subfolders(os.path.join(root, name)):
       if split in found:
-        raise UserError(f'dataset {root} has both {found[split]!r} and {name!r}; keep one of them')
+        raise DatasetError(
+          f'dataset {root} has both {found[split]!r} and {name!r}; keep one of them'
+        )
       found[split] = name
   return {split: found[split] for split in SPLITS if split in found}
 
@@ -72,5 +74,5 @@ def subfolders(path: str) -> list[str]:
 def _no_classes(root: str, top: str) -> str:
   path = os.path.join(root, top)
   if list_images(root, top):
-    return f'dataset {path} holds pictures but no class folders; expected {path}/CLASS/picture.jpg'
-  return f'dataset {path} has no class folders; expected {path}/CLASS/picture.jpg'
+    return f'dataset {path} has images but no class folders; expected {path}/CLASS/image.jpg'
+  return f'dataset {path} has no class folders; expected {path}/CLASS/image.jpg'

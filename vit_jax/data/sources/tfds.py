@@ -8,16 +8,16 @@ import numpy as np
 
 from vit_jax.data.records import Source
 from vit_jax.data.splits import canonical
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import DatasetError, did_you_mean
 
 
 class TfdsRecords:
-  """One split of a TFDS dataset; pictures stay encoded.
+  """One split of a TFDS dataset; images stay encoded.
 
   Args:
     source: what `as_data_source` gave.
     split: its name, which the ids begin with.
-    image_key: feature with the picture.
+    image_key: feature with the image.
     label_key: feature with the class, or with several; 'KEY/PART' is a part of one.
   """
 
@@ -35,7 +35,7 @@ class TfdsRecords:
   def labels(self) -> np.ndarray:
     if self._labels is None:
       rows = range(len(self.source))
-      labels = (_first(self._kinds(self.source[row])) for row in rows)
+      labels = (_first(self._read_labels(self.source[row])) for row in rows)
       self._labels = np.fromiter(labels, np.int32, len(rows))
     return self._labels
 
@@ -44,19 +44,19 @@ class TfdsRecords:
 
   def read(self, row: int) -> dict[str, Any]:
     record = self.source[row]
-    kinds = self._kinds(record)
-    example = {'image': record[self.image_key], 'label': _first(kinds)}
-    return example if kinds.ndim == 0 else {**example, 'kinds': kinds}
+    labels = self._read_labels(record)
+    example = {'image': record[self.image_key], 'label': _first(labels)}
+    return example if labels.ndim == 0 else {**example, 'all_labels': labels}
 
-  def _kinds(self, record: Any) -> np.ndarray:
-    """Label index [], or those of several classes [m]."""
+  def _read_labels(self, record: Any) -> np.ndarray:
+    """The label [], or those of several classes [m]."""
     for key in self.label_key.split('/'):
       record = record[key]
     return np.asarray(record, np.int32)
 
 
-def _first(kinds: np.ndarray) -> int:
-  return int(kinds.flat[0]) if kinds.size else -1
+def _first(labels: np.ndarray) -> int:
+  return int(labels.flat[0]) if labels.size else -1
 
 
 def is_tfds_folder(path: str) -> bool:
@@ -78,19 +78,15 @@ def tfds_source(
   Args:
     name: 'stanford_dogs', 'imagenet2012:5.1.0', 'NAME/CONFIG', or a folder `is_tfds_folder` knows.
     data_dir: TFDS's data folder; its default is ~/tensorflow_datasets.
-    image_key: feature with the picture; the dataset's own choice when None.
+    image_key: feature with the image; the dataset's own choice when None.
     label_key: feature with the class, likewise.
 
   Raises:
-    UserError: unknown, not prepared, in a format without random access, or without such features.
+    DatasetError: unknown, not prepared, of a format without random access, or without such
+      features.
   """
-  try:
-    import tensorflow_datasets as tfds
-  except ImportError as e:
-    raise UserError(
-      f'dataset {name!r} is no folder, and reading it as a TFDS name needs tensorflow_datasets '
-      f'({e}); run: pip install tensorflow-datasets array-record'
-    ) from None
+  import tensorflow_datasets as tfds  # takes seconds, and only these datasets need it
+
   data_dir = os.path.expanduser(data_dir)
   builder = _open_builder(tfds, name, data_dir)
   image_key, label_key = _keys(builder, name, image_key, label_key)
@@ -100,11 +96,11 @@ def tfds_source(
     try:
       source = builder.as_data_source(split, decoders=decoders)
     except (NotImplementedError, ValueError) as e:
-      raise UserError(_wrong_format(builder, name, str(e))) from None
+      raise DatasetError(_wrong_format(builder, name, str(e))) from None
     records[canonical(split)] = TfdsRecords(source, split, image_key, label_key)
   label, several = _label_feature(builder.info.features, label_key)
   each = 'several' if several else 'one'
-  return Source('tfds', tuple(label.names), records, shuffled=True, classes_each=each)
+  return Source('tfds', tuple(label.names), records, shuffled=True, labels_per_image=each)
 
 
 def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
@@ -116,14 +112,14 @@ def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
   except tfds.core.DatasetNotFoundError:
     short = name.split('/')[0].split(':')[0]
     known = tfds.list_builders(with_community_datasets=False)
-    raise UserError(
+    raise DatasetError(
       f'dataset {name!r} is neither a folder nor a TFDS name: {did_you_mean(short, known)}'
     ) from None
   except (ValueError, AssertionError) as e:
-    raise UserError(f'TFDS cannot open {name!r}: {" ".join(str(e).split())[:200]}') from None
+    raise DatasetError(f'TFDS cannot open {name!r}: {" ".join(str(e).split())[:200]}') from None
   if not builder.info.splits:
     where = f' --data_dir={data_dir}' if data_dir else ''
-    raise UserError(
+    raise DatasetError(
       f'TFDS dataset {name!r} is not prepared in {builder.data_dir}. Prepare it once (this step '
       f"needs TensorFlow): pip install 'vit_jax[tfds]' && tfds build {name} "
       f'--file_format=array_record{where}'
@@ -132,31 +128,32 @@ def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
 
 
 def _keys(builder: Any, name: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:
-  """The features with picture and class."""
+  """The features with image and class."""
   features = builder.info.features
   supervised = builder.info.supervised_keys
   if supervised and len(supervised) == 2 and all(isinstance(k, str) for k in supervised):
     image_key, label_key = image_key or supervised[0], label_key or supervised[1]
   image_key = image_key or 'image'
-  usual = [k for k in ('label', 'labels', 'objects/label') if k.split('/')[0] in features]
-  label_key = label_key or (usual[0] if usual else 'label')
+  common = [k for k in ('label', 'labels', 'objects/label') if k.split('/')[0] in features]
+  label_key = label_key or (common[0] if common else 'label')
   problems = [
     f'TFDS dataset {name!r} has no feature {key!r} for {option}: {did_you_mean(key, features)}'
     for option, key in (('image_key', image_key), ('label_key', label_key.split('/')[0]))
     if key not in features
   ]
   if not problems and not hasattr(_label_feature(features, label_key)[0], 'names'):
-    kinds = sorted(k for k in features if hasattr(features[k], 'names'))
+    valid = sorted(k for k in features if hasattr(features[k], 'names'))
     problems.append(
-      f'TFDS dataset {name!r}: feature {label_key!r} is no class; set label_key to one of {kinds}'
+      f'TFDS dataset {name!r}: feature {label_key!r} is not a class; set '
+      f'label_key to one of {valid}'
     )
   if problems:
-    raise UserError(problems)
+    raise DatasetError(problems)
   return image_key, label_key
 
 
 def _label_feature(features: Any, label_key: str) -> tuple[Any, bool]:
-  """The feature that a key such as 'label' or 'objects/label' names, and whether it is of many."""
+  """The feature that a key such as 'objects/label' names, and whether it has several values."""
   from tensorflow_datasets.core.features import Sequence
 
   feature, several = features, False

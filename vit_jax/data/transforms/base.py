@@ -1,15 +1,20 @@
-"""What a transform is made of: operations with checked arguments.
+"""What a transform is made of: ops with checked arguments.
 
-An operation is an `Op`: a frozen dataclass whose fields are its arguments, registered under a name
-with `@register('name')` in any file of this package. `parse` reads strings of them.
+An op is a subclass of `Op` whose fields are its arguments, registered under a name with
+`@register('name')` in any file of this package, or in one that $VIT_JAX_PLUGINS names. `parse`
+reads strings of them.
 """
 
 import dataclasses
+import typing
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import numpy as np
 
 from vit_jax.registry import Registry
+
+Size = tuple[int, int]  # height and width in pixels
 
 OPS: Registry[type['Op']] = Registry('transform', 'vit_jax.data.transforms')
 
@@ -37,7 +42,7 @@ class Arg:
     """The value in its final type.
 
     Raises:
-      ValueError: says what was expected.
+      ValueError: what was expected.
     """
     if self.kind == 'size':
       size = value if isinstance(value, tuple) else (value, value)
@@ -62,8 +67,8 @@ class Arg:
     return noun if self.low is None else f'{noun} of at least {self.low:g}'
 
 
-def arg(kind: str, default: Any = _MISSING, **limits) -> Any:
-  """A checked field of an op; see `Arg`. A field named `size` takes the run's image size."""
+def arg(kind: str, default: Any = _MISSING, **limits: Any) -> Any:
+  """A checked field of an op; see `Arg`. A field named `size` defaults to the run's image size."""
   metadata = {'arg': Arg(kind, **limits)}
   if default is _MISSING:
     return dataclasses.field(metadata=metadata)
@@ -71,26 +76,26 @@ def arg(kind: str, default: Any = _MISSING, **limits) -> Any:
 
 
 @dataclasses.dataclass(frozen=True)
-class Picture:
-  """What is known about a picture between two ops, before any picture is there.
+class ImageSpec:
+  """What is known about the images between two ops, before any image is read.
 
   Args:
-    hw: height and width in pixels, None while they vary by picture.
-    decoded: whether it is pixels already.
+    hw: height and width in pixels, None while they vary by image.
+    decoded: whether images are pixels already, not a file's bytes.
     channels: number of channels.
   """
 
-  hw: tuple[int, int] | None = None
+  hw: Size | None = None
   decoded: bool = False
   channels: int = 3
 
 
 @dataclasses.dataclass(frozen=True)
 class Op:
-  """One step of a transformation.
+  """One step of a transform.
 
-  A subclass changes `example['image']` (uint8 `[h, w, c]`), and whatever else belongs to the
-  picture's geometry, through the functions of `geometry.py`, so that boxes follow by themselves.
+  A subclass changes `example['image']` (uint8 `[h, w, c]`). Where it moves pixels, it does so
+  through the functions of `geometry.py`, so that boxes follow by themselves.
   """
 
   name: ClassVar[str] = ''
@@ -100,12 +105,16 @@ class Op:
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     raise NotImplementedError
 
-  def output(self, picture: Picture) -> Picture:
-    """What the picture is after this op; same size unless overridden."""
-    return picture
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    """What the images are after this op; unchanged unless overridden.
+
+    Args:
+      spec: what they are before it.
+    """
+    return spec
 
   @classmethod
-  def default_size(cls, image_size: tuple[int, int]) -> Any:
+  def default_size(cls, image_size: Size) -> Any:
     """The size taken when the string gives none."""
     return image_size
 
@@ -123,16 +132,22 @@ class Op:
     return self.name + (f'({", ".join(parts)})' if parts else '')
 
 
-def register(name: str):
-  """Class decorator: makes an op usable under this name."""
+OpClass = typing.TypeVar('OpClass', bound=type[Op])
 
-  def add(cls):
-    cls = dataclasses.dataclass(frozen=True)(cls)
+
+@typing.dataclass_transform(frozen_default=True, field_specifiers=(arg,))
+def register(name: str) -> Callable[[OpClass], OpClass]:
+  """Class decorator: makes an op usable under this name, and a frozen dataclass."""
+
+  def add(cls: OpClass) -> OpClass:
+    dataclasses.dataclass(frozen=True)(cls)  # which changes the class itself
     cls.name = name
-    return OPS.add(name, cls)
+    OPS.add(name, cls)
+    return cls
 
   return add
 
 
 def is_int(value: Any) -> bool:
+  """Whether a value is an integer; True and False are not."""
   return isinstance(value, int) and not isinstance(value, bool)

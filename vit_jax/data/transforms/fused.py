@@ -1,50 +1,45 @@
-"""The quick way through 'decode|inception_crop|flip_lr' for JPEG files.
+"""The fast path for 'decode|inception_crop|flip_lr' on JPEG files.
 
-Decoding is most of the work and cannot be helped, so what follows must cost next to nothing: the
-window is drawn before decoding, a picture much larger than needed is decoded at a half, a quarter
-or an eighth of its size, the resize is vectorised and sees only the window's rows, and a mirrored
-picture is decoded with its channels swapped, so that reversing the bytes of a row mirrors it. The
-random decisions are the very ones of the separate ops; pixels stay within 1 grey level of theirs on
-average. Pictures that are decoded already join after that. Without `cykooz_resizer` the separate
-ops run.
+Decoding takes most of the time and cannot be avoided, so what follows must cost next to nothing:
+the window is drawn before decoding, an image much larger than needed is decoded at a half, a
+quarter or an eighth of its size, the resize is vectorised and reads only the window's rows, and a
+mirrored image is decoded with its channels swapped, so that reversing the bytes of a row mirrors
+it. The random decisions are those of the separate ops; pixels stay within 1 grey level of theirs on
+average. Images that are decoded already take the path from there.
 """
 
 import dataclasses
 import math
 import threading
 
+import cykooz_resizer
 import numpy as np
 import simplejpeg
 
 from vit_jax.data.decode import jpeg_orientation, named_errors, read_jpeg
 from vit_jax.data.transforms import geometry
 from vit_jax.data.transforms.base import Op
-from vit_jax.data.transforms.geometric import Decode, FlipLr, InceptionCrop
-
-try:
-  import cykooz_resizer
-except ImportError:
-  cykooz_resizer = None
+from vit_jax.data.transforms.spatial import Decode, FlipLr, InceptionCrop
 
 _HEADROOM = 2  # how much larger than the result a scaled decode must stay to be close enough
-_FILTERS = {}
-if cykooz_resizer is not None:
-  _TYPES = cykooz_resizer.FilterType
-  _FILTERS = {
-    'bilinear': _TYPES.bilinear,
-    'bicubic': _TYPES.catmull_rom,
-    'lanczos': _TYPES.lanczos3,
-  }
+_FILTERS = {
+  'bilinear': cykooz_resizer.FilterType.bilinear,
+  'bicubic': cykooz_resizer.FilterType.catmull_rom,
+  'lanczos': cykooz_resizer.FilterType.lanczos3,
+}
 _local = threading.local()  # memory that each thread keeps: fresh pages cost a third of a decode
 
 
 def fuse(ops: tuple[Op, ...]) -> tuple[Op, ...]:
-  """Puts the quick way in place of the ops that it covers, where it can be taken."""
-  starts = len(ops) >= 2 and isinstance(ops[0], Decode) and isinstance(ops[1], InceptionCrop)
-  if not starts or ops[0].channels != 3 or ops[1].method not in _FILTERS:
-    return ops
-  flip = ops[2] if len(ops) > 2 and isinstance(ops[2], FlipLr) else None
-  return (DecodeCropFlip(ops[0], ops[1], flip), *ops[3 if flip else 2 :])
+  """Replaces the ops that the fast path covers, where it can be taken."""
+  match ops:
+    case (Decode(channels=3) as decode, InceptionCrop() as crop, *rest):
+      if crop.method not in _FILTERS:
+        return ops
+      if rest and isinstance(rest[0], FlipLr):
+        return (DecodeCropFlip(decode, crop, rest[0]), *rest[1:])
+      return (DecodeCropFlip(decode, crop, None), *rest)
+  return ops
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +47,7 @@ class DecodeCropFlip(Op):
   """Decodes, crops and mirrors in one go.
 
   Args:
-    decode: the ops that it stands for.
+    decode: the ops that it replaces.
     crop: likewise.
     flip: likewise, or None.
   """
@@ -86,14 +81,14 @@ class DecodeCropFlip(Op):
     return example
 
   def _factor(self, window_hw: tuple[int, int]) -> int:
-    """By how much smaller the picture may be decoded: the window has pixels to spare."""
+    """By how much smaller the image may be decoded: the window has pixels to spare."""
     spare = min(have / want for have, want in zip(window_hw, self.crop.size)) / _HEADROOM
     return next((f for f in (8, 4, 2) if f <= spare), 1)
 
   def _decode(
     self, data: bytes, hw: tuple[int, int], factor: int, mirrored: bool, example: dict
   ) -> np.ndarray:
-    """The whole picture, in memory that the thread's next picture overwrites."""
+    """The whole image, in memory that the thread's next image overwrites."""
     h, w = (math.ceil(s / factor) for s in hw)
     scale = {'min_height': h, 'min_width': w, 'min_factor': factor}
     with named_errors(data, example.get('path') or example.get('id', '')):
@@ -109,7 +104,7 @@ def _buffer(size: int) -> np.ndarray:
 
 
 def _upright_jpeg_hw(data: bytes | np.ndarray) -> tuple[int, int] | None:
-  """Height and width of a JPEG that needs no turning and no rare colour space; else None."""
+  """Height and width of an upright JPEG of a common colour space; None for any other image."""
   if isinstance(data, np.ndarray) or data[:2] != b'\xff\xd8' or jpeg_orientation(data) != 1:
     return None
   try:
@@ -122,7 +117,7 @@ def _upright_jpeg_hw(data: bytes | np.ndarray) -> tuple[int, int] | None:
 def _resize_window(
   pixels: np.ndarray, window: tuple[float, ...], size: tuple[int, int], method: str
 ) -> np.ndarray:
-  """Scales a window of a picture.
+  """Scales a window of an image.
 
   Args:
     pixels: uint8 `[h, w, 3]`.
@@ -152,7 +147,7 @@ def _resize_window(
 
 
 def _reverse_rows(image: np.ndarray) -> np.ndarray:
-  """Reverses the bytes of each row: mirrors the picture and swaps red and blue back.
+  """Reverses the bytes of each row: mirrors the image and swaps red and blue back.
 
   Args:
     image: uint8 `[h, w, 3]`, channels in the order blue, green, red.

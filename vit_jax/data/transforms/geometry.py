@@ -1,7 +1,10 @@
-"""The few ways in which an op may change a picture's geometry.
+"""The few ways in which an op may move an image's pixels.
 
-Ops go through these, so whatever is attached to places in the picture follows in one spot.
+Ops go through these functions, so that what is attached to positions in the image (boxes) follows
+in one place.
 """
+
+from collections.abc import Sequence
 
 import numpy as np
 from PIL import Image
@@ -30,22 +33,22 @@ def resize_pixels(image: np.ndarray, hw: tuple[int, int], method: str = 'bilinea
   if image.shape[:2] == tuple(hw):
     return image
   grey = image.shape[2] == 1
-  picture = Image.fromarray(image[:, :, 0] if grey else image)
-  pixels = np.asarray(picture.resize((hw[1], hw[0]), _FILTERS[method]))
+  pil_image = Image.fromarray(image[:, :, 0] if grey else image)
+  pixels = np.asarray(pil_image.resize((hw[1], hw[0]), _FILTERS[method]))
   return pixels[:, :, None] if grey else pixels
 
 
 def resize(example: dict, hw: tuple[int, int], method: str = 'bilinear') -> dict:
-  """Scales the whole picture to `hw` pixels."""
+  """Scales the whole image to `hw` pixels; boxes are relative and stay."""
   return {**example, 'image': resize_pixels(example['image'], hw, method)}
 
 
 def crop(example: dict, top: int, left: int, hw: tuple[int, int]) -> dict:
-  """Cuts a window out; where it reaches over the edge, the outside is black.
+  """Cuts a window out; where it extends beyond the image, it is black.
 
   Args:
     example: has 'image' `[h, w, c]`.
-    top: first row, negative above the picture.
+    top: first row, negative above the image.
     left: first column, negative left of it.
     hw: height and width of the window in pixels.
   """
@@ -64,14 +67,14 @@ def crop(example: dict, top: int, left: int, hw: tuple[int, int]) -> dict:
 def follow_crop(
   example: dict, hw: tuple[int, int], top: int, left: int, window_hw: tuple[int, int]
 ) -> dict:
-  """Moves what is attached to places, for an op that cut the pixels itself."""
+  """Moves the boxes alone, for an op that cropped the pixels itself."""
   if 'box' not in example:
     return example
   return _with_box(example, boxes.crop(example['box'], hw, top, left, window_hw))
 
 
 def _with_box(example: dict, box: np.ndarray) -> dict:
-  """The example with its box moved; one that has left the picture is no box any more."""
+  """The example with its box moved; a box that has left the image no longer counts as one."""
   return {**example, 'box': box, 'has_box': bool(example['has_box'] and box[2] * box[3] > 0)}
 
 
@@ -85,26 +88,26 @@ def flip_lr(example: dict) -> dict:
 
 
 def follow_flip_lr(example: dict) -> dict:
-  """Moves what is attached to places, for an op that mirrored the pixels itself."""
+  """Moves the boxes alone, for an op that mirrored the pixels itself."""
   return _with_box(example, boxes.flip_lr(example['box'])) if 'box' in example else example
 
 
-def affine(example: dict, forward: np.ndarray, fill: int = 128) -> dict:
+def affine(example: dict, forward: Sequence[Sequence[float]], fill: int = 128) -> dict:
   """Turns, shears or shifts; the size stays.
 
   Args:
     example: has 'image' `[h, w, c]`.
-    forward: `[2, 3]`, from (x, y, 1) in the old picture to (x, y) in the new, in pixels.
+    forward: `[2, 3]`, from (x, y, 1) in the old image to (x, y) in the new, in pixels.
     fill: grey value of what comes in from outside.
   """
   image = example['image']
   h, w, c = image.shape
-  forward = np.asarray(forward, np.float64)
-  turn = np.linalg.inv(forward[:, :2])
-  back = np.concatenate([turn, -turn @ forward[:, 2:]], 1)  # what Pillow wants: new to old
-  picture = Image.fromarray(image[:, :, 0] if c == 1 else image)
+  matrix = np.asarray(forward, np.float64)
+  turn = np.linalg.inv(matrix[:, :2])
+  back = np.concatenate([turn, -turn @ matrix[:, 2:]], 1)  # Pillow maps new positions to old ones
+  pil_image = Image.fromarray(image[:, :, 0] if c == 1 else image)
   pixels = np.asarray(
-    picture.transform(
+    pil_image.transform(
       (w, h),
       Image.Transform.AFFINE,
       tuple(back.ravel()),
@@ -114,5 +117,5 @@ def affine(example: dict, forward: np.ndarray, fill: int = 128) -> dict:
   )
   example = {**example, 'image': pixels[:, :, None] if c == 1 else pixels}
   if 'box' in example:
-    return _with_box(example, boxes.affine(example['box'], (h, w), forward))
+    return _with_box(example, boxes.affine(example['box'], (h, w), matrix))
   return example

@@ -7,21 +7,21 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.data.transforms.base import OPS, Arg, Op, Picture, is_int
+from vit_jax.data.transforms.base import OPS, Arg, ImageSpec, Op, is_int
 from vit_jax.data.transforms.fused import fuse
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError
 
 
 class Transform:
-  """A checked transformation; call it with an example and a generator.
+  """A checked transform; call it with an example and a generator.
 
   Args:
     ops: its steps.
-    output: what comes out.
+    output: what is known about the resulting images.
     steps: what is run instead of `ops`, to the same effect and faster.
   """
 
-  def __init__(self, ops: tuple[Op, ...], output: Picture, steps: tuple[Op, ...] = ()):
+  def __init__(self, ops: tuple[Op, ...], output: ImageSpec, steps: tuple[Op, ...] = ()):
     self.ops = ops
     self.output = output
     self._steps = steps or ops
@@ -41,11 +41,15 @@ class Transform:
 
     Args:
       example: 'image' as bytes or pixels, 'id' for errors, 'box' where there is one.
-      rng: source of the random decisions.
+      rng: source of the random decisions; needed where the transform is random.
 
     Returns:
       A new dict; 'image' is uint8 `[h, w, c]`.
     """
+    if rng is None:
+      if self.random:
+        raise ValueError(f'transform {self} is random and needs a generator')
+      rng = np.random.default_rng(0)  # no op draws from it
     example = dict(example)
     for op in self._steps:
       example = op(example, rng)
@@ -63,6 +67,12 @@ class Transform:
   def __hash__(self) -> int:
     return hash(self.ops)
 
+  def __setstate__(self, state: dict) -> None:
+    self.__dict__.update(state)
+    # In a worker process this is the first use of the registry: the files of the package and of
+    # $VIT_JAX_PLUGINS are imported now, not by whichever thread needs one of their entries first.
+    len(OPS)
+
 
 def parse_transform(
   spec: str,
@@ -70,65 +80,65 @@ def parse_transform(
   train: bool = False,
   fixed_size: bool = True,
 ) -> Transform:
-  """Reads and checks a transformation.
+  """Reads and checks a transform.
 
   Args:
     spec: ops separated by '|', arguments in parentheses, by position or name.
     image_size: height and width in pixels for ops that name none.
     train: whether random ops may occur.
-    fixed_size: whether the size that comes out must be known; a cached prefix's need not.
+    fixed_size: whether all results must have one size, as batches need.
 
   Raises:
-    UserError: all mistakes, each naming the op and its position.
+    ConfigError: all mistakes, each naming the op and its position.
   """
   problems: list[str] = []
   ops: list[Op] = []
-  picture = Picture()
+  image = ImageSpec()
   complete = True
   for position, text in enumerate(spec.split('|'), start=1):
     try:
       op = _parse_op(text.strip(), image_size)
       ops.append(op)
-      found = list(_misplaced(op, picture, train))
-      picture = op.output(dataclasses.replace(picture, decoded=True))
-    except UserError as e:
+      found = list(_misplaced(op, image, train))
+      image = op.output(dataclasses.replace(image, decoded=True))
+    except ConfigError as e:
       found, complete = e.problems, False
     problems += [f'transform op {position} {text.strip()!r}: {p}' for p in found]
-  if complete and fixed_size and picture.hw is None:
+  if complete and fixed_size and image.hw is None:
     problems.append(
-      f'transform {spec!r}: the pictures that come out differ in size; '
+      f'transform {spec!r}: the resulting images differ in size; '
       f'end it with resize({image_size[0]}) or central_crop({image_size[0]})'
     )
   if problems:
-    raise UserError(problems)
-  return Transform(tuple(ops), picture, fuse(tuple(ops)))
+    raise ConfigError(problems)
+  return Transform(tuple(ops), image, fuse(tuple(ops)))
 
 
-def _misplaced(op: Op, picture: Picture, train: bool) -> Iterator[str]:
+def _misplaced(op: Op, image: ImageSpec, train: bool) -> Iterator[str]:
   if op.random and not train:
     yield 'is random, which an evaluation must not be'
-  if op.name == 'decode' and picture.decoded:
-    yield 'pictures are decoded already; remove it'
-  if op.name != 'decode' and not picture.decoded:
-    yield "needs decoded pictures; start with 'decode|'"
+  if op.name == 'decode' and image.decoded:
+    yield 'images are decoded already; remove it'
+  if op.name != 'decode' and not image.decoded:
+    yield "needs decoded images; start with 'decode|'"
 
 
 def _parse_op(text: str, image_size: tuple[int, int]) -> Op:
   if not text:
-    raise UserError("is empty; an op stands on each side of '|'")
+    raise ConfigError("is empty; write an op on each side of '|'")
   try:
     node = ast.parse(text, mode='eval').body
   except SyntaxError:
-    raise UserError('cannot be read; write op, op(3) or op(3, name=4)') from None
+    raise ConfigError('cannot be read; write op, op(3) or op(3, name=4)') from None
   call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
   if not isinstance(call.func, ast.Name):
-    raise UserError('cannot be read; write op, op(3) or op(3, name=4)')
+    raise ConfigError('cannot be read; write op, op(3) or op(3, name=4)')
   cls = OPS[call.func.id]
   try:
     args = [_literal(a) for a in call.args]
     kwargs = {k.arg: _literal(k.value) for k in call.keywords}
   except ValueError as e:
-    raise UserError(str(e)) from None
+    raise ConfigError(str(e)) from None
   return cls(**_bind(cls, args, kwargs, image_size))
 
 
@@ -139,7 +149,7 @@ def _bind(cls: type[Op], args: list, kwargs: dict, image_size: tuple[int, int]) 
     args = [(args[0], args[1]), *args[2:]]
   signature = f'{cls.name}({", ".join(_describe(f) for f in fields)})'
   if len(args) > len(fields):
-    raise UserError(f'takes {len(fields)} arguments, got {len(args)}: {signature}')
+    raise ConfigError(f'takes {len(fields)} arguments, got {len(args)}: {signature}')
   values = dict(zip([f.name for f in fields], args))
   problems = []
   for key, value in kwargs.items():
@@ -161,7 +171,7 @@ def _bind(cls: type[Op], args: list, kwargs: dict, image_size: tuple[int, int]) 
     elif field.default is dataclasses.MISSING:
       problems.append(f'needs {field.name}: {signature}')
   if problems:
-    raise UserError(problems)
+    raise ConfigError(problems)
   return bound
 
 

@@ -1,4 +1,4 @@
-"""The ops of the transformation string that cut, scale and turn. Names follow big_vision's."""
+"""The ops that decode, resize, crop, pad and flip. Names follow big_vision's."""
 
 import math
 
@@ -7,18 +7,17 @@ import numpy as np
 from vit_jax.data import boxes
 from vit_jax.data.decode import decode_image, with_channels
 from vit_jax.data.transforms import geometry
-from vit_jax.data.transforms.base import METHODS, Op, Picture, arg, register
-
-_SIZE = tuple[int, int]
+from vit_jax.data.transforms.base import METHODS, ImageSpec, Op, Size, arg, register
 
 
-def _sized(picture: Picture, hw: _SIZE | None) -> Picture:
-  return Picture(hw, picture.decoded, picture.channels)
+def _sized(spec: ImageSpec, hw: Size | None) -> ImageSpec:
+  return ImageSpec(hw, spec.decoded, spec.channels)
 
 
-def _scaled(hw: _SIZE, side: int, new_side: int) -> _SIZE:
+def _scaled(hw: Size, side: int, new_side: int) -> Size:
   """Height and width when `side` (one of them) becomes `new_side`; the other rounds down."""
-  return tuple(new_side if s == side else max(1, int(new_side * s / side)) for s in hw)
+  h, w = (new_side if s == side else max(1, int(new_side * s / side)) for s in hw)
+  return h, w
 
 
 @register('decode')
@@ -39,13 +38,13 @@ class Decode(Op):
       image = decode_image(image, example.get('path') or example.get('id', ''), self.channels)
     return {**example, 'image': image}
 
-  def output(self, picture: Picture) -> Picture:
-    return Picture(None, True, self.channels)
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return ImageSpec(None, True, self.channels)
 
 
 @register('resize')
 class Resize(Op):
-  """Scales to exactly this size, whatever the shape was.
+  """Scales to exactly this size, whatever the aspect ratio was.
 
   Args:
     size: pixels; `resize(h, w)` too.
@@ -53,19 +52,19 @@ class Resize(Op):
   """
 
   two_ints = True
-  size: _SIZE = arg('size')
+  size: Size = arg('size')
   method: str = arg('name', 'bilinear', choices=METHODS)
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     return geometry.resize(example, self.size, self.method)
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, self.size)
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, self.size)
 
 
 @register('resize_small')
 class ResizeSmall(Op):
-  """Scales so that the smaller side has this length, keeping the shape.
+  """Scales so that the smaller side has this length, keeping the aspect ratio.
 
   The longer side rounds down, as torchvision's and Hugging Face's do. Without an argument it is
   256/224 of the image size, the margin that `central_crop` usually cuts away.
@@ -82,17 +81,17 @@ class ResizeSmall(Op):
     hw = example['image'].shape[:2]
     return geometry.resize(example, _scaled(hw, min(hw), self.size), self.method)
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, picture.hw and _scaled(picture.hw, min(picture.hw), self.size))
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, spec.hw and _scaled(spec.hw, min(spec.hw), self.size))
 
   @classmethod
-  def default_size(cls, image_size: _SIZE) -> int:
+  def default_size(cls, image_size: Size) -> int:
     return round(max(image_size) * 256 / 224)
 
 
 @register('resize_long')
 class ResizeLong(ResizeSmall):
-  """Scales so that the longer side has this length, keeping the shape.
+  """Scales so that the longer side has this length, keeping the aspect ratio.
 
   Args:
     size: pixels; the image size's larger side where none is given.
@@ -103,32 +102,32 @@ class ResizeLong(ResizeSmall):
     hw = example['image'].shape[:2]
     return geometry.resize(example, _scaled(hw, max(hw), self.size), self.method)
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, picture.hw and _scaled(picture.hw, max(picture.hw), self.size))
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, spec.hw and _scaled(spec.hw, max(spec.hw), self.size))
 
   @classmethod
-  def default_size(cls, image_size: _SIZE) -> int:
+  def default_size(cls, image_size: Size) -> int:
     return max(image_size)
 
 
 @register('central_crop')
 class CentralCrop(Op):
-  """Cuts the middle out; a smaller picture gets a black margin, as in torchvision.
+  """Cuts the middle out; a smaller image gets a black margin, as in torchvision.
 
   Args:
     size: pixels; `central_crop(h, w)` too.
   """
 
   two_ints = True
-  size: _SIZE = arg('size')
+  size: Size = arg('size')
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     h, w = example['image'].shape[:2]
     top, left = round((h - self.size[0]) / 2), round((w - self.size[1]) / 2)
     return geometry.crop(example, top, left, self.size)
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, self.size)
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, self.size)
 
 
 @register('central_fraction')
@@ -141,48 +140,50 @@ class CentralFraction(Op):
 
   fraction: float = arg('float', 0.875, low=0.01, high=1)
 
-  def _hw(self, hw: _SIZE) -> _SIZE:
+  def _hw(self, hw: Size) -> Size:
     # The margin is rounded down on both sides alike, so the crop stays centred.
-    return tuple(s - 2 * int((s - s * self.fraction) / 2) for s in hw)
+    h, w = (s - 2 * int((s - s * self.fraction) / 2) for s in hw)
+    return h, w
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     h, w = example['image'].shape[:2]
     new = self._hw((h, w))
     return geometry.crop(example, (h - new[0]) // 2, (w - new[1]) // 2, new)
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, picture.hw and self._hw(picture.hw))
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, spec.hw and self._hw(spec.hw))
 
 
 @register('inception_crop')
 class InceptionCrop(Op):
-  """A window of random area and shape, scaled to one size (RandomResizedCrop).
+  """A window of random area and aspect ratio, scaled to one size (RandomResizedCrop).
 
-  Ten windows are tried; where none fits, the largest central one of an allowed shape is taken.
+  Ten windows are tried; where none fits, the largest central one of an allowed aspect ratio is
+  taken.
 
   Args:
     size: pixels, an integer or (h, w).
-    area_min: smallest area, in percent of the picture's.
+    area_min: smallest area, in percent of the image's.
     area_max: largest area, in percent.
     method: filter, antialiased as Pillow does.
-    object_min: share of the box, in percent, that must lie in the window, for pictures with
-      a box; the whole picture is taken where ten windows miss it.
+    object_min: percentage of the box that must be inside the window, for images with a box; the
+      whole image is taken where ten windows miss it.
 
   Source: 1409.4842, section 6; aspect ratio log-uniform in [3/4, 4/3].
   """
 
   random = True
-  size: _SIZE = arg('size')
+  size: Size = arg('size')
   area_min: float = arg('float', 5.0, low=0.01, high=100)
   area_max: float = arg('float', 100.0, low=0.01, high=100)
   method: str = arg('name', 'bilinear', choices=METHODS)
   object_min: float = arg('float', 0.0, low=0, high=100)
 
   def window(
-    self, hw: _SIZE, rng: np.random.Generator, box: np.ndarray | None = None
-  ) -> tuple[int, int, _SIZE]:
-    """Top, left and (height, width) of the window, for a picture of `hw` pixels."""
-    needs = self.object_min / 100 if box is not None else 0
+    self, hw: Size, rng: np.random.Generator, box: np.ndarray | None = None
+  ) -> tuple[int, int, Size]:
+    """Top, left and (height, width) of the window, for an image of `hw` pixels."""
+    needed = box if self.object_min > 0 else None
     h, w = hw
     low, high = sorted((self.area_min, self.area_max))
     edge = math.log(4 / 3)
@@ -192,9 +193,12 @@ class InceptionCrop(Op):
       new_h, new_w = round(math.sqrt(area / ratio)), round(math.sqrt(area * ratio))
       if 0 < new_h <= h and 0 < new_w <= w:
         top, left = int(rng.integers(h - new_h + 1)), int(rng.integers(w - new_w + 1))
-        if not needs or boxes.share_inside(box, hw, top, left, (new_h, new_w)) >= needs:
+        inside = (
+          1.0 if needed is None else boxes.fraction_inside(needed, hw, top, left, (new_h, new_w))
+        )
+        if inside >= self.object_min / 100:
           return top, left, (new_h, new_w)
-    if needs:
+    if needed is not None:
       return 0, 0, (h, w)
     new_h, new_w = min(h, round(w * 4 / 3)), min(w, round(h * 4 / 3))
     return (h - new_h) // 2, (w - new_w) // 2, (new_h, new_w)
@@ -203,13 +207,13 @@ class InceptionCrop(Op):
     top, left, hw = self.window(example['image'].shape[:2], rng, example.get('box'))
     return geometry.resize(geometry.crop(example, top, left, hw), self.size, self.method)
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, self.size)
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, self.size)
 
 
 @register('random_crop')
 class RandomCrop(Op):
-  """A window of fixed size at a random place; a smaller picture gets a black margin.
+  """A window of fixed size at a random position; a smaller image gets a black margin.
 
   Args:
     size: pixels, an integer or (h, w).
@@ -217,18 +221,22 @@ class RandomCrop(Op):
   """
 
   random = True
-  size: _SIZE = arg('size')
+  size: Size = arg('size')
   padding: int = arg('int', 0, low=0)
 
-  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    places = []
-    for have, want in zip(example['image'].shape[:2], self.size):
-      room = have + 2 * self.padding - want
-      places.append(int(rng.integers(room + 1)) - self.padding if room >= 0 else room // 2)
-    return geometry.crop(example, *places, self.size)
+  def _first(self, side: int, size: int, rng: np.random.Generator) -> int:
+    """First row or column of the window, for a side of so many pixels."""
+    room = side + 2 * self.padding - size
+    return int(rng.integers(room + 1)) - self.padding if room >= 0 else room // 2
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, self.size)
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    h, w = example['image'].shape[:2]
+    top = self._first(h, self.size[0], rng)
+    left = self._first(w, self.size[1], rng)
+    return geometry.crop(example, top, left, self.size)
+
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, self.size)
 
 
 @register('pad')
@@ -241,27 +249,28 @@ class Pad(Op):
 
   pixels: int = arg('int', low=0)
 
+  def _hw(self, hw: Size) -> Size:
+    return hw[0] + 2 * self.pixels, hw[1] + 2 * self.pixels
+
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    h, w = example['image'].shape[:2]
-    hw = (h + 2 * self.pixels, w + 2 * self.pixels)
+    hw = self._hw(example['image'].shape[:2])
     return geometry.crop(example, -self.pixels, -self.pixels, hw)
 
-  def output(self, picture: Picture) -> Picture:
-    hw = picture.hw and tuple(s + 2 * self.pixels for s in picture.hw)
-    return _sized(picture, hw)
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, spec.hw and self._hw(spec.hw))
 
 
 @register('pad_square')
 class PadSquare(Op):
-  """Adds black margins to the shorter side until the picture is square and centred."""
+  """Adds black margins to the shorter side until the image is square and centred."""
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     h, w = example['image'].shape[:2]
     side = max(h, w)
     return geometry.crop(example, -((side - h) // 2), -((side - w) // 2), (side, side))
 
-  def output(self, picture: Picture) -> Picture:
-    return _sized(picture, picture.hw and (max(picture.hw), max(picture.hw)))
+  def output(self, spec: ImageSpec) -> ImageSpec:
+    return _sized(spec, spec.hw and (max(spec.hw), max(spec.hw)))
 
 
 @register('flip_lr')
@@ -281,13 +290,13 @@ class FlipLr(Op):
 
 @register('tighten_box')
 class TightenBox(Op):
-  """Takes from the box what earlier turning added, for pictures that were exported augmented.
+  """Removes from the box what earlier rotation added, for datasets exported with augmentation.
 
-  A tool that turns pictures and draws the upright box around each turned box leaves boxes too large
-  for their objects: a model learns that, and is wrong by it on pictures that nobody turned.
+  A tool that rotates images and draws the upright box around each rotated box leaves boxes too
+  large for their objects: a model learns that, and is wrong by it on images that were not rotated.
 
   Args:
-    degrees: sum of the mean absolute angles of turning and shearing; for angles drawn evenly from
+    degrees: sum of the mean absolute angles of rotation and shear; for angles drawn evenly from
       -a to a, each adds a / 2.
   """
 

@@ -1,12 +1,13 @@
-"""Augmentations against pictures worked by hand."""
+"""Augmentations against images worked by hand."""
 
 import numpy as np
 import pytest
 
+from tests.support import raises
 from vit_jax.data import AUGREG, parse_transform
-from vit_jax.data.transforms import augment as lib
-from vit_jax.data.transforms import pixels
-from vit_jax.errors import UserError
+from vit_jax.data.transforms import operations, policies
+from vit_jax.data.transforms.operations import OPERATIONS, Operation
+from vit_jax.errors import ConfigError
 
 OPS = [
   'randaugment(2, 10)',
@@ -35,27 +36,27 @@ def moved(change, rows, value):
 @pytest.mark.parametrize(
   'change, value, before, after',
   [
-    (pixels.solarize, 128, [0, 127, 128, 255], [0, 127, 127, 0]),
-    (pixels.solarize, 256, [0, 127, 128, 255], [0, 127, 128, 255]),
-    (pixels.solarize, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
-    (pixels.posterize, 2, [0, 63, 64, 255], [0, 0, 64, 192]),
-    (pixels.posterize, 8, [0, 63, 64, 255], [0, 63, 64, 255]),
-    (pixels.solarize_add, 30, [0, 100, 127, 128], [30, 130, 157, 128]),
-    (pixels.solarize_add, 255, [0, 127, 128, 255], [255, 255, 128, 255]),
-    (pixels.invert, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
-    (pixels.posterize, 1, [0, 127, 128, 255], [0, 0, 128, 128]),
-    (pixels.posterize, 0, [0, 127, 128, 255], [0, 0, 0, 0]),
-    (pixels.contrast, 1.5, [0, 50, 100, 250], [0, 25, 100, 255]),
-    (pixels.autocontrast, 0, [50, 100, 150, 150], [0, 127, 255, 255]),
-    (pixels.brightness, 0.5, [0, 60, 100, 200], [0, 30, 50, 100]),
-    (pixels.brightness, 1.5, [0, 60, 100, 200], [0, 90, 150, 255]),
-    (pixels.contrast, 0.5, [0, 50, 100, 250], [50, 75, 100, 175]),
-    (pixels.contrast, 0.0, [0, 50, 100, 250], [100, 100, 100, 100]),
-    (pixels.color, 0.0, [0, 50, 100, 250], [0, 50, 100, 250]),
-    (pixels.sharpness, 1.0, [0, 50, 100, 250], [0, 50, 100, 250]),
+    (operations.solarize, 128, [0, 127, 128, 255], [0, 127, 127, 0]),
+    (operations.solarize, 256, [0, 127, 128, 255], [0, 127, 128, 255]),
+    (operations.solarize, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
+    (operations.posterize, 2, [0, 63, 64, 255], [0, 0, 64, 192]),
+    (operations.posterize, 8, [0, 63, 64, 255], [0, 63, 64, 255]),
+    (operations.solarize_add, 30, [0, 100, 127, 128], [30, 130, 157, 128]),
+    (operations.solarize_add, 255, [0, 127, 128, 255], [255, 255, 128, 255]),
+    (operations.invert, 0, [0, 127, 128, 255], [255, 128, 127, 0]),
+    (operations.posterize, 1, [0, 127, 128, 255], [0, 0, 128, 128]),
+    (operations.posterize, 0, [0, 127, 128, 255], [0, 0, 0, 0]),
+    (operations.contrast, 1.5, [0, 50, 100, 250], [0, 25, 100, 255]),
+    (operations.autocontrast, 0, [50, 100, 150, 150], [0, 127, 255, 255]),
+    (operations.brightness, 0.5, [0, 60, 100, 200], [0, 30, 50, 100]),
+    (operations.brightness, 1.5, [0, 60, 100, 200], [0, 90, 150, 255]),
+    (operations.contrast, 0.5, [0, 50, 100, 250], [50, 75, 100, 175]),
+    (operations.contrast, 0.0, [0, 50, 100, 250], [100, 100, 100, 100]),
+    (operations.color, 0.0, [0, 50, 100, 250], [0, 50, 100, 250]),
+    (operations.sharpness, 1.0, [0, 50, 100, 250], [0, 50, 100, 250]),
   ],
 )
-def test_colour_changes(change, value, before, after):
+def test_colour_operations(change, value, before, after):
   np.testing.assert_allclose(change(grey([before]), value)[0, :, 0], after, atol=1)
   one = np.array([before], np.uint8)[..., None]
   np.testing.assert_allclose(change(one, value)[0, :, 0], after, atol=1)
@@ -63,19 +64,19 @@ def test_colour_changes(change, value, before, after):
 
 def test_color_zero_is_luma():
   red = np.array([[[200, 0, 0]]], np.uint8)
-  assert (np.abs(pixels.color(red, 0.0).astype(int) - 0.299 * 200) <= 1).all()
-  assert (np.abs(pixels.greyscale(red).astype(int) - 0.299 * 200) <= 1).all()
+  assert (np.abs(operations.color(red, 0.0).astype(int) - 0.299 * 200) <= 1).all()
+  assert (np.abs(operations.greyscale(red).astype(int) - 0.299 * 200) <= 1).all()
 
 
 def test_equalize_spreads_the_values():
   image = grey(np.repeat([[10, 11, 12, 13]], 340, 0))
-  assert sorted(set(pixels.equalize(image)[..., 0].ravel())) == [0, 85, 170, 255]
+  assert sorted(set(operations.equalize(image)[..., 0].ravel())) == [0, 85, 170, 255]
 
 
 def test_sharpness_zero_smooths_the_inside():
   spike = np.zeros((3, 3))
   spike[1, 1] = 130
-  result = pixels.sharpness(grey(spike), 0.0)[..., 0]
+  result = operations.sharpness(grey(spike), 0.0)[..., 0]
   assert result[1, 1] == 50  # weights 5 in the middle and 1 around, of 13
   assert result[0].tolist() == [0, 0, 0]  # the border stays
 
@@ -85,30 +86,31 @@ def test_blur_spreads_by_sigma_and_keeps_the_sum(sigma):
   """Nine equal rows have the second moment (9 ** 2 - 1) / 12, to which a blur adds its square."""
   rows = np.arange(23) - 11
   stripe = grey(np.where(np.abs(rows) < 5, 250, 0)[:, None].repeat(23, 1))
-  blurred = pixels.gaussian_blur(stripe, sigma)[:, 11, 0].astype(float)
+  blurred = operations.gaussian_blur(stripe, sigma)[:, 11, 0].astype(float)
   assert blurred.sum() == pytest.approx(9 * 250, rel=0.01)
   assert (rows**2 * blurred).sum() / blurred.sum() == pytest.approx(80 / 12 + sigma**2, rel=0.04)
 
 
-def test_geometric_changes():
+def test_geometric_operations():
   image = [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
   fill = 128
-  np.testing.assert_array_equal(moved(pixels.rotate, image, 0), image)
-  np.testing.assert_array_equal(moved(pixels.rotate, image, 180), np.array(image)[::-1, ::-1])
-  np.testing.assert_array_equal(moved(pixels.rotate, image, 90), np.rot90(image, -1))
+  np.testing.assert_array_equal(moved(operations.rotate, image, 0), image)
+  np.testing.assert_array_equal(moved(operations.rotate, image, 180), np.array(image)[::-1, ::-1])
+  np.testing.assert_array_equal(moved(operations.rotate, image, 90), np.rot90(image, -1))
   np.testing.assert_array_equal(
-    moved(pixels.translate_x, image, 1 / 3), [[fill, 1, 2], [fill, 4, 5], [fill, 7, 8]]
+    moved(operations.translate_x, image, 1 / 3), [[fill, 1, 2], [fill, 4, 5], [fill, 7, 8]]
   )
   np.testing.assert_array_equal(
-    moved(pixels.translate_y, image, -1 / 3), [[4, 5, 6], [7, 8, 9], [fill] * 3]
+    moved(operations.translate_y, image, -1 / 3), [[4, 5, 6], [7, 8, 9], [fill] * 3]
   )
-  sheared = moved(pixels.shear_x, np.tile([0, 0, 250, 0, 0, 0], (3, 1)), 1.0)
+  sheared = moved(operations.shear_x, np.tile([0, 0, 250, 0, 0, 0], (3, 1)), 1.0)
   # Row centres are 0.5, 1.5, 2.5 below the top: so far each row moves right.
   np.testing.assert_allclose(
     sheared[:, 2:], [[125, 125, 0, 0], [0, 125, 125, 0], [0, 0, 125, 125]], atol=2
   )
   np.testing.assert_array_equal(
-    moved(pixels.shear_y, np.array(image), 1.0), moved(pixels.shear_x, np.array(image).T, 1.0).T
+    moved(operations.shear_y, np.array(image), 1.0),
+    moved(operations.shear_x, np.array(image).T, 1.0).T,
   )
 
 
@@ -125,24 +127,53 @@ def test_keeps_size_and_kind_and_is_repeatable(op, decode):
   np.testing.assert_array_equal(image, before)
 
 
-def test_randaugment_draws_all_changes_evenly(monkeypatch):
-  seen = []
-  monkeypatch.setattr(lib, 'change', lambda e, name, value: seen.append((name, value)) or e)
+@pytest.fixture
+def seen(monkeypatch):
+  """(name, value) of every operation that a policy applies; images stay as they are."""
+  applied = []
+  monkeypatch.setattr(
+    Operation, '__call__', lambda self, e, value: applied.append((self.name, value)) or e
+  )
+  return applied
+
+
+def names_of(policy):
+  return [operation.name for operation in policies.operations_of(policy)]
+
+
+def test_published_operations_and_their_order():
+  """A random index selects one, so another order would change every run."""
+  fourteen = (
+    'identity autocontrast equalize solarize posterize color contrast brightness sharpness '
+    'rotate shear_x shear_y translate_x translate_y'
+  )
+  fifteen = (
+    'autocontrast equalize invert rotate posterize solarize solarize_add color contrast '
+    'brightness sharpness shear_x shear_y translate_x translate_y'
+  )
+  assert names_of('randaugment') == names_of('trivial_augment') == fourteen.split()
+  assert names_of('randaugment_increasing') == fifteen.split()
+  geometric = [name for name, operation in OPERATIONS.items() if operation.geometric]
+  assert sorted(geometric) == ['rotate', 'shear_x', 'shear_y', 'translate_x', 'translate_y']
+
+
+def test_randaugment_draws_all_operations_evenly(seen):
   rng = np.random.default_rng(0)
-  op = lib.RandAugment(3, 10.0)
+  op = policies.RandAugment(3, 10.0)
   for _ in range(1400):
     op({'image': None}, rng)
   names = [name for name, _ in seen]
   assert len(names) == 4200 and len(set(names)) == 14
-  assert all(abs(names.count(name) - 300) < 80 for name in lib.CHANGES)
-  values = {name: {round(v, 6) for n, v in seen if n == name} for name in lib.CHANGES}
+  assert all(abs(names.count(name) - 300) < 80 for name in names_of('randaugment'))
+  values = {name: {round(v, 6) for n, v in seen if n == name} for name in names_of('randaugment')}
   assert values['rotate'] == {-30, 30} and values['shear_x'] == {-0.3, 0.3}
   assert values['solarize'] == {256} and values['posterize'] == {8} and values['color'] == {1.9}
   assert values['translate_y'] == {-0.453172, 0.453172}
 
 
 def test_randaugment_magnitudes_beyond_the_scale():
-  assert {n: round(f(20), 3) for n, f in lib._RAND.items()} == {
+  ranges = {o.name: o.ranges['randaugment'] for o in policies.operations_of('randaugment')}
+  assert {n: round(f(20), 3) for n, f in ranges.items() if f is not operations.no_value} == {
     'rotate': 60,
     'shear_x': 0.6,
     'shear_y': 0.6,
@@ -157,11 +188,9 @@ def test_randaugment_magnitudes_beyond_the_scale():
   }
 
 
-def test_increasing_randaugment_by_its_table(monkeypatch):
-  seen = []
-  monkeypatch.setattr(lib, 'change', lambda e, name, value: seen.append((name, value)) or e)
+def test_increasing_randaugment_by_its_table(seen):
   rng = np.random.default_rng(0)
-  op = lib.RandAugmentIncreasing(2, 5.0, 0.0, 0.5)
+  op = policies.RandAugmentIncreasing(2, 5.0, 0.0, 0.5)
   for _ in range(1500):
     op({'image': None}, rng)
   assert abs(len(seen) - 1500) < 120  # every other change of two
@@ -172,7 +201,7 @@ def test_increasing_randaugment_by_its_table(monkeypatch):
   assert values['solarize'] == {128} and values['solarize_add'] == {55}
   assert values['color'] == {0.55, 1.45} and values['sharpness'] == {0.55, 1.45}
   seen.clear()
-  op = lib.RandAugmentIncreasing(1, 9.0, 0.5, 1.0)
+  op = policies.RandAugmentIncreasing(1, 9.0, 0.5, 1.0)
   for _ in range(3000):
     op({'image': None}, rng)
   degrees = np.abs([v for n, v in seen if n == 'rotate'])
@@ -180,29 +209,27 @@ def test_increasing_randaugment_by_its_table(monkeypatch):
   assert min(v for n, v in seen if n == 'brightness') >= 0.1
 
 
-def test_trivial_augment_covers_its_space(monkeypatch):
-  seen = []
-  monkeypatch.setattr(lib, 'change', lambda e, name, value: seen.append((name, value)) or e)
+def test_trivial_augment_covers_its_space(seen):
   rng = np.random.default_rng(0)
   for _ in range(5000):
-    lib.TrivialAugment()({'image': None}, rng)
+    policies.TrivialAugment()({'image': None}, rng)
   spans = {
     name: (min(v for n, v in seen if n == name), max(v for n, v in seen if n == name))
-    for name in lib.CHANGES
+    for name in names_of('randaugment')
   }
   assert spans['rotate'] == (-135, 135) and spans['posterize'] == (2, 8)
   assert spans['color'] == pytest.approx((0.01, 1.99)) and spans['solarize'] == (0, 256)
 
 
-def test_random_erasing_covers_its_share():
+def test_random_erasing_covers_its_area():
   image = np.full((53, 47, 3), 200, np.uint8)
-  shares = []
+  areas = []
   for seed in range(97):
     erased = apply('random_erasing(1, 10, 20, black)', image, seed)[..., 0] == 0
     rows, columns = np.flatnonzero(erased.any(1)), np.flatnonzero(erased.any(0))
     assert erased[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].all()
-    shares.append(erased.mean())
-  assert min(shares) > 0.09 and max(shares) < 0.21
+    areas.append(erased.mean())
+  assert min(areas) > 0.09 and max(areas) < 0.21
   erased = apply('random_erasing(1, 10, 20, grey)', image, 3)
   assert set(np.unique(erased)) == {128, 200}
   noise = apply('random_erasing(1, 30, 33)', image, 3)
@@ -242,11 +269,11 @@ def test_three_augment_does_one_of_three():
 
 
 def test_augreg_table():
-  assert AUGREG['medium2'] == lib.AugReg(2, 15, 0.5) and len(AUGREG) == 7
+  assert AUGREG['medium2'] == policies.AugReg(2, 15, 0.5) and len(AUGREG) == 7
   image = np.random.default_rng(0).integers(0, 256, (11, 13, 3), np.uint8)
   np.testing.assert_array_equal(apply('augreg(none)', image, 3), image)
   np.testing.assert_array_equal(
     apply('augreg(medium1)', image, 3), apply('randaugment(2, 15)', image, 3)
   )
-  with pytest.raises(UserError, match='setting must be one of none, light1'):
+  with raises(ConfigError, 'setting', 'none, light1'):
     parse_transform('decode|resize(7)|augreg(medium)', train=True)

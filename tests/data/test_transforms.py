@@ -1,11 +1,12 @@
-"""The transformation string: what it means, what it refuses, and its pixels by hand."""
+"""The transform string: what it means, what it refuses, and its pixels by hand."""
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import raises
 from vit_jax.data import OPS, parse_transform
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError
 
 
 def ramp(h, w, c=3):
@@ -19,7 +20,7 @@ def apply(spec, image, seed=0, **kwargs):
 
 
 def problems(spec, **kwargs):
-  with pytest.raises(UserError) as e:
+  with raises(ConfigError) as e:
     parse_transform(spec, **kwargs)
   return e.value.problems
 
@@ -71,7 +72,7 @@ def test_reads_and_knows_the_size(spec, canonical, hw):
 
 
 @pytest.mark.parametrize(
-  'spec, said',
+  'spec, facts',
   [
     ('decode|inception_corp(224)', ['op 2', "did you mean 'inception_crop'"]),
     ('decode|resize(0)', ['op 2', 'size must be a positive integer or (height, width), got 0']),
@@ -94,13 +95,12 @@ def test_reads_and_knows_the_size(spec, canonical, hw):
     ('decode', ['differ in size']),
   ],
 )
-def test_mistakes_are_found_and_placed(spec, said):
-  text = ' '.join(problems(spec, train=True))
-  for words in said:
-    assert words in text
+def test_mistakes_are_found_and_located(spec, facts):
+  with raises(ConfigError, *facts):
+    parse_transform(spec, train=True)
 
 
-def test_all_mistakes_come_at_once():
+def test_all_mistakes_are_reported_at_once():
   found = problems('resize(0)|flip|decode|central_crop(224, 1, 2)', train=True)
   assert [p.split("'")[0] for p in found] == [f'transform op {i} ' for i in (1, 2, 4)]
 
@@ -109,7 +109,7 @@ def test_random_ops_have_no_place_in_evaluation():
   assert 'must not be' in problems('decode|inception_crop(7)')[0]
 
 
-def test_a_prefix_may_leave_the_size_open():
+def test_sizes_may_vary_where_that_is_allowed():
   assert parse_transform('decode|resize_small(7)', fixed_size=False).output_hw is None
 
 
@@ -143,7 +143,7 @@ def test_central_crop_by_hand():
   np.testing.assert_array_equal(result[..., 0], [[34, 35], [50, 51], [66, 67]])
 
 
-def test_central_crop_of_a_smaller_picture_has_black_margins():
+def test_central_crop_of_a_smaller_image_has_black_margins():
   result = apply('decode|central_crop(4, 2)', ramp(2, 4) + 1)
   np.testing.assert_array_equal(result[..., 0], [[0, 0], [2, 3], [18, 19], [0, 0]])
 
@@ -171,7 +171,7 @@ def test_flip_happens_with_its_probability():
   assert abs(np.mean(flips) - 0.25) < 0.05
 
 
-def test_random_crop_reaches_every_place_and_no_other():
+def test_random_crop_reaches_every_position_and_no_other():
   seen = {int(apply('decode|random_crop(3)', ramp(5, 4), s)[0, 0, 0]) for s in range(97)}
   assert seen == {0, 1, 16, 17, 32, 33}
 
@@ -184,15 +184,15 @@ def test_random_crop_padding_moves_the_window_over_the_edge():
 def test_inception_crop_windows():
   op = parse_transform('decode|inception_crop(7, 20, 60)', train=True).ops[1]
   rng = np.random.default_rng(3)
-  shares, ratios = [], []
+  areas, ratios = [], []
   for _ in range(499):
     top, left, (h, w) = op.window((101, 83), rng)
     assert 0 <= top <= 101 - h and 0 <= left <= 83 - w
-    shares.append(h * w / (101 * 83))
+    areas.append(h * w / (101 * 83))
     ratios.append(w / h)
-  assert 0.19 < min(shares) < 0.24 and 0.56 < max(shares) < 0.61
+  assert 0.19 < min(areas) < 0.24 and 0.56 < max(areas) < 0.61
   assert 0.73 < min(ratios) < 0.8 and 1.25 < max(ratios) < 1.37
-  assert abs(np.mean(shares) - 0.4) < 0.03
+  assert abs(np.mean(areas) - 0.4) < 0.03
 
 
 def test_inception_crop_of_an_extreme_shape_falls_back_to_the_middle():
@@ -205,7 +205,7 @@ def test_crops_depend_on_the_generator_alone():
   spec = 'decode|inception_crop(5)|flip_lr'
   np.testing.assert_array_equal(apply(spec, image, 1), apply(spec, image, 1))
   assert (apply(spec, image, 1) != apply(spec, image, 2)).any()
-  np.testing.assert_array_equal(image, ramp(11, 13))  # the source is left alone
+  np.testing.assert_array_equal(image, ramp(11, 13))  # the source is unchanged
 
 
 def test_array_sources_pass_decode():
