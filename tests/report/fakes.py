@@ -4,7 +4,8 @@ import html.parser
 
 import numpy as np
 
-from vit_jax.report import Facts, Predictions
+from vit_jax import tasks
+from vit_jax.report import Facts, Predictions, ReportLayout
 
 CLASSES = ('ant', 'bee', 'cat')
 ROWS = [
@@ -13,6 +14,11 @@ ROWS = [
   {'step': 5, 'split': 'val', 'loss': 1.1, 'accuracy': 0.5},
   {'step': 5, 'split': 'test', 'loss': 1.2, 'accuracy': 0.55},
 ]
+
+
+def layout(task: str) -> ReportLayout:
+  """Of the reports of a task."""
+  return tasks.build(task, len(CLASSES)).report_layout()
 
 
 def predictions(labels, logits, classes=CLASSES, ids=None, facts=None, **rest) -> Predictions:
@@ -24,7 +30,7 @@ def predictions(labels, logits, classes=CLASSES, ids=None, facts=None, **rest) -
     np.asarray(logits, np.float32),
     tuple(ids),
     np.arange(len(labels)),
-    facts or Facts('fake', model='vit_fake', dataset='some/pictures', split='test'),
+    facts or Facts('fake', model='vit_fake', dataset='some/images', split='test'),
     **rest,
   )
 
@@ -38,28 +44,44 @@ def random(n: int, k: int, seed: int = 0, skill: float = 1.0, labels=None, **res
   return predictions(labels, logits, classes=[f'class {i}' for i in range(k)], **rest)
 
 
-def picture(position: int) -> np.ndarray:
+def image(position: int) -> np.ndarray:
   return np.full((13, 17, 3), 10 * position % 256, np.uint8)
 
 
+# Every tag that a report may have.
+TAGS = {
+  *('html', 'head', 'meta', 'link', 'title', 'style', 'body', 'header', 'nav', 'main', 'footer'),
+  *('section', 'h1', 'h2', 'h3', 'p', 'a', 'b', 'br', 'wbr', 'code', 'pre', 'small', 'span'),
+  *('dl', 'div', 'dt', 'dd', 'figure', 'figcaption', 'img', 'details', 'summary'),
+  *('table', 'thead', 'tbody', 'tr', 'th', 'td'),
+}
+
+
 class Checked(html.parser.HTMLParser):
-  """Collects addresses and images; fails on tags that do not close."""
+  """Collects tags, addresses, images, table rows; fails on tags that do not close."""
 
   VOID = {'meta', 'link', 'img', 'br', 'wbr'}
 
   def __init__(self, text: str):
     super().__init__()
     self.open, self.addresses, self.images, self.ids, self.text = [], [], [], set(), ''
+    self.tags, self.titles, self.rows = set(), [], []
     self.feed(text)
     self.close()
     assert not self.open, self.open
 
   def handle_starttag(self, tag, attributes):
     found = dict(attributes)
+    self.tags.add(tag)
     self.addresses += [v for k, v in found.items() if k in ('src', 'href')]
     self.ids |= {found['id']} if 'id' in found else set()
+    self.titles += [found['title']] if 'title' in found else []
     if tag == 'img':
       self.images.append(found)
+    if tag == 'tr':
+      self.rows.append([])
+    if tag in ('td', 'th'):
+      self.rows[-1].append('')
     if tag not in self.VOID:
       self.open.append(tag)
 
@@ -68,6 +90,8 @@ class Checked(html.parser.HTMLParser):
 
   def handle_data(self, data):
     self.text += data
+    if {'td', 'th'} & set(self.open):
+      self.rows[-1][-1] += data
 
 
 def read(path) -> Checked:

@@ -1,14 +1,16 @@
 """Metrics against scikit-learn's, worked by hand, and at the edges."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from sklearn import calibration as sk_calibration
 from sklearn import metrics as sk
 
 from tests.report import fakes
-from vit_jax import tasks
-from vit_jax.errors import UserError
-from vit_jax.report import Collector, Facts, compute, load_predictions, metrics
+from tests.support import raises
+from vit_jax.errors import CheckpointError, DatasetError, DivergenceError
+from vit_jax.logits import rank_of_label
+from vit_jax.report import Collector, Facts, compute, examples, load_predictions, metrics
 
 
 def check_against_sklearn(p) -> None:
@@ -50,8 +52,8 @@ def test_random_predictions_equal_sklearn(n, k):
   check_against_sklearn(fakes.random(n, k))
 
 
-def test_an_absent_class_equals_sklearn_and_counts_in_no_mean():
-  labels = np.arange(97) % 6 + 1  # class 0 has no picture, but predictions
+def test_an_absent_class_equals_sklearn_and_is_excluded_from_means():
+  labels = np.arange(97) % 6 + 1  # class 0 has no image, but predictions
   p = fakes.random(97, 7, labels=labels, skill=0.5)
   assert (p.predicted == 0).any()
   check_against_sklearn(p)
@@ -63,7 +65,8 @@ def test_ties_go_to_the_first_class_as_in_training():
   p = fakes.predictions([0, 1, 3, 2, 3], logits, classes='abcd')
   np.testing.assert_array_equal(p.predicted, [0, 0, 0, 0, 0])
   np.testing.assert_array_equal(p.ranks, [0, 1, 3, 2, 3])
-  np.testing.assert_array_equal(p.ranks, tasks.classify.metrics.rank_of_label(p.logits, p.labels))
+  in_training = rank_of_label(jnp.array(p.logits), jnp.array(p.labels))
+  np.testing.assert_array_equal(p.ranks, in_training)
   assert compute(p)['accuracy'] == 1 / 5 and compute(p)['top3'] == 3 / 5
   check_against_sklearn(p)
 
@@ -107,11 +110,13 @@ def test_mean_probability_and_pairs_by_hand():
   pairs = metrics.confused_pairs(metrics.confusion_counts(p), mean)
   seen = [(q.true, q.predicted, q.count, q.share) for q in pairs]
   assert seen == [(0, 1, 1, 0.5), (1, 0, 1, 0.5)]
-  assert metrics.worst_classes(p, metrics.per_class(p), 5) == [0, 1]
+  assert examples.lowest_f1(p, metrics.per_class(p), 5) == [0, 1]
 
 
 def test_sigmoid_models_have_a_probability_for_each_class():
-  p = fakes.predictions([0, 1], [[0.0, -1.0], [2.0, 1.0]], 'ab', facts=Facts('s', link='sigmoid'))
+  p = fakes.predictions(
+    [0, 1], [[0.0, -1.0], [2.0, 1.0]], 'ab', facts=Facts('s', activation='sigmoid')
+  )
   np.testing.assert_allclose(p.probabilities[0], [0.5, 1 / (1 + np.e)], atol=1e-6)
   assert 'nll' not in compute(p)
 
@@ -124,7 +129,7 @@ class _Examples:
     return self.n
 
   def id(self, i):
-    return f'picture {i}'
+    return f'image {i}' if i != 5 else 'caf\udce9'  # a byte that is no UTF-8
 
 
 def test_the_collector_drops_masked_rows_and_restores_the_order(monkeypatch):
@@ -141,12 +146,13 @@ def test_the_collector_drops_masked_rows_and_restores_the_order(monkeypatch):
   got = collector.predictions()
   np.testing.assert_array_equal(got.logits, p.logits)
   np.testing.assert_array_equal(got.labels, p.labels)
-  assert got.ids[3] == 'picture 3' and got.skipped == 2 and got.img_sec > 0
+  assert (got.ids[3], got.ids[5]) == ('image 3', 'caf\\udce9')
+  assert got.skipped == 2 and got.img_sec > 0
   check_against_sklearn(got)
 
 
 def test_an_evaluation_of_nothing_is_refused():
-  with pytest.raises(UserError, match='no picture could be evaluated'):
+  with raises(DatasetError, 'no image'):
     Collector(_Examples(0), 'ab').predictions()
 
 
@@ -161,16 +167,16 @@ def test_predictions_survive_a_file(tmp_path):
   np.testing.assert_array_equal(got.logits, p.logits)
   np.testing.assert_array_equal(got.boxes_cxcywh, boxes)
   (tmp_path / 'p.npz').write_bytes(b'PK broken')
-  with pytest.raises(UserError, match='cannot read predictions'):
+  with raises(CheckpointError, tmp_path / 'p.npz'):
     load_predictions(tmp_path / 'p.npz')
 
 
-def test_what_cannot_be_reported_is_said():
-  with pytest.raises(UserError, match='1 of 2 pictures are not finite'):
+def test_what_cannot_be_reported_is_refused():
+  with raises(DivergenceError, '1 of 2 images'):
     fakes.predictions([0, 1], [[0, 1, 2], [0, np.nan, 1]])
-  with pytest.raises(UserError, match='1 of 2 pictures have no label among the 3'):
+  with raises(DatasetError, '1 of 2 images', 'the 3 classes'):
     fakes.predictions([0, -1], [[0, 1, 2], [0, 2, 1]])
-  with pytest.raises(UserError, match=r'logits \(2, 2\)'):
+  with raises(DatasetError, 'logits (2, 2)'):
     fakes.predictions([0, 1], [[0, 1], [1, 0]])
 
 

@@ -9,9 +9,14 @@ import pytest
 from PIL import Image
 
 from tests.report import fakes
-from vit_jax.errors import UserError
+from tests.support import raises
+from vit_jax.data import boxes as boxes_lib
+from vit_jax.errors import DependencyError, StorageError
 from vit_jax.report import (
   Facts,
+  ReportLayout,
+  Table,
+  Title,
   boxes,
   canvas,
   examples,
@@ -20,7 +25,18 @@ from vit_jax.report import (
   load_predictions,
   matrices,
   metrics,
+  page,
+  text,
   write_report,
+)
+
+# Names that a page, a template, a formula or a font could trip over.
+HOSTILE = (
+  '<script>alert(1)</script>',
+  '"quoted" \'both\' &amp;',
+  '{{ 7 * 7 }} {% raw %} {# no #}',
+  'bell \x07 and \x1b[31m escape',
+  '$5_$10 \\frac{1}{2}',
 )
 
 
@@ -54,7 +70,7 @@ def written(tmp_path_factory):
     seconds=3.0,
     skipped=2,
   )
-  result = write_report(out, p, fakes.ROWS, fakes.picture)
+  result = write_report(out, p, fakes.layout('boxes'), fakes.ROWS, fakes.image)
   return out, p, result
 
 
@@ -67,6 +83,7 @@ def test_the_page_needs_nothing_else_and_has_every_section(written):
   for words in (
     'run <1> on to/pets test',
     'Learning curves',
+    'Test metrics',
     'Calibration',
     'Confusion',
     'bee & <b>',
@@ -77,7 +94,7 @@ def test_the_page_needs_nothing_else_and_has_every_section(written):
     'Time and memory',
     '1,234,567',
     'All options',
-    'could not be read',
+    'could not be decoded',
   ):
     assert words in page.text, words
 
@@ -128,11 +145,11 @@ def test_figures_are_pngs(written):
       assert image.format == 'PNG' and min(image.size) > 100
 
 
-def test_many_classes_without_pictures_and_a_second_report(tmp_path):
+def test_many_classes_without_images_and_a_second_report(tmp_path):
   p = fakes.random(151, 67, skill=1.0, labels=np.arange(151) % 61)
   (tmp_path / 'figures').mkdir()
   (tmp_path / 'figures' / 'curve_loss.png').write_bytes(b'of an earlier report')
-  write_report(tmp_path, p)
+  write_report(tmp_path, p, fakes.layout('classify'))
   page = fakes.read(tmp_path / 'report.html')
   names = {f.stem for f in (tmp_path / 'figures').glob('*.png')}
   assert {'confusion_counts', 'confusion_counts_worst', 'confusion_probability_worst'} <= names
@@ -140,22 +157,125 @@ def test_many_classes_without_pictures_and_a_second_report(tmp_path):
   assert '61 of the 67 classes' in page.text and 'The other 41 classes' in page.text
 
 
+def test_label_sets_have_average_precisions(tmp_path):
+  logits = [[2.0, 1.0, -1.0], [-1.0, 1.0, -2.0], [1.0, -3.0, -3.0]]
+  shown = np.array([[1, 1, 0], [0, 1, 0], [0, 1, 0]], np.uint8)
+  p = fakes.predictions([-1] * 3, logits, facts=Facts('s', activation='sigmoid'), multi_hot=shown)
+  result = write_report(tmp_path, p, fakes.layout('multilabel'), fakes.ROWS)
+  # The first class is ranked first; the second is 1/1, 2/2 (equals), 3/3: the third never occurs.
+  assert (result['map'], result['classes_present']) == (1.0, 2)
+  assert result['accuracy'] == pytest.approx(2 / 3) and result['exact'] == pytest.approx(2 / 3)
+  with open(tmp_path / 'per_class.csv', newline='', encoding='utf-8') as f:
+    rows = list(csv.DictReader(f))
+  assert [r['average_precision'] for r in rows] == ['1', '1', '']
+  assert 'Most confident class is shown over training' in fakes.read(tmp_path / 'report.html').text
+
+
+def test_every_logged_metric_has_a_curve_and_a_row_without_further_code(tmp_path):
+  rows = [{**row, 'my/metric': 0.125 * row['step']} for row in fakes.ROWS]
+  p = fakes.random(11, 3)
+  write_report(tmp_path, p, fakes.layout('classify'), rows)
+  page = fakes.read(tmp_path / 'report.html')
+  assert 'my/metric over training' in page.text
+  assert (tmp_path / 'figures' / 'curve_my_metric.png').exists()
+  assert ['my/metric', 'my/metric', '0.625'] in page.rows
+  assert ['Top-1 accuracy', 'accuracy', '55.0\u00a0%'] in page.rows
+
+
+def test_a_layout_of_ones_own(tmp_path):
+  def metrics_of(predictions):
+    return {'examples': len(predictions), 'margin': np.float32(0.5), 'nothing': float('nan')}
+
+  def margins(predictions):
+    asked.append(predictions)
+    ordered = np.sort(predictions.logits, axis=1)
+    return ordered[:, -1] - ordered[:, -2]
+
+  def summary(context):
+    return [page.paragraph(f'A margin of {context.result["margin"]:.2f} <b>.', 'lead')]
+
+  def section(context):
+    found = context.once(margins)
+    with canvas.style():
+      figure = canvas.new_figure(3, 2)
+      figure.subplots().hist(found)
+    shown = context.figure('margin', figure, 'Margins', 'How sure it is.')
+    return 'The margin', [shown, '<i>escaped</i>', page.table(('image', 'margin'), [('a', 1)])]
+
+  def table(context):
+    return Table('margins.csv', ('margin',), zip(context.once(margins)))
+
+  asked = []
+  layout = ReportLayout(
+    metrics=metrics_of,
+    summary=summary,
+    sections=(section, lambda context: None, lambda context: ('Empty', [])),
+    tables=(table, lambda context: None),
+    titles={'margin': Title('mean margin', percent=True, note='Wide is good.')},
+  )
+  rows = [{'step': 3, 'split': s, 'margin': 0.5} for s in ('train', 'val', 'test')]
+  p = fakes.random(7, 3)
+  result = write_report(tmp_path, p, layout, rows)
+  assert result == json.loads((tmp_path / 'metrics.json').read_text())
+  assert (result['examples'], result['margin'], result['nothing']) == (7, 0.5, None)
+  assert result['training']['steps'] == 3 and result['facts']['name'] == 'fake'
+  seen = fakes.read(tmp_path / 'report.html')
+  for words in ('A margin of 0.50 <b>.', 'The margin', 'How sure it is.', '<i>escaped</i>',
+                'Mean margin over training', 'Wide is good.', 'Time and memory'):  # fmt: skip
+    assert words in seen.text, words
+  assert 'Empty' not in seen.text and ['Mean margin', 'margin', '50.0\u00a0%'] in seen.rows
+  assert len((tmp_path / 'margins.csv').read_text().splitlines()) == 8 and len(asked) == 1
+  assert not (tmp_path / 'confusion.csv').exists()
+  assert live_images(p, layout, fakes.image) == {}
+
+
+def test_hostile_names_are_shown_and_nothing_else(tmp_path):
+  ids = tuple(f'test/{name}/{i}.jpg' for i, name in enumerate(HOSTILE))
+  rng = np.random.default_rng(0)
+  names = dict(zip(('model', 'dataset', 'split', 'devices'), HOSTILE))
+  facts = Facts('<img src=x>', config={'a': HOSTILE[0]}, versions={HOSTILE[1]: '1'}, **names)
+  p = fakes.predictions(np.arange(5), rng.normal(size=(5, 5)), HOSTILE, ids, facts)
+  rows = [{**row, '<b>{{ 7 * 7 }}': 1.0} for row in fakes.ROWS]
+  write_report(tmp_path, p, fakes.layout('classify'), rows, fakes.image)
+  source = (tmp_path / 'report.html').read_text(encoding='utf-8')
+  seen = fakes.read(tmp_path / 'report.html')
+  assert seen.tags <= fakes.TAGS and '<script' not in source
+  assert not [c for c in source if ord(c) < 32 and c not in '\n\t' or 127 <= ord(c) < 160]
+  for name in HOSTILE:
+    readable = text.printable(name.replace('_', ' '))
+    assert readable in seen.text, name
+  titles = ' '.join(seen.titles)
+  for name in HOSTILE:
+    assert text.printable(name) in titles, name
+
+
+def test_file_names_in_no_encoding_are_shown_with_a_replacement(tmp_path):
+  Image.new('RGB', (3, 5)).save(tmp_path / 'x.png')
+  shown = page.paragraph('caf\udce9.jpg \x00 \ufffe')
+  assert shown == '<p>caf\ufffd.jpg \ufffd \ufffd</p>\n'
+  page.write(tmp_path / 'p.html', 'caf\udce9', [], [('s\udce9', [shown])], '')
+  assert 'caf\ufffd' in fakes.read(tmp_path / 'p.html').text
+
+
 def test_without_matplotlib_the_numbers_are_kept(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'matplotlib', None)
-  with pytest.raises(UserError, match=r'pip install vit_jax\[figures\]'):
-    write_report(tmp_path, fakes.random(7, 3))
+  with raises(DependencyError, 'pip install vit_jax[figures]'):
+    write_report(tmp_path, fakes.random(7, 3), fakes.layout('classify'))
   assert (tmp_path / 'metrics.json').exists() and (tmp_path / 'predictions.npz').exists()
   assert not (tmp_path / 'report.html').exists()
 
 
 def test_a_folder_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').write_text('')
-  with pytest.raises(UserError, match='cannot write a report'):
-    write_report(tmp_path / 'file' / 'x', fakes.random(7, 3))
+  with raises(StorageError, tmp_path / 'file' / 'x'):
+    write_report(tmp_path / 'file' / 'x', fakes.random(7, 3), fakes.layout('classify'))
 
 
-def test_live_pictures_are_arrays():
-  images = live_images(fakes.random(19, 5), lambda i: np.zeros((8, 8, 1), np.uint8))
+def test_live_images_are_arrays():
+  def black(position):
+    return np.zeros((8, 8, 1), np.uint8)
+
+  images = live_images(fakes.random(19, 5), fakes.layout('classify'), black)
   assert set(images) == {'confusion', 'samples'}
   for image in images.values():
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
@@ -168,12 +288,12 @@ def test_live_samples_are_the_same_at_every_evaluation():
   assert examples.samples(fakes.random(3, 2), 16) == [0, 1, 2]
 
 
-def test_worst_classes_show_the_surest_mistakes_and_what_they_were_taken_for():
+def test_worst_classes_show_the_most_confident_mistakes_and_what_they_are_predicted_as():
   logits = [[0, 3, 0], [0, 5, 0], [2, 0, 0], [0, 4, 0], [0, 0, 1], [9, 0, 0]]
   p = fakes.predictions([0, 0, 0, 1, 2, 2], logits)
-  worst = examples.worst_classes(p, metrics.per_class(p))
+  worst = examples.worst_classes(p)
   assert [w.index for w in worst] == [0, 2]
-  assert worst[0].taken_for == [(1, 2)] and worst[0].missed == [1, 0]
+  assert worst[0].predicted_as == [(1, 2)] and worst[0].missed == [1, 0]
   assert worst[0].lookalikes == [(1, 3)]
   assert examples.most_confident_mistakes(p, 2).tolist() == [5, 1]
 
@@ -191,18 +311,18 @@ def test_iou_by_hand():
   other = np.array(
     [[0.5, 0.5, 0.4, 0.2], [0.7, 0.5, 0.4, 0.2], [0.8, 0.8, 0.2, 0.2], [0, 0, 0, 0], [np.nan] * 4]
   )
-  np.testing.assert_allclose(boxes.iou(one, other), [1, 1 / 3, 0, 0, np.nan], atol=1e-7)
-  assert boxes.iou(np.array([0.5, 0.5, -0.4, 0.2]), one[0]) == 0
+  np.testing.assert_allclose(boxes_lib.iou(one, other), [1, 1 / 3, 0, 0, np.nan], atol=1e-7)
+  assert boxes_lib.iou(np.array([0.5, 0.5, -0.4, 0.2]), one[0]) == 0
 
 
-def test_box_metrics_count_pictures_that_have_boxes():
+def test_box_metrics_count_images_that_have_boxes():
   true = np.array([[0.5, 0.5, 0.4, 0.2], [0.5, 0.5, 0.4, 0.2], [np.nan] * 4])
-  said = np.array([[0.5, 0.5, 0.4, 0.2], [0.7, 0.5, 0.4, 0.2], [0.5, 0.5, 0.4, 0.2]])
-  p = fakes.predictions([0, 1, 2], np.eye(3), boxes_cxcywh=said, true_boxes_cxcywh=true)
+  found = np.array([[0.5, 0.5, 0.4, 0.2], [0.7, 0.5, 0.4, 0.2], [0.5, 0.5, 0.4, 0.2]])
+  p = fakes.predictions([0, 1, 2], np.eye(3), boxes_cxcywh=found, true_boxes_cxcywh=true)
   got = boxes.compute(p)
   assert got['boxes'] == 2 and got['mean_iou'] == pytest.approx(2 / 3)
   assert got['iou50'] == got['iou90'] == got['box50_right'] == 0.5
-  assert examples.spread_of_boxes(p) == [1, 0]
+  assert boxes.spread(p) == [1, 0]
   assert boxes.compute(fakes.random(5, 3)) == {}
 
 
@@ -227,23 +347,23 @@ def test_confused_classes_stand_together():
 def test_training_time_is_measured_or_added_up():
   assert history.training([], 8) is None
   added = history.training(fakes.ROWS, 8)
-  assert (added.steps, added.seconds, added.estimated) == (5, 2 * 8 / 4 + 3 * 8 / 2, True)
-  timed = [{**row, 'seconds': 10.0 * row['step']} for row in fakes.ROWS]
-  assert (history.training(timed, 8).seconds, history.training(timed, 8).estimated) == (50, False)
+  assert (added.steps, added.seconds, added.seconds_estimated) == (5, 2 * 8 / 4 + 3 * 8 / 2, True)
+  timed = history.training([{**row, 'seconds': 10.0 * row['step']} for row in fakes.ROWS], 8)
+  assert (timed.seconds, timed.seconds_estimated) == (50, False)
   first_unmeasured = [{'step': 5, 'split': 'train'}, {'step': 10, 'split': 'train', 'img_sec': 4.0}]
   assert history.training(first_unmeasured, 8).seconds == 20.0
   assert [r['seconds'] for r in history.with_seconds(fakes.ROWS, 8)] == [4.0, 16.0, 16.0, 16.0]
 
 
 def test_numbers_for_people():
-  assert [history.duration(x) for x in (None, 0.25, 3.21, 245, 7380)] == [
+  assert [text.duration(x) for x in (None, 0.25, 3.21, 245, 7380)] == [
     '–',
     '250 ms',
     '3.2 s',
     '4 min 05 s',
     '2 h 03 min',
   ]
-  assert [history.number(x) for x in (None, 5717416, 83.12, 1.234, 0.01234, 1e-7, 0.0)] == [
+  assert [text.number(x) for x in (None, 5717416, 83.12, 1.234, 0.01234, 1e-7, 0.0)] == [
     '–',
     '5,717,416',
     '83.1',
@@ -252,15 +372,15 @@ def test_numbers_for_people():
     '1.00e-07',
     '0',
   ]
-  assert history.size(3 * 2**30) == '3.00 GiB' and history.size(5 * 2**20) == '5 MiB'
-  assert [examples.percent(x) for x in (1, 0.9999, 0.85, 0.0001, 0)] == [
+  assert text.size(3 * 2**30) == '3.00 GiB' and text.size(5 * 2**20) == '5 MiB'
+  assert [text.percent(x) for x in (1, 0.9999, 0.85, 0.0001, 0)] == [
     '100.0\u00a0%',
     '>\u00a099.9\u00a0%',
     '85.0\u00a0%',
     '<\u00a00.1\u00a0%',
     '0.0\u00a0%',
   ]
-  assert canvas.shorten('a' * 10 + 'b' * 10, 11) == 'aaaaaa…bbbb'
+  assert text.shorten('a' * 10 + 'b' * 10, 11) == 'aaaaaa…bbbb'
 
 
 def test_logarithmic_axes_have_plain_numbers():

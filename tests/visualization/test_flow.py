@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from tests.models import small
+from tests.support import raises
 from vit_jax import visualization
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, ModelError
 from vit_jax.visualization import activations, flow
 
 
@@ -15,13 +16,13 @@ def _weights(rng, blocks, b, h, n):
 
 
 def _published(weights, fusion, discard):
-  """Abnar and Zuidema's rollout with vit-explain's discarding, one picture at a time in loops."""
+  """Abnar and Zuidema's rollout with vit-explain's discarding, one image at a time in loops."""
   n = weights[0].shape[-1]
   results = []
-  for picture in range(len(weights[0])):
+  for image in range(len(weights[0])):
     result = np.eye(n)
     for block in weights:
-      fused = {'mean': np.mean, 'max': np.max, 'min': np.min}[fusion](block[picture], axis=0)
+      fused = {'mean': np.mean, 'max': np.max, 'min': np.min}[fusion](block[image], axis=0)
       flat = fused.astype(np.float64).ravel()
       for index in np.argsort(flat)[: int(n * n * discard)]:
         if index != 0:  # the class token's attention to itself
@@ -51,14 +52,14 @@ def test_rollout_of_two_tokens_by_hand():
   np.testing.assert_allclose(visualization.rollout([first, second]), expected)
 
 
-def test_discarding_keeps_what_class_token_and_registers_give_each_other():
+def test_discarding_keeps_the_attention_among_class_token_and_registers():
   fused = np.arange(16, dtype=np.float32).reshape(1, 4, 4) / 100
   dropped = flow.drop_lowest(fused, 0.5, prefix=2)
   expected = fused.copy()
   expected[0, 0, 2:] = 0
   expected[0, 1, 2:] = 0  # of the eight lowest, entries [:2, :2] stay
   np.testing.assert_array_equal(dropped, expected)
-  with pytest.raises(UserError, match='discard ratio'):
+  with raises(ConfigError, 'discard ratio', '1.0'):
     flow.drop_lowest(fused, 1.0)
 
 
@@ -87,7 +88,7 @@ def test_mean_pooling_reads_all_patches():
   whole = visualization.rollout([layer.weights for layer in seen.layers], prefix=0)
   found = visualization.rollout_map(seen)
   np.testing.assert_allclose(found, whole.mean(1).reshape(2, 2, 3), rtol=1e-5)
-  with pytest.raises(UserError, match='no class token'):
+  with raises(ModelError, 'no class token'):
     visualization.rollout_map(seen, query='class')
 
 
@@ -125,14 +126,14 @@ def test_attention_of_class_and_distillation_token_and_patch():
   for query, row in (('class', 0), (None, 0), ('distillation', 1), ((0, 1), 3)):
     expected = layer.weights[:, :, row, 2:].reshape(2, 3, 2, 3)
     np.testing.assert_array_equal(visualization.attention_map(seen, layer, query), expected)
-  with pytest.raises(UserError, match='outside the grid'):
+  with raises(ModelError, 'patch 2,0', 'outside the grid'):
     visualization.attention_map(seen, layer, (2, 0))
-  with pytest.raises(UserError, match='mena'):
+  with raises(ConfigError, 'mena', 'mean'):
     flow.fuse_heads(layer.weights, 'mena')
 
 
-def test_models_without_attention_say_so():
+def test_models_without_attention_have_no_rollout():
   module = small.build('mixer_s16')
   seen = visualization.capture(module, small.variables(module), small.images(module))
-  with pytest.raises(activations.NotApplicable, match='has none'):
+  with raises(activations.NotApplicable, 'has none'):
     visualization.rollout_map(seen)

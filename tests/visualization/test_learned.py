@@ -1,19 +1,20 @@
-"""Position embeddings, filters, attention distance, token colours, neighbours: by hand."""
+"""Position embeddings, filters, attention distance, token PCA, nearest images: by hand."""
 
 import jax
 import numpy as np
 import pytest
 
 from tests.models import small
+from tests.support import raises
 from vit_jax import visualization
-from vit_jax.errors import UserError
+from vit_jax.errors import ModelError
 from vit_jax.visualization import activations
 
 
 def test_position_similarity_by_hand():
   module = small.build('vit_ti16')
   table = np.zeros((1, 7, 24), np.float32)
-  table[0, 0] = 9  # the class token's does not count
+  table[0, 0] = 9  # the class token's is left out
   table[0, 1:, 0] = 1
   table[0, 4, :2] = (3, 4)  # patch (1, 0)
   found = visualization.position_similarity(
@@ -22,7 +23,7 @@ def test_position_similarity_by_hand():
   expected = np.ones((2, 3))
   expected[1, 0] = 0.6
   np.testing.assert_allclose(found[0, 1], expected, rtol=1e-6)
-  with pytest.raises(UserError, match='do not fit a grid of 5 x 5'):
+  with raises(ModelError, '7 position embeddings', '5 x 5'):
     visualization.position_similarity(module, {'params': {'position_embedding': table}}, (5, 5))
 
 
@@ -30,7 +31,7 @@ def test_position_similarity_by_hand():
 def test_position_similarity_of_other_families(name):
   module = small.build(name)
   if name == 'mixer_s16':
-    with pytest.raises(visualization.NotApplicable, match='no position embeddings'):
+    with raises(visualization.NotApplicable, 'no position embeddings'):
       visualization.position_similarity(module, small.variables(module), (2, 3))
     return
   found = visualization.position_similarity(module, small.variables(module), (2, 3))
@@ -61,7 +62,7 @@ def test_filters_of_a_hybrid_are_its_networks_and_t2t_has_none():
   module = small.build('r_ti16')
   found, _ = visualization.patch_filters(small.variables(module), 5)
   assert found.shape == (5, 7, 7, 3)
-  with pytest.raises(visualization.NotApplicable, match='linear map'):
+  with raises(visualization.NotApplicable, 'linear map'):
     visualization.patch_filters(small.variables(small.build('t2t_vit_7')))
 
 
@@ -73,7 +74,7 @@ def _captured(weights, prefix, grid, patch_size):
 
 
 def test_attention_distance_by_hand():
-  # Two patches below each other, 5 pixels apart; the class token's share does not count.
+  # Two patches below each other, 5 pixels apart; the class token's share is left out.
   weights = np.array([[0.2, 0.4, 0.4], [0.5, 0.25, 0.25], [0.6, 0.4, 0.0]]).reshape(1, 1, 3, 3)
   seen = _captured(weights, 1, (2, 1), (5, 3))
   layers, found = visualization.attention_distance(seen)
@@ -83,26 +84,26 @@ def test_attention_distance_by_hand():
   assert visualization.uniform_distance((2, 1), (5, 3)) == 2.5
 
 
-def test_token_colours_are_common_to_pictures():
+def test_token_pca_is_common_to_images():
   rng = np.random.default_rng(7)
   one, two = rng.standard_normal((2, 3, 5)), rng.standard_normal((3, 2, 5))
   two[0, 0] = one[1, 1]
-  colours = visualization.token_colours([one, two])
-  assert [c.shape for c in colours] == [(2, 3, 3), (3, 2, 3)]
-  np.testing.assert_allclose(colours[0][1, 1], colours[1][0, 0], atol=1e-6)
-  assert min(c.min() for c in colours) == 0.0 and max(c.max() for c in colours) == 1.0
+  colors = visualization.token_pca([one, two])
+  assert [c.shape for c in colors] == [(2, 3, 3), (3, 2, 3)]
+  np.testing.assert_allclose(colors[0][1, 1], colors[1][0, 0], atol=1e-6)
+  assert min(c.min() for c in colors) == 0.0 and max(c.max() for c in colors) == 1.0
 
 
 def test_channels_that_vary_most_come_first():
   grid = np.zeros((3, 5, 4))
   grid[..., 2] = np.arange(15).reshape(3, 5)
   grid[..., 1] = np.arange(15).reshape(3, 5) / 7
-  grid[0, 0, 3] = 1e6  # one extreme patch is no variation over the picture
+  grid[0, 0, 3] = 1e6  # one extreme patch is no variation over the image
   indices, maps = visualization.channel_maps(grid, 2)
   assert indices == [2, 1]
   np.testing.assert_array_equal(maps[0], grid[..., 2])
   assert visualization.channel_maps(grid, channels=(3,))[0] == [3]
-  with pytest.raises(UserError, match='channel 4 is not one of 4'):
+  with raises(ModelError, 'channel 4', '0 to 3'):
     visualization.channel_maps(grid, channels=(4,))
 
 
@@ -131,7 +132,7 @@ def test_overlay_is_grey_where_low_and_bright_where_high():
   found = visualization.overlay(image, np.array([[0.0, 0.0], [0.0, 9.0]]), smooth=False)
   assert found.shape == image.shape
   low, high = found[0, 0].astype(int), found[-1, -1].astype(int)
-  assert np.ptp(low) <= 2 and low.max() < 60  # the picture's luma, darkened by a quarter
+  assert np.ptp(low) <= 2 and low.max() < 60  # the image's luma, darkened by a quarter
   assert high[0] > 200 and high[1] > 200
   flat = visualization.overlay(image[..., :1], np.ones((2, 2)))  # grey, and nothing stands out
   assert flat.shape == image.shape and np.unique(flat.reshape(-1, 3), axis=0).shape == (1, 3)

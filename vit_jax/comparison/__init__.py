@@ -1,1 +1,1 @@
-"""Runs beside each other on the same pictures: `python -m vit_jax.compare RUN RUN... --out=DIR`."""
+"""Runs compared on the same test images: `python -m vit_jax.compare RUN RUN... --out=DIR`."""

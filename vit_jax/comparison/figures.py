@@ -1,27 +1,39 @@
-"""Figures of a comparison: every run keeps its colour and its mark throughout."""
+"""Figures of a comparison: every run keeps its color and its marker throughout."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vit_jax.comparison.gather import Run
-from vit_jax.report.canvas import SERIES, drawing, logarithmic, new_figure, shorten
-from vit_jax.report.figures import LABELS, curve
+from vit_jax.report.canvas import SERIES, drawing, logarithmic, new_figure
+from vit_jax.report.figures import curve
 from vit_jax.report.history import with_seconds
+from vit_jax.report.sections import TITLES
+from vit_jax.report.single_label import TITLES as ACCURACIES
+from vit_jax.report.text import shorten
 
-_MARKS = 'osD^vP*X'
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+_MARKERS = 'osD^vP*X'
+_TITLES = {**TITLES, **ACCURACIES}
 
 
-def colour(i: int) -> str:
+def _color(i: int) -> str:
   return SERIES[i % len(SERIES)]
 
 
-def _legend(figure, runs: int) -> None:
+def _marker(i: int) -> str:
+  return _MARKERS[i % len(_MARKERS)]
+
+
+def _legend(figure: 'Figure', runs: int) -> None:
   figure.legend(loc='outside upper left', ncols=1 if runs > 6 else min(3, runs), fontsize=8.5)
 
 
 @drawing
-def accuracies(runs: Sequence[Run], names: Sequence[str]):
+def accuracies(runs: Sequence[Run], names: Sequence[str]) -> 'Figure':
   """Accuracies with intervals: a row for each run.
 
   Args:
@@ -34,14 +46,14 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]):
     for i, run in enumerate(runs):
       low, high = run.metrics[f'{name}_interval']
       place = len(runs) - 1 - i + (0.13 - 0.26 * j if len(names) > 1 else 0)
-      axes.plot([100 * low, 100 * high], [place, place], color=colour(i), linewidth=2.5, alpha=0.6)
+      axes.plot([100 * low, 100 * high], [place, place], color=_color(i), linewidth=2.5, alpha=0.6)
       axes.plot(
         100 * run.metrics[name],
         place,
-        _MARKS[j],
-        color=colour(i),
+        _marker(j),
+        color=_color(i),
         markersize=7 - 2 * j,
-        label=LABELS[name].split(' (')[0] if i == 0 else None,
+        label=_TITLES[name].text if i == 0 else None,
       )
   axes.set_yticks(range(len(runs)), [shorten(run.name, 26) for run in reversed(runs)])
   axes.set_ylim(-0.6, len(runs) - 0.4)
@@ -53,12 +65,19 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]):
 
 
 @drawing
-def curves(runs: Sequence[Run], split: str, name: str, x: str):
+def curves(runs: Sequence[Run], split: str, name: str, x: str) -> 'Figure | None':
   """One metric of all runs over steps, or over seconds of training.
+
+  Args:
+    runs: all of them.
+    split: 'train' or 'val'.
+    name: of the metric, 'accuracy' or 'loss'.
+    x: 'step' or 'seconds'.
 
   Returns:
     The figure, or None where fewer than two runs have the metric.
   """
+  title = _TITLES[name]
   figure = new_figure(5.4, 3.9)
   axes = figure.subplots()
   drawn = 0
@@ -66,18 +85,17 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str):
     rows = run.rows
     if x == 'seconds':
       rows = with_seconds(rows, run.predictions.facts.config.get('batch_size'))
-    places, values = curve(rows, split, name, x)
+    places, values = curve(rows, split, name, x, title.percent)
     if not len(places):
       continue
     drawn += 1
-    mark = _MARKS[i % len(_MARKS)] if len(places) <= 30 else ''
     axes.plot(
       places / (60 if x == 'seconds' else 1),
       values,
       '-',
-      marker=mark,
+      marker=_marker(i) if len(places) <= 30 else '',
       markersize=4,
-      color=colour(i),
+      color=_color(i),
       linewidth=1.5,
       label=shorten(run.name, 30),
     )
@@ -85,14 +103,14 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str):
     return None
   axes.set_xlabel('training time (minutes)' if x == 'seconds' else 'step')
   which = {'train': 'training', 'val': 'validation'}[split]
-  axes.set_ylabel(f'{which} {LABELS.get(name, name)}')
+  axes.set_ylabel(f'{which} {title.text}' + (' (%)' if title.percent else ''))
   axes.grid()
   _legend(figure, len(runs))
   return figure
 
 
 @drawing
-def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str):
+def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str) -> 'Figure':
   """Accuracy over what it costs, on a logarithmic axis where costs differ much.
 
   Args:
@@ -112,8 +130,8 @@ def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str):
       value,
       middle,
       [[middle - low], [high - middle]],
-      fmt=_MARKS[i % len(_MARKS)],
-      color=colour(i),
+      fmt=_marker(i),
+      color=_color(i),
       markersize=8,
       capsize=3,
       elinewidth=1,
@@ -132,7 +150,7 @@ def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str):
 
 
 @drawing
-def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray):
+def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray) -> 'Figure':
   """Recall of each class by run.
 
   Args:
@@ -145,19 +163,19 @@ def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray):
   places = np.arange(len(names))[::-1]
   axes.hlines(places, values.min(0), values.max(0), color='#dddddd', linewidth=6)
   for i, run in enumerate(runs):
-    shift = (0.5 * (len(runs) - 1) - i) * 0.5 / max(3, len(runs))  # equal marks stay apart
+    shift = (0.5 * (len(runs) - 1) - i) * 0.5 / max(3, len(runs))  # equal markers stay apart
     axes.plot(
       values[i],
       places + shift,
-      _MARKS[i % len(_MARKS)],
-      color=colour(i),
+      _marker(i),
+      color=_color(i),
       markersize=5.5,
       label=shorten(run.name, 30),
     )
   axes.set_yticks(places, [shorten(n, 24) for n in names])
   axes.set_ylim(-0.7, len(names) - 0.3)
   axes.set_xlim(-0.02, 1.02)
-  axes.set_xlabel('recall: share of the class that is recognised')
+  axes.set_xlabel("recall: share of the class's images that are predicted as it")
   axes.grid()
   _legend(figure, len(runs))
   return figure

@@ -1,20 +1,24 @@
-"""What is known of each run, and whether the runs can be compared."""
+"""Reads the runs to compare, and refuses those that cannot be compared."""
 
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from vit_jax import metric_writer
 from vit_jax.data import class_names
-from vit_jax.errors import UserError
+from vit_jax.errors import CheckpointError, ConfigError, DatasetError
 from vit_jax.report import Predictions, load_predictions
 from vit_jax.report.history import Training, training
 from vit_jax.report.metrics import compute
 from vit_jax.report.predictions import FILE
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,23 +26,25 @@ class Run:
   """A run to compare.
 
   Attributes:
-    name: short, and no other run's.
+    name: short and unique.
     path: as it was given.
-    predictions: in the order that all runs share.
+    predictions: in the order of images that all runs share.
     rows: of metrics.jsonl; empty for weights that were not trained here.
   """
 
   name: str
   path: str
   predictions: Predictions
-  rows: list[dict]
+  rows: Sequence[Mapping[str, Any]]
 
   @functools.cached_property
-  def metrics(self) -> dict:
+  def metrics(self) -> dict[str, Any]:
+    """The numbers of its report."""
     return compute(self.predictions)
 
   @functools.cached_property
   def training(self) -> Training | None:
+    """How long it trained; None for weights that were not trained here."""
     return training(self.rows, self.predictions.facts.config.get('batch_size'))
 
   @property
@@ -51,26 +57,27 @@ class Run:
 
   @property
   def memory_bytes(self) -> int | None:
-    """Peak on a device: of training where that was written down, else of the evaluation."""
-    noted = self.training.memory_bytes if self.training else None
-    return noted or self.predictions.facts.device_memory_bytes
+    """Peak on a device: of training where that was recorded, else of the evaluation."""
+    of_training = self.training.memory_bytes if self.training else None
+    return of_training or self.predictions.facts.device_memory_bytes
 
 
 def gather(paths: Sequence[str]) -> list[Run]:
   """Reads the runs, evaluating those that have no predictions yet.
 
+  Args:
+    paths: folders of runs or of reports.
+
   Raises:
-    UserError: something is not a run, or the runs were tested on different pictures.
+    ConfigError: a run is given twice.
+    CheckpointError: a path is neither a run nor a report.
+    DatasetError: the runs were not tested on the same images, of one class each.
   """
-  problems = [
-    f'{p} is neither a folder of a run nor of a report'
-    for p in paths
-    if not pathlib.Path(p).is_dir()
-  ]
+  missing = [p for p in paths if not pathlib.Path(p).is_dir()]
+  if missing:
+    raise CheckpointError([f'{p} is neither a folder of a run nor of a report' for p in missing])
   if len({os.path.realpath(p) for p in paths}) < len(paths):
-    problems.append('a run is named twice')
-  if problems:
-    raise UserError(problems)
+    raise ConfigError(f'a run is named twice: {", ".join(paths)}')
   found = [_read(path) for path in paths]
   refuse_different_tests({path: p for path, (p, _) in zip(paths, found)})
   order = found[0][0].ids
@@ -80,7 +87,8 @@ def gather(paths: Sequence[str]) -> list[Run]:
   ]
 
 
-def _read(path: str) -> tuple[Predictions, list[dict]]:
+def _read(path: str) -> tuple[Predictions, list[dict[str, Any]]]:
+  """Predictions of a run, and the rows of its metrics.jsonl."""
   folder = pathlib.Path(path)
   file = next((f for f in (folder / FILE, folder / 'report' / FILE) if f.exists()), None)
   if file is None:
@@ -91,7 +99,10 @@ def _read(path: str) -> tuple[Predictions, list[dict]]:
     workdir = None  # it belongs to another folder
   predictions = load_predictions(file)
   if predictions.multi_hot is not None:
-    raise UserError(f'{file} tells several classes a picture; runs of one class each are compared')
+    raise DatasetError(
+      f'{file} is of a task with several classes per image: only runs with one class per image can '
+      'be compared'
+    )
   return predictions, metric_writer.read_metrics(workdir) if workdir else []
 
 
@@ -100,22 +111,22 @@ def _evaluate(path: str) -> None:
   from vit_jax.evaluation.standalone import evaluate
 
   if not checkpoint.is_run(path):
-    raise UserError(
+    raise CheckpointError(
       f'{path} has neither {FILE} nor a checkpoint: name a folder of a run, or write a report with '
       f'python -m vit_jax.evaluate MODEL --report={path}'
     )
-  print(f'{path} has no report yet: evaluating it on its test split', flush=True)
+  log.info('%s has no report yet: evaluating it on its test split', path)
   evaluate(path, split='test', report_dir=str(pathlib.Path(path) / 'report'))
 
 
-def refuse_different_tests(runs: dict[str, Predictions]) -> None:
-  """Differences between models mean nothing unless they were asked about the same pictures.
+def refuse_different_tests(runs: Mapping[str, Predictions]) -> None:
+  """Accuracies are compared only where all models were tested on the same images.
 
   Args:
     runs: predictions by the path of their run.
 
   Raises:
-    UserError: saying in what the test sets differ.
+    DatasetError: how the test sets differ.
   """
   problems = []
   (first, base), *others = runs.items()
@@ -127,34 +138,34 @@ def refuse_different_tests(runs: dict[str, Predictions]) -> None:
       missing = [i for i in ours if i not in theirs]
       if missing:
         reasons.append(
-          f'{len(missing):,} of {len(ours):,} pictures of {here} are not in {there}, '
+          f'{len(missing):,} of {len(ours):,} images of {here} are not in {there}, '
           f'such as {missing[0]!r}'
         )
     moved = [i for i in truth if i in other and truth[i] != other[i]]
     if moved:
       i = moved[0]
       reasons.append(
-        f'{len(moved):,} pictures have other classes, such as {i!r}: {truth[i]!r} in '
+        f'{len(moved):,} images have other classes, such as {i!r}: {truth[i]!r} in '
         f'{first}, {other[i]!r} in {path}'
       )
     if reasons:
       where = ' and '.join(f'{p.facts.dataset} {p.facts.split}' for p in (base, predictions))
       problems.append(
-        f'{first} and {path} were tested on different pictures ({where}): ' + '; '.join(reasons)
+        f'{first} and {path} were tested on different images ({where}): ' + '; '.join(reasons)
       )
   if problems:
     hint = 'evaluate them on one split: python -m vit_jax.evaluate RUN --dataset=... --report=DIR'
-    raise UserError([*problems, hint])
+    raise DatasetError([*problems, hint])
 
 
 def _truth(predictions: Predictions) -> dict[str, str]:
-  """The true class of each picture by its id; class names as they are matched between models."""
+  """The true class of each image by its id, named as classes are matched between models."""
   names = [class_names.normalize(c) for c in predictions.classes]
   return {i: names[label] for i, label in zip(predictions.ids, predictions.labels)}
 
 
 def in_order(predictions: Predictions, ids: Sequence[str]) -> Predictions:
-  """The same predictions with the pictures in another order."""
+  """The same predictions with the images in another order."""
   if predictions.ids == tuple(ids):
     return predictions
   place = {i: row for row, i in enumerate(predictions.ids)}
@@ -168,7 +179,7 @@ def in_order(predictions: Predictions, ids: Sequence[str]) -> Predictions:
 
 
 def short_names(paths: Sequence[str]) -> list[str]:
-  """The shortest ends of the paths that differ; 'report' says nothing and is left out."""
+  """The shortest ends of the paths that differ, without 'report' at their ends."""
   parts = []
   for path in paths:
     split = list(pathlib.Path(os.path.abspath(path)).parts)

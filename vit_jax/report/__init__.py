@@ -1,16 +1,20 @@
-"""What a model got right and wrong, as a page for people and as files for programs.
+"""What a model predicts correctly and wrongly, as a page for people and as files for programs.
 
 `Collector` keeps an evaluation's outputs, `Predictions` is their record, `write_report` turns it
-into `report.html`, `metrics.json`, CSVs and figures. Nothing here imports JAX or matplotlib before
-it is used.
+into `report.html`, `metrics.json`, CSVs and figures, as a task's `ReportLayout` has it. A layout is
+composed of building blocks: `single_label`, `boxes` and `label_sets` hold those of one class per
+image, of boxes and of any number of classes; `sections`, `page`, `figures` and `canvas` are what
+new blocks are made of. Nothing here imports JAX or matplotlib before it is used.
 """
 
 import importlib
+from typing import Any
 
 _LAZY = {
   'canvas': ('can_draw',),
-  'collect': ('Collector', 'picture_loader'),
+  'collect': ('Collector', 'image_loader'),
   'facts': ('Facts',),
+  'layout': ('Context', 'ReportLayout', 'Table', 'Title'),
   'live': ('live_images',),
   'metrics': ('compute',),
   'predictions': ('Predictions', 'load_predictions'),
@@ -21,7 +25,7 @@ _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name not in _MODULE_OF:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   # No submodule may have the name of a function: importing it would hide the function.

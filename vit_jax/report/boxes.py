@@ -1,50 +1,48 @@
-"""How well boxes are found: overlap with the true ones, in numbers and as a figure."""
+"""How well boxes are found: numbers, a figure and a section about their overlap."""
 
-from typing import Any
+import dataclasses
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from markupsafe import Markup
 
 from vit_jax.data import boxes as boxes_lib
+from vit_jax.report import page, sections, single_label, thumbnails
 from vit_jax.report.canvas import BLUE, ORANGE, drawing, new_figure
+from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.metrics import wilson
+from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
+from vit_jax.report.text import percent
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 THRESHOLDS = (0.5, 0.75, 0.9)
+TITLES = {
+  'iou': Title('mean IoU'),
+  **{f'iou{100 * t:.0f}': Title(f'IoU of at least {t:g}', percent=True) for t in THRESHOLDS},
+  'class_loss': Title('class loss'),
+  'box_loss': Title('box loss'),
+}
 
 
-def iou(one_cxcywh: np.ndarray, other_cxcywh: np.ndarray) -> np.ndarray:
-  """Intersection over union of boxes in pairs: [..., 4], [..., 4] -> [...].
-
-  A box of negative size counts as empty; two empty boxes overlap by 0. NaN gives NaN.
-  """
-  one, other = (boxes_lib.to_xyxy(_positive(b), (1, 1)) for b in (one_cxcywh, other_cxcywh))
-  low, high = np.maximum(one[..., :2], other[..., :2]), np.minimum(one[..., 2:], other[..., 2:])
-  shared = np.prod(np.maximum(high - low, 0), axis=-1)
-  area = np.prod(one[..., 2:] - one[..., :2], -1) + np.prod(other[..., 2:] - other[..., :2], -1)
-  union = area - shared
-  return np.divide(shared, union, out=np.where(np.isnan(union), np.nan, 0.0), where=union > 0)
-
-
-def _positive(cxcywh: np.ndarray) -> np.ndarray:
-  cxcywh = np.array(cxcywh, np.float64)
-  cxcywh[..., 2:] = np.maximum(cxcywh[..., 2:], 0)
-  return cxcywh
-
-
-def overlaps(predictions: Predictions) -> np.ndarray | None:
-  """IoU of each picture's boxes [n], NaN where it has none; None for a task without boxes."""
+def overlaps(predictions: Predictions) -> np.ndarray:
+  """IoU of each image's boxes [n], NaN where it has none."""
   if predictions.boxes_cxcywh is None or predictions.true_boxes_cxcywh is None:
-    return None
-  return iou(predictions.boxes_cxcywh, predictions.true_boxes_cxcywh)
+    return np.full(len(predictions), np.nan)
+  return boxes_lib.iou(predictions.boxes_cxcywh, predictions.true_boxes_cxcywh)
 
 
 def compute(predictions: Predictions) -> dict[str, Any]:
-  """Shares over the thresholds with intervals; empty where there are no boxes.
+  """Mean and median IoU, and shares at the thresholds with intervals, of images with a box.
 
-  'box50_right' is the share whose class is right and whose IoU is at least 0.5.
+  'box50_right' is the share whose class is correct and whose IoU is at least 0.5. Empty where no
+  image has a box.
   """
   values = overlaps(predictions)
-  known = np.isfinite(values) if values is not None else np.zeros(0, bool)
+  known = np.isfinite(values)
   n = int(known.sum())
   if not n:
     return {}
@@ -62,16 +60,76 @@ def compute(predictions: Predictions) -> dict[str, Any]:
   return result | {'box50_right': both / n}
 
 
+def spread(predictions: Predictions, most: int = 12) -> list[int]:
+  """Rows from the worst to the best overlap, evenly."""
+  values = overlaps(predictions)
+  known = np.flatnonzero(np.isfinite(values))
+  order = known[np.argsort(values[known], kind='stable')]
+  places = np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)
+  return order[np.unique(places)].tolist()
+
+
+def images_table(context: Context) -> Table:
+  """predictions.csv: a row for each image, with its IoU."""
+  table = single_label.images_table(context)
+  rows = [[*row, iou] for row, iou in zip(table.rows, context.once(overlaps))]
+  return dataclasses.replace(table, header=[*table.header, 'iou'], rows=rows)
+
+
+def cards(context: Context) -> list[Card]:
+  """Mean IoU, and the share of boxes of at least 0.5."""
+  result = context.result
+  if 'boxes' not in result:
+    return []
+  return [
+    Card('Mean IoU', f'{result["mean_iou"]:.3f}', f'of {result["boxes"]:,} boxes'),
+    Card('IoU of at least 0.5', percent(result['iou50']), sections.interval_of(result, 'iou50')),
+  ]
+
+
+def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
+  """Overlap with the true boxes, and images from the worst to the best."""
+  predictions, result = context.predictions, context.result
+  if 'boxes' not in result:
+    return None
+  values = context.once(overlaps)
+  rows = []
+  for threshold in THRESHOLDS:
+    name = f'iou{100 * threshold:.0f}'
+    rows.append((f'≥ {threshold:g}', percent(result[name]), sections.span_of(result, name)))
+  rows.append(('≥ 0.5 and class correct', percent(result['box50_right']), ''))
+  parts = [
+    page.figures(
+      context.figure(
+        'iou',
+        histogram(values[np.isfinite(values)]),
+        'Overlap with the true boxes',
+        f'Intersection over union of {result["boxes"]:,} boxes; mean {result["mean_iou"]:.3f}, '
+        f'median {result["median_iou"]:.3f}.',
+      ),
+      page.table(('IoU', 'images', '95\u00a0% interval'), rows),
+    )
+  ]
+  if context.load_image:
+    items = thumbnails.predicted(predictions, spread(predictions), context.load_image)
+    parts += [
+      page.heading('From the worst to the best box'),
+      page.paragraph('Green: true box; red: predicted box. Evenly spread by overlap.'),
+      sections.thumbnails_and_sheet(context, 'boxes', items),
+    ]
+  return 'Boxes', parts
+
+
 @drawing
-def histogram(values: np.ndarray):
-  """How many pictures have which IoU, with the thresholds marked.
+def histogram(values: np.ndarray) -> 'Figure':
+  """How many images have which IoU, with the thresholds marked.
 
   Args:
-    values: IoU of pictures that have a box [n].
+    values: IoU of images that have a box [n].
   """
   figure = new_figure(5.4, 3.8)
   axes = figure.subplots()
-  axes.hist(values, np.linspace(0, 1, 21), color=BLUE, edgecolor='white', linewidth=0.5)
+  axes.hist(values, np.linspace(0, 1, 21).tolist(), color=BLUE, edgecolor='white', linewidth=0.5)
   top = axes.get_ylim()[1] * 1.18
   for threshold in THRESHOLDS:
     share = (values >= threshold).mean()
@@ -87,6 +145,6 @@ def histogram(values: np.ndarray):
   axes.set_ylim(0, top)
   axes.set_xlim(0, 1)
   axes.set_xlabel('IoU of the predicted with the true box')
-  axes.set_ylabel('pictures')
+  axes.set_ylabel('images')
   axes.grid(axis='y')
   return figure

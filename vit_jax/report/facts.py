@@ -1,4 +1,4 @@
-"""What a report says of the model and the machine, besides what was predicted."""
+"""What a report records of the model and the machine, besides the predictions."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -13,16 +13,16 @@ class Facts:
     name: of the run, or of the weights.
     model: its registered name.
     dataset: its name.
-    split: the pictures scored, such as 'test'.
+    split: that was evaluated, such as 'test'.
     step: of the checkpoint.
     image_size: (height, width) of the model's input in pixels.
-    link: how logits become probabilities.
+    activation: how logits become probabilities, 'softmax' or 'sigmoid'; 'link' in files.
     config: the run's options, nested.
     parameters: numbers in the model's parameters.
     trained_parameters: those that training could change; None where there was no training here.
     devices: that computed.
     host_memory_bytes: peak resident memory of the process.
-    device_memory_bytes: peak memory of the fullest device, where the platform tells.
+    device_memory_bytes: peak memory of the fullest device, where the platform reports it.
     versions: of packages.
   """
 
@@ -32,8 +32,8 @@ class Facts:
   split: str = ''
   step: int | None = None
   image_size: tuple[int, int] | None = None
-  link: str = 'softmax'
-  config: dict = dataclasses.field(default_factory=dict)
+  activation: str = 'softmax'
+  config: dict[str, Any] = dataclasses.field(default_factory=dict)
   parameters: int | None = None
   trained_parameters: int | None = None
   devices: str = ''
@@ -42,11 +42,14 @@ class Facts:
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
 
   def to_json(self) -> dict[str, Any]:
-    return dataclasses.asdict(self)
+    """As predictions.npz and metrics.json hold it."""
+    values = dataclasses.asdict(self)
+    return {('link' if name == 'activation' else name): v for name, v in values.items()}
 
   @classmethod
   def from_json(cls, values: Mapping[str, Any]) -> 'Facts':
     """The inverse of `to_json`; names that a newer version added are left out."""
+    values = {('activation' if name == 'link' else name): v for name, v in values.items()}
     known = {f.name for f in dataclasses.fields(cls)}
     values = {k: v for k, v in values.items() if k in known}
     size = values.get('image_size')

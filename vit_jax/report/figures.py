@@ -1,6 +1,7 @@
 """Figures of a report. Each takes arrays and returns a matplotlib figure without a caption."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -13,89 +14,85 @@ from vit_jax.report.canvas import (
   drawing,
   logarithmic,
   new_figure,
-  shorten,
-  wrap,
 )
 from vit_jax.report.metrics import Calibration, PerClass, wilson
+from vit_jax.report.text import shorten, wrap
+from vit_jax.report.thumbnails import Thumbnail
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
 
 _SPLITS = {'train': ('training', BLUE), 'val': ('validation', ORANGE), 'test': ('test', RED)}
-LABELS = {
-  'loss': 'loss',
-  'accuracy': 'top-1 accuracy (%)',
-  'top3': 'top-3 accuracy (%)',
-  'top5': 'top-5 accuracy (%)',
-  'iou': 'mean IoU',
-  'map': 'mean average precision',
-  'exact': 'all classes right (%)',
-  'learning_rate': 'learning rate',
-  'img_sec': 'pictures a second',
-}
 
 
-def curve_title(name: str) -> str:
-  """'Top-1 accuracy over training', of 'accuracy'."""
-  label = LABELS.get(name, name).split(' (')[0]
-  return f'{label[0].upper()}{label[1:]} over training'
+def curve(
+  rows: Sequence[Mapping[str, Any]],
+  split: str,
+  name: str,
+  x: str = 'step',
+  percent: bool = False,
+) -> np.ndarray:
+  """Points [2, n] of a metric of a split over another column of metrics.jsonl.
 
-
-def curve(rows: Sequence[dict], split: str, name: str, x: str = 'step') -> np.ndarray:
-  """Points [2, n] of a metric of a split over another column of metrics.jsonl."""
+  Args:
+    rows: of metrics.jsonl.
+    split: whose rows count.
+    name: of the metric.
+    x: the other column.
+    percent: whether the metric is a share, wanted in percent.
+  """
   points = [
     (row[x], row[name])
     for row in rows
     if row['split'] == split and row.get(name) is not None and row.get(x) is not None
   ]
   values = np.array(points, np.float64).reshape(-1, 2).T
-  return values * [[1], [100 if LABELS.get(name, '').endswith('(%)') else 1]]
+  return values * [[1], [100 if percent else 1]]
 
 
 @drawing
-def learning_curve(rows: Sequence[dict], name: str):
+def learning_curve(
+  rows: Sequence[Mapping[str, Any]], name: str, label: str, percent: bool = False
+) -> 'Figure':
   """One metric over steps: training and validation as lines, the test as a mark.
 
   Args:
     rows: of metrics.jsonl.
     name: of the metric.
+    label: of its axis.
+    percent: whether the metric is a share, drawn in percent.
   """
   figure = new_figure(5.4, 3.6)
   axes = figure.subplots()
-  splits = _SPLITS if name != 'learning_rate' else {'train': ('training', BLUE)}
-  for split, (label, colour) in splits.items():
-    steps, values = curve(rows, split, name)
+  for split, (which, color) in _SPLITS.items():
+    steps, values = curve(rows, split, name, percent=percent)
     if not len(steps):
       continue
     if split == 'test':
-      axes.plot(steps, values, '*', markersize=14, color=colour, label=label, zorder=4)
+      axes.plot(steps, values, '*', markersize=14, color=color, label=which, zorder=4)
     else:
-      few = len(steps) <= 30
-      axes.plot(
-        steps,
-        values,
-        '-o' if few else '-',
-        markersize=3.5,
-        linewidth=1.5,
-        color=colour,
-        label=label,
-      )
+      style = '-o' if len(steps) <= 30 else '-'
+      axes.plot(steps, values, style, markersize=3.5, linewidth=1.5, color=color, label=which)
   axes.set_xlabel('step')
-  axes.set_ylabel(LABELS.get(name, name))
-  if name == 'loss':
+  axes.set_ylabel(f'{label} (%)' if percent else label)
+  if name.endswith('loss'):
     _maybe_logarithmic(axes)
   axes.grid()
-  if name != 'learning_rate':
+  if [line.get_label() for line in axes.lines] != [_SPLITS['train'][0]]:
     axes.legend(loc='best')
   return figure
 
 
-def _maybe_logarithmic(axes) -> None:
-  values = np.concatenate([line.get_ydata() for line in axes.lines])
+def _maybe_logarithmic(axes: 'Axes') -> None:
+  values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
   if len(values) and values.min() > 0 and values.max() / values.min() > 30:
     logarithmic(axes.yaxis)
 
 
 @drawing
-def reliability(calibration: Calibration):
-  """Accuracy over confidence, and how many pictures each bin holds."""
+def reliability(calibration: Calibration) -> 'Figure':
+  """Accuracy over confidence, and how many images each bin holds."""
   figure = new_figure(5.4, 5.2)
   upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
   left, width = calibration.edges[:-1], np.diff(calibration.edges)
@@ -109,7 +106,7 @@ def reliability(calibration: Calibration):
     color=BLUE,
     alpha=0.35,
     edgecolor='white',
-    label='share right in the bin',
+    label='accuracy in the bin',
   )
   middle, accuracy = calibration.confidence[filled], calibration.accuracy[filled]
   spans = np.array([wilson(round(a * c), c) for a, c in zip(accuracy, calibration.counts[filled])])
@@ -126,19 +123,19 @@ def reliability(calibration: Calibration):
     label='at the mean confidence, 95 % interval',
   )
   upper.set_ylim(0, 1.02)
-  upper.set_ylabel('share right')
+  upper.set_ylabel('accuracy')
   upper.grid()
   figure.legend(loc='outside upper center', fontsize=8.5, ncols=2)
   lower.bar(left, calibration.counts, width, align='edge', color=GREY, edgecolor='white')
   lower.set_xlim(0, 1)
   lower.set_xlabel('confidence (probability of the prediction)')
-  lower.set_ylabel('pictures')
+  lower.set_ylabel('images')
   return figure
 
 
 @drawing
-def confidence(values: np.ndarray, correct: np.ndarray):
-  """Confidence of right and of wrong predictions.
+def confidence(values: np.ndarray, correct: np.ndarray) -> 'Figure':
+  """Confidence of correct and of wrong predictions.
 
   Args:
     values: probability of the prediction [n].
@@ -146,38 +143,35 @@ def confidence(values: np.ndarray, correct: np.ndarray):
   """
   figure = new_figure(5.4, 3.6)
   axes = figure.subplots()
-  edges = np.linspace(0, 1, 21)
-  groups = [values[correct], values[~correct]]
-  names = [f'right ({correct.sum():,})', f'wrong ({(~correct).sum():,})']
   axes.hist(
-    groups,
-    edges,
+    [values[correct], values[~correct]],
+    np.linspace(0, 1, 21).tolist(),
     stacked=True,
     color=[GREEN, RED],
-    label=names,
+    label=[f'correct ({correct.sum():,})', f'wrong ({(~correct).sum():,})'],
     edgecolor='white',
     linewidth=0.5,
     hatch=['', '///'],
   )
   axes.set_xlim(0, 1)
   axes.set_xlabel('confidence (probability of the prediction)')
-  axes.set_ylabel('pictures')
+  axes.set_ylabel('images')
   figure.legend(loc='outside upper center', ncols=2)
   axes.grid(axis='y')
   return figure
 
 
 @drawing
-def per_class(table: PerClass, names: Sequence[str], most: int = 40):
-  """Precision, recall and F1 of each class; of many classes, their distribution."""
-  order = table.present[np.argsort(table.f1[table.present], kind='stable')]
+def per_class(table: PerClass, names: Sequence[str], most: int = 40) -> 'Figure':
+  """Precision, recall and F1 of each class; of more than `most` classes, their distribution."""
+  order = table.worst_first
   if len(order) > most:
     return _distribution(table, order)
   figure = new_figure(5.4, 1.3 + 0.27 * len(order))
   axes = figure.subplots()
   places = np.arange(len(order))[::-1]
-  right = np.round(table.recall[order] * table.support[order])
-  spans = np.array([wilson(r, s) for r, s in zip(right, table.support[order])])
+  hits = np.round(table.recall[order] * table.support[order])
+  spans = np.array([wilson(h, s) for h, s in zip(hits, table.support[order])])
   axes.hlines(places, spans[:, 0], spans[:, 1], color=BLUE, linewidth=5, alpha=0.18)
   axes.plot(table.recall[order], places, 'o', color=BLUE, markersize=6, label='recall')
   axes.plot(table.precision[order], places, 's', color=ORANGE, markersize=5, label='precision')
@@ -191,16 +185,16 @@ def per_class(table: PerClass, names: Sequence[str], most: int = 40):
   return figure
 
 
-def _distribution(table: PerClass, order: np.ndarray):
+def _distribution(table: PerClass, order: np.ndarray) -> 'Figure':
   figure = new_figure(5.4, 3.8)
   axes = figure.subplots()
   share = (np.arange(len(order)) + 0.5) / len(order) * 100
-  for values, label, colour, line in (
+  for values, label, color, line in (
     (table.recall, 'recall', BLUE, '-'),
     (np.nan_to_num(table.precision), 'precision', ORANGE, '--'),
     (table.f1, 'F1', 'black', ':'),
   ):
-    axes.plot(share, np.sort(values[order]), line, color=colour, label=label, linewidth=1.8)
+    axes.plot(share, np.sort(values[order]), line, color=color, label=label, linewidth=1.8)
   axes.set_xlim(0, 100)
   axes.set_ylim(-0.02, 1.02)
   axes.set_xlabel(f'share of the {len(order):,} classes, worst first (%)')
@@ -211,36 +205,29 @@ def _distribution(table: PerClass, order: np.ndarray):
 
 
 @drawing
-def sheet(
-  pictures: Sequence[np.ndarray],
-  titles: Sequence[str],
-  correct: Sequence[bool | None],
-  columns: int = 4,
-):
-  """Pictures with what was said of them.
+def sheet(items: Sequence[Thumbnail], columns: int = 4) -> 'Figure':
+  """Thumbnails in rows, in green, red or grey frames.
 
   Args:
-    pictures: uint8 [h, w, c].
-    titles: below each, one or several lines.
-    correct: draws a green or a red frame, or for None a grey one.
-    columns: pictures side by side.
+    items: at least one.
+    columns: images side by side.
   """
-  columns = min(columns, len(pictures))
-  rows = -(-len(pictures) // columns)
-  lines = max(t.count('\n') + 1 for t in titles)
+  columns = min(columns, len(items))
+  rows = -(-len(items) // columns)
+  lines = max(len(item.lines) for item in items)
   figure = new_figure(1.75 * columns, rows * (1.75 + 0.17 * lines))
   grid = figure.subplots(rows, columns, squeeze=False).ravel()
-  for axes in grid[len(pictures) :]:
+  for axes in grid[len(items) :]:
     axes.axis('off')
-  for axes, picture, title, right in zip(grid, pictures, titles, correct):
-    picture = np.repeat(picture, 3, -1) if picture.shape[-1] == 1 else picture
-    axes.imshow(picture, interpolation='nearest' if max(picture.shape) < 100 else 'antialiased')
+  for axes, item in zip(grid, items):
+    small = max(item.pixels.shape) < 100
+    axes.imshow(item.pixels, interpolation='nearest' if small else 'antialiased')
     axes.set_xticks([])
     axes.set_yticks([])
-    colour = GREY if right is None else GREEN if right else RED
+    color = GREY if item.correct is None else GREEN if item.correct else RED
     axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(colour)
+    axes.spines[:].set_color(color)
     axes.spines[:].set_linewidth(3)
-    text = '\n'.join(wrap(line, 24) for line in title.split('\n'))
-    axes.set_xlabel(text, fontsize=8, color=colour if right is not None else 'black')
+    text = '\n'.join(wrap(line, 24) for line in item.lines)
+    axes.set_xlabel(text, fontsize=8, color='black' if item.correct is None else color)
   return figure

@@ -1,50 +1,46 @@
-"""Pictures for TensorBoard while a run goes on."""
+"""Figures for TensorBoard during training."""
+
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_jax.report import canvas, examples, figures, matrices, metrics, page
+from vit_jax.report import canvas, examples, figures, matrices, metrics, thumbnails
+from vit_jax.report.collect import LoadImage
+from vit_jax.report.layout import ReportLayout
 from vit_jax.report.predictions import Predictions
 
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
-def confusion_figure(predictions: Predictions):
+
+def confusion(predictions: Predictions, load_image: LoadImage) -> 'Figure':
   """Counts of the confusion matrix; of very many classes an overview."""
-  counts = metrics.confusion_counts(predictions)
-  shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+  found = metrics.confusion(predictions)
   if len(predictions.classes) > matrices.NAMED:
-    shares[counts.sum(axis=1) == 0] = np.nan
-    return matrices.overview(shares, "share of the true class's pictures")
-  return matrices.confusion(counts, predictions.names, predictions.names, shares)
+    return matrices.overview(found.shares, "share of the true class's images")
+  names = predictions.names
+  return matrices.confusion(found.counts, names, names, found.shares)
 
 
-def sample_figure(predictions: Predictions, load_picture: examples.LoadPicture, most: int = 16):
-  """The same pictures at every evaluation, with truth and prediction."""
-  rows = examples.samples(predictions, most)
-  return shots_figure(examples.shots(predictions, rows, load_picture))
-
-
-def shots_figure(items: list[page.Shot], columns: int = 4):
-  """Pictures with what was said of them, as a figure."""
-  return figures.sheet(
-    [page.mark(item) for item in items],
-    ['\n'.join(item.lines) for item in items],
-    [item.correct for item in items],
-    columns,
-  )
+def samples(predictions: Predictions, load_image: LoadImage) -> 'Figure':
+  """The same images at every evaluation, with prediction and truth."""
+  rows = examples.samples(predictions)
+  return figures.sheet(thumbnails.predicted(predictions, rows, load_image))
 
 
 def live_images(
-  predictions: Predictions, load_picture: examples.LoadPicture
+  predictions: Predictions, layout: ReportLayout, load_image: LoadImage
 ) -> dict[str, np.ndarray]:
-  """What a periodic evaluation shows: {'confusion': uint8 [h, w, 3], 'samples': ...}.
+  """A layout's live figures by name, each uint8 [h, w, 3].
 
   Args:
     predictions: of the validation split.
-    load_picture: position in the split -> uint8 [h, w, c].
+    layout: of the task's report.
+    load_image: position in the split -> uint8 [h, w, c].
 
   Raises:
-    UserError: matplotlib is not installed; see `can_draw`.
+    DependencyError: matplotlib is not installed; see `can_draw`.
   """
   return {
-    'confusion': canvas.pixels(confusion_figure(predictions)),
-    'samples': canvas.pixels(sample_figure(predictions, load_picture)),
+    name: canvas.pixels(draw(predictions, load_image)) for name, draw in layout.live_figures.items()
   }

@@ -1,11 +1,17 @@
 """Confusion matrices that can be read, from 2 to thousands of classes."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
-from vit_jax.report.canvas import drawing, new_figure, shorten
+from vit_jax.report.canvas import drawing, new_figure
 from vit_jax.report.metrics import Pair
+from vit_jax.report.text import shorten
+
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
 
 NAMED = 40  # classes whose names fit along an axis
 _NUMBERED = 30  # classes whose cells hold numbers in readable size
@@ -17,20 +23,20 @@ def confusion(
   values: np.ndarray,
   rows: Sequence[str],
   columns: Sequence[str],
-  colours: np.ndarray | None = None,
+  shades: np.ndarray | None = None,
   percent: bool = False,
-):
+) -> 'Figure':
   """A matrix with a name at every row and column, and numbers where they fit.
 
   Args:
     values: written into the cells [r, c]; nothing where 0 or NaN.
     rows: names of the true classes.
     columns: names of the predicted classes.
-    colours: shades of the cells [r, c], 0 to 1; None for the values.
+    shades: of the cells [r, c], 0 to 1; None for the values.
     percent: whether values are shares, written in percent.
   """
   r, c = values.shape
-  colours = values if colours is None else colours
+  shades = values if shades is None else shades
   many = max(r, c)
   cell = 0.62 if many <= 12 else 0.42 if many <= _NUMBERED else 0.25
   most = 22 if many <= _NUMBERED else 18
@@ -40,9 +46,9 @@ def confusion(
     max(4.4, 1.6 + labels + cell * c), max(3.4, 0.8 + labels * (1 if upright else 0.8) + cell * r)
   )
   axes = figure.subplots()
-  shown = axes.imshow(np.nan_to_num(colours), cmap='Blues', vmin=0, vmax=1)
+  shown = axes.imshow(np.nan_to_num(shades), cmap='Blues', vmin=0, vmax=1)
   number_size, size = (9.5, 9.5) if many <= 12 else (7.5, 8.5) if many <= _NUMBERED else (5.5, 7.5)
-  _write_numbers(axes, values, colours, percent, number_size)
+  _write_numbers(axes, values, shades, percent, number_size)
   turn = {'rotation': 90} if upright else {'rotation': 45, 'ha': 'right', 'rotation_mode': 'anchor'}
   axes.set_xticks(range(c), [shorten(n, most) for n in columns], fontsize=size, **turn)
   axes.set_yticks(range(r), [shorten(n, most) for n in rows], fontsize=size)
@@ -53,12 +59,14 @@ def confusion(
   axes.spines[:].set_visible(False)
   axes.set_xlabel('predicted class')
   axes.set_ylabel('true class')
-  label = 'mean probability' if percent else "share of the true class's pictures"
+  label = 'mean probability' if percent else "share of the true class's images"
   figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.02, label=label)
   return figure
 
 
-def _write_numbers(axes, values, colours, percent: bool, size: float) -> None:
+def _write_numbers(
+  axes: 'Axes', values: np.ndarray, shades: np.ndarray, percent: bool, size: float
+) -> None:
   for i, j in zip(*np.nonzero(np.nan_to_num(values))):
     if percent:
       text = f'{100 * values[i, j]:.0f}'
@@ -66,23 +74,23 @@ def _write_numbers(axes, values, colours, percent: bool, size: float) -> None:
         continue
     else:
       text = f'{values[i, j]:,}' if values[i, j] < 10_000 else f'{values[i, j] / 1000:.0f}k'
-    ink = 'white' if colours[i, j] > 0.55 else '#1c1c1c'
+    ink = 'white' if shades[i, j] > 0.55 else '#1c1c1c'
     axes.text(j, i, text, ha='center', va='center', fontsize=size, color=ink)
 
 
 @drawing
-def overview(colours: np.ndarray, what: str):
-  """The matrix of many classes as blocks, so that no single confusion vanishes.
+def overview(shades: np.ndarray, what: str) -> 'Figure':
+  """The matrix of many classes as blocks, in which even a single confusion can be seen.
 
   Args:
-    colours: [k, k], 0 to 1, NaN in the rows of absent classes.
-    what: the colours' meaning.
+    shades: [k, k], 0 to 1, NaN in the rows of absent classes.
+    what: the shades' meaning.
   """
   from matplotlib.colors import PowerNorm
 
-  k = len(colours)
+  k = len(shades)
   size = -(-k // _BLOCKS)
-  blocks = pool(np.nan_to_num(colours), size)
+  blocks = pool(np.nan_to_num(shades), size)
   figure = new_figure(6.4, 5.6)
   axes = figure.subplots()
   edge = len(blocks) * size
@@ -112,7 +120,7 @@ def pool(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def most_confused(pairs: Sequence[Pair], most: int = 24) -> list[int]:
-  """Classes of the most frequent confusions, those that are taken for each other side by side."""
+  """Classes of the most frequent confusions, those that are confused with each other together."""
   chosen: list[int] = []
   for pair in pairs:
     new = [i for i in (pair.true, pair.predicted) if i not in chosen]
@@ -128,7 +136,7 @@ def most_confused(pairs: Sequence[Pair], most: int = 24) -> list[int]:
 
 
 def _neighbours(weight: np.ndarray) -> list[int]:
-  """An order of things [m, m] by likeness, in which what is alike stands together."""
+  """An order of classes by likeness [m, m], in which the most alike stand together."""
   if len(weight) < 3:
     return list(range(len(weight)))
   from scipy.cluster import hierarchy
@@ -142,6 +150,7 @@ def _neighbours(weight: np.ndarray) -> list[int]:
 
 def excerpt(matrix: np.ndarray, rows: Sequence[int], columns: Sequence[int]) -> np.ndarray:
   """Some rows and columns of a matrix, and a last column with the sum of all others."""
-  rows = matrix[list(rows)]
-  inside = rows[:, list(columns)]
-  return np.concatenate([inside, rows.sum(1, keepdims=True) - inside.sum(1, keepdims=True)], axis=1)
+  chosen = matrix[list(rows)]
+  inside = chosen[:, list(columns)]
+  rest = chosen.sum(1, keepdims=True) - inside.sum(1, keepdims=True)
+  return np.concatenate([inside, rest], axis=1)

@@ -1,4 +1,4 @@
-"""Numbers from predictions: by scikit-learn and scipy where they have them."""
+"""Numbers from predictions of one class per image, by scikit-learn and scipy."""
 
 import dataclasses
 import math
@@ -26,11 +26,11 @@ def wilson(successes: int, trials: int) -> tuple[float, float]:
 
 @dataclasses.dataclass(frozen=True)
 class PerClass:
-  """Metrics of each class [k]; NaN where a class has no pictures or is never predicted.
+  """Metrics of each class [k]; NaN where a class has no images or is never predicted.
 
   Attributes:
-    support: pictures of the class.
-    predicted: pictures taken for it.
+    support: images of the class.
+    predicted: images predicted as it.
     precision, recall, f1: as scikit-learn defines them.
   """
 
@@ -42,8 +42,13 @@ class PerClass:
 
   @property
   def present(self) -> np.ndarray:
-    """Indices of classes that have pictures."""
+    """Indices of classes that have images."""
     return np.flatnonzero(self.support)
+
+  @property
+  def worst_first(self) -> np.ndarray:
+    """Indices of classes that have images, the lowest F1 first."""
+    return self.present[np.argsort(self.f1[self.present], kind='stable')]
 
 
 def per_class(predictions: Predictions) -> PerClass:
@@ -59,7 +64,7 @@ def per_class(predictions: Predictions) -> PerClass:
 
 
 def confusion_counts(predictions: Predictions) -> np.ndarray:
-  """Pictures by true class (rows) and predicted class (columns): int64 [k, k]."""
+  """Images by true class (rows) and predicted class (columns): int64 [k, k]."""
   from sklearn.metrics import confusion_matrix
 
   labels = np.arange(len(predictions.classes))
@@ -67,7 +72,7 @@ def confusion_counts(predictions: Predictions) -> np.ndarray:
 
 
 def confusion_probability(predictions: Predictions) -> np.ndarray:
-  """Mean predicted probability by true class (rows): [k, k], NaN for a class without pictures."""
+  """Mean predicted probability by true class (rows): [k, k], NaN for a class without images."""
   from scipy import sparse
 
   n, k = predictions.logits.shape
@@ -80,59 +85,14 @@ def confusion_probability(predictions: Predictions) -> np.ndarray:
 
 
 @dataclasses.dataclass(frozen=True)
-class Calibration:
-  """How often predictions of a confidence are right.
-
-  Attributes:
-    edges: of the bins [bins + 1]; a bin holds its upper edge.
-    counts: pictures in each [bins].
-    confidence, accuracy: means in each [bins], NaN where it is empty.
-  """
-
-  edges: np.ndarray
-  counts: np.ndarray
-  confidence: np.ndarray
-  accuracy: np.ndarray
-
-  @property
-  def gaps(self) -> np.ndarray:
-    return np.abs(self.accuracy - self.confidence)
-
-  @property
-  def ece(self) -> float:
-    """Expected calibration error: the mean gap, weighted by pictures."""
-    return float(np.nansum(self.gaps * self.counts) / self.counts.sum())
-
-  @property
-  def worst(self) -> float:
-    """Maximum calibration error: the largest gap."""
-    return float(np.nanmax(self.gaps))
-
-
-def calibration(predictions: Predictions, bins: int = BINS) -> Calibration:
-  """Bins of equal width over the confidence of the prediction.
-
-  Source: Guo et al. 2017, 1706.04599, equations 2 to 5.
-  """
-  confidence = predictions.confidence.astype(np.float64)
-  edges = np.linspace(0.0, 1.0, bins + 1)
-  which = np.searchsorted(edges[1:-1], confidence)
-  counts = np.bincount(which, minlength=bins)
-  with np.errstate(invalid='ignore'):
-    mean = np.bincount(which, confidence, bins) / counts
-    accuracy = np.bincount(which, predictions.correct, bins) / counts
-  return Calibration(edges, counts, mean, accuracy)
-
-
-@dataclasses.dataclass(frozen=True)
 class Pair:
-  """A class and one that it is taken for.
+  """A class and one that its images are predicted as.
 
   Attributes:
     true, predicted: class indices.
-    count: pictures.
-    share: of the true class's pictures.
-    probability: mean probability of `predicted` over the true class's pictures.
+    count: images.
+    share: of the true class's images.
+    probability: mean probability of `predicted` over the true class's images.
   """
 
   true: int
@@ -156,23 +116,84 @@ def confused_pairs(counts: np.ndarray, probability: np.ndarray) -> list[Pair]:
   return sorted(pairs, key=lambda p: (-p.count, -p.share, -p.probability))
 
 
-def worst_classes(predictions: Predictions, table: PerClass, most: int) -> list[int]:
-  """Classes with the lowest F1 that have wrong pictures; among equals the least expected truth."""
-  k = len(predictions.classes)
-  missed = np.bincount(predictions.labels[~predictions.correct], minlength=k)
-  expected = np.bincount(predictions.labels, predictions.true_probability, k)
-  wrong = [i for i in table.present if missed[i]]
-  return [
-    int(i)
-    for i in sorted(wrong, key=lambda i: (table.f1[i], expected[i] / table.support[i]))[:most]
-  ]
+@dataclasses.dataclass(frozen=True)
+class Confusion:
+  """Which classes are predicted as which.
+
+  Attributes:
+    counts: see `confusion_counts`.
+    probability: see `confusion_probability`.
+    pairs: see `confused_pairs`.
+  """
+
+  counts: np.ndarray
+  probability: np.ndarray
+  pairs: list[Pair]
+
+  @property
+  def shares(self) -> np.ndarray:
+    """Counts as shares of the true class's images [k, k], NaN for a class without images."""
+    support = self.counts.sum(axis=1, keepdims=True)
+    return np.where(support > 0, self.counts / np.maximum(support, 1), np.nan)
+
+
+def confusion(predictions: Predictions) -> Confusion:
+  """Confusion by counts and by probability."""
+  counts, probability = confusion_counts(predictions), confusion_probability(predictions)
+  return Confusion(counts, probability, confused_pairs(counts, probability))
+
+
+@dataclasses.dataclass(frozen=True)
+class Calibration:
+  """How often predictions of a confidence are correct.
+
+  Attributes:
+    edges: of the bins [bins + 1]; a bin holds its upper edge.
+    counts: images in each [bins].
+    confidence, accuracy: means in each [bins], NaN where it is empty.
+  """
+
+  edges: np.ndarray
+  counts: np.ndarray
+  confidence: np.ndarray
+  accuracy: np.ndarray
+
+  @property
+  def gaps(self) -> np.ndarray:
+    """Absolute difference of accuracy and confidence in each bin [bins]."""
+    return np.abs(self.accuracy - self.confidence)
+
+  @property
+  def ece(self) -> float:
+    """Expected calibration error: the mean gap, weighted by images."""
+    return float(np.nansum(self.gaps * self.counts) / self.counts.sum())
+
+  @property
+  def worst(self) -> float:
+    """Maximum calibration error: the largest gap."""
+    return float(np.nanmax(self.gaps))
+
+
+def calibration(predictions: Predictions, bins: int = BINS) -> Calibration:
+  """Bins of equal width over the confidence of the prediction.
+
+  Source: Guo et al. 2017, 1706.04599, equations 2 to 5.
+  """
+  confidence = predictions.confidence.astype(np.float64)
+  edges = np.linspace(0.0, 1.0, bins + 1)
+  which = np.searchsorted(edges[1:-1], confidence)
+  counts = np.bincount(which, minlength=bins)
+  with np.errstate(invalid='ignore'):
+    mean = np.bincount(which, confidence, bins) / counts
+    accuracy = np.bincount(which, predictions.correct, bins) / counts
+  return Calibration(edges, counts, mean, accuracy)
 
 
 def compute(predictions: Predictions) -> dict[str, Any]:
-  """The metrics of all pictures together, JSON-able.
+  """The metrics of all images together, as metrics.json has them.
 
-  Macro means are over the classes that have pictures. 'top3' and 'top5' are left out where they
-  say nothing. 'nll' is the negative log-likelihood of the true class, for softmax models alone.
+  Macro means are over the classes that have images. 'top3' and 'top5' are left out where they mean
+  nothing. 'nll' is the negative log-likelihood of the true class, for softmax models alone.
   """
   n, k = predictions.logits.shape
   table = per_class(predictions)
@@ -197,23 +218,22 @@ def compute(predictions: Predictions) -> dict[str, Any]:
   }
   reliability = calibration(predictions)
   result |= {'ece': reliability.ece, 'max_calibration_error': reliability.worst}
-  if predictions.facts.link == 'softmax':
+  if predictions.facts.activation == 'softmax':
     logits = predictions.logits.astype(np.float64)
     true = np.take_along_axis(logits, predictions.labels[:, None], axis=-1)[:, 0]
     result['nll'] = float((special.logsumexp(logits, axis=-1) - true).mean())
-  result |= {'seconds': predictions.seconds, 'img_sec': throughput(predictions)}
-  return result
+  return result | {'seconds': predictions.seconds, 'img_sec': throughput(predictions)}
 
 
 def throughput(predictions: Predictions) -> float | None:
-  """Pictures a second: without the first batch where there are several, else of the whole."""
+  """Images/s: without the first batch where there are several, else of the whole."""
   if predictions.img_sec is not None:
     return predictions.img_sec
   return len(predictions) / predictions.seconds if predictions.seconds else None
 
 
 def jsonable(value: Any) -> Any:
-  """Numbers that JSON has no word for become None; arrays and tuples become lists."""
+  """Numbers that JSON cannot hold become None; arrays and tuples become lists."""
   if isinstance(value, dict):
     return {str(k): jsonable(v) for k, v in value.items()}
   if isinstance(value, list | tuple):

@@ -1,42 +1,44 @@
-"""The record of an evaluation: what was true, what was predicted, for which pictures."""
+"""The record of an evaluation: what was true and what was predicted, image by image."""
 
-import collections
 import dataclasses
 import functools
 import json
 import pathlib
-import re
 import zipfile
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
-from scipy import special
 
-from vit_jax.errors import UserError
+from vit_jax import logits as logits_lib
+from vit_jax.errors import CheckpointError, DatasetError, DivergenceError, UserError
 from vit_jax.report.facts import Facts
+from vit_jax.report.text import readable
 
 FILE = 'predictions.npz'
-_WORDNET = re.compile(r'^n\d{8}[-_ ]+')
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Predictions:
-  """Outputs of a model for the pictures of a split, each once, in the split's order.
+  """Outputs of a model for the images of a split, each once, in the split's order.
 
   Attributes:
     classes: names by index, k of them.
     labels: true class [n], int32.
     logits: [n, k], float32.
-    ids: a name for each picture that stays the same everywhere; `compare` pairs runs by them.
-    index: position of each picture in the split [n], int64.
+    ids: a name for each image that stays the same everywhere; `compare` pairs runs by them.
+    index: position of each image in the split [n], int64.
     facts: the circumstances.
-    seconds: that the evaluation took, compilation included; 0 where nobody measured.
-    img_sec: pictures a second after the first batch, which compiles; None where there was but one.
-    skipped: pictures that could not be read.
-    boxes_cxcywh: predicted [n, 4], shares of what the model saw; None for a task without boxes.
-    true_boxes_cxcywh: [n, 4], NaN where a picture has none.
-    multi_hot: [n, k], 1 for each class that a picture shows, where they are any number; then
-      `labels` say nothing. None where each picture has one class.
+    seconds: that the evaluation took, compilation included; 0 where it was not measured.
+    img_sec: images/s after the first batch, which compiles; None where there was but one.
+    skipped: images that could not be decoded.
+    boxes_cxcywh: predicted [n, 4], relative to what the model saw; None for a task without boxes.
+    true_boxes_cxcywh: [n, 4], NaN where an image has none.
+    multi_hot: [n, k], 1 for each class that an image shows, where images show any number of
+      classes; `labels` then mean nothing. None where each image has one class.
+
+  Raises:
+    DatasetError: no image, or arrays and labels that do not fit together.
+    DivergenceError: logits that are not finite.
   """
 
   classes: tuple[str, ...]
@@ -52,48 +54,44 @@ class Predictions:
   true_boxes_cxcywh: np.ndarray | None = None
   multi_hot: np.ndarray | None = None
 
-  def __post_init__(self):
+  def __post_init__(self) -> None:
     n, k = len(self.labels), len(self.classes)
+    if not n:
+      raise DatasetError('no image could be evaluated')
     problems = []
     if self.logits.shape != (n, k):
-      problems.append(f'logits {self.logits.shape} for {n} pictures and {k} classes')
+      problems.append(f'logits {self.logits.shape} for {n} images and {k} classes')
     if len(self.ids) != n or len(self.index) != n:
-      problems.append(f'{len(self.ids)} ids and {len(self.index)} positions for {n} pictures')
-    if not n:
-      problems.append('no picture could be evaluated')
-    elif self.multi_hot is not None:
+      problems.append(f'{len(self.ids)} ids and {len(self.index)} positions for {n} images')
+    if self.multi_hot is not None:
       if self.multi_hot.shape != (n, k):
-        problems.append(f'sets of classes {self.multi_hot.shape} for {n} pictures, {k} classes')
+        problems.append(f'label sets {self.multi_hot.shape} for {n} images and {k} classes')
     elif self.labels.min() < 0 or self.labels.max() >= k:
       count = int(((self.labels < 0) | (self.labels >= k)).sum())
-      problems.append(f'{count} of {n} pictures have no label among the {k} classes')
+      problems.append(f'{count} of {n} images have no label among the {k} classes')
+    if problems:
+      raise DatasetError(problems)
     bad = int((~np.isfinite(self.logits)).any(axis=-1).sum())
     if bad:
-      problems.append(f"the model's outputs for {bad} of {n} pictures are not finite numbers")
-    if problems:
-      raise UserError(problems)
+      raise DivergenceError(f"the model's outputs for {bad} of {n} images are not finite numbers")
 
   def __len__(self) -> int:
     return len(self.labels)
 
   @functools.cached_property
   def probabilities(self) -> np.ndarray:
-    """[n, k], float32: of one class among all, or of each class alone for sigmoid losses."""
-    if self.facts.link == 'sigmoid':
-      return special.expit(self.logits)
-    return special.softmax(self.logits, axis=-1)
+    """[n, k], float32: of one class among all (softmax), or of each class on its own (sigmoid)."""
+    return logits_lib.probabilities(self.logits, self.facts.activation)
 
   @functools.cached_property
   def predicted(self) -> np.ndarray:
-    """The likeliest class [n]; the first of equals."""
+    """The most confident class [n]; the first of equals."""
     return self.logits.argmax(axis=-1).astype(np.int32)
 
   @functools.cached_property
   def ranks(self) -> np.ndarray:
-    """How many classes come before the true one [n], by the rule of `tasks.metrics`."""
-    true = np.take_along_axis(self.logits, self.labels[:, None], axis=-1)  # [n, 1]
-    earlier = np.arange(len(self.classes))[None, :] < self.labels[:, None]
-    return ((self.logits > true) | ((self.logits == true) & earlier)).sum(axis=-1)
+    """How many classes come before the true one [n]."""
+    return logits_lib.rank_of_label(self.logits, self.labels)
 
   @property
   def correct(self) -> np.ndarray:
@@ -117,7 +115,7 @@ class Predictions:
 
   def save(self, path: str | pathlib.Path) -> None:
     """Writes an .npz without pickled objects."""
-    arrays = {
+    arrays: dict[str, Any] = {
       'labels': self.labels.astype(np.int32),
       'logits': self.logits.astype(np.float32),
       'index': self.index.astype(np.int64),
@@ -136,22 +134,15 @@ def load_predictions(path: str | pathlib.Path) -> Predictions:
   """Reads what `Predictions.save` wrote.
 
   Raises:
-    UserError: missing, damaged or another kind of file.
+    CheckpointError: missing, damaged or another kind of file.
   """
   try:
     with np.load(path, allow_pickle=False) as z:
-      arrays = {name: z[name] for name in z.files}
+      arrays: dict[str, Any] = {name: z[name] for name in z.files}
     record = json.loads(str(arrays.pop('record')))
     for name in ('ids', 'classes'):
       arrays[name] = tuple(arrays[name].tolist())
     return Predictions(**arrays, **{**record, 'facts': Facts.from_json(record['facts'])})
-  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile) as e:
+  except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile, UserError) as e:
     reason = getattr(e, 'strerror', None) or ' '.join(str(e).split())
-    raise UserError(f'cannot read predictions from {path}: {reason}') from e
-
-
-def readable(classes: Sequence[str]) -> tuple[str, ...]:
-  """Class names without WordNet ids and underscores, where that keeps them apart."""
-  short = [_WORDNET.sub('', name).replace('_', ' ').strip() or name for name in classes]
-  count = collections.Counter(short)
-  return tuple(new if count[new] == 1 else old for new, old in zip(short, classes))
+    raise CheckpointError(f'cannot read predictions from {path}: {reason}') from e

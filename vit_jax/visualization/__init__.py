@@ -1,13 +1,14 @@
-"""What a transformer looks at, and what it learned: functions that return arrays, and figures.
+"""What a transformer attends to, and what it learned: functions that return arrays, and figures.
 
-`python -m vit_jax.visualize MODEL IMAGE... --out=DIR` writes all of it. From Python:
+`python -m vit_jax.visualize MODEL IMAGE... --out=DIR` draws all of it. From Python:
 
-  seen = capture(module, variables, images)              # attention and tokens of every block
-  heat = rollout_map(seen, fusion='max', discard=0.9)    # [b, rows, columns]
-  picture = overlay(pixels, heat[0])                     # uint8 [h, w, 3]
+  captured = capture(module, variables, images)          # attention and tokens of every block
+  heat = rollout_map(captured, fusion='max', discard=0.9)  # [b, rows, columns]
+  image = overlay(pixels, heat[0])                       # uint8 [h, w, 3]
 """
 
 import importlib
+from typing import Any
 
 # Resolved on first use: `--help` must not wait for JAX, nor arrays for matplotlib.
 _LAZY = {
@@ -28,7 +29,7 @@ _LAZY = {
     'principal_components',
     'uniform_distance',
   ),
-  'heat': ('colours', 'enlarge', 'overlay', 'scale'),
+  'heat': ('colormap', 'enlarge', 'overlay', 'scale'),
   'flow': (
     'attention_map',
     'gradient_rollout',
@@ -36,14 +37,14 @@ _LAZY = {
     'rollout',
     'rollout_map',
   ),
-  'tokens': ('channel_maps', 'embeddings', 'nearest', 'token_colours'),
+  'tokens': ('channel_maps', 'embeddings', 'nearest', 'token_pca'),
 }
 _MODULE_OF = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = sorted(_MODULE_OF)
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
   if name not in _MODULE_OF:
     raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
   # No submodule may have the name of a function: importing it would hide the function.

@@ -1,24 +1,27 @@
-"""One look inside a transformer: attention weights, their gradients, and tokens, block by block."""
+"""What is computed inside a transformer: attention weights, their gradients, tokens, by block."""
 
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import tree
-from vit_jax.errors import UserError
+from vit_jax.errors import ModelError
 from vit_jax.models.heads import backbone_of, by_name
 
 TENSORS = ('weights', 'query', 'key', 'value', 'output')
 KINDS = ('self', 'class', 'probe')
 
+Variables = Mapping[str, Any]
 
-class NotApplicable(UserError):
-  """What was asked for does not exist in this model: a convolutional network has no attention."""
+
+class NotApplicable(ModelError):
+  """Something that a model does not have: a convolutional network has no attention."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,12 +30,12 @@ class Layer:
 
   Args:
     name: path in the module, 'encoder/block_00/attention'.
-    kind: 'self' (every token asks), 'class' (a class token asks, as in CaiT's last blocks) or
-      'probe' (attention pooling).
+    kind: which queries there are: of all tokens ('self'), of a class token alone ('class', as in
+      CaiT's last blocks), or of attention pooling ('probe').
     prefix: tokens in front of the patches among the keys.
     weights: [b, h, n, m]; every row sums to one.
-    query: [b, h, n, k] or None where the layer does not show it; key and value likewise.
-    gradient: [b, h, n, m], of the chosen logit in the weights; None unless it was asked for.
+    query, key, value: [b, h, n, k], or None where they were not kept.
+    gradient: [b, h, n, m], of a logit by the weights; None unless made by `capture_gradients`.
   """
 
   name: str
@@ -49,14 +52,14 @@ class Layer:
     """A short name for figures: 'block 3', 'class block 1', 'pooling'."""
     if self.kind == 'probe':
       return 'pooling'
-    number = [part for part in self.name.split('/') if part.startswith('block')][-1]
-    number = int(number.removeprefix('block').lstrip('_'))
+    block = [part for part in self.name.split('/') if part.startswith('block')][-1]
+    number = int(block.removeprefix('block').lstrip('_'))
     return f'{"class " if self.kind == "class" else ""}block {number}'
 
 
 @dataclasses.dataclass(frozen=True)
 class Captured:
-  """What a transformer did with pictures.
+  """What a transformer computed from images.
 
   Args:
     logits: [b, num_classes], or pooled features of a model without a head.
@@ -64,7 +67,7 @@ class Captured:
     patch_size: (height, width) of a patch in pixels.
     class_token: whether the head reads a class token.
     distilled: whether a distillation token follows the class token.
-    layers: attention layers in the order in which they run; empty for an MLP-Mixer.
+    layers: attention layers in the order of computation; empty for an MLP-Mixer.
     outputs: what each block returns, name to [b, n, d]; patches are the last tokens.
     tokens: [b, n, d] after the last normalisation.
   """
@@ -86,19 +89,19 @@ class Captured:
 
 
 def capture(
-  module: Any,
-  variables: Any,
-  images: Any,
+  module: nn.Module,
+  variables: Variables,
+  images: jax.Array | np.ndarray,
   tensors: Sequence[str] = TENSORS,
 ) -> Captured:
-  """Runs a model and keeps what went on inside. Fused attention is bypassed by itself.
+  """Runs a model and keeps its intermediate tensors. Fused attention is bypassed.
 
   Args:
     module: a transformer from `models.build`.
     variables: of the module.
     images: [b, h, w, c] in the value range of the weights.
     tensors: which to keep, of 'weights', 'query', 'key', 'value', 'output'; keep few of a large
-      model, as weights alone are b * h * n * n floats a block.
+      model, as weights alone are b * h * n * n floats per block.
 
   Raises:
     NotApplicable: the model has no tokens (a convolutional network).
@@ -108,68 +111,77 @@ def capture(
   return _captured(module, grid, logits, found)
 
 
-def capture_gradients(module: Any, variables: Any, images: Any, classes: Any) -> Captured:
-  """Like `capture`, for attention weights and the gradient of one logit a picture in them.
+def capture_gradients(
+  module: nn.Module,
+  variables: Variables,
+  images: jax.Array | np.ndarray,
+  classes: int | Sequence[int],
+) -> Captured:
+  """Like `capture`, of attention weights, with the gradient of one logit per image by them.
 
   Args:
     module, variables, images: as in `capture`.
-    classes: index of the logit of each picture [b], or one index for all.
+    classes: index of the logit of each image [b], or one index for all.
 
   Raises:
     NotApplicable: no tokens, no head or no attention.
-    UserError: no such class.
+    ModelError: no such class.
   """
   grid = _grid_of(module, images)
   if not module.num_classes:
     raise NotApplicable('gradients need a class: this model has no head (num_classes=0)')
-  classes = np.broadcast_to(np.asarray(classes, np.int32), (images.shape[0],))
-  wrong = classes[(classes < 0) | (classes >= module.num_classes)]
+  indices = np.broadcast_to(np.asarray(classes, np.int32), (images.shape[0],))
+  wrong = indices[(indices < 0) | (indices >= module.num_classes)]
   if wrong.size:
-    raise UserError(
+    raise ModelError(
       f'class {wrong[0]} is not one of {module.num_classes}: give 0 to {module.num_classes - 1}'
     )
-  logits, found, gradients = _backward(module, grid)(variables, images, classes)
+  logits, found, gradients = _backward(module, grid)(variables, images, indices)
   if not gradients:
     raise NotApplicable(f'{type(module).__name__} has no attention to take gradients of')
   dead = [name for name, g in gradients.items() if not np.any(g)]
   if dead:
     raise NotApplicable(
-      f'no gradient of the class reaches {dead[0]}: a head that was never trained gives none'
+      f'the gradient of the class is zero in {dead[0]}: the head was never trained'
     )
   return _captured(module, grid, logits, found, gradients)
 
 
-def _grid_of(module: Any, images: Any) -> tuple[int, int]:
+def _grid_of(module: nn.Module, images: jax.Array | np.ndarray) -> tuple[int, int]:
   module = backbone_of(module)
   if not hasattr(module, 'num_prefix_tokens'):
     raise NotApplicable(
-      f'{type(module).__name__} has no patch tokens: this is for transformers and Mixers; '
-      'nearest pictures work for every model'
+      f'{type(module).__name__} has no patch tokens, as transformers and Mixers have; nearest '
+      'images work for every model'
     )
   h, w = images.shape[1:3]
   return h // module.patch_size[0], w // module.patch_size[1]
 
 
 @functools.lru_cache(maxsize=4)
-def _forward(module: Any, grid: tuple[int, int], tensors: tuple[str, ...]):
+def _forward(
+  module: nn.Module, grid: tuple[int, int], tensors: tuple[str, ...]
+) -> Callable[..., tuple[jax.Array, dict[str, jax.Array]]]:
   """Compiled (variables, images) -> (logits, {name: tensor})."""
 
-  def run(variables, images):
+  def run(variables: Variables, images: jax.Array) -> tuple[jax.Array, dict[str, jax.Array]]:
     outputs, state = module.apply(variables, images, mutable=['intermediates'])
     return by_name(outputs)['logits'], _select(state, tensors, _token_counts(module, grid))
 
   return jax.jit(run)
 
 
-def _token_counts(module: Any, grid: tuple[int, int]) -> range:
+def _token_counts(module: nn.Module, grid: tuple[int, int]) -> range:
   """How many tokens a tensor may have: the patches, with some or all tokens in front."""
   patches = grid[0] * grid[1]
   return range(patches, patches + backbone_of(module).num_prefix_tokens + 1)
 
 
-def _select(state: Any, tensors: Sequence[str], counts: range) -> dict[str, jax.Array]:
+def _select(
+  state: Mapping[str, Any], tensors: Sequence[str], counts: range
+) -> dict[str, jax.Array]:
   """The wanted tensors by path, without those on the finer grids before an encoder (T2T)."""
-  found = {}
+  found: dict[str, jax.Array] = {}
   for path, (value, *_) in tree.flatten(state.get('intermediates', {})).items():
     name = path.rsplit('/', 1)[-1]
     tokens = value.shape[-1 if name == 'weights' else -2]
@@ -179,15 +191,15 @@ def _select(state: Any, tensors: Sequence[str], counts: range) -> dict[str, jax.
 
 
 @functools.lru_cache(maxsize=4)
-def _backward(module: Any, grid: tuple[int, int]):
-  """Compiled (variables, images, classes) -> (logits, weights, gradients in the weights).
+def _backward(module: nn.Module, grid: tuple[int, int]) -> Callable[..., tuple]:
+  """Compiled (variables, images, classes) -> (logits, weights, gradients by the weights).
 
-  Attention adds whatever 'perturbations' holds to its weights: the gradient in those zeros is the
-  gradient in the weights, while everything before them counts as constant.
+  Attention adds whatever 'perturbations' holds to its weights: the gradient by those zeros is the
+  gradient by the weights, while everything before them is constant.
   """
 
-  def run(variables, images, classes):
-    def forward(perturbations):
+  def run(variables: Variables, images: jax.Array, classes: jax.Array) -> tuple:
+    def forward(perturbations: Mapping[str, Any]) -> tuple:
       given = {**variables, 'perturbations': perturbations}
       outputs, state = module.apply(given, images, mutable=['intermediates'])
       logits = by_name(outputs)['logits']
@@ -202,9 +214,15 @@ def _backward(module: Any, grid: tuple[int, int]):
   return jax.jit(run)
 
 
-def _captured(module, grid, logits, found, gradients=None) -> Captured:
+def _captured(
+  module: nn.Module,
+  grid: tuple[int, int],
+  logits: jax.Array,
+  tensors: Mapping[str, jax.Array],
+  gradients: Mapping[str, jax.Array] | None = None,
+) -> Captured:
   module = backbone_of(module)
-  found = {name: np.asarray(x) for name, x in found.items()}
+  found = {name: np.asarray(x) for name, x in tensors.items()}
   names = [n.removesuffix('/weights') for n in found if n.endswith('/weights')]
   layers = [_layer(name, grid, found, gradients or {}) for name in names]
   # Blocks that see all tokens run first, then class-attention blocks, then pooling.
@@ -221,10 +239,15 @@ def _captured(module, grid, logits, found, gradients=None) -> Captured:
   )
 
 
-def _layer(name, grid, found, gradients) -> Layer:
+def _layer(
+  name: str,
+  grid: tuple[int, int],
+  found: Mapping[str, np.ndarray],
+  gradients: Mapping[str, jax.Array],
+) -> Layer:
   weights = found[f'{name}/weights']
-  asking, keys = weights.shape[-2:]
-  kind = 'probe' if name.startswith('map_pool') else 'self' if asking == keys else 'class'
+  queries, keys = weights.shape[-2:]
+  kind = 'probe' if name.startswith('map_pool') else 'self' if queries == keys else 'class'
   gradient = gradients.get(f'{name}/weights')
   return Layer(
     name=name,

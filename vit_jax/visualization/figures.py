@@ -1,26 +1,33 @@
 """Figures of what the functions of this package return; matplotlib is loaded on first use.
 
-Every function returns a `matplotlib.figure.Figure` with a title and a caption that says what is
-seen; `save` writes it. No function touches pyplot or a display.
+Every function returns a `matplotlib.figure.Figure` with a title and a caption that explains it;
+`save` writes it. No function touches pyplot or a display.
 """
 
 import pathlib
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from vit_jax.report import canvas
 from vit_jax.report.canvas import drawing
-from vit_jax.visualization.heat import colours, overlay, scale
+from vit_jax.visualization.heat import colormap, overlay, scale
 
-_MARK = '#00e5ff'  # on pictures: seen on fur, grass and sky alike
+if TYPE_CHECKING:
+  from matplotlib.axes import Axes
+  from matplotlib.figure import Figure
+
+Box = tuple[int, int, int, int]  # left, top, width, height in pixels
+
+_MARK = '#00e5ff'  # contrasts with fur, grass and sky alike
 _TEXT = 9  # points
 CLIPPED = 2.0  # percent of the patches at either end of a tile's scale that are clipped
 
 
 @drawing
-def new_figure(width: float, height: float, title: str, caption: str):
+def new_figure(width: float, height: float, title: str, caption: str) -> 'Figure':
   """An empty figure in inches, with a title above and a wrapped caption below."""
   per_line = max(30, int(width * 14))  # characters of 9 points on an inch, nearly
   lines = textwrap.wrap(caption, per_line)
@@ -30,13 +37,15 @@ def new_figure(width: float, height: float, title: str, caption: str):
   return figure
 
 
-def save(figure, path: str | pathlib.Path, dpi: int = 110) -> pathlib.Path:
+def save(figure: 'Figure', path: str | pathlib.Path, dpi: int = 110) -> pathlib.Path:
   """Writes a PNG."""
   return canvas.save(figure, pathlib.Path(path), dpi)
 
 
-def _picture(axes, image: np.ndarray, title: str = '', mark=None, size: float = _TEXT) -> None:
-  """A picture without axes; `mark` is (left, top, width, height) of a box in pixels."""
+def _show(
+  axes: 'Axes', image: np.ndarray, title: str = '', mark: Box | None = None, size: float = _TEXT
+) -> None:
+  """An image without axes, with a box around `mark`."""
   if image.shape[-1] == 1:
     image = np.repeat(image, 3, axis=-1)
   axes.imshow(image, interpolation='nearest')
@@ -52,20 +61,20 @@ def _picture(axes, image: np.ndarray, title: str = '', mark=None, size: float = 
     axes.add_patch(Rectangle(place, width, height, fill=False, edgecolor=_MARK, linewidth=2))
 
 
-def _heat_bar(figure, axes, label: str, ends: tuple[str, str] = ('least', 'most')) -> None:
-  """A colour bar of the heat colours, from 0 to 1."""
+def _color_bar(figure: 'Figure', axes: 'Sequence[Axes] | np.ndarray', label: str) -> None:
+  """A color bar of the heat colors, from the least to the greatest value."""
   from matplotlib.cm import ScalarMappable  # noqa: PLC0415
   from matplotlib.colors import ListedColormap  # noqa: PLC0415
 
-  mapping = ScalarMappable(cmap=ListedColormap(colours(np.linspace(0, 1, 256)) / 255.0))
+  mapping = ScalarMappable(cmap=ListedColormap(colormap(np.linspace(0, 1, 256)) / 255.0))
   mapping.set_clim(0, 1)
   bar = figure.colorbar(mapping, ax=axes, fraction=0.03, pad=0.01, ticks=[0, 1], aspect=30)
-  bar.ax.set_yticklabels(ends, fontsize=_TEXT - 1)
+  bar.ax.set_yticklabels(('least', 'most'), fontsize=_TEXT - 1)
   bar.set_label(label, fontsize=_TEXT)
 
 
-def patch_mark(patch: tuple[int, int], patch_size: tuple[int, int]) -> tuple[int, int, int, int]:
-  """The box (left, top, width, height) in pixels of the patch (row, column)."""
+def patch_mark(patch: tuple[int, int], patch_size: tuple[int, int]) -> Box:
+  """The box of the patch (row, column)."""
   return patch[1] * patch_size[1], patch[0] * patch_size[0], patch_size[1], patch_size[0]
 
 
@@ -77,11 +86,11 @@ def attention_figure(
   title: str,
   caption: str,
   heads: Sequence[int] | None = None,
-  mark: tuple[int, int, int, int] | None = None,
-):
+  mark: Box | None = None,
+) -> 'Figure':
   """Attention of layers and heads, with the mean of the heads at the end.
 
-  Layers run downwards, or from left to right where they are more than the heads and few.
+  Layers are rows, or columns where they are at least as many as the heads and fit.
 
   Args:
     image: uint8 [h, w, c].
@@ -89,25 +98,25 @@ def attention_figure(
     labels: names of the layers.
     title, caption: above and below.
     heads: numbers of the heads that maps hold; None for all.
-    mark: box around the asking patch, see `patch_mark`.
+    mark: box around the query patch, see `patch_mark`.
   """
   count = max(len(m) for m in maps)
   names = [f'head {h}' for h in (range(count) if heads is None else heads)]
   names += ['mean'] if count > 1 else []
   tiles = [[*layer, *([layer.mean(axis=0)] if count > 1 else [])] for layer in maps]
-  sheet, places = tile_sheet([[colours(scale(t, CLIPPED)) for t in row] for row in tiles])
-  across, down, ticks = names, labels, places
-  if len(names) <= len(maps) <= 12:  # wider than high is easier to see
-    turned = list(zip(*tiles))
-    sheet, ticks = tile_sheet([[colours(scale(t, CLIPPED)) for t in row] for row in turned])
-    across, down = labels, names
+  sheet, places = tile_sheet([[colormap(scale(t, CLIPPED)) for t in row] for row in tiles])
+  across, down, ticks = names, list(labels), places
+  if len(names) <= len(maps) <= 12:  # wider than high fits a screen
+    transposed = list(zip(*tiles))
+    sheet, ticks = tile_sheet([[colormap(scale(t, CLIPPED)) for t in row] for row in transposed])
+    across, down = list(labels), names
   ratio = sheet.shape[0] / sheet.shape[1]
   width = len(across) * (2.4 if len(across) <= 3 else max(0.8, min(1.3, 12.0 / len(across))))
-  side = 2.4  # of the picture at the left, in inches
+  side = 2.4  # of the image at the left, in inches
   height = max(width * ratio + 0.3, side * image.shape[0] / image.shape[1] + 0.3)
   figure = new_figure(side + width + 1.8, height, title, caption)
   left, right = figure.subplots(1, 2, width_ratios=(side, width + 1.0))
-  _picture(left, image, 'picture', mark)
+  _show(left, image, 'image', mark)
   left.set_anchor('N')
   right.imshow(sheet, interpolation='nearest')
   right.set_anchor('N')
@@ -115,18 +124,20 @@ def attention_figure(
   right.tick_params(length=0, labelsize=_TEXT - 1, labeltop=True, labelbottom=False)
   right.set_xticks(ticks[1], across)
   right.set_yticks(ticks[0], down)
-  _heat_bar(figure, [right], 'attention, each tile on its own scale')
+  _color_bar(figure, [right], 'attention, each tile on its own scale')
   return figure
 
 
-def tile_sheet(rows: Sequence[Sequence[np.ndarray]]) -> tuple[np.ndarray, tuple[list, list]]:
-  """Tiles [r, c, 3] of equal size as one picture with white gaps: much quicker than many axes.
+def tile_sheet(
+  rows: Sequence[Sequence[np.ndarray]],
+) -> tuple[np.ndarray, tuple[list[float], list[float]]]:
+  """Tiles [r, c, 3] of equal size as one image with white gaps: much quicker than many axes.
 
   Returns:
     uint8 [h, w, 3] and the middles of the rows and of the columns in its pixels.
   """
   r, c = rows[0][0].shape[:2]
-  size = max(4, round(64 / max(r, c)))  # pixels a patch, so that gaps are narrow
+  size = max(4, round(64 / max(r, c)))  # pixels per patch, so that gaps are narrow
   gap = max(2, r * size // 14)
   h, w = r * size + gap, c * size + gap
   sheet = np.full((len(rows) * h - gap, len(rows[0]) * w - gap, 3), 255, np.uint8)
@@ -145,9 +156,9 @@ def overlay_figure(
   names: Sequence[str],
   title: str,
   caption: str,
-  mark: tuple[int, int, int, int] | None = None,
-):
-  """A picture, and maps laid over it with a ring where each has its peak.
+  mark: Box | None = None,
+) -> 'Figure':
+  """An image, and maps laid over it with a ring where each has its peak.
 
   Args:
     image: uint8 [h, w, c].
@@ -164,19 +175,19 @@ def overlay_figure(
   grid = figure.subplots(rows, columns, squeeze=False)
   for axes in grid.ravel()[count:]:
     axes.axis('off')
-  _picture(grid[0, 0], image, 'picture', mark)
+  _show(grid[0, 0], image, 'image', mark)
   for axes, values, name in zip(grid.ravel()[1:], maps, names):
-    _picture(axes, overlay(image, values), '\n'.join(textwrap.wrap(name, 32)), mark)
+    _show(axes, overlay(image, values), '\n'.join(textwrap.wrap(name, 32)), mark)
     row, column = np.unravel_index(np.argmax(values), values.shape)
     y = (row + 0.5) * image.shape[0] / values.shape[0] - 0.5
     x = (column + 0.5) * image.shape[1] / values.shape[1] - 0.5
     axes.plot(x, y, 'o', markersize=11, markerfacecolor='none', color=_MARK, markeredgewidth=1.8)
-  _heat_bar(figure, grid, 'weight, each map on its own scale')
+  _color_bar(figure, grid, 'weight, each map on its own scale')
   return figure
 
 
 @drawing
-def position_figure(similarity: np.ndarray, title: str, caption: str, most: int = 16):
+def position_figure(similarity: np.ndarray, title: str, caption: str, most: int = 16) -> 'Figure':
   """Tiles of similarity, one for each patch's position embedding.
 
   Args:
@@ -209,7 +220,7 @@ def position_figure(similarity: np.ndarray, title: str, caption: str, most: int 
 
 
 @drawing
-def filter_figure(filters: np.ndarray, shares: np.ndarray, title: str, caption: str):
+def filter_figure(filters: np.ndarray, shares: np.ndarray, title: str, caption: str) -> 'Figure':
   """Principal components of filters [k, p, q, c] with the variance that each explains [k]."""
   columns = min(7, len(filters))
   rows = -(-len(filters) // columns)
@@ -218,15 +229,15 @@ def filter_figure(filters: np.ndarray, shares: np.ndarray, title: str, caption: 
   for axes in grid.ravel()[len(filters) :]:
     axes.axis('off')
   for i, (axes, values) in enumerate(zip(grid.ravel(), filters)):
-    picture = 0.5 + 0.5 * values / np.abs(values).max()
-    _picture(axes, picture, f'{i + 1}: {100 * shares[i]:.1f} %')
+    image = 0.5 + 0.5 * values / np.abs(values).max()
+    _show(axes, image, f'{i + 1}: {100 * shares[i]:.1f} %')
   return figure
 
 
 @drawing
 def distance_figure(
   labels: Sequence[str], distances: np.ndarray, uniform: float, title: str, caption: str
-):
+) -> 'Figure':
   """Mean attention distance in pixels [layers, heads] over depth, a dot for each head."""
   from matplotlib import colormaps  # noqa: PLC0415
 
@@ -245,7 +256,7 @@ def distance_figure(
     zorder=3,
   )
   axes.plot(distances.mean(axis=1), color='#888888', linewidth=1.2, label='mean of the heads')
-  axes.axhline(uniform, color='#cc4444', linestyle='--', linewidth=1.2, label='looking everywhere')
+  axes.axhline(uniform, color='#cc4444', linestyle='--', linewidth=1.2, label='uniform attention')
   axes.set_xticks(range(depth))
   axes.set_xticklabels([label.rsplit(' ', 1)[-1] for label in labels], fontsize=_TEXT - 1)
   axes.set_xlabel('block')
@@ -267,21 +278,21 @@ def sheet_figure(
   title: str,
   caption: str,
   tile: float = 1.6,
-):
-  """Rows of pictures: token colours by block, channels, nearest pictures.
+) -> 'Figure':
+  """Rows of images: token PCA by block, channels, nearest images.
 
   Args:
-    rows: pictures [h, w, c] (or [h, w], drawn in heat colours on their own scale); None for an
-      empty place; words stand upright in a narrow column.
-    titles: above each picture, of the same layout as rows.
+    rows: images [h, w, c] (or [h, w], drawn in heat colors on their own scale); None for an empty
+      place; a text stands upright in a narrow column.
+    titles: above each image, of the same layout as rows.
     labels: at the left of each row.
     title, caption: above and below.
-    tile: width of a picture in inches.
+    tile: width of an image in inches.
   """
   columns = max(len(row) for row in rows)
   narrow = {j for row in rows for j, cell in enumerate(row) if isinstance(cell, str)}
   widths = [0.22 if j in narrow else 1.0 for j in range(columns)]
-  shapes = [p.shape for row in rows for p in row if isinstance(p, np.ndarray)]
+  shapes = [cell.shape for row in rows for cell in row if isinstance(cell, np.ndarray)]
   ratio = float(np.median([shape[0] / shape[1] for shape in shapes]))
   heights = [0.12 + 0.14 * max(1 + t.count('\n') if t else 0 for t in row) for row in titles]
   height = len(rows) * tile * ratio + sum(heights)
@@ -290,20 +301,29 @@ def sheet_figure(
   for i, row in enumerate(rows):
     for axes, cell, name in zip(grid[i], row, titles[i]):
       if isinstance(cell, np.ndarray):
-        cell = cell if cell.ndim == 3 else colours(scale(cell, CLIPPED))
-        _picture(axes, cell, name, size=_TEXT - 1)
+        image = cell if cell.ndim == 3 else colormap(scale(cell, CLIPPED))
+        _show(axes, image, name, size=_TEXT - 1)
       else:
-        _words(axes, cell or '')
+        _write(axes, cell or '')
     for axes in grid[i][len(row) :]:
       axes.axis('off')
     grid[i, 0].set_ylabel(labels[i], fontsize=_TEXT)
   return figure
 
 
-def _words(axes, text: str) -> None:
-  """An empty place, or upright words in it."""
+def _write(axes: 'Axes', text: str) -> None:
+  """An empty place, or an upright text in it."""
   axes.set_xticks([])
   axes.set_yticks([])
   axes.spines[:].set_visible(False)
-  place = {'rotation': 90, 'ha': 'center', 'va': 'center', 'transform': axes.transAxes}
-  axes.text(0.5, 0.5, text, fontsize=_TEXT, color='#333333', **place)
+  axes.text(
+    0.5,
+    0.5,
+    text,
+    rotation=90,
+    ha='center',
+    va='center',
+    transform=axes.transAxes,
+    fontsize=_TEXT,
+    color='#333333',
+  )

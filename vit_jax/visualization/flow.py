@@ -1,29 +1,29 @@
-"""Attention rollout: which patches reach the output through all blocks together."""
+"""Attention maps of single layers, and attention rollout through all of them."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, ModelError, did_you_mean
 from vit_jax.visualization.activations import Captured, Layer, NotApplicable
 
-FUSIONS = {'mean': np.mean, 'max': np.max, 'min': np.min}
+FUSIONS: dict[str, Callable[..., np.ndarray]] = {'mean': np.mean, 'max': np.max, 'min': np.min}
 
 Query = str | tuple[int, int] | None
 
 
 def fuse_heads(weights: np.ndarray, fusion: str = 'mean') -> np.ndarray:
-  """Brings the heads [b, h, n, m] together by their 'mean', 'max' or 'min': [b, n, m]."""
+  """Fuses the heads [b, h, n, m] by their 'mean', 'max' or 'min': [b, n, m]."""
   if fusion not in FUSIONS:
-    raise UserError(f'fusion {fusion!r}: {did_you_mean(fusion, FUSIONS)}')
+    raise ConfigError(f'fusion {fusion!r}: {did_you_mean(fusion, FUSIONS)}')
   return FUSIONS[fusion](np.asarray(weights, np.float32), axis=1)
 
 
 def drop_lowest(fused: np.ndarray, ratio: float, prefix: int = 1) -> np.ndarray:
-  """Sets the lowest weights of each picture to zero, over the whole matrix.
+  """Sets the lowest weights of each image to zero, over the whole matrix.
 
-  What class token, distillation token and registers give themselves and each other is kept; with a
-  class token alone that is the one entry [0, 0], as in the published code.
+  The weights among class token, distillation token and registers are kept; with a class token alone
+  that is the one entry [0, 0], as in the published code.
 
   Args:
     fused: [b, n, m].
@@ -33,17 +33,15 @@ def drop_lowest(fused: np.ndarray, ratio: float, prefix: int = 1) -> np.ndarray:
   Source: Gildenblat 2020, "Exploring explainability for vision transformers" (vit-explain).
   """
   if not 0.0 <= ratio < 1.0:
-    raise UserError(f'discard ratio must be from 0 to below 1, got {ratio}')
-  fused = np.array(fused)
+    raise ConfigError(f'discard ratio must be from 0 to below 1, got {ratio}')
   flat = fused.reshape(len(fused), -1)
   count = int(flat.shape[1] * ratio)
   lowest = np.argpartition(flat, count, axis=1)[:, :count]
-  dropped = np.zeros(flat.shape, bool)
-  np.put_along_axis(dropped, lowest, True, axis=1)
-  dropped = dropped.reshape(fused.shape)
+  flags = np.zeros(flat.shape, bool)
+  np.put_along_axis(flags, lowest, True, axis=1)
+  dropped = flags.reshape(fused.shape)
   dropped[:, :prefix, :prefix] = False
-  fused[dropped] = 0.0
-  return fused
+  return np.where(dropped, 0.0, fused)
 
 
 def with_residual(fused: np.ndarray) -> np.ndarray:
@@ -62,12 +60,12 @@ def rollout(
 
   Args:
     weights: [b, h, n, n] of each block, the first block first.
-    fusion: how heads come together, see `fuse_heads`.
+    fusion: of the heads, see `fuse_heads`.
     discard: share of the weights to drop in each block, see `drop_lowest`.
     prefix: tokens in front of the patches, as `drop_lowest` needs them.
 
   Returns:
-    [b, n, n]: row i says how much of each input token is in output token i; rows sum to one.
+    [b, n, n]: row i is how much of each input token is in output token i; rows sum to one.
 
   Source: Abnar and Zuidema 2020 (2005.00928), equation 1.
   """
@@ -80,11 +78,11 @@ def gradient_rollout(
   discard: float = 0.0,
   prefix: int = 1,
 ) -> np.ndarray:
-  """Rollout of what attention does for one class: weights times gradients, where positive.
+  """Rollout for one class, of weights times gradients where positive.
 
   Args:
     weights: as in `rollout`.
-    gradients: of the class's logit in the weights, of the same shapes.
+    gradients: of the class's logit with respect to the weights, of the same shapes.
     discard, prefix: as in `rollout`.
 
   Returns:
@@ -97,14 +95,14 @@ def gradient_rollout(
 
 
 def relevance(weights: np.ndarray, gradients: np.ndarray) -> np.ndarray:
-  """The mean over heads of weights * gradients where they speak for the class: [b, n, m]."""
+  """The mean over heads of weights * gradients, where they are positive: [b, n, m]."""
   product = np.asarray(weights, np.float32) * np.asarray(gradients, np.float32)
   return np.maximum(product, 0.0).mean(axis=1)
 
 
 def _product(fused: Sequence[np.ndarray]) -> np.ndarray:
   if not fused:
-    raise UserError('rollout needs the attention weights of at least one block')
+    raise ModelError('rollout needs the attention weights of at least one block')
   result = with_residual(fused[0])
   for matrix in fused[1:]:
     result = with_residual(matrix) @ result
@@ -114,7 +112,7 @@ def _product(fused: Sequence[np.ndarray]) -> np.ndarray:
 def rollout_map(
   captured: Captured, fusion: str = 'mean', discard: float = 0.0, query: Query = None
 ) -> np.ndarray:
-  """Attention rollout as a picture, for any transformer.
+  """Attention rollout as a map over the patches, for any transformer.
 
   Args:
     captured: by `capture`, with 'weights'.
@@ -123,8 +121,8 @@ def rollout_map(
       of the patches), 'class', 'distillation', or (row, column) of a patch.
 
   Returns:
-    [b, rows, columns], how much each patch weighs; what prefix tokens hold is left out. Talking
-    heads (CaiT) have negative weights too: they count as zero.
+    [b, rows, columns], the weight of each patch; that of prefix tokens is left out. Negative
+    weights, as talking heads (CaiT) have, are set to zero.
   """
   return _map(
     captured, lambda layer: fuse_heads(np.maximum(layer.weights, 0.0), fusion), discard, query
@@ -134,16 +132,26 @@ def rollout_map(
 def gradient_rollout_map(
   captured: Captured, discard: float = 0.0, query: Query = None
 ) -> np.ndarray:
-  """Class-specific rollout as a picture; `captured` by `capture_gradients`, else `rollout_map`."""
-  if any(layer.gradient is None for layer in captured.layers):
-    raise UserError('gradient rollout needs gradients: use capture_gradients(..., classes)')
-  return _map(captured, lambda layer: relevance(layer.weights, layer.gradient), discard, query)
+  """Class attribution: rollout for one class as a map over the patches.
+
+  Args:
+    captured: by `capture_gradients`.
+    discard, query: as in `rollout_map`.
+  """
+
+  def fuse(layer: Layer) -> np.ndarray:
+    if layer.gradient is None:
+      raise ModelError('gradient rollout needs gradients: use capture_gradients(..., classes)')
+    return relevance(layer.weights, layer.gradient)
+
+  return _map(captured, fuse, discard, query)
 
 
-def _map(captured: Captured, fuse, discard: float, query: Query) -> np.ndarray:
-  if not captured.layers:
-    raise NotApplicable('rollout needs attention, and this model has none')
-  matrix, probe = None, None
+def _map(
+  captured: Captured, fuse: Callable[[Layer], np.ndarray], discard: float, query: Query
+) -> np.ndarray:
+  matrix: np.ndarray | None = None
+  probe: np.ndarray | None = None
   for layer in captured.layers:
     fused = drop_lowest(fuse(layer), discard, layer.prefix)
     if layer.kind == 'probe':
@@ -155,6 +163,8 @@ def _map(captured: Captured, fuse, discard: float, query: Query) -> np.ndarray:
     if matrix is not None and len(step[0]) > len(matrix[0]):
       matrix = _with_class_token(matrix, len(step[0]) - len(matrix[0]))
     matrix = step if matrix is None else step @ matrix
+  if matrix is None:
+    raise NotApplicable('rollout needs attention, and this model has none')
   count = captured.grid[0] * captured.grid[1]
   if probe is not None and query is None:
     rows = (probe @ matrix[:, -probe.shape[-1] :])[:, 0]
@@ -164,13 +174,13 @@ def _map(captured: Captured, fuse, discard: float, query: Query) -> np.ndarray:
 
 
 def _square(fused: np.ndarray) -> np.ndarray:
-  """Class attention [b, 1, m] as a square: patches give themselves nothing and pass unchanged."""
-  b, asking, m = fused.shape
-  return np.concatenate([fused, np.zeros((b, m - asking, m), fused.dtype)], axis=1)
+  """Class attention [b, 1, m] as a square, in whose other rows are zeros: patches do not change."""
+  b, queries, m = fused.shape
+  return np.concatenate([fused, np.zeros((b, m - queries, m), fused.dtype)], axis=1)
 
 
 def _with_class_token(matrix: np.ndarray, count: int) -> np.ndarray:
-  """A rollout of patches alone [b, n, n] with tokens put in front that are still themselves."""
+  """A rollout of patches alone [b, n, n], with unchanged tokens put in front."""
   b, n, _ = matrix.shape
   result = np.tile(np.eye(n + count, dtype=matrix.dtype), (b, 1, 1))
   result[:, count:, count:] = matrix
@@ -186,10 +196,10 @@ def _row(captured: Captured, matrix: np.ndarray, query: Query) -> np.ndarray:
 
 
 def token_index(captured: Captured, tokens: int, query: Query) -> int | None:
-  """Where a query's token stands among `tokens`; None for the mean of all patches.
+  """The index of a query's token among `tokens`; None for the mean of all patches.
 
   Raises:
-    UserError: the model has no such token.
+    ModelError: the model has no such token.
   """
   rows, columns = captured.grid
   prefix = tokens - rows * columns
@@ -202,31 +212,31 @@ def token_index(captured: Captured, tokens: int, query: Query) -> int | None:
   if query == 'distillation' and captured.distilled and prefix > 1:
     return 1
   if isinstance(query, str):
-    raise UserError(
+    raise ModelError(
       f'no {query} token here: name a patch (row, column) of {rows} x {columns}, or the mean'
     )
   row, column = query
   if not (0 <= row < rows and 0 <= column < columns):
-    raise UserError(
+    raise ModelError(
       f'patch {row},{column} is outside the grid: rows 0 to {rows - 1}, columns 0 to {columns - 1}'
     )
   return prefix + row * columns + column
 
 
 def attention_map(captured: Captured, layer: Layer, query: Query = None) -> np.ndarray:
-  """What one token looks at in one layer.
+  """The attention of one token to the patches in one layer.
 
   Args:
     captured: what the layer belongs to.
     layer: one of `captured.layers`.
-    query: as in `rollout_map`; layers with one row (class attention, pooling) have only that one.
+    query: as in `rollout_map`; layers with one query (class attention, pooling) have only that one.
 
   Returns:
-    [b, h, rows, columns]; prefix tokens' share is left out, so a map sums to at most one.
+    [b, h, rows, columns]; the weight of prefix tokens is left out, so a map sums to at most one.
   """
   if layer.kind != 'self':
     if query is not None and query != 'class':
-      raise UserError(f'{layer.label}: only one token asks here, so no other can be chosen')
+      raise ModelError(f'{layer.label} has a single query: no other token can be chosen')
     picked = layer.weights[:, :, 0]
   else:
     index = token_index(captured, layer.weights.shape[-1], query)

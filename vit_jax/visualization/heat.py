@@ -1,11 +1,11 @@
-"""Maps over pictures, as arrays: no plotting library is needed."""
+"""Heat maps over images, as arrays: no plotting library is needed."""
 
 import numpy as np
 from PIL import Image
 
-# Dark to bright, alike in print and to colour-blind eyes: eight points of the 'inferno' map
+# Dark to bright, in print and to color-blind readers too: eight points of the 'inferno' map
 # (matplotlib, CC0).
-_COLOURS = np.array(
+_COLORS = np.array(
   [
     (0, 0, 4),
     (40, 11, 84),
@@ -25,23 +25,23 @@ def scale(values: np.ndarray, outermost: float = 0.0) -> np.ndarray:
 
   Args:
     values: in any range.
-    outermost: percent of values at each end that are clipped, so that a few extreme patches leave
-      something of the others to be seen.
+    outermost: percent of values at each end that are clipped, so that a few extreme patches do not
+      hide the others.
   """
   low, high = np.percentile(values, [outermost, 100 - outermost], axis=(-2, -1), keepdims=True)
   return np.clip((values - low) / np.maximum(high - low, 1e-12), 0.0, 1.0)
 
 
-def colours(values: np.ndarray) -> np.ndarray:
-  """Colours of values from 0 (black) over red to 1 (bright yellow): uint8 [..., 3]."""
-  places = np.clip(values, 0.0, 1.0) * (len(_COLOURS) - 1)
-  points = np.arange(len(_COLOURS))
-  channels = [np.interp(places, points, _COLOURS[:, c]) for c in range(3)]
+def colormap(values: np.ndarray) -> np.ndarray:
+  """Colors of values from 0 (black) over red to 1 (bright yellow): uint8 [..., 3]."""
+  places = np.clip(values, 0.0, 1.0) * (len(_COLORS) - 1)
+  points = np.arange(len(_COLORS))
+  channels = [np.interp(places, points, _COLORS[:, c]) for c in range(3)]
   return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
 
 
 def enlarge(values: np.ndarray, size: tuple[int, int], smooth: bool = True) -> np.ndarray:
-  """Brings a map to the size of a picture.
+  """Resizes a map to an image.
 
   Args:
     values: [rows, columns].
@@ -52,19 +52,19 @@ def enlarge(values: np.ndarray, size: tuple[int, int], smooth: bool = True) -> n
     float32 [height, width].
   """
   method = Image.Resampling.BILINEAR if smooth else Image.Resampling.NEAREST
-  picture = Image.fromarray(np.asarray(values, np.float32))
-  return np.asarray(picture.resize((size[1], size[0]), method))
+  pil_image = Image.fromarray(np.asarray(values, np.float32))
+  return np.asarray(pil_image.resize((size[1], size[0]), method))
 
 
 def overlay(
   image: np.ndarray, values: np.ndarray, opacity: float = 0.85, smooth: bool = True
 ) -> np.ndarray:
-  """A map in colours over a picture in greys, which show through where the map is low.
+  """A map in colors over an image in greys, which show through where the map is low.
 
   Args:
     image: uint8 [h, w, c], c 1 or 3.
-    values: [rows, columns], in any range: it is stretched from its least to its greatest value.
-    opacity: of the colours at the greatest value, 0 to 1; a quarter of it at the least.
+    values: [rows, columns], in any range: stretched from its least to its greatest value.
+    opacity: of the colors at the greatest value, 0 to 1; a quarter of it at the least.
     smooth: as in `enlarge`.
 
   Returns:
@@ -75,4 +75,4 @@ def overlay(
     grey = grey @ np.array([[0.299], [0.587], [0.114]], np.float32)
   heat = enlarge(scale(values), image.shape[:2], smooth)
   weight = opacity * (0.25 + 0.75 * heat[..., None])
-  return np.rint((1.0 - weight) * grey + weight * colours(heat)).astype(np.uint8)
+  return np.rint((1.0 - weight) * grey + weight * colormap(heat)).astype(np.uint8)

@@ -1,19 +1,20 @@
-"""What the weights themselves show: position embeddings, first filters, reach of attention."""
+"""Position embeddings, first filters, and the distance over which heads attend."""
 
-from typing import Any
-
+import flax.linen as nn
 import numpy as np
 
 from vit_jax import tree
-from vit_jax.errors import UserError
+from vit_jax.errors import ModelError
 from vit_jax.models import posemb
-from vit_jax.visualization.activations import Captured, Layer, NotApplicable
+from vit_jax.visualization.activations import Captured, Layer, NotApplicable, Variables
 
 # Where a model's first linear map of pixels is; a hybrid's patches are cut from feature maps.
 _FIRST_FILTERS = ('stem/root/conv/kernel', 'patch_embedding/kernel')
 
 
-def position_similarity(module: Any, variables: Any, grid: tuple[int, int]) -> np.ndarray:
+def position_similarity(
+  module: nn.Module, variables: Variables, grid: tuple[int, int]
+) -> np.ndarray:
   """Cosine similarity of the position embeddings of all pairs of patches.
 
   Args:
@@ -21,12 +22,11 @@ def position_similarity(module: Any, variables: Any, grid: tuple[int, int]) -> n
     grid: rows and columns of patches that the variables are for.
 
   Returns:
-    [rows, columns, rows, columns]; entry [i, j] is the picture of how like patch (i, j) the other
-    places are.
+    [rows, columns, rows, columns]; entry [i, j] is the map of similarities to patch (i, j).
 
   Raises:
     NotApplicable: no position embeddings.
-    UserError: they are for another grid.
+    ModelError: they are for another grid.
 
   Source: Dosovitskiy et al. 2021 (2010.11929), figures 7 and 10.
   """
@@ -34,13 +34,13 @@ def position_similarity(module: Any, variables: Any, grid: tuple[int, int]) -> n
   table = _position_table(module, variables, grid)
   slots = len(table) - rows * columns
   if not 0 <= slots <= getattr(module, 'num_prefix_tokens', 0):
-    raise UserError(f'{len(table)} position embeddings do not fit a grid of {rows} x {columns}')
+    raise ModelError(f'{len(table)} position embeddings do not fit a grid of {rows} x {columns}')
   table = table[slots:].astype(np.float64)
   table /= np.maximum(np.linalg.norm(table, axis=1, keepdims=True), 1e-12)
   return (table @ table.T).reshape(rows, columns, rows, columns).astype(np.float32)
 
 
-def _position_table(module: Any, variables: Any, grid: tuple[int, int]) -> np.ndarray:
+def _position_table(module: nn.Module, variables: Variables, grid: tuple[int, int]) -> np.ndarray:
   """Position embeddings [slots + rows * columns, d], learned or computed."""
   params = variables.get('params', {})
   if 'position_embedding' in params:
@@ -55,7 +55,7 @@ def _position_table(module: Any, variables: Any, grid: tuple[int, int]) -> np.nd
   raise NotApplicable(f'this {type(module).__name__} has no position embeddings')
 
 
-def patch_filters(variables: Any, count: int = 28) -> tuple[np.ndarray, np.ndarray]:
+def patch_filters(variables: Variables, count: int = 28) -> tuple[np.ndarray, np.ndarray]:
   """Principal components of the filters that see the pixels first.
 
   Args:
@@ -67,7 +67,7 @@ def patch_filters(variables: Any, count: int = 28) -> tuple[np.ndarray, np.ndarr
     filters' variance that each explains [k].
 
   Raises:
-    NotApplicable: the first layer is no linear map of pixels.
+    NotApplicable: the first layer is not a linear map of pixels.
 
   Source: Dosovitskiy et al. 2021 (2010.11929), figure 7 left.
   """
@@ -75,7 +75,7 @@ def patch_filters(variables: Any, count: int = 28) -> tuple[np.ndarray, np.ndarr
   name = next((n for n in _FIRST_FILTERS if n in params), None)
   kernel = None if name is None else np.asarray(params[name], np.float64)
   if kernel is None or kernel.ndim != 4 or kernel.shape[2] not in (1, 3):
-    raise NotApplicable('this model does not embed its patches by one linear map of their pixels')
+    raise NotApplicable('the patch embedding of this model is not one linear map of pixels')
   filters = kernel.reshape(-1, kernel.shape[3]).T  # [d, p * q * c]
   components, shares = principal_components(filters, count)
   return components.reshape(-1, *kernel.shape[:3]).astype(np.float32), shares
@@ -86,7 +86,7 @@ def principal_components(rows: np.ndarray, count: int) -> tuple[np.ndarray, np.n
 
   Args:
     rows: [n, d].
-    count: directions wanted; fewer come where n or d is smaller.
+    count: directions wanted; there are fewer where n or d is smaller.
 
   Returns:
     Orthonormal directions [k, d] and the share of the variance along each [k]. The sign is such
@@ -115,12 +115,12 @@ def patch_distances(grid: tuple[int, int], patch_size: tuple[int, int]) -> np.nd
 
 
 def attention_distance(captured: Captured) -> tuple[list[Layer], np.ndarray]:
-  """How far heads look: the distance between asking and seen patch, weighed by attention.
+  """Mean attention distance: between the patches of query and key, weighted by attention.
 
-  Only patches count; their weights are scaled to sum to one without the prefix tokens.
+  Without prefix tokens; the weights of patches are scaled to sum to one.
 
   Args:
-    captured: with 'weights'; pictures are averaged.
+    captured: with 'weights'; images are averaged.
 
   Returns:
     The self-attention layers, and pixels [layers, h].
@@ -143,5 +143,5 @@ def attention_distance(captured: Captured) -> tuple[list[Layer], np.ndarray]:
 
 
 def uniform_distance(grid: tuple[int, int], patch_size: tuple[int, int]) -> float:
-  """The attention distance in pixels of a head that looks everywhere alike."""
+  """The attention distance in pixels of a head of uniform attention."""
   return float(patch_distances(grid, patch_size).mean())

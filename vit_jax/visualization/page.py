@@ -1,4 +1,4 @@
-"""One page that holds all figures, to be opened or sent as it is."""
+"""index.html: one page that holds all figures, to be opened or sent as it is."""
 
 import dataclasses
 import pathlib
@@ -13,7 +13,7 @@ _MOST_INLINE = 60_000_000  # bytes of PNGs
 class Entry:
   """A figure on the page.
 
-  Args:
+  Attributes:
     path: its PNG.
     group: heading under which it stands.
     title: what it is.
@@ -29,15 +29,24 @@ class Entry:
 def write_page(
   folder: pathlib.Path, title: str, entries: Sequence[Entry], notes: Sequence[str] = ()
 ) -> pathlib.Path:
-  """Writes index.html with the pictures inside it: it needs no other file and no network.
+  """Writes index.html with the figures inside it: it needs no other file and no network.
 
-  Where they are more than a browser likes to open at once, it shows the files beside it instead.
+  Where they are more than a browser opens quickly, it shows the files beside it instead.
+
+  Args:
+    folder: of the page and the figures.
+    title: of the page.
+    entries: the figures.
+    notes: what is missing, and why.
   """
-  inline = sum(e.path.stat().st_size for e in entries) <= _MOST_INLINE
-  made = page.Page(title)
-  made.lead(*(page.paragraph(note, 'note') for note in notes))
-  for group in dict.fromkeys(e.group for e in entries):
-    made.section(
-      group, *(page.figure(e.path, e.title, e.caption, inline) for e in entries if e.group == group)
+  inline = sum(entry.path.stat().st_size for entry in entries) <= _MOST_INLINE
+  sections = [
+    (
+      group,
+      [page.figure(e.path, e.title, e.caption, inline) for e in entries if e.group == group],
     )
-  return made.write(folder / 'index.html', f'Made by vit_jax: {len(entries)} figures.')
+    for group in dict.fromkeys(entry.group for entry in entries)
+  ]
+  lead = [page.paragraph(note, 'note') for note in notes]
+  footer = f'Made by vit_jax: {len(entries)} figures.'
+  return page.write(folder / 'index.html', title, lead, sections, footer)

@@ -1,27 +1,28 @@
-"""Tokens as pictures: principal components as colours, single channels, nearest pictures."""
+"""Tokens as images: principal components as colors, single channels; nearest images."""
 
 import functools
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, ModelError
+from vit_jax.visualization.activations import Variables
 from vit_jax.visualization.learned import principal_components
 
 METRICS = ('cosine', 'mse')
 
 
-def token_colours(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
+def token_pca(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
   """The first three principal components of patch tokens as red, green and blue.
 
   Args:
-    grids: patch tokens of pictures, each [rows, columns, d] (see `Captured.patches`). The
-      components are common to all of them, so that equal colours mean alike tokens.
+    grids: patch tokens of images, each [rows, columns, d] (see `Captured.patches`). The components
+      are common to all of them, so that similar colors mean similar tokens.
 
   Returns:
-    [rows, columns, 3] for each picture, 0 to 1; the outermost percent of values is clipped.
+    [rows, columns, 3] for each image, 0 to 1; the outermost percent of values is clipped.
   """
   rows = np.concatenate([g.reshape(-1, g.shape[-1]) for g in grids])
   directions, _ = principal_components(rows, 3)
@@ -37,12 +38,12 @@ def token_colours(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
 def channel_maps(
   grid: np.ndarray, count: int = 8, channels: Sequence[int] | None = None
 ) -> tuple[list[int], np.ndarray]:
-  """Single channels of tokens, queries, keys or values as pictures of one pixel a patch.
+  """Single channels of tokens, queries, keys or values as images of one pixel per patch.
 
   Args:
     grid: [rows, columns, d].
-    count: how many channels are picked where none are named: those that vary most over the
-      picture, by the range without the outermost tenths (a few patches may be extreme).
+    count: how many channels are chosen where none are named: those that vary most over the image,
+      by the range without the outermost tenths (a few patches may be extreme).
     channels: the ones to take.
 
   Returns:
@@ -55,17 +56,19 @@ def channel_maps(
     channels = np.argsort(-spread, kind='stable')[:count].tolist()
   wrong = [c for c in channels if not 0 <= c < d]
   if wrong:
-    raise UserError(f'channel {wrong[0]} is not one of {d}: give 0 to {d - 1}')
+    raise ModelError(f'channel {wrong[0]} is not one of {d}: give 0 to {d - 1}')
   return list(channels), np.moveaxis(grid[..., list(channels)], -1, 0)
 
 
-def embeddings(module: Any, variables: Any, images: Any, batch_size: int = 16) -> np.ndarray:
-  """Pooled features [b, d] of pictures, by any model.
+def embeddings(
+  module: nn.Module, variables: Variables, images: np.ndarray, batch_size: int = 16
+) -> np.ndarray:
+  """Pooled features [b, d] of images, by any model.
 
   Args:
     module, variables: of the model, with or without a head.
     images: [b, h, w, c] in the value range of the weights.
-    batch_size: pictures at a time.
+    batch_size: images computed at a time.
   """
   run = _features(module.clone(num_classes=0))
   found = []
@@ -79,7 +82,7 @@ def embeddings(module: Any, variables: Any, images: Any, batch_size: int = 16) -
 
 
 @functools.lru_cache(maxsize=4)
-def _features(module: Any):
+def _features(module: nn.Module) -> Callable[..., jax.Array]:
   return jax.jit(lambda variables, images: module.apply(variables, images))
 
 
@@ -90,20 +93,20 @@ def nearest(
   metric: str = 'cosine',
   exclude: Sequence[int] | None = None,
 ) -> tuple[np.ndarray, np.ndarray]:
-  """The most alike entries of a gallery.
+  """The most similar entries of a gallery.
 
   Args:
     queries: [q, ...], embeddings or pixels.
     gallery: [g, ...] of the same kind.
     count: how many, at most as many as there are.
     metric: 'cosine' similarity (of embeddings) or 'mse' (mean squared error, of pixels).
-    exclude: for each query the gallery index that is the query itself, -1 for none.
+    exclude: for each query the gallery index of the query itself, -1 for none.
 
   Returns:
     Indices [q, k], the nearest first, and their similarity or error [q, k].
   """
   if metric not in METRICS:
-    raise UserError(f'metric must be cosine or mse, got {metric!r}')
+    raise ConfigError(f'metric must be cosine or mse, got {metric!r}')
   q = np.asarray(queries, np.float32).reshape(len(queries), -1)
   g = np.asarray(gallery, np.float32).reshape(len(gallery), -1)
   if metric == 'cosine':

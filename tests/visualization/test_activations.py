@@ -1,4 +1,4 @@
-"""What is kept of a forward pass, and gradients in attention weights."""
+"""What is kept of a forward pass, and gradients by attention weights."""
 
 import jax
 import jax.numpy as jnp
@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from tests.models import small
+from tests.support import raises
 from vit_jax import models, visualization
-from vit_jax.errors import UserError
+from vit_jax.errors import ModelError
 
 TRANSFORMERS = ['vit_ti16', 'deit_ti16_distilled', 'cait_xxs24', 't2t_vit_7']
 
@@ -18,7 +19,7 @@ def _small(name):
 
 
 @pytest.mark.parametrize('name', TRANSFORMERS)
-def test_every_family_shows_its_blocks(name):
+def test_every_family_has_its_blocks(name):
   module, variables, images = _small(name)
   seen = visualization.capture(module, variables, images)
   expected = jax.jit(module.apply)(variables, images)
@@ -38,7 +39,7 @@ def test_gradients_are_slopes_of_the_logit(name):
   module, variables, images = _small(name)
   seen = visualization.capture_gradients(module, variables, images, [1, 3])
   layer = seen.layers[-1]
-  place = (1, 2, 0, 4)  # picture, head, class token's row, column
+  place = (1, 2, 0, 4)  # image, head, class token's row, column
 
   @jax.jit
   def logit(step):
@@ -53,7 +54,7 @@ def test_gradients_are_slopes_of_the_logit(name):
   slope = float(logit(0.05) - logit(-0.05)) / 0.1
   assert abs(slope) > 1e-4
   assert layer.gradient[place] == pytest.approx(slope, rel=0.03, abs=1e-4)
-  # A picture's gradient is of its own class's logit.
+  # An image's gradient is of its own class's logit.
   both = visualization.capture_gradients(module, variables, images, 3)
   np.testing.assert_allclose(both.layers[-1].gradient[1], layer.gradient[1], rtol=1e-5)
   assert not np.allclose(both.layers[-1].gradient[0], layer.gradient[0])
@@ -72,16 +73,16 @@ def test_half_precision_comes_back_as_float32():
   assert seen.layers[0].weights.dtype == seen.layers[0].gradient.dtype == np.float32
 
 
-def test_what_is_not_there_is_said():
+def test_what_a_model_does_not_have_is_an_error():
   module, variables, images = _small('vit_ti16')
-  with pytest.raises(UserError, match='class 7 is not one of 5: give 0 to 4'):
+  with raises(ModelError, 'class 7', '0 to 4'):
     visualization.capture_gradients(module, variables, images, [0, 7])
   fresh = {'params': {**variables['params'], 'head': jax.tree.map(
     jnp.zeros_like, variables['params']['head'])}}  # fmt: skip
-  with pytest.raises(visualization.NotApplicable, match='never trained'):
+  with raises(visualization.NotApplicable, 'never trained'):
     visualization.capture_gradients(module, fresh, images, 0)
-  with pytest.raises(visualization.NotApplicable, match='no head'):
+  with raises(visualization.NotApplicable, 'no head'):
     visualization.capture_gradients(module.clone(num_classes=0), variables, images, 0)
   network = models.build('resnet50', 5)
-  with pytest.raises(visualization.NotApplicable, match='no patch tokens'):
+  with raises(visualization.NotApplicable, 'no patch tokens'):
     visualization.capture(network, {}, images)

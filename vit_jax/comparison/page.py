@@ -1,0 +1,213 @@
+"""compare.html: what the runs have in common, and in what they differ."""
+
+import json
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from markupsafe import Markup
+
+from vit_jax.comparison import figures
+from vit_jax.comparison.gather import Run
+from vit_jax.comparison.significance import LEVEL, Pair
+from vit_jax.comparison.table import Fact
+from vit_jax.report import canvas, metrics, page
+from vit_jax.report.text import percent
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+_CLASSES = 40  # classes shown by recall
+
+
+def write(
+  out: pathlib.Path, runs: Sequence[Run], table: Sequence[Fact], pairs: Sequence[Pair]
+) -> pathlib.Path:
+  """Draws the figures and writes the page.
+
+  Args:
+    out: folder of the page.
+    runs: tested on the same images, in the same order.
+    table: its rows.
+    pairs: every pair of runs with its test.
+
+  Raises:
+    DependencyError: matplotlib is missing.
+  """
+  canvas.empty_folder(out / 'figures')
+  names = [run.name for run in runs]
+  rows = [(row.label, *(row.show(row.value(run)) for run in runs)) for row in table]
+  sections = [
+    ('Table', [page.table(('what', *names), rows), _notes(runs)]),
+    ('Accuracy', _accuracy(out, runs, pairs)),
+    ('Learning curves', _curves(out, runs)),
+    ('Accuracy and cost', _costs(out, runs)),
+    ('Classes', _classes(out, runs)),
+    ('Differences in configuration', _configuration(runs)),
+  ]
+  title = ' vs '.join(names) if len(runs) <= 3 else f'{len(runs)} runs compared'
+  footer = f'Made by vit_jax from the same {len(runs[0].predictions):,} images.'
+  return page.write(out / 'compare.html', title, _lead(runs, pairs), sections, footer)
+
+
+def _figure(
+  out: pathlib.Path, name: str, drawing: 'Figure | None', title: str, caption: str
+) -> Markup:
+  if drawing is None:
+    return Markup()
+  return page.figure(canvas.save(drawing, out / 'figures' / f'{name}.png'), title, caption)
+
+
+def _lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
+  best = max(runs, key=lambda run: run.metrics['accuracy'])
+  base = runs[0].predictions
+  text = (
+    f'All were tested on the same {len(base):,} images ({base.facts.split or "the split"} of '
+    f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}). Most accurate is {best.name} '
+    f'with {percent(best.metrics["accuracy"])}. '
+  )
+  unsure = [
+    (pair.second if pair.first is best else pair.first).name
+    for pair in pairs
+    if best in (pair.first, pair.second) and not pair.significant
+  ]
+  if unsure:
+    text += f'Its difference from {", ".join(unsure)} is not significant (p ≥ {LEVEL:g}).'
+  else:
+    text += f'Its lead over every other run is significant (p < {LEVEL:g}).'
+  parts = [page.paragraph(text, 'lead')]
+  datasets = sorted({run.predictions.facts.dataset for run in runs})
+  if len(datasets) > 1:
+    called = ' and '.join(datasets)
+    text = f'The datasets are called {called}; names and classes of all images agree.'
+    parts.append(page.paragraph(text, 'note'))
+  return parts
+
+
+def _notes(runs: Sequence[Run]) -> Markup:
+  notes = []
+  if any(run.training and run.training.seconds_estimated for run in runs):
+    notes.append(
+      'Training time is added up from the training rate where a run recorded no seconds: '
+      'without compilation, validation and saving.'
+    )
+  if len({run.predictions.facts.devices for run in runs}) > 1:
+    notes.append('The runs were evaluated on different devices: times are not comparable.')
+  notes.append(
+    'Evaluation time includes compilation; evaluation images/s exclude the first batch, which '
+    'compiles. –: not known.'
+  )
+  return page.paragraph(' '.join(notes))
+
+
+def _accuracy(out: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
+  names = ['accuracy'] + (['top5'] if all('top5' in run.metrics for run in runs) else [])
+  figure = _figure(
+    out,
+    'accuracy',
+    figures.accuracies(runs, names),
+    'Accuracy on the test images',
+    'Wilson intervals for each run alone. Overlapping intervals do not mean that two runs are '
+    'alike: the table below compares them image by image.',
+  )
+  columns: dict[str, list[str]] = {
+    'pair': [f'{pair.first.name} – {pair.second.name}' for pair in pairs],
+    'difference': [f'{100 * pair.test.difference:+.1f} points' for pair in pairs],
+    '95\u00a0% interval': ['{:+.1f} to {:+.1f}'.format(*_points(pair)) for pair in pairs],
+    'only first correct': [f'{pair.test.only_first:,}' for pair in pairs],
+    'only second correct': [f'{pair.test.only_second:,}' for pair in pairs],
+    'p-value': [p_text(pair.test.p_value) for pair in pairs],
+  }
+  text = (
+    "McNemar's exact test on the images that only one of the two predicts correctly; bootstrap "
+    'interval of the difference over images.'
+  )
+  if len(pairs) > 1:
+    columns['p-value (Holm)'] = [p_text(pair.adjusted_p) for pair in pairs]
+    text += f' Holm corrects for {len(pairs)} pairs having been tested.'
+  columns[f'significant (p < {LEVEL:g})'] = ['yes' if pair.significant else 'no' for pair in pairs]
+  return [
+    figure,
+    page.heading('Paired differences'),
+    page.paragraph(text),
+    page.table(list(columns), list(zip(*columns.values()))),
+  ]
+
+
+def _points(pair: Pair) -> list[float]:
+  return [100 * end for end in pair.test.interval]
+
+
+def p_text(p: float) -> str:
+  """'< 0.0001', '0.0123' or '0.12'."""
+  return '< 0.0001' if p < 0.0001 else f'{p:.4f}' if p < 0.1 else f'{p:.2f}'
+
+
+def _curves(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
+  parts = []
+  for split, which in (('val', 'Validation'), ('train', 'Training')):
+    for name in ('accuracy', 'loss'):
+      for x, over in (('step', 'steps'), ('seconds', 'time')):
+        caption = 'Batch sizes may differ, and with them what a step is.'
+        if x == 'seconds':
+          caption = 'Time of training alone where it was added up from rates.'
+        drawing = figures.curves(runs, split, name, x)
+        title = f'{which} {name} over {over}'
+        parts.append(_figure(out, f'{split}_{name}_{x}', drawing, title, caption))
+  return [page.figures(*parts)]
+
+
+def _costs(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
+  parameters = [run.predictions.facts.parameters for run in runs]
+  seconds = [run.training.seconds if run.training else None for run in runs]
+  rates = [metrics.throughput(run.predictions) for run in runs]
+  parts = []
+  for name, title, label, values, unit in (
+    ('parameters', 'size', 'parameters (millions)', parameters, 1e-6),
+    ('training_time', 'training time', 'training time (minutes)', seconds, 1 / 60),
+    ('throughput', 'throughput', 'evaluation images/s', rates, 1),
+  ):
+    if sum(bool(v) for v in values) < 2:
+      continue
+    drawing = figures.trade_off(runs, [v * unit if v else None for v in values], label)
+    better = 'right is faster' if name == 'throughput' else 'left is cheaper'
+    caption = f'Up is better; {better}. Bars: 95\u00a0% intervals.'
+    parts.append(_figure(out, f'cost_{name}', drawing, f'Accuracy and {title}', caption))
+  return [page.figures(*parts)]
+
+
+def _classes(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
+  """Recall by class; of many classes those that differ most."""
+  base = runs[0].predictions
+  present = np.flatnonzero(np.bincount(base.labels, minlength=len(base.classes)))
+  values = np.array(
+    [[run.predictions.correct[base.labels == c].mean() for c in present] for run in runs]
+  )
+  order = np.argsort(-np.ptp(values, axis=0), kind='stable')[:_CLASSES]
+  caption = 'The runs differ most at the top.'
+  if len(present) > len(order):
+    caption = f'The {len(order)} of {len(present):,} classes that the runs differ most in.'
+  drawing = figures.recalls(runs, [base.names[present[i]] for i in order], values[:, order])
+  return [_figure(out, 'recall', drawing, 'Recall of each class', caption)]
+
+
+def _configuration(runs: Sequence[Run]) -> list[Markup]:
+  flat = [_flatten(run.predictions.facts.config) for run in runs]
+  names = sorted(set().union(*flat))
+  rows = [
+    (name, *(json.dumps(f[name]) if name in f else '–' for f in flat))
+    for name in names
+    if len({json.dumps(f.get(name)) for f in flat}) > 1
+  ]
+  return [page.table(('option', *(run.name for run in runs)), rows)] if rows else []
+
+
+def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  found: dict[str, Any] = {}
+  for key, value in config.items():
+    if isinstance(value, dict):
+      found |= _flatten(value, f'{prefix}{key}.')
+    else:
+      found[prefix + key] = value
+  return found

@@ -1,0 +1,100 @@
+"""Building blocks of reports about any number of classes per image: average precisions."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from markupsafe import Markup
+
+from vit_jax import logits as logits_lib
+from vit_jax.report import page, sections
+from vit_jax.report.layout import Context, Table, Title
+from vit_jax.report.page import Card
+from vit_jax.report.predictions import Predictions
+from vit_jax.report.text import percent
+
+TITLES = {
+  'map': Title('mean average precision'),
+  'exact': Title('all classes correct', percent=True),
+  'accuracy': Title('most confident class is shown', percent=True),
+}
+
+
+def truth(predictions: Predictions) -> np.ndarray:
+  """Which classes each image shows: bool [n, k]."""
+  if predictions.multi_hot is None:
+    raise ValueError('these predictions have no label sets')
+  return predictions.multi_hot > 0
+
+
+def average_precision(predictions: Predictions) -> np.ndarray:
+  """Of each class [k], NaN where no image shows it."""
+  return logits_lib.average_precision(predictions.logits, truth(predictions))
+
+
+def compute(predictions: Predictions) -> dict[str, Any]:
+  """The metrics of all images together, as metrics.json has them."""
+  shown, precision = truth(predictions), average_precision(predictions)
+  known = np.isfinite(precision)
+  best = predictions.predicted
+  return {
+    'examples': len(predictions),
+    'skipped': predictions.skipped,
+    'classes': len(predictions.classes),
+    'classes_present': int(known.sum()),
+    'map': float(precision[known].mean()) if known.any() else 0.0,
+    'accuracy': float(shown[np.arange(len(shown)), best].mean()),
+    'exact': float(((predictions.logits > 0) == shown).all(axis=-1).mean()),
+    'seconds': predictions.seconds,
+    'img_sec': predictions.img_sec,
+  }
+
+
+def classes_table(context: Context) -> Table:
+  """per_class.csv: average precision of each class."""
+  columns = {
+    'class': context.predictions.classes,
+    'support': truth(context.predictions).sum(axis=0),
+    'average_precision': context.once(average_precision),
+  }
+  return Table('per_class.csv', list(columns), zip(*columns.values()))
+
+
+def lead(context: Context) -> list[Markup]:
+  """Mean average precision; excluded images."""
+  result, facts = context.result, context.predictions.facts
+  parts = [
+    page.paragraph(
+      f'{facts.model or "The model"} predicts which of {result["classes"]:,} classes each of '
+      f'{result["examples"]:,} images shows, with a mean average precision of '
+      f'{result["map"]:.3f} over the {result["classes_present"]:,} classes that occur.',
+      'lead',
+    )
+  ]
+  if result['skipped']:
+    text = f'{result["skipped"]:,} images could not be decoded and are excluded.'
+    parts.append(page.paragraph(text, 'note'))
+  return parts
+
+
+def cards(context: Context) -> list[Card]:
+  """Mean average precision and shares of images."""
+  result = context.result
+  return [
+    Card('Mean average precision', f'{result["map"]:.3f}', 'of classes that occur'),
+    Card('Most confident class is shown', percent(result['accuracy']), 'of images'),
+    Card('All classes correct', percent(result['exact']), 'of images, at a threshold of 0.5'),
+  ]
+
+
+def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
+  """Average precision of each class."""
+  precision, names = context.once(average_precision), context.predictions.names
+  support = truth(context.predictions).sum(axis=0)
+  worst_first = np.argsort(np.where(np.isnan(precision), 2.0, precision), kind='stable')
+  rows = [
+    (names[i], f'{support[i]:,}', '–' if np.isnan(precision[i]) else f'{precision[i]:.3f}')
+    for i in worst_first
+  ]
+  caption = 'Worst first; all of it: per_class.csv'
+  return 'Classes', sections.long_table(('class', 'images', 'average precision'), rows, caption)

@@ -1,0 +1,355 @@
+"""Building blocks of reports about one class per image: tables, summary, sections."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from markupsafe import Markup
+
+from vit_jax.report import examples, figures, matrices, metrics, page, thumbnails
+from vit_jax.report.layout import Context, Table, Title
+from vit_jax.report.page import Card
+from vit_jax.report.sections import interval_of, long_table, thumbnails_and_sheet
+from vit_jax.report.text import percent
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+_WIDE = 1000  # classes up to which the confusion matrix is written as a table
+
+TITLES = {
+  'accuracy': Title('top-1 accuracy', percent=True),
+  'top3': Title('top-3 accuracy', percent=True),
+  'top5': Title('top-5 accuracy', percent=True),
+}
+
+
+def images_table(context: Context) -> Table:
+  """predictions.csv: a row for each image."""
+  predictions = context.predictions
+  classes = predictions.classes
+  columns = {
+    'id': predictions.ids,
+    'true': [classes[i] for i in predictions.labels],
+    'predicted': [classes[i] for i in predictions.predicted],
+    'correct': predictions.correct.astype(int),
+    'confidence': predictions.confidence,
+    'true_probability': predictions.true_probability,
+    'rank': predictions.ranks,
+  }
+  return Table('predictions.csv', list(columns), zip(*columns.values()))
+
+
+def classes_table(context: Context) -> Table:
+  """per_class.csv: precision, recall and F1 of each class."""
+  table = context.once(metrics.per_class)
+  columns = {
+    'class': context.predictions.classes,
+    'support': table.support,
+    'predicted': table.predicted,
+    'precision': table.precision,
+    'recall': table.recall,
+    'f1': table.f1,
+  }
+  return Table('per_class.csv', list(columns), zip(*columns.values()))
+
+
+def pairs_table(context: Context) -> Table:
+  """confused_pairs.csv: all confusions that happened."""
+  classes, pairs = context.predictions.classes, context.once(metrics.confusion).pairs
+  return Table(
+    'confused_pairs.csv',
+    ('true', 'predicted', 'pictures', 'share_of_true_class', 'mean_probability'),
+    ((classes[p.true], classes[p.predicted], p.count, p.share, p.probability) for p in pairs),
+  )
+
+
+def confusion_table(context: Context) -> Table | None:
+  """confusion.csv: the matrix by counts; None for very many classes."""
+  classes, counts = context.predictions.classes, context.once(metrics.confusion).counts
+  if len(classes) > _WIDE:
+    return None
+  rows = ((name, *row) for name, row in zip(classes, counts))
+  return Table('confusion.csv', ('true \\ predicted', *classes), rows)
+
+
+def calibration_table(context: Context) -> Table:
+  """calibration.csv: the bins of the reliability diagram."""
+  found = context.once(metrics.calibration)
+  return Table(
+    'calibration.csv',
+    ('from', 'to', 'pictures', 'mean_confidence', 'accuracy'),
+    zip(found.edges[:-1], found.edges[1:], found.counts, found.confidence, found.accuracy),
+  )
+
+
+def lead(context: Context) -> list[Markup]:
+  """Accuracy beside the majority-class baseline; absent classes and excluded images."""
+  result, predictions = context.result, context.predictions
+  hits, n = int(predictions.correct.sum()), len(predictions)
+  baseline = context.once(metrics.per_class).support.max() / n
+  parts = [
+    page.paragraph(
+      f'{predictions.facts.model or "The model"} predicts the class of {hits:,} of {n:,} images '
+      f'correctly: {percent(result["accuracy"])} ({interval_of(result, "accuracy")}). '
+      f'Majority-class baseline: {percent(baseline)}.',
+      'lead',
+    )
+  ]
+  if result['classes_present'] < result['classes']:
+    parts.append(
+      page.paragraph(
+        f'These images show {result["classes_present"]:,} of the {result["classes"]:,} classes '
+        'that the model knows. Means over classes exclude those without images.',
+        'note',
+      )
+    )
+  if predictions.skipped:
+    text = f'{predictions.skipped:,} images could not be decoded and are excluded.'
+    parts.append(page.paragraph(text, 'note'))
+  return parts
+
+
+def cards(context: Context) -> list[Card]:
+  """Accuracies, macro F1 and calibration error."""
+  result = context.result
+  names = {'accuracy': 'Top-1 accuracy', 'top3': 'Top-3 accuracy', 'top5': 'Top-5 accuracy'}
+  confidence = percent(result['mean_confidence'])
+  return [
+    *(
+      Card(words, percent(result[name]), interval_of(result, name))
+      for name, words in names.items()
+      if name in result
+    ),
+    Card('Macro F1', f'{result["macro_f1"]:.3f}', 'mean over classes'),
+    Card('Calibration error', percent(result['ece']), f'ECE; mean confidence {confidence}'),
+  ]
+
+
+def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
+  """Precision, recall and F1 of each class, and what its images are predicted as."""
+  table, names = context.once(metrics.per_class), context.predictions.names
+  others: dict[int, list[str]] = {}
+  for pair in context.once(metrics.confusion).pairs:
+    others.setdefault(pair.true, []).append(f'{names[pair.predicted]} ({pair.count:,})')
+
+  def score(value: float) -> str:
+    return '–' if np.isnan(value) else f'{value:.3f}'
+
+  rows = [
+    (
+      names[i],
+      f'{table.support[i]:,}',
+      score(table.precision[i]),
+      score(table.recall[i]),
+      score(table.f1[i]),
+      ', '.join(others.get(i, ['–'])[:3]),
+    )
+    for i in table.worst_first.tolist()
+  ]
+  header = ('class', 'images', 'precision', 'recall', 'F1', 'wrongly predicted as (images)')
+  caption = 'Worst F1 first. – : no such prediction. All of it: per_class.csv'
+  shown = long_table(header, rows, caption, text=(5,))
+  result = context.result
+  means = page.paragraph(
+    f'Mean over classes: precision {result["macro_precision"]:.3f}, recall '
+    f'{result["balanced_accuracy"]:.3f} (balanced accuracy), F1 {result["macro_f1"]:.3f}; F1 '
+    f'weighted by images {result["weighted_f1"]:.3f}.'
+  )
+  text = (
+    "Recall: share of the class's images that are predicted as it. Precision: share of the images "
+    'predicted as the class that belong to it. F1: their harmonic mean.'
+  )
+  drawing = figures.per_class(table, names)
+  figure = context.figure('per_class', drawing, 'Precision, recall and F1', text)
+  return 'Classes', [means, figure, *shown]
+
+
+def calibration_section(context: Context) -> tuple[str, Sequence[Markup]]:
+  """Whether confidence can be taken at its word."""
+  found, predictions = context.once(metrics.calibration), context.predictions
+  lean = context.result['mean_confidence'] - context.result['accuracy']
+  word = 'overconfident' if lean > 0 else 'underconfident'
+  text = (
+    f'Expected calibration error {percent(found.ece)}, largest gap of a bin '
+    f'{percent(found.worst)}. Mean confidence is {percent(context.result["mean_confidence"])} '
+    f'and accuracy {percent(context.result["accuracy"])}: '
+    + ('the two agree.' if abs(lean) < 0.01 else f'on the whole the model is {word}.')
+  )
+  return 'Calibration', [
+    page.paragraph(text),
+    page.figures(
+      context.figure(
+        'reliability',
+        figures.reliability(found),
+        'Reliability diagram',
+        'On the dashed line accuracy equals confidence; below it the model is overconfident. Bins '
+        'with few images have wide intervals.',
+      ),
+      context.figure(
+        'confidence',
+        figures.confidence(predictions.confidence, predictions.correct),
+        'Confidence of correct and wrong predictions',
+        'The further apart the two are, the better a threshold finds mistakes.',
+      ),
+    ),
+  ]
+
+
+_BY_COUNT = (
+  'Rows are true classes, columns predictions; numbers are images, shades shares of the row.'
+)
+_BY_PROBABILITY = (
+  "Mean predicted probability over the row's images, in percent: it shows doubt even where the "
+  'prediction was correct.'
+)
+
+
+def confusion_section(context: Context) -> tuple[str, Sequence[Markup]]:
+  """The confusion matrix by counts and by probability, and the most confused pairs."""
+  found, names = context.once(metrics.confusion), context.predictions.names
+  if len(names) > matrices.NAMED:
+    parts = _confusion_of_many(context)
+  else:
+    parts = _both_matrices(
+      context,
+      '',
+      matrices.confusion(found.counts, names, names, found.shares),
+      matrices.confusion(found.probability, names, names, percent=True),
+      _BY_COUNT,
+      _BY_PROBABILITY,
+    )
+    if len(names) <= 12:
+      parts = [page.figures(*parts)]
+  if not found.pairs:
+    return 'Confusion', [*parts, page.paragraph('No image was confused.')]
+  rows = [
+    (
+      names[p.true],
+      names[p.predicted],
+      f'{p.count:,}',
+      percent(p.share),
+      percent(p.probability),
+    )
+    for p in found.pairs[:20]
+  ]
+  header = ('true class', 'predicted as', 'images', 'share of class', 'mean probability')
+  more = len(found.pairs) - len(rows)
+  caption = f'{more:,} more pairs in confused_pairs.csv' if more else ''
+  table = page.table(header, rows, caption, text=(1,))
+  return 'Confusion', [*parts, page.heading('Most confused pairs'), table]
+
+
+def _confusion_of_many(context: Context) -> list[Markup]:
+  """Overviews of all classes, and the matrices of the most confused."""
+  found, names = context.once(metrics.confusion), context.predictions.names
+  key = (
+    'Off the diagonal lie mistakes; square-root shades make rare ones visible. Classes by their '
+    'numbers: per_class.csv, counted from 0.'
+  )
+  if np.isnan(found.shares).any():
+    key += ' Rows of classes without images are empty.'
+  overviews = _both_matrices(
+    context,
+    ', all classes',
+    matrices.overview(found.shares, "share of the class's images"),
+    matrices.overview(found.probability, 'mean probability'),
+    key,
+    key,
+  )
+  parts = [page.figures(*overviews)]
+  chosen = matrices.most_confused(found.pairs)
+  if chosen:
+    known = [i for i in chosen if found.counts[i].any()]
+    rows = [names[i] for i in known]
+    columns = [*(names[i] for i in chosen), 'all others']
+    counts, shares, probability = (
+      matrices.excerpt(values, known, chosen)
+      for values in (found.counts, found.shares, found.probability)
+    )
+    parts += _both_matrices(
+      context,
+      ', most confused classes',
+      matrices.confusion(counts, rows, columns, shares),
+      matrices.confusion(probability, rows, columns, percent=True),
+      f'{_BY_COUNT} Classes that are confused with each other stand together.',
+      _BY_PROBABILITY,
+      suffix='_worst',
+    )
+  return parts
+
+
+def _both_matrices(
+  context: Context,
+  which: str,
+  counts: 'Figure',
+  probability: 'Figure',
+  counts_key: str,
+  probability_key: str,
+  suffix: str = '',
+) -> list[Markup]:
+  return [
+    context.figure(f'confusion_counts{suffix}', counts, f'Confusion by counts{which}', counts_key),
+    context.figure(
+      f'confusion_probability{suffix}',
+      probability,
+      f'Confusion by mean predicted probability{which}',
+      probability_key,
+    ),
+  ]
+
+
+def worst_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
+  """The classes with the lowest F1, with their missed images."""
+  predictions, table = context.predictions, context.once(metrics.per_class)
+  names, parts = predictions.names, []
+  for number, worst in enumerate(examples.worst_classes(predictions), start=1):
+    i = worst.index
+    others = ', '.join(f'{names[c]} ({n:,})' for c, n in worst.predicted_as[:5])
+    missed = sum(n for _, n in worst.predicted_as)
+    parts += [
+      page.heading(names[i]),
+      page.paragraph(
+        f'F1 {table.f1[i]:.3f}, recall {table.recall[i]:.3f}: {missed:,} of '
+        f'{table.support[i]:,} images missed. Predicted as {others}.'
+      ),
+    ]
+    if context.load_image:
+      items = thumbnails.predicted(predictions, worst.missed, context.load_image)
+      for c, row in worst.lookalikes:
+        caption = f'a typical {names[c]}'
+        items.append(thumbnails.example_of(predictions, row, caption, context.load_image))
+      parts.append(thumbnails_and_sheet(context, f'worst_{number}', items))
+  if parts and context.load_image:
+    text = (
+      'Missed images, as the model saw them, with the prediction and its probability; then, in a '
+      'grey frame, the most confident example of each class that they were predicted as.'
+    )
+    parts.insert(0, page.paragraph(text))
+  return 'Worst classes', parts
+
+
+def mistakes_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
+  """The most confident mistakes, as images."""
+  if not context.load_image:
+    return None
+  rows = examples.most_confident_mistakes(context.predictions).tolist()
+  title = 'Most confident mistakes'
+  if not rows:
+    return title, [page.paragraph('There is no mistake among these images.')]
+  items = thumbnails.predicted(context.predictions, rows, context.load_image)
+  text = (
+    'Wrong labels show up here first: check whether it is the model that is wrong, or the label.'
+  )
+  return title, [page.paragraph(text), thumbnails_and_sheet(context, 'confident_mistakes', items)]
+
+
+CLASS_TABLES = (classes_table, pairs_table, confusion_table, calibration_table)
+TABLES = (images_table, *CLASS_TABLES)
+SECTIONS = (
+  classes_section,
+  calibration_section,
+  confusion_section,
+  worst_section,
+  mistakes_section,
+)

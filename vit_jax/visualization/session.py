@@ -1,0 +1,130 @@
+"""A loaded model with a request, and what has been drawn so far."""
+
+import collections
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from vit_jax import tasks
+from vit_jax.data import class_names
+from vit_jax.errors import ConfigError, UserError, did_you_mean
+from vit_jax.inference.loaded import Loaded
+from vit_jax.logits import probabilities
+from vit_jax.models.heads import backbone_of
+from vit_jax.report.text import printable
+from vit_jax.visualization import figures
+from vit_jax.visualization.activations import NotApplicable, Variables
+from vit_jax.visualization.images import ModelInput, read_image, variables_for
+from vit_jax.visualization.page import Entry
+from vit_jax.visualization.request import ImageSize, Request
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
+
+log = logging.getLogger(__name__)
+
+
+class Session:
+  """What the drawings of a command share.
+
+  Args:
+    loaded: by `vit_jax.load`.
+    request: the command line.
+
+  Attributes:
+    module: of the model; body: the same without a box head.
+    wanted: the request, without what this model cannot have.
+    entries: figures that have been drawn.
+    notes: what could not be drawn or read, and why.
+    undecodable: number of images that could not be decoded.
+  """
+
+  def __init__(self, loaded: Loaded, request: Request):
+    self.loaded = loaded
+    self.module = loaded.module
+    self.body = backbone_of(loaded.module)
+    self.classes = [str(c) for c in loaded.classes or ()]
+    self.entries: list[Entry] = []
+    self.notes: list[str] = []
+    self.wanted = self._possible(request)
+    self.class_indices = [self.class_index(name) for name in request.classes]
+    self.undecodable = 0
+    self._stems: collections.Counter[str] = collections.Counter()
+
+  def _possible(self, request: Request) -> Request:
+    """The request without what only transformers have, if this is none."""
+    others = tuple(what for what in request.what if what != 'nearest')
+    if hasattr(self.body, 'num_prefix_tokens') or not others:
+      return request
+    self.notes.append(
+      f'{type(self.body).__name__} has neither tokens nor attention, so there is no '
+      f'{", ".join(others)}; nearest works for every model'
+    )
+    kept = tuple(what for what in request.what if what == 'nearest')
+    return dataclasses.replace(request, what=kept)
+
+  def class_index(self, name: str) -> int:
+    """The index of a class given by number or by name, in upper or lower case.
+
+    Raises:
+      ConfigError: there is no such class.
+    """
+    if name.isdigit():
+      return int(name)
+    known = class_names.index_of(self.classes)
+    if class_names.normalize(name) in known:
+      return known[class_names.normalize(name)]
+    if not self.classes:
+      raise ConfigError(f'--class={name}: these weights have no class names, give a number')
+    raise ConfigError(f'--class={name}: {did_you_mean(name, self.classes)}')
+
+  def class_name(self, index: int) -> str:
+    """The name of a class; its number where classes have no names."""
+    return self.classes[index] if index < len(self.classes) else f'class {index}'
+
+  def probabilities(self, logits: np.ndarray) -> np.ndarray:
+    """Of classes, as predictions have them: [k] -> [k]."""
+    task = tasks.of_config(self.loaded.config, len(logits))
+    return probabilities(logits, task.activation)
+
+  def read(self, path: pathlib.Path, image_size: ImageSize = None) -> ModelInput | None:
+    """An image; None, and a note, where the file cannot be decoded."""
+    patch_size = getattr(self.body, 'patch_size', (1, 1))
+    try:
+      return read_image(path, self.loaded.preprocess, patch_size, image_size)
+    except UserError as e:
+      self.undecodable += 1
+      self.notes += [p for p in e.problems if p not in self.notes]
+      return None
+
+  def variables(self, image: ModelInput) -> Variables:
+    """The model's variables, for the size of an image."""
+    h, w, _ = image.pixels.shape
+    trained = self.loaded.preprocess.image_size
+    return variables_for(self.module, self.loaded.variables, (h, w), trained)
+
+  def stem(self, path: pathlib.Path) -> str:
+    """The start of the names of an image's figures, unique among images of one name."""
+    self._stems[path.stem] += 1
+    count = self._stems[path.stem]
+    return path.stem if count == 1 else f'{path.stem}_{count}'
+
+  def attempt(self, what: str, draw: Callable[[], None]) -> None:
+    """Draws what is wanted, or notes that this model does not have it."""
+    if what not in self.wanted.what:
+      return
+    try:
+      draw()
+    except NotApplicable as e:
+      if (note := f'{what}: {e}') not in self.notes:
+        self.notes.append(note)
+
+  def add(self, name: str, group: str, figure: 'Figure', title: str, caption: str) -> None:
+    """Saves a figure and remembers it for the page."""
+    path = figures.save(figure, self.wanted.out / f'{name}.png')
+    self.entries.append(Entry(path, group, title, caption))
+    log.info('%s: %s', printable(str(path)), title)
