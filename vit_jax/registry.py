@@ -5,7 +5,9 @@ import os
 import pathlib
 import pkgutil
 import sys
+import threading
 import traceback
+import types
 from collections.abc import Callable, Iterator, Mapping
 from typing import Generic, TypeVar
 
@@ -15,6 +17,7 @@ T = TypeVar('T')
 Entry = TypeVar('Entry')
 
 _plugins_loaded = False
+_loading = threading.RLock()
 
 
 class Registry(Mapping[str, T], Generic[T]):
@@ -51,12 +54,13 @@ class Registry(Mapping[str, T], Generic[T]):
     return decorate
 
   def _load(self) -> None:
-    if not self._loaded:
-      self._loaded = True  # first: the files may look things up themselves
-      package = importlib.import_module(self._package)
-      for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
-        importlib.import_module(f'{self._package}.{module.name}')
-    load_plugins()
+    with _loading:  # other threads wait for all of it; the files themselves may look things up
+      if not self._loaded:
+        self._loaded = True
+        package = importlib.import_module(self._package)
+        for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda m: m.name):
+          importlib.import_module(f'{self._package}.{module.name}')
+      load_plugins()
 
   def __getitem__(self, name: str) -> T:
     self._load()
@@ -88,21 +92,38 @@ def load_plugins() -> None:
     return
   _plugins_loaded = True
   for word in filter(None, os.environ.get('VIT_JAX_PLUGINS', '').split(os.pathsep)):
-    path = pathlib.Path(word).expanduser()
-    try:
-      if path.suffix == '.py':
-        if not path.is_file():
-          raise ConfigError(f'$VIT_JAX_PLUGINS names {word}, which is not there')
-        # Importable by name, so that worker processes can unpickle what it defines.
-        sys.path.append(str(path.resolve().parent))
-        importlib.import_module(path.stem)
-      else:
-        importlib.import_module(word)
-    except ConfigError:
-      raise
-    except Exception as e:  # whatever a user's file does wrong is reported with its line
-      frames = traceback.extract_tb(e.__traceback__)
-      line = next((f.lineno for f in reversed(frames) if f.filename == str(path)), None)
-      where = f'{word}, line {line}' if line else word
-      reason = ' '.join(str(e).split())
-      raise ConfigError(f'plugin {where}: {type(e).__name__}: {reason}') from e
+    path, name = pathlib.Path(word).expanduser().resolve(), word
+    if path.suffix == '.py':
+      if not path.is_file():
+        raise ConfigError(f'$VIT_JAX_PLUGINS names {word}, which is not there')
+      # Importable by name, so that worker processes can unpickle what it defines.
+      sys.path.append(str(path.parent))
+      name = path.stem
+    found = getattr(_import_plugin(word, name), '__file__', None)
+    if found is None or (name != word and pathlib.Path(found).resolve() != path):
+      other = found or 'built in, or a folder'
+      raise ConfigError(f'plugin {word}: Python has another module {name!r} ({other}): rename it')
+
+
+def _import_plugin(word: str, name: str) -> types.ModuleType:
+  try:
+    return importlib.import_module(name)
+  except ConfigError:
+    raise
+  except Exception as e:  # whatever a user's file does wrong is reported with its line
+    line = _line_of(e)
+    where = f'{word}, line {line}' if line else word
+    reason = ' '.join(str(e).split())
+    raise ConfigError(f'plugin {where}: {type(e).__name__}: {reason}') from e
+
+
+def _line_of(error: Exception) -> int | None:
+  """Where the imported file failed: the innermost of its lines."""
+  frames = [
+    frame
+    for frame in traceback.extract_tb(error.__traceback__)
+    if frame.filename not in (__file__, importlib.__file__) and frame.filename[0] != '<'
+  ]
+  if frames:
+    return next(f.lineno for f in reversed(frames) if f.filename == frames[0].filename)
+  return error.lineno if isinstance(error, SyntaxError) else None

@@ -1,39 +1,11 @@
-"""Losses and metrics against answers worked by hand."""
+"""The task of one class per image."""
 
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
+from tests.support import raises
 from vit_jax import tasks
-from vit_jax.errors import UserError
-from vit_jax.tasks import losses, metrics
-
-
-def test_softmax_with_smoothing():
-  targets = losses.smooth_one_hot(jnp.array([1]), 4, smoothing=0.2)
-  np.testing.assert_allclose(targets, [[0.05, 0.85, 0.05, 0.05]], rtol=1e-6)
-  logits = jnp.log(jnp.array([[0.1, 0.7, 0.1, 0.1]]))
-  wanted = -(0.85 * np.log(0.7) + 3 * 0.05 * np.log(0.1))
-  np.testing.assert_allclose(losses.softmax_cross_entropy(logits, targets), [wanted], rtol=1e-6)
-
-
-def test_sigmoid_sums_over_classes():
-  logits = jnp.array([[0.0, np.log(3.0)]])  # probabilities 1/2 and 3/4
-  wanted = -(np.log(0.5) + np.log(0.75))
-  found = losses.sigmoid_cross_entropy(logits, jnp.array([[1.0, 1.0]]))
-  np.testing.assert_allclose(found, [wanted], rtol=1e-6)
-
-
-def test_rank_breaks_ties_as_argmax_does():
-  logits = jnp.array([[2.0, 5.0, 5.0], [2.0, 5.0, 5.0], [1.0, 0.0, np.nan], [0.0, 0.0, 0.0]])
-  ranks = metrics.rank_of_label(logits, jnp.array([1, 2, 2, 0]))
-  np.testing.assert_array_equal(ranks, [0, 1, 3, 0])
-
-
-def test_top_k_leaves_out_what_says_nothing():
-  found = metrics.top_k(jnp.array([[0.1, 0.4, 0.3, 0.2]]), jnp.array([3]))
-  assert set(found) == {'accuracy', 'top3'}
-  assert found['accuracy'][0] == 0 and found['top3'][0] == 1
+from vit_jax.errors import ConfigError
 
 
 def test_two_heads_share_loss_and_average_prediction():
@@ -45,6 +17,36 @@ def test_two_heads_share_loss_and_average_prediction():
   assert task.metrics((one, other), batch)['accuracy'][0] == 1.0
 
 
-def test_unknown_task():
-  with pytest.raises(UserError, match="did you mean 'classify'"):
+def test_the_loss_is_chosen_by_name_and_sets_the_activation():
+  logits, batch = jnp.zeros((1, 3)), {'label': jnp.array([2])}
+  softmax, sigmoid = (tasks.build('classify', 3, loss=name) for name in ('softmax', 'sigmoid'))
+  np.testing.assert_allclose(softmax.losses(logits, batch), [np.log(3)], rtol=1e-6)
+  np.testing.assert_allclose(sigmoid.losses(logits, batch), [3 * np.log(2)], rtol=1e-6)
+  assert (softmax.activation, sigmoid.activation) == ('softmax', 'sigmoid')
+
+
+def test_mixed_targets_replace_labels():
+  task = tasks.build('classify', 2, label_smoothing=0.5)
+  batch = {'label': jnp.array([0]), 'target': jnp.array([[0.5, 0.5]])}
+  found = task.losses(jnp.log(jnp.array([[0.25, 0.75]])), batch)
+  np.testing.assert_allclose(found, [-(np.log(0.25) + np.log(0.75)) / 2], rtol=1e-6)
+
+
+def test_options_of_other_tasks_are_passed_over():
+  assert tasks.build('classify', 3, teacher='x', head_hidden=7) == tasks.build('classify', 3)
+
+
+def test_metric_names_depend_on_the_number_of_classes():
+  assert tasks.build('classify', 3).metric_names == ['loss', 'accuracy']
+  assert tasks.build('classify', 4).metric_names == ['loss', 'accuracy', 'top3']
+
+
+def test_an_unknown_task_names_the_nearest():
+  with raises(ConfigError, "'classifi'", "'classify'"):
     tasks.build('classifi', 3)
+
+
+def test_what_a_run_learned_is_read_from_its_options():
+  known = tasks.of_config({'task': {'name': 'classify', 'loss': 'sigmoid'}}, 3)
+  assert known == tasks.build('classify', 3, loss='sigmoid')
+  assert tasks.of_config({}, 3) == tasks.build('classify', 3)

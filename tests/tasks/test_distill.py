@@ -12,7 +12,7 @@ TEACHER = {'teacher': jnp.array([[2 * LN3, 0.0]])}
 
 
 def test_soft_divergence_at_a_temperature():
-  """At temperature 2 the teacher says (3/4, 1/4) and the student (1/2, 1/2)."""
+  """At temperature 2 the teacher predicts (3/4, 1/4) and the student (1/2, 1/2)."""
   task = tasks.build('distill', 2, temperature=2.0, alpha=1.0)
   expected = 4 * (0.75 * np.log(1.5) + 0.25 * np.log(0.5))
   loss = task.losses(jnp.zeros((1, 2)), LABEL | TEACHER)
@@ -21,7 +21,7 @@ def test_soft_divergence_at_a_temperature():
   np.testing.assert_allclose(same, [0.0], atol=1e-6)
 
 
-def test_hard_learns_the_prediction_and_alpha_weighs():
+def test_hard_distillation_learns_the_prediction_and_alpha_weighs():
   """Logits (ln 3, 0) cost ln 4/3 for the teacher's class 0 and ln 4 for the label 1."""
   logits = jnp.array([[LN3, 0.0]])
   task = tasks.build('distill', 2, distillation='hard', alpha=0.25)
@@ -41,3 +41,9 @@ def test_without_a_teacher_it_is_classification():
     metrics = tasks.build(name, 2).metrics(logits, LABEL)
     assert float(metrics['loss'][0]) == pytest.approx(np.log(4))
     assert float(metrics['accuracy'][0]) == 0.0
+
+
+def test_it_needs_a_teacher():
+  (problem,) = tasks.build('distill', 2).problems()
+  assert 'config.task.teacher' in problem
+  assert not tasks.build('distill', 2, teacher='runs/teacher').problems()

@@ -1,4 +1,4 @@
-"""Mixup and CutMix against what the pictures themselves say."""
+"""Mixup and CutMix against the pixels of the mixed images."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ import pytest
 from vit_jax.tasks.mixing import Mixing, paste_mask
 
 B, H, W, K = 7, 11, 13, 7
-# Picture i is i everywhere, so a pixel says whose it is; the middle one is mixed with itself.
+# Image i is i everywhere, so a pixel tells its image; the middle one is mixed with itself.
 IMAGES = jnp.broadcast_to(jnp.arange(B, dtype=jnp.float32)[:, None, None, None], (B, H, W, 3))
 TARGETS = jnp.eye(K)
 MIRROR = np.arange(B)[::-1]
@@ -20,7 +20,7 @@ def _mix(seed=0, **options):
 
 
 def _own_share(targets):
-  """What each target gives to the picture's own class."""
+  """What each target gives to the image's own class."""
   share = targets[np.arange(B), np.arange(B)]
   rest = targets[np.arange(B), MIRROR]
   pairs = np.arange(B) != MIRROR
@@ -29,7 +29,7 @@ def _own_share(targets):
 
 
 @pytest.mark.parametrize('per_pair', [False, True])
-def test_a_blend_is_the_same_in_pixels_and_targets(per_pair):
+def test_mixup_mixes_pixels_and_targets_alike(per_pair):
   images, targets = _mix(mixup=0.8, per_pair=per_pair)
   share = _own_share(targets)
   expected = share * np.arange(B) + (1 - share) * MIRROR
@@ -42,7 +42,7 @@ def test_a_blend_is_the_same_in_pixels_and_targets(per_pair):
 
 
 @pytest.mark.parametrize('per_pair', [False, True])
-def test_a_collage_counts_the_pixels_that_it_pastes(per_pair):
+def test_cutmix_targets_are_shares_of_pixels(per_pair):
   sizes = set()
   for seed in range(13):
     images, targets = _mix(seed, cutmix=1.0, per_pair=per_pair)
@@ -56,7 +56,7 @@ def test_a_collage_counts_the_pixels_that_it_pastes(per_pair):
   assert len(sizes) > 5
 
 
-def test_a_box_by_hand():
+def test_a_cutmix_box_by_hand():
   """A quarter of 8 x 12 pixels is a box of 4 x 6; at the corner a quarter of it is left."""
   mask = np.asarray(
     paste_mask(jnp.array([0.75, 0.75]), jnp.array([[0.5, 0.0], [0.5, 0.0]]), (8, 12))
@@ -68,22 +68,22 @@ def test_a_box_by_hand():
 
 
 def test_switch_and_probability():
-  kinds = {'blend': 0, 'collage': 0, 'as they are': 0}
+  kinds = {'mixup': 0, 'cutmix': 0, 'unmixed': 0}
   for seed in range(60):
     images, _ = _mix(seed, mixup=0.5, cutmix=1.0, switch=0.25, probability=0.6)
     flat = images[0] == images[0, 0, 0, 0]
     whole = not images[0].any()
-    kinds['as they are' if whole else 'blend' if flat.all() else 'collage'] += 1
-  # Of 60: 24 left, 27 blended, 9 pasted; three standard deviations are 11, 11 and 8.
-  assert 13 <= kinds['as they are'] <= 38
-  assert 16 <= kinds['blend'] <= 38 and 1 <= kinds['collage'] <= 17
+    kinds['unmixed' if whole else 'mixup' if flat.all() else 'cutmix'] += 1
+  # Of 60: 24 unmixed, 27 by Mixup, 9 by CutMix; three standard deviations are 11, 11 and 8.
+  assert 13 <= kinds['unmixed'] <= 38
+  assert 16 <= kinds['mixup'] <= 38 and 1 <= kinds['cutmix'] <= 17
 
 
-def test_nothing_asked_is_nothing_done():
+def test_it_is_off_by_default():
   assert not Mixing() and not Mixing(mixup=0.5, probability=0.0)
   assert Mixing(mixup=0.5) and Mixing(cutmix=0.5)
 
 
-def test_draws_repeat():
+def test_draws_depend_on_the_key_alone():
   for x, y in zip(_mix(3, mixup=0.8, cutmix=1.0), _mix(3, mixup=0.8, cutmix=1.0)):
     np.testing.assert_array_equal(x, y)

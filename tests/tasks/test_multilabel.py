@@ -1,4 +1,4 @@
-"""Any number of classes a picture: average precision, the task, the data, and a run of it all."""
+"""Any number of classes per image: average precision, the task, the data, and a whole run."""
 
 import json
 import pathlib
@@ -9,10 +9,11 @@ import pytest
 from PIL import Image
 
 import vit_jax
+from tests.support import raises
 from vit_jax import config, evaluate, predict, tasks
 from vit_jax.data import open_dataset, parse_transform, train_batches
-from vit_jax.errors import UserError
-from vit_jax.tasks.multilabel import average_precision
+from vit_jax.errors import ConfigError
+from vit_jax.logits import average_precision
 from vit_jax.training import loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -25,7 +26,9 @@ def test_average_precision_by_hand():
   labels = np.array([[1, 0, 0], [0, 1, 0], [1, 0, 0]])
   np.testing.assert_allclose(average_precision(scores, labels), [5 / 6, 1 / 3, np.nan])
   task = tasks.build('multilabel', 3)
-  np.testing.assert_allclose(task.summary(scores, {'labels': labels})['map'], (5 / 6 + 1 / 3) / 2)
+  np.testing.assert_allclose(
+    task.split_metrics(scores, {'labels': labels})['map'], (5 / 6 + 1 / 3) / 2
+  )
 
 
 def test_average_precision_is_scikit_learns():
@@ -34,16 +37,16 @@ def test_average_precision_is_scikit_learns():
   rng = np.random.default_rng(2)
   scores = np.round(rng.normal(size=(53, 11)), 1)  # with ties
   labels = rng.random((53, 11)) < 0.2
-  labels[:, 7] = False  # left out
+  labels[:, 7] = False  # excluded
   labels[:, 3] = True
-  there = np.delete(np.arange(11), 7)
-  wanted = average_precision_score(labels[:, there], scores[:, there], average='macro')
-  found = tasks.build('multilabel', 11).summary(scores, {'labels': labels})
+  shown = np.delete(np.arange(11), 7)
+  wanted = average_precision_score(labels[:, shown], scores[:, shown], average='macro')
+  found = tasks.build('multilabel', 11).split_metrics(scores, {'labels': labels})
   np.testing.assert_allclose(found['map'], wanted, rtol=1e-12)
 
 
 def test_loss_and_metrics_by_hand():
-  task = tasks.build('multilabel', 2, loss='softmax')  # which is of other tasks
+  task = tasks.build('multilabel', 2, loss='softmax')  # an option of other tasks
   logits = jnp.array([[0.0, np.log(3.0)], [-1.0, -2.0]])
   batch = {'labels': jnp.array([[1, 1], [0, 1]], jnp.uint8)}
   found = task.metrics(logits, batch)
@@ -54,8 +57,19 @@ def test_loss_and_metrics_by_hand():
   np.testing.assert_allclose(smooth, [[0.9, 0.9], [0.1, 0.9]], rtol=1e-6)
 
 
+def test_options_of_one_class_do_not_change_it():
+  task = tasks.build('multilabel', 2, loss='softmax')
+  assert task.activation == 'sigmoid' and task == tasks.build('multilabel', 2)
+  assert task.metric_names == ['loss', 'accuracy', 'exact', 'map'] and task.has_split_metrics
+
+
+def test_without_any_class_the_mean_average_precision_is_zero():
+  task = tasks.build('multilabel', 2)
+  assert task.split_metrics(np.ones((3, 2)), {'labels': np.zeros((3, 2))}) == {'map': 0.0}
+
+
 def make_coco(root):
-  """Up to three coloured squares a picture."""
+  """Up to three coloured squares per image."""
   rng = np.random.default_rng(3)
   names = sorted(COLOURS)
   for split, count in (('train', 19), ('val', 7), ('test', 5)):
@@ -102,9 +116,9 @@ def shown_in(folder, split):
   return truth
 
 
-def test_sets_of_classes_come_out_of_annotations(folder):
+def test_label_sets_are_read_from_annotations(folder):
   dataset = open_dataset(str(folder))
-  assert dataset.classes == ('blue', 'green', 'red') and dataset.classes_each == 'both'
+  assert dataset.classes == ('blue', 'green', 'red') and dataset.labels_per_image == 'both'
   examples, truth = dataset.split('train'), shown_in(folder, 'train')
   for i in range(len(examples)):
     number = int(pathlib.Path(examples.id(i)).stem)
@@ -140,7 +154,7 @@ def options(folder, **overrides):
   return config.load(str(ROOT / 'configs/vit_digits.py'), named)
 
 
-def test_a_run_from_pictures_to_probabilities(folder, tmp_path, capsys):
+def test_a_run_from_images_to_probabilities(folder, tmp_path, capsys):
   from sklearn.metrics import average_precision_score
 
   workdir = tmp_path / 'run'
@@ -149,28 +163,28 @@ def test_a_run_from_pictures_to_probabilities(folder, tmp_path, capsys):
   reported = json.loads((workdir / 'report' / 'metrics.json').read_text())
   for name in ('map', 'accuracy', 'exact'):
     np.testing.assert_allclose(reported[name], last[name], rtol=1e-6)
-  assert 'mean average precision' in (workdir / 'report' / 'report.html').read_text()
+  assert 'mean average precision' in (workdir / 'report' / 'report.html').read_text().lower()
 
   capsys.readouterr()
   assert evaluate.main([str(workdir), '--json', f'--report={tmp_path / "again"}']) == 0
   again = json.loads(capsys.readouterr().out.splitlines()[0])
   np.testing.assert_allclose([again['map'], again['loss']], [last['map'], last['loss']], rtol=1e-5)
 
-  pictures = [str(folder / 'test' / f'{i}.png') for i in range(5)]
-  assert predict.main([str(workdir), *pictures, '--json', '--top_k=3']) == 0
+  images = [str(folder / 'test' / f'{i}.png') for i in range(5)]
+  assert predict.main([str(workdir), *images, '--json', '--top_k=3']) == 0
   lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
   found = np.zeros((5, 3))
   for row, line in zip(found, lines):
-    for answer in line['predictions']:
-      row[answer['index']] = answer['probability']
-  logits = vit_jax.load(workdir).logits(pictures)
+    for prediction in line['predictions']:
+      row[prediction['index']] = prediction['probability']
+  logits = vit_jax.load(workdir).logits(images)
   np.testing.assert_allclose(found, 1 / (1 + np.exp(-logits)), atol=1e-5)  # each on its own
   truth = shown_in(folder, 'test')
-  there = truth.any(axis=0)
-  wanted = average_precision_score(truth[:, there], logits[:, there], average='macro')
+  shown = truth.any(axis=0)
+  wanted = average_precision_score(truth[:, shown], logits[:, shown], average='macro')
   np.testing.assert_allclose(last['map'], wanted, rtol=1e-6)
 
 
-def test_one_class_each_is_refused(tmp_path):
-  with pytest.raises(UserError, match='needs sets of classes, and pictures of digits'):
+def test_a_dataset_of_one_class_per_image_is_refused(tmp_path):
+  with raises(ConfigError, 'multilabel', 'digits', 'label sets'):
     loop.train(options('digits'), str(tmp_path / 'never'))

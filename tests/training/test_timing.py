@@ -1,4 +1,6 @@
-"""The pause between long steps on CPU: how long, and for whom."""
+"""Metrics and rates between two reports, and the pause between long steps on CPU."""
+
+import json
 
 import numpy as np
 import pytest
@@ -9,7 +11,7 @@ OUTPUTS = {'loss': np.float32(0.5)}
 
 
 class Time:
-  """A clock that moves only when told to."""
+  """A clock that moves only when it is moved."""
 
   def __init__(self):
     self.now, self.slept = 100.0, []
@@ -29,24 +31,80 @@ def time(monkeypatch):
   return made
 
 
+def _fetch(metrics):
+  return {name: (float(total), float(weight)) for name, (total, weight) in metrics.items()}
+
+
+def _metrics(total, weight=7.0, rate=0.1):
+  return {'loss': (np.float32(total), np.float32(weight)), 'learning_rate': (rate, 1.0)}
+
+
+def test_rates_are_of_the_steps_since_the_last_report(time):
+  window = timing.Window(7, _fetch)
+  assert window.rates() == {}
+  for step in (1, 2, 3):
+    with window.waiting():
+      time.now += 0.5
+    time.now += 1.5
+    window.add(step, _metrics(1))
+  with window.paused():
+    time.now += 100
+  assert window.rates() == pytest.approx({'img_sec': 3.5, 'input_wait': 0.25})
+  window.restart()
+  assert window.rates() == {} and window.rows() == {}
+
+
+def test_compilation_is_excluded_from_rates_but_not_its_metrics(time):
+  window = timing.Window(7, _fetch)
+  time.now += 60
+  window.add(1, _metrics(14))
+  assert window.end_compilation() == pytest.approx(60)
+  assert window.rates() == {}
+  time.now += 2
+  window.add(2, _metrics(28))
+  assert window.rates()['img_sec'] == pytest.approx(3.5)
+  assert window.means()['loss'] == pytest.approx(42 / 14)
+
+
+def test_means_are_weighed_and_the_learning_rate_is_the_last():
+  window = timing.Window(7, _fetch)
+  for step, (total, weight, rate) in enumerate([(6, 3, 0.1), (0, 0, 0.2), (4, 2, 0.3)]):
+    window.add(step, _metrics(total, weight, rate) | {'iou': (0.0, 0.0)})
+  assert window.means() == {'loss': 2.0, 'iou': 0.0, 'learning_rate': 0.3}
+
+
+def test_a_window_is_resumed_from_json():
+  """A checkpoint in its middle holds the metrics of the steps before."""
+  whole, before = timing.Window(7, _fetch), timing.Window(7, _fetch)
+  for step in range(1, 6):
+    whole.add(step, _metrics(step**2, step))
+  for step in range(1, 4):
+    before.add(step, _metrics(step**2, step))
+  after = timing.Window(7, _fetch, json.loads(json.dumps(before.rows())))
+  for step in range(4, 6):
+    after.add(step, _metrics(step**2, step))
+  assert after.rows() == whole.rows() and after.means() == whole.means()
+  assert after.means()['loss'] == pytest.approx(55 / 15)
+
+
 def test_a_long_step_is_followed_by_a_pause_of_a_hundredth(time):
-  workspace = timing.OneWorkspace(on_cpu=True)
+  throttle = timing.CpuStepThrottle(on_cpu=True)
   for seconds in (1.5, 0.7, 90.0):
     time.now += seconds
-    workspace.after(OUTPUTS)
+    throttle.after(OUTPUTS)
   np.testing.assert_allclose(time.slept, [0.015, 0.007, 0.02])
 
 
-def test_once_a_step_was_short_none_is_waited_for(time):
-  workspace = timing.OneWorkspace(on_cpu=True)
+def test_after_one_short_step_there_are_no_more_pauses(time):
+  throttle = timing.CpuStepThrottle(on_cpu=True)
   for seconds in (1.0, 0.1, 3.0, 3.0):
     time.now += seconds
-    workspace.after(OUTPUTS)
+    throttle.after(OUTPUTS)
   np.testing.assert_allclose(time.slept, [0.01, 0.001])
 
 
 def test_an_accelerator_is_never_waited_for(time):
-  workspace = timing.OneWorkspace(on_cpu=False)
+  throttle = timing.CpuStepThrottle(on_cpu=False)
   time.now += 5.0
-  workspace.after(object())  # not even looked at
+  throttle.after(object())  # not even looked at
   assert time.slept == []

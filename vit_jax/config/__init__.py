@@ -1,10 +1,10 @@
-"""The one list of options, and the door at which every configuration is checked.
+"""Options: their list, config files, validation and sweeps.
 
-An experiment file edits `default()`, a locked `ConfigDict`; the command line overrides any leaf;
-`parse` returns the frozen dataclasses of `options`, or one error that names every problem.
+A config file edits `default()`, a locked `ConfigDict`; the command line overrides any leaf; `parse`
+returns frozen dataclasses, or one error that names every problem.
 """
 
-from vit_jax.config.loading import default, load
+from vit_jax.config.loading import default, load, load_all
 from vit_jax.config.options import (
   Checkpoint,
   Config,
@@ -14,9 +14,7 @@ from vit_jax.config.options import (
   Evaluation,
   Fewshot,
   Input,
-  Length,
   Log,
-  Mixing,
   Optimizer,
   Plateau,
   Schedule,
@@ -24,10 +22,11 @@ from vit_jax.config.options import (
   describe,
   get,
   leaves,
-  parse_multiplier,
+  schema,
 )
 from vit_jax.config.sweep import load_sweep, member_names, pick, product
-from vit_jax.config.validation import parse
+from vit_jax.config.validation import parse, parse_saved
+from vit_jax.options import Length
 
 __all__ = [
   'Checkpoint',
@@ -40,7 +39,6 @@ __all__ = [
   'Input',
   'Length',
   'Log',
-  'Mixing',
   'Optimizer',
   'Plateau',
   'Schedule',
@@ -50,10 +48,12 @@ __all__ = [
   'get',
   'leaves',
   'load',
+  'load_all',
   'load_sweep',
   'member_names',
   'parse',
-  'parse_multiplier',
+  'parse_saved',
   'pick',
   'product',
+  'schema',
 ]

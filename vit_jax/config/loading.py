@@ -1,4 +1,4 @@
-"""Experiment files and command-line overrides."""
+"""Config files and command-line overrides."""
 
 import ast
 import dataclasses
@@ -14,9 +14,9 @@ from typing import Any
 
 import ml_collections
 
-from vit_jax.config.options import Config, leaves
-from vit_jax.config.validation import parse
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.config.options import Config, leaves, schema
+from vit_jax.config.validation import parse_all
+from vit_jax.errors import ConfigError, UserError, did_you_mean
 
 _HINTS = {
   'get_sweep': ': --sweep needs one, such as `def get_sweep(): return options.product('
@@ -25,8 +25,8 @@ _HINTS = {
 
 
 def default() -> ml_collections.ConfigDict:
-  """Every option at its default, locked: an experiment file edits this and returns it."""
-  config = ml_collections.ConfigDict(dataclasses.asdict(Config()), convert_dict=True)
+  """Every option at its default, locked: a config file edits this and returns it."""
+  config = ml_collections.ConfigDict(dataclasses.asdict(schema()()), convert_dict=True)
   config.lock()
   config.model.unlock()  # a model's fields are its own; `parse` checks them
   return config
@@ -35,7 +35,7 @@ def default() -> ml_collections.ConfigDict:
 def load(
   path: str, overrides: dict[str, str] | None = None, values: Mapping[str, Any] | None = None
 ) -> Config:
-  """Reads an experiment file, applies command-line overrides and checks the result.
+  """Reads a config file, applies command-line overrides and checks the result.
 
   Args:
     path: 'FILE' or 'FILE:ARGUMENT'; the argument goes to the file's `get_config`.
@@ -43,54 +43,64 @@ def load(
     values: dotted names to values as they are, which a sweep sets.
 
   Raises:
-    UserError: naming every problem found.
+    ConfigError: naming every problem found.
+  """
+  parsed, problems = load_all(path, overrides, values)
+  if problems:
+    raise ConfigError(problems)
+  return parsed
+
+
+def load_all(
+  path: str, overrides: dict[str, str] | None = None, values: Mapping[str, Any] | None = None
+) -> tuple[Config, list[str]]:
+  """Like `load`, with the problems beside the options, which are at their defaults where wrong.
+
+  Raises:
+    ConfigError: the file itself is missing or fails.
   """
   config = run_function(path, 'get_config')
   if not isinstance(config, ml_collections.ConfigDict):
-    raise UserError(f'{path}: get_config must return config.default() edited, got {type(config)}')
+    raise ConfigError(f'{path}: get_config must return config.default() edited, got {type(config)}')
   values, problems = dict(values or {}), []
   for name, text in (overrides or {}).items():
     try:
       values[name] = _value_of(name, text)
-    except UserError as e:
+    except ConfigError as e:
       problems += e.problems
   if values.get('model.name', config.model.name) != config.model.name:
     config.model = {'name': ''}  # the file's other fields were meant for its own model
   for name, value in values.items():
     try:
       _set(config, name, value)
-    except UserError as e:
+    except ConfigError as e:
       problems += e.problems
-  try:
-    parsed = parse(config)
-  except UserError as e:
-    problems += e.problems
-  if problems:
-    raise UserError(problems)
-  return parsed
+  parsed, found = parse_all(config)
+  return parsed, [*problems, *(p for p in found if p not in problems)]
 
 
 def run_function(path: str, name: str) -> Any:
-  """What a function of an experiment file returns.
+  """What a function of a config file returns.
 
   Args:
     path: 'FILE' or 'FILE:ARGUMENT'; the argument goes to the function, if it takes any.
     name: of the function.
 
   Raises:
-    UserError: no such file or function; or anything that goes wrong in it, with its line.
+    ConfigError: no such file or function; or anything that goes wrong in it, with its line.
   """
   file, _, argument = path.partition(':')
   if not pathlib.Path(file).is_file():
     near = did_you_mean(file, [str(p) for p in pathlib.Path('configs').glob('*.py')])
-    raise UserError(f'no config file {file!r}: {near}')
-  spec = importlib.util.spec_from_file_location('vit_jax_experiment', file)
+    raise ConfigError(f'no config file {file!r}: {near}')
+  spec = importlib.util.spec_from_file_location('vit_jax_config_file', file)
+  assert spec is not None and spec.loader is not None
   module = importlib.util.module_from_spec(spec)
   try:
     spec.loader.exec_module(module)
     function = getattr(module, name, None)
     if function is None:
-      raise UserError(f'{file} has no function {name}(){_HINTS.get(name, "")}')
+      raise ConfigError(f'{file} has no function {name}(){_HINTS.get(name, "")}')
     takes = name == 'get_config' or bool(inspect.signature(function).parameters)
     return function(argument) if argument and takes else function()
   except UserError:
@@ -103,18 +113,18 @@ def run_function(path: str, name: str) -> Any:
     unknown = re.match(r'["\']?Key "(\w+)" does not exist', reason)
     if unknown:  # ConfigDict's own words list the whole group
       reason = _unknown_key(unknown[1])
-    raise UserError(f'{file}, line {line}: {type(e).__name__}: {reason}') from e
+    raise ConfigError(f'{file}, line {line}: {type(e).__name__}: {reason}') from e
 
 
 def _field(name: str) -> dataclasses.Field:
-  known = dict(leaves(Config))
+  known = dict(leaves())
   if name not in known:
-    raise UserError(_unknown_key(name))
+    raise ConfigError(_unknown_key(name))
   return known[name]
 
 
 def _unknown_key(name: str) -> str:
-  known = [name for name, _ in leaves(Config)] + ['model.name']
+  known = [name for name, _ in leaves()] + ['model.name']
   same_leaf = [k for k in known if k.split('.')[-1] == name.split('.')[-1]]
   by_leaf = {k.split('.')[-1]: k for k in known}
   near = did_you_mean(name, same_leaf or known)

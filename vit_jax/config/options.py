@@ -1,89 +1,54 @@
-"""Every option once: name, type, default, unit and meaning."""
+"""Every option once: name, type, default, range, unit and meaning.
+
+Options that belong to one optimizer, schedule, task or loss are stated with it and join these
+groups in `schema`.
+"""
 
 import dataclasses
-import re
-from typing import Any, Literal
+import functools
+from collections.abc import Mapping
+from typing import Any
 
-from vit_jax.errors import UserError
+from vit_jax.data import Dataset as OpenedDataset
+from vit_jax.data import open_dataset
+from vit_jax.optimizers import OPTIMIZERS, SCHEDULES
+from vit_jax.optimizers.parameter_groups import check_pattern, parse_multiplier
+from vit_jax.options import Length, component_options, option, rule_of
+from vit_jax.parallel import PLACEMENTS
+from vit_jax.registry import Registry
+from vit_jax.tasks import TASKS, Mixing
 
-
-def _option(default: Any, text: str, choices: tuple = ()) -> Any:
-  metadata = {'help': text, 'choices': choices}
-  return dataclasses.field(default=default, metadata=metadata)
-
-
-def _group(cls: type, text: str) -> Any:
-  return dataclasses.field(default_factory=cls, metadata={'help': text})
-
-
-@dataclasses.dataclass(frozen=True)
-class Length:
-  """A stretch of training: a number with its unit, written '500 steps' or '5 epochs'."""
-
-  amount: float
-  unit: Literal['steps', 'epochs', 'examples']
-
-  @classmethod
-  def parse(cls, text: str | int) -> 'Length':
-    match = re.fullmatch(r'\s*([\d.]+(?:e\d+)?)\s*([a-z]*)\s*', str(text).lower())
-    units = {'': 'steps', 'step': 'steps', 'epoch': 'epochs', 'example': 'examples'}
-    unit = match and units.get(match[2].removesuffix('s'))
-    try:
-      if not unit:
-        raise ValueError
-      return cls(float(match[1]), unit)
-    except ValueError:
-      raise UserError(
-        f"expected a length such as '500 steps', '5 epochs' or '1e6 examples', got {text!r}"
-      ) from None
-
-  def steps(self, batch_size: int, num_examples: int) -> float:
-    """The length in steps of `batch_size` examples from a set of `num_examples`; not rounded."""
-    examples = {
-      'steps': self.amount * batch_size,
-      'epochs': self.amount * num_examples,
-      'examples': self.amount,
-    }[self.unit]
-    return examples / batch_size
-
-
-def parse_multiplier(text: str) -> tuple[str, float]:
-  """'REGEX=FACTOR' as its two parts.
-
-  Raises:
-    UserError: the text is of another form.
-  """
-  pattern, equals, factor = text.rpartition('=')
-  try:
-    if not equals or float(factor) < 0:
-      raise ValueError
-    re.compile(pattern)
-    return pattern, float(factor)
-  except (ValueError, re.error):
-    raise UserError(f"expected 'REGEX=FACTOR' with a factor from 0 up, got {text!r}") from None
+_SEEDS = {'low': 0, 'high': 2**32 - 1}
+_LARGEST_IMAGE = 8192  # pixels a side
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  name: str = _option('digits', "a folder of pictures, a TFDS name ('stanford_dogs') or 'digits'")
-  data_dir: str = _option('', 'where prepared TFDS datasets lie; empty: ~/tensorflow_datasets')
-  train: str = _option('train', "split trained on, in TFDS notation: 'train[:90%]'")
-  val: str = _option('val', 'split validated on during training; empty or absent: none')
-  test: str = _option('test', 'split scored once at the end; empty or absent: none')
-  classes: tuple[str, ...] = _option((), 'use these classes alone, in this order; empty: all')
-  per_class: int = _option(0, 'at most this many pictures of each class, by seed; 0: all')
-  split_fractions: tuple[float, ...] = _option(
-    (0.8, 0.1, 0.1), 'train, val, test shares where the dataset has no splits of its own'
+  name: str = option('digits', "a folder of images, a TFDS name ('stanford_dogs') or 'digits'")
+  data_dir: str = option('', 'where prepared TFDS datasets lie; empty: ~/tensorflow_datasets')
+  train: str = option('train', "split trained on, in TFDS notation: 'train[:90%]'")
+  val: str = option('val', 'split validated on during training; empty or absent: none')
+  test: str = option('test', 'split scored once at the end; empty or absent: none')
+  classes: tuple[str, ...] = option((), 'use these classes alone, in this order; empty: all')
+  per_class: int = option(0, 'at most this many images of each class, by seed; 0: all', low=0)
+  split_fractions: tuple[float, ...] = option(
+    (0.8, 0.1, 0.1),
+    'train, val, test fractions where the dataset has no splits of its own',
+    low=0,
+    high=1,
+    lengths=(3,),
   )
-  resplit: bool = _option(False, 'pool all pictures and split them by split_fractions anyway')
-  seed: int = _option(0, 'seed of the subset and of the split; the same for every model compared')
-  on_error: str = _option('raise', 'what an unreadable picture does', ('raise', 'skip'))
+  resplit: bool = option(False, 'pool all images and split them by split_fractions anyway')
+  seed: int = option(
+    0, 'seed of the subset and of the split; the same for every model compared', **_SEEDS
+  )
+  on_error: str = option(
+    'raise', 'policy for images that cannot be decoded', choices=('raise', 'skip')
+  )
 
-  def open(self):
-    """The `data.Dataset` that these options mean."""
-    from vit_jax import data  # options must be listed without loading the readers
-
-    return data.open_dataset(
+  def open(self) -> OpenedDataset:
+    """The dataset that these options mean."""
+    return open_dataset(
       self.name,
       data_dir=self.data_dir,
       seed=self.seed,
@@ -96,202 +61,250 @@ class Dataset:
 
 @dataclasses.dataclass(frozen=True)
 class Input:
-  image_size: tuple[int, ...] = _option(
-    (224,), 'height and width, pixels (one number: square), for operations that name no size'
+  image_size: tuple[int, ...] = option(
+    (224,),
+    'height and width in pixels (one number: square), for operations that name no size',
+    lengths=(1, 2),
+    low=1,
+    high=_LARGEST_IMAGE,
   )
-  train_transform: str = _option('decode|inception_crop|flip_lr', 'what the host does in training')
-  eval_transform: str = _option('decode|resize_small|central_crop', 'what it does in evaluation')
-  mean: tuple[float, ...] | None = _option(
-    None, 'subtracted from each channel, 0..1 scale; None: as the weights want, else 0.5'
+  train_transform: str = option(
+    'decode|inception_crop|flip_lr', 'transform of training, on the host'
   )
-  std: tuple[float, ...] | None = _option(None, 'divides each channel, 0..1 scale; None: likewise')
-  repeats: int = _option(1, 'repeated augmentation: copies of a picture that follow each other')
-  threads: int = _option(0, 'reading threads a process; 0: one a core')
-  workers: int = _option(0, 'reading processes; 0: threads alone')
+  eval_transform: str = option('decode|resize_small|central_crop', 'transform of evaluation')
+  mean: tuple[float, ...] | None = option(
+    None,
+    'subtracted from each channel, on the 0..1 scale; None: as the weights need, else 0.5',
+    low=0,
+    high=1,
+  )
+  std: tuple[float, ...] | None = option(
+    None, 'divides each channel, on the 0..1 scale; None: likewise', above=0, high=1
+  )
+  repeats: int = option(
+    1, 'repeated augmentation: copies of an image that follow each other', low=1, high=1000
+  )
+  threads: int = option(0, 'loader threads of a process; 0: one per core', low=0, high=4096)
+  workers: int = option(0, 'loader processes; 0: threads alone', low=0, high=1024)
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  name: str = _option('classify', 'what is learned', ('classify', 'boxes', 'distill', 'multilabel'))
-  loss: str = _option(
-    'softmax',
-    'cross-entropy over classes or for each; multilabel: always for each',
-    ('softmax', 'sigmoid'),
-  )
-  label_smoothing: float = _option(0.0, 'share of the target spread over all classes, 0 to 1')
-  teacher: str = _option('', 'distill: the model learned from: a run, weights file or zoo name')
-  distillation: str = _option(
-    'soft', "distill: the teacher's probabilities or its prediction", ('soft', 'hard')
-  )
-  temperature: float = _option(3.0, 'distill: softens probabilities of both')
-  alpha: float = _option(0.5, "distill: the teacher's share of the loss")
-  teacher_cache: str = _option(
-    '', "distill: folder of the teacher's answers, kept for runs with the same pictures and crops"
-  )
-  class_divisor: float = _option(1.0, 'boxes: the constant C that the class loss is divided by')
-  box_loss: str = _option(
-    'l1_giou', 'boxes: what a wrong box costs', ('l1', 'l2', 'giou', 'l1_giou')
-  )
-  box_from: str = _option(
-    'pooled',
-    'boxes: read from the pooled features, or places of the picture vote for edges',
-    ('pooled', 'places'),
-  )
-  box_sigmoid: bool = _option(True, 'boxes: a sigmoid ends the head of boxes from pooled features')
-  learned_weights: bool = _option(False, 'boxes: the weights of the two losses are learned')
-  head_hidden: int = _option(512, "boxes: units of each head's hidden layer")
-  head_dropout: float = _option(0.2, 'boxes: dropout rate on the hidden layers')
-
-
-@dataclasses.dataclass(frozen=True)
-class Mixing:
-  mixup: float = _option(0.0, 'Beta(a, a) of blended pairs of pictures; 0: never')
-  cutmix: float = _option(0.0, 'Beta(a, a) of the area pasted from another picture; 0: never')
-  switch: float = _option(0.5, 'where both are on: share of batches or pairs that CutMix takes')
-  probability: float = _option(1.0, 'share of batches, or of pairs, that are mixed at all')
-  per_pair: bool = _option(False, 'draw for every pair of pictures, not once a batch')
+  name: str = option('classify', 'what is learned', choices=lambda: TASKS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Optimizer:
-  name: str = _option('sgd', 'the update rule', ('sgd', 'adamw', 'lamb', 'lion', 'adafactor'))
-  learning_rate: float = _option(0.01, 'peak learning rate')
-  momentum: float = _option(0.9, 'sgd, adafactor: share of the last update kept')
-  b1: float = _option(0.9, 'adamw, lamb, lion: decay of the first moment')
-  b2: float = _option(0.999, 'adamw, lamb, lion: decay of the second moment; adafactor: its most')
-  eps: float = _option(1e-8, 'adamw, lamb: added to the root of the second moment')
-  state_dtype: str = _option(
-    'float32', 'precision of momentum or first moment', ('float32', 'bfloat16')
+  name: str = option('sgd', 'update rule', choices=lambda: OPTIMIZERS)
+  learning_rate: float = option(0.01, 'peak learning rate', above=0, high=1e4)
+  weight_decay: float = option(
+    0.0,
+    'sgd: added to the gradient; the others: decoupled, times the learning rate',
+    low=0,
+    high=1e4,
   )
-  weight_decay: float = _option(
-    0.0, 'sgd: added to the gradient; the others: decoupled, times the learning rate'
+  decay: tuple[str, ...] = option(
+    ('kernel$=1', '.*=0'),
+    "'REGEX=FACTOR' of weight decay by parameter name; the first match applies",
+    parse=parse_multiplier,
   )
-  decay: tuple[str, ...] = _option(
-    ('kernel$=1', '.*=0'), "'REGEX=FACTOR' of weight decay by parameter name; the first counts"
+  multipliers: tuple[str, ...] = option(
+    (),
+    "'REGEX=FACTOR' of the learning rate by parameter name; the first match applies; empty: 1 for "
+    'all',
+    parse=parse_multiplier,
   )
-  multipliers: tuple[str, ...] = _option(
-    (), "'REGEX=FACTOR' of the learning rate by parameter name; the first counts; empty: 1 for all"
+  layer_decay: float = option(
+    1.0,
+    'learning rate of each block as a fraction of that of the next one up; 1: the same for all',
+    above=0,
+    high=1,
   )
-  layer_decay: float = _option(
-    1.0, 'learning rate of each block as a share of that of the next one up; 1: all alike'
+  clip_norm: float = option(0.0, 'gradients are scaled down to this global norm; 0: never', low=0)
+  clip_value: float = option(0.0, 'each gradient is clipped to this size; 0: never', low=0)
+  sam_rho: float = option(0.0, 'SAM radius rho; 0: no SAM', low=0, high=100)
+  sam_rho_end: float = option(
+    1.0,
+    'SAM: fraction of rho at a learning rate of zero; between, in proportion to the rate',
+    low=0,
+    high=1,
   )
-  clip_norm: float = _option(0.0, 'gradients are scaled down to this global norm; 0: never')
-  clip_value: float = _option(0.0, 'each gradient is cut to this size; 0: never')
-  sam_rho: float = _option(0.0, 'SAM: distance of the second gradient, in weights; 0: plain')
-  sam_rho_end: float = _option(
-    1.0, 'SAM: share of sam_rho at a learning rate of zero; between, in proportion to the rate'
-  )
-  gsam_alpha: float = _option(0.0, 'GSAM: weight of the step towards flatter places; 0: SAM')
+  gsam_alpha: float = option(0.0, 'GSAM alpha; 0: SAM', low=0, high=100)
 
 
 @dataclasses.dataclass(frozen=True)
 class Ema:
-  decay: float = _option(0.0, 'share of the weight average kept each step, such as 0.9999; 0: none')
-  warmup: bool = _option(True, 'keep less at first: (1 + step) / (10 + step)')
+  decay: float = option(0.0, 'EMA decay per step, such as 0.9999; 0: no EMA', low=0, below=1)
+  warmup: bool = option(True, 'smaller decay at first: (1 + step) / (10 + step)')
 
 
 @dataclasses.dataclass(frozen=True)
 class Plateau:
-  factor: float = _option(1.0, 'learning rate times this where validation stalls; 1: never')
-  metric: str = _option('loss', 'the validation metric watched')
-  mode: str = _option('min', 'whether less or more of it is better', ('min', 'max'))
-  patience: int = _option(3, 'validations without improvement before each cut')
-  delta: float = _option(0.0, 'least change that counts as an improvement')
-  floor: float = _option(0.0, 'least share of the scheduled rate that is left')
+  factor: float = option(1.0, 'learning-rate multiplier at each plateau; 1: never', above=0, high=1)
+  metric: str = option('loss', 'validation metric that is monitored')
+  mode: str = option('min', 'whether lower or higher is better', choices=('min', 'max'))
+  patience: int = option(3, 'validations without improvement before each reduction', low=1)
+  delta: float = option(0.0, 'smallest change that counts as an improvement', low=0)
+  floor: float = option(0.0, 'smallest fraction of the scheduled learning rate', low=0, high=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-  patience: int = _option(0, 'validations without improvement before training ends; 0: never')
-  metric: str = _option('accuracy', 'the validation metric watched')
-  mode: str = _option('max', 'whether less or more of it is better', ('min', 'max'))
-  delta: float = _option(0.0, 'least change that counts as an improvement')
+  patience: int = option(0, 'validations without improvement before training ends; 0: off', low=0)
+  metric: str = option('accuracy', 'validation metric that is monitored')
+  mode: str = option('max', 'whether lower or higher is better', choices=('min', 'max'))
+  delta: float = option(0.0, 'smallest change that counts as an improvement', low=0)
 
 
 @dataclasses.dataclass(frozen=True)
 class Schedule:
-  name: str = _option('cosine', 'decay', ('cosine', 'linear', 'rsqrt', 'constant'))
-  warmup: str = _option('0 steps', 'linear rise from zero to the peak: steps, epochs or examples')
-  end: float = _option(0.0, 'cosine, linear: final rate as a share of the peak')
-  timescale: str = _option('10000 steps', 'rsqrt: length over which the rate halves its square')
-  cooldown: str = _option('0 steps', 'rsqrt, constant: linear fall to zero at the end')
+  name: str = option('cosine', 'decay', choices=lambda: SCHEDULES)
+  warmup: str = option(
+    '0 steps', 'linear warm-up from zero to the peak: steps, epochs or examples', parse=Length.parse
+  )
+  cooldown: str = option('0 steps', 'linear cool-down to zero at the end', parse=Length.parse)
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  every: str = _option('1 epoch', 'validate this often: steps, epochs or examples')
-  batch_size: int = _option(0, 'pictures a step over all devices; 0: as in training')
+  every: str = option(
+    '1 epoch', 'validate this often: steps, epochs or examples', parse=Length.parse_positive
+  )
+  batch_size: int = option(
+    0, 'examples a step over all devices; 0: as in training', low=0, high=1 << 24
+  )
+
+
+def _never_or_length(text: str) -> None:
+  if text:
+    Length.parse_positive(text)
 
 
 @dataclasses.dataclass(frozen=True)
 class Fewshot:
-  every: str = _option('', "score frozen features on val this often: '5 epochs'; empty: never")
-  shots: tuple[int, ...] = _option((1, 5, 10, 25), 'least squares from so many pictures of a class')
-  draws: int = _option(3, 'how often these pictures are drawn; their mean accuracy is written')
-  l2: tuple[float, ...] = _option(
-    (1024.0,), 'penalty; of several the best by leaving out each picture in turn'
+  every: str = option(
+    '',
+    "evaluate frozen features on val this often: '5 epochs'; empty: never",
+    parse=_never_or_length,
   )
-  neighbours: tuple[int, ...] = _option(
-    (20,), 'nearest neighbours that vote; needs the features of all of train; empty: none'
+  shots: tuple[int, ...] = option(
+    (1, 5, 10, 25), 'few-shot: images of each class for least squares', low=1
   )
-  temperature: float = _option(0.07, 'a neighbour weighs exp(cosine similarity / temperature)')
+  draws: int = option(3, 'few-shot: random draws, whose mean accuracy is logged', low=1, high=1000)
+  l2: tuple[float, ...] = option(
+    (1024.0,),
+    'few-shot: L2 penalty; of several, the best by leave-one-out',
+    above=0,
+  )
+  neighbours: tuple[int, ...] = option(
+    (20,), 'k-NN: k; needs the features of all of train; empty: none', low=1
+  )
+  temperature: float = option(
+    0.07, 'k-NN: a neighbour weighs exp(cosine similarity / temperature)', above=0
+  )
 
 
 @dataclasses.dataclass(frozen=True)
 class Checkpoint:
-  every: str = _option('1 epoch', 'save this often: steps, epochs or examples')
-  keep: int = _option(2, 'newest checkpoints kept')
-  best: str = _option('accuracy', 'validation metric whose best checkpoint is kept too')
-  best_mode: str = _option('max', 'whether more or less of it is better', ('max', 'min'))
+  every: str = option(
+    '1 epoch', 'save this often: steps, epochs or examples', parse=Length.parse_positive
+  )
+  keep: int = option(2, 'newest checkpoints kept', low=1, high=10**6)
+  best: str = option('accuracy', 'validation metric whose best checkpoint is kept too')
+  best_mode: str = option('max', 'whether higher or lower is better', choices=('max', 'min'))
 
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-  every: str = _option('20 steps', 'write training metrics this often')
-  tensorboard: bool = _option(True, 'write event files too')
+  every: str = option('20 steps', 'write training metrics this often', parse=Length.parse_positive)
+  tensorboard: bool = option(True, 'write TensorBoard event files too')
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  seed: int = _option(0, 'seed of initial weights, order, crops and dropout')
-  total: str = _option('10 epochs', "length of training: '500 steps', '5 epochs', '1e6 examples'")
-  batch_size: int = _option(64, 'pictures an update, over all devices')
-  accumulate: int = _option(1, 'parts a batch is computed in, to need less memory')
-  parallel: str = _option('data', 'how devices share a batch', ('data', 'pmap'))
-  init_from: str = _option('', 'weights to start from: a run, a file or a zoo name; empty: none')
-  head: str = _option('reset', 'the classifier of those weights', ('reset', 'keep'))
-  freeze: tuple[str, ...] = _option(
-    (), "weights kept as they are: 'backbone', 'embeddings', 'blocks:6' (the first 6) or a regex"
+  seed: int = option(0, 'seed of initial weights, order, crops and dropout', **_SEEDS)
+  total: str = option(
+    '10 epochs',
+    "length of training: '500 steps', '5 epochs', '1e6 examples'",
+    parse=Length.parse_positive,
   )
-  pretrained_dir: str = _option('', 'folder searched for named weights before any download')
+  batch_size: int = option(64, 'global batch size, over all devices', low=1, high=1 << 24)
+  accumulate: int = option(1, 'gradient accumulation steps, to need less memory', low=1)
+  parallel: str = option('data', 'how devices share a batch', choices=lambda: PLACEMENTS)
+  init_from: str = option(
+    '', 'weights to start from: a run, a file or a pretrained model name; empty: none'
+  )
+  head: str = option('reset', 'the classifier of those weights', choices=('reset', 'keep'))
+  freeze: tuple[str, ...] = option(
+    (),
+    "parameters that are not trained: 'backbone', 'embeddings', 'blocks:6' (the first 6) or a "
+    'regex',
+    parse=check_pattern,
+  )
+  pretrained_dir: str = option('', 'folder searched for named weights before any download')
   model: dict = dataclasses.field(
     default_factory=lambda: {'name': 'vit_ti16'},
     metadata={'help': 'name, and any field of that model: pool, dtype, drop_path_rate ...'},
   )
-  dataset: Dataset = _group(Dataset, 'which pictures')
-  input: Input = _group(Input, 'how pictures become arrays')
-  task: Task = _group(Task, 'what is learned')
-  mixing: Mixing = _group(Mixing, 'Mixup and CutMix, on the device')
-  optimizer: Optimizer = _group(Optimizer, 'how weights move')
-  ema: Ema = _group(Ema, 'an average of the weights, which is then what the run gives')
-  schedule: Schedule = _group(Schedule, 'how the learning rate moves')
-  plateau: Plateau = _group(Plateau, 'a lower rate where validation stalls')
-  early_stopping: EarlyStopping = _group(EarlyStopping, 'an end where validation stalls')
-  evaluation: Evaluation = _group(Evaluation, 'when and how to validate')
-  fewshot: Fewshot = _group(Fewshot, 'few-shot and nearest-neighbour scores of frozen features')
-  checkpoint: Checkpoint = _group(Checkpoint, 'what is kept')
-  log: Log = _group(Log, 'what is written')
+  dataset: Dataset = option(Dataset, 'the images')
+  input: Input = option(Input, 'from images to arrays')
+  task: Task = option(Task, 'what is learned')
+  mixing: Mixing = option(Mixing, 'Mixup and CutMix, on the device')
+  optimizer: Optimizer = option(Optimizer, 'optimizer')
+  ema: Ema = option(Ema, 'EMA parameters, used for evaluation and saved for use')
+  schedule: Schedule = option(Schedule, 'learning-rate schedule')
+  plateau: Plateau = option(Plateau, 'ReduceLROnPlateau')
+  early_stopping: EarlyStopping = option(EarlyStopping, 'early stopping')
+  evaluation: Evaluation = option(Evaluation, 'validation')
+  fewshot: Fewshot = option(Fewshot, 'few-shot and k-NN evaluation of frozen features')
+  checkpoint: Checkpoint = option(Checkpoint, 'checkpoints')
+  log: Log = option(Log, 'metric logs')
 
   def to_json(self) -> dict:
+    """All options, nested."""
     return dataclasses.asdict(self)
 
 
-def leaves(cls: type, prefix: str = '') -> list[tuple[str, dataclasses.Field]]:
-  """Every option below a dataclass, as (dotted name, field)."""
+# The groups whose components state options of their own.
+COMPONENTS: dict[str, Registry] = {'task': TASKS, 'optimizer': OPTIMIZERS, 'schedule': SCHEDULES}
+
+
+def schema() -> type[Config]:
+  """`Config` with the options that all registered components state."""
+  return _schema(tuple((group, tuple(registry)) for group, registry in COMPONENTS.items()))
+
+
+@functools.cache
+def _schema(registered: tuple) -> type[Config]:
+  """Made anew whenever something was registered."""
+  fields = []
+  for field in dataclasses.fields(Config):
+    if field.name in COMPONENTS:
+      extended = _extended(field.type, component_options(COMPONENTS[field.name]))
+      fields.append((field.name, extended, option(extended, rule_of(field).help)))
+  return dataclasses.make_dataclass('Config', fields, bases=(Config,), frozen=True)
+
+
+def _extended(group: Any, options: Mapping[str, tuple[Any, Any, dataclasses.Field]]) -> type:
+  own = [
+    (name, hint, dataclasses.field(default=default, metadata={'rule': rule_of(field)}))
+    for name, (hint, default, field) in options.items()
+  ]
+  return dataclasses.make_dataclass(group.__name__, own, bases=(group,), frozen=True)
+
+
+def group_of(field: dataclasses.Field) -> type | None:
+  """The dataclass of a field that is a group of options; None for an option."""
+  kind = field.type
+  return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
+
+
+def leaves(cls: type | None = None, prefix: str = '') -> list[tuple[str, dataclasses.Field]]:
+  """Every option, as (dotted name, field); those of a group where one is given."""
   found = []
-  for field in dataclasses.fields(cls):
-    if dataclasses.is_dataclass(field.type):
-      found += leaves(field.type, f'{prefix}{field.name}.')
+  for field in dataclasses.fields(cls or schema()):
+    if (group := group_of(field)) is not None:
+      found += leaves(group, f'{prefix}{field.name}.')
     else:
       found.append((prefix + field.name, field))
   return found
@@ -299,18 +312,22 @@ def leaves(cls: type, prefix: str = '') -> list[tuple[str, dataclasses.Field]]:
 
 def get(config: Config, name: str) -> Any:
   """The value of a dotted option name."""
+  value: Any = config
   for part in name.split('.'):
-    config = config[part] if isinstance(config, dict) else getattr(config, part)
-  return config
+    value = value[part] if isinstance(value, dict) else getattr(value, part)
+  return value
 
 
 def describe() -> str:
   """All options with defaults and meaning, for --help."""
   lines = []
-  for name, field in leaves(Config):
-    default_value = {'name': 'vit_ti16'} if name == 'model' else field.default
-    choices = field.metadata['choices'] if name != 'model' else ()
-    text = field.metadata['help'] + (f' ({", ".join(choices)})' if choices else '')
-    shown = f'--config.{name}={default_value}' if name != 'model' else '--config.model.FIELD=...'
+  for name, field in leaves():
+    if name == 'model':
+      shown, text = '--config.model.FIELD=...', field.metadata['help']
+    else:
+      rule = rule_of(field)
+      shown, text = f'--config.{name}={field.default}', rule.help
+      text += f' ({", ".join(map(str, rule.valid))})' if rule.valid else ''
+      text += f' ({rule.range})' if rule.range else ''
     lines.append(f'  {shown}\n      {text}')
   return '\n'.join(lines)

@@ -1,4 +1,4 @@
-"""Sweeps: several runs of one experiment file that differ in some options."""
+"""Sweeps: several runs of one config file that differ in some options."""
 
 import hashlib
 import itertools
@@ -8,7 +8,7 @@ from typing import Any
 
 from vit_jax.config.loading import load, run_function
 from vit_jax.config.options import Config
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError
 
 Member = Mapping[str, Any]
 _LONGEST = 100  # characters of a folder's name
@@ -30,7 +30,7 @@ def member_names(members: Sequence[Member]) -> list[str]:
   """A readable folder name for each: 'learning_rate=0.001,seed=0'.
 
   Raises:
-    UserError: two members are the same.
+    ConfigError: two members are the same.
   """
   options = list(dict.fromkeys(option for member in members for option in member))
   leaves = [option.split('.')[-1] for option in options]
@@ -40,7 +40,7 @@ def member_names(members: Sequence[Member]) -> list[str]:
   names = [_name({short[o]: v for o, v in member.items()}) for member in members]
   twice = sorted({name for name in names if names.count(name) > 1})
   if twice:
-    raise UserError(f'the sweep holds {", ".join(map(repr, twice))} more than once')
+    raise ConfigError(f'the sweep holds {", ".join(map(repr, twice))} more than once')
   return names
 
 
@@ -58,7 +58,7 @@ def _word(value: Any) -> str:
 
 
 def load_sweep(path: str, overrides: Mapping[str, str]) -> dict[str, tuple[Member, Config]]:
-  """The members of an experiment file's sweep, each checked as a run of its own.
+  """The members of a config file's sweep, each checked as a run of its own.
 
   Args:
     path: 'FILE' or 'FILE:ARGUMENT'; the file's `get_sweep` returns a list of overrides, and takes
@@ -69,7 +69,7 @@ def load_sweep(path: str, overrides: Mapping[str, str]) -> dict[str, tuple[Membe
     The overrides and the options of each member by name, in order.
 
   Raises:
-    UserError: naming every problem found and the members that have it.
+    ConfigError: naming every problem found and the members that have it.
   """
   members = run_function(path, 'get_sweep')
   if isinstance(members, Mapping) or not isinstance(members, Iterable):
@@ -78,7 +78,7 @@ def load_sweep(path: str, overrides: Mapping[str, str]) -> dict[str, tuple[Membe
   if not members or not all(
     isinstance(m, Mapping) and all(type(k) is str for k in m) for m in members
   ):
-    raise UserError(
+    raise ConfigError(
       f"{path}: get_sweep must return a list such as product({{'seed': (0, 1)}}) or "
       f"[{{'seed': 0}}, {{'seed': 1}}], got {members!r}"
     )
@@ -91,11 +91,11 @@ def load_sweep(path: str, overrides: Mapping[str, str]) -> dict[str, tuple[Membe
   for name, member in zip(names, members):
     try:
       checked[name] = (member, load(path, dict(overrides), member))
-    except UserError as e:
+    except ConfigError as e:
       for problem in e.problems:
         problems.setdefault(problem, []).append(name)
   if problems:
-    raise UserError(
+    raise ConfigError(
       [
         problem if len(where) in (0, len(members)) else f'{problem} ({" and ".join(where)})'
         for problem, where in problems.items()
@@ -105,9 +105,9 @@ def load_sweep(path: str, overrides: Mapping[str, str]) -> dict[str, tuple[Membe
 
 
 def pick(names: Sequence[str], which: str) -> str:
-  """The name of the k-th member, counted from 0, or UserError."""
+  """The name of the k-th member, counted from 0, or ConfigError."""
   if not re.fullmatch(r'\d+', which) or int(which) >= len(names):
-    raise UserError(
+    raise ConfigError(
       f'--sweep={which}: this sweep has members 0 to {len(names) - 1}; --sweep=list names them'
     )
   return names[int(which)]

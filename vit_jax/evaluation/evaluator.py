@@ -12,15 +12,16 @@ from vit_jax import data
 from vit_jax.evaluation.scoring import score
 from vit_jax.parallel import Placement, round_up
 from vit_jax.report import Collector
+from vit_jax.tasks import Task
 
 
 def make_eval_step(
-  module: nn.Module, task: Any, preprocess: data.Preprocess
+  module: nn.Module, task: Task, preprocess: data.Preprocess
 ) -> Callable[[dict, dict], tuple[dict, jax.Array]]:
   """Builds the function (variables, batch) -> (metrics of each example {name: [b]}, outputs)."""
 
   def eval_step(variables: dict, batch: dict) -> tuple[dict, jax.Array]:
-    outputs = module.apply(variables, preprocess.normalize(batch['image']), train=False)
+    outputs: Any = module.apply(variables, preprocess.normalize(batch['image']), train=False)
     return task.metrics(outputs, batch), outputs
 
   return eval_step
@@ -40,7 +41,7 @@ class Evaluator:
   def __init__(
     self,
     module: nn.Module,
-    task: Any,
+    task: Task,
     preprocess: data.Preprocess,
     placement: Placement,
     transform: data.Transform,
@@ -76,7 +77,12 @@ class Evaluator:
     )
     began = time.monotonic()
     result = score(
-      self._step, self._placement, variables, wrap(batches), collector, self._task.summary
+      self._step,
+      self._placement,
+      variables,
+      wrap(batches),
+      collector,
+      self._task.split_metrics if self._task.has_split_metrics else None,
     )
     result['img_sec'] = result['examples'] / (time.monotonic() - began)
     if batches.skipped:

@@ -1,4 +1,4 @@
-"""Features that are computed once and kept, whatever splits they are asked for in."""
+"""A cache of features by image content: another split of the same images costs nothing."""
 
 import dataclasses
 import hashlib
@@ -6,24 +6,29 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
+import tqdm
 
-from vit_jax.errors import UserError
+from vit_jax import tree
+from vit_jax.data import Examples
+from vit_jax.errors import DatasetError, ImageError, StorageError, UserError
+from vit_jax.files import make_folder
+from vit_jax.inference.loaded import Loaded
+from vit_jax.weights.containers import npz
 
-_CHUNK = 512  # pictures read before their features are computed
+_CHUNK = 512  # images read before their features are computed
 
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-  """A split as the head sees it.
+  """Features and labels of a split.
 
   Attributes:
     x: [n, d] float32.
     labels: [n] int32.
-    computed: pictures among them that no cache held.
-    skipped: unreadable pictures that are not among them.
+    computed: images among them that no cache held.
+    skipped: images that cannot be decoded, which are not among them.
   """
 
   x: np.ndarray
@@ -33,15 +38,15 @@ class Features:
 
 
 class FeatureCache:
-  """Pooled features of pictures by their content: another split of the same pictures costs nothing.
+  """Pooled features of images, keyed by their content.
 
   Args:
     loaded: the model.
-    folder: where the cache lies.
+    folder: of the cache files.
     dataset: its name; every dataset has its own file.
   """
 
-  def __init__(self, loaded: Any, folder: pathlib.Path, dataset: str):
+  def __init__(self, loaded: Loaded, folder: pathlib.Path, dataset: str):
     self._loaded = loaded
     self.path = folder / f'{_fingerprint(loaded, dataset)}.npz'
     self._rows: dict[bytes, np.ndarray] = {}
@@ -50,19 +55,20 @@ class FeatureCache:
         with np.load(self.path) as saved:
           self._rows = {d.tobytes(): row for d, row in zip(saved['digests'], saved['features'])}
       except (OSError, ValueError, KeyError) as e:
-        raise UserError(f'{self.path} is damaged: delete it') from e
+        raise StorageError(f'{self.path} is damaged: delete it') from e
     self._saved = len(self._rows)
 
-  def features(self, examples: Any, name: str, on_error: str = 'raise') -> Features:
+  def features(self, examples: Examples, name: str, on_error: str = 'raise') -> Features:
     """The features of a split, computed where the cache lacks them.
 
     Args:
       examples: of `vit_jax.data`.
       name: of the split, for the progress bar.
-      on_error: what an unreadable picture does: 'raise' or 'skip'.
+      on_error: policy for images that cannot be decoded: 'raise' or 'skip'.
 
     Raises:
-      UserError: naming an unreadable picture.
+      ImageError: naming an image that cannot be decoded.
+      DatasetError: a missing label, or nothing that can be decoded.
     """
     rows: list[np.ndarray] = []
     labels: list[int] = []
@@ -71,27 +77,22 @@ class FeatureCache:
     for chunk in _chunks(examples, name):
       digests = [_digest(example['image']) for example in chunk]
       unreadable = self._compute(chunk, digests, on_error)
-      skipped += len(unreadable)
+      skipped += sum(digest in unreadable for digest in digests)
       for example, digest in zip(chunk, digests):
         if example['label'] < 0:
-          raise UserError(f'{example["id"]} has no label: this split cannot be scored')
+          raise DatasetError(f'{example["id"]} has no label: this split cannot be scored')
         if digest not in unreadable:
           rows.append(self._rows[digest])
           labels.append(example['label'])
     if not rows:
-      raise UserError(f'the split {name} has no picture that can be read')
+      raise DatasetError(f'the split {name} has no image that can be decoded')
     return Features(np.stack(rows), np.array(labels, np.int32), len(self._rows) - before, skipped)
 
   def save(self) -> None:
     """Writes the cache where it has something new; it appears whole or not at all."""
-    from vit_jax.weights.formats import npz
-
     if len(self._rows) == self._saved:
       return
-    try:
-      self.path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as e:
-      raise UserError(f'cannot make the cache {self.path.parent}: {e.strerror}') from e
+    make_folder(self.path.parent)
     digests = np.frombuffer(b''.join(self._rows), np.uint8).reshape(len(self._rows), -1)
     npz.write(self.path, {'digests': digests, 'features': np.stack(list(self._rows.values()))})
     self._saved = len(self._rows)
@@ -103,12 +104,13 @@ class FeatureCache:
       return set()
     problems: dict[int, UserError] = {}
     found = iter(self._loaded.features([e['image'] for e in missing.values()], 'pooled', problems))
-    unreadable = [list(missing)[i] for i in problems]
-    if problems and on_error == 'raise':
-      raise UserError(
+    unreadable = {list(missing)[i]: problem for i, problem in problems.items()}
+    if unreadable and on_error == 'raise':
+      raise ImageError(
         [
-          f'{missing[d]["id"]}: {" ".join(p.problems)} (--on_error=skip leaves it out)'
-          for d, p in zip(unreadable, problems.values())
+          f'{example["id"]}: {" ".join(unreadable[d].problems)} (--on_error=skip excludes it)'
+          for example, d in zip(chunk, digests)
+          if d in unreadable
         ]
       )
     for digest in missing:
@@ -117,11 +119,9 @@ class FeatureCache:
     return set(unreadable)
 
 
-def _chunks(examples: Any, name: str) -> Iterator[list[dict]]:
-  import tqdm
-
+def _chunks(examples: Examples, name: str) -> Iterator[list[dict]]:
   with tqdm.tqdm(
-    total=len(examples), desc=name, unit='picture', leave=False, disable=not sys.stderr.isatty()
+    total=len(examples), desc=name, unit='image', leave=False, disable=not sys.stderr.isatty()
   ) as bar:
     for start in range(0, len(examples), _CHUNK):
       chunk = [examples[i] for i in range(start, min(start + _CHUNK, len(examples)))]
@@ -136,10 +136,8 @@ def _digest(image: bytes | np.ndarray) -> bytes:
   return hashlib.blake2b(shape + np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
 
 
-def _fingerprint(loaded: Any, dataset: str) -> str:
+def _fingerprint(loaded: Loaded, dataset: str) -> str:
   """Short text that differs wherever weights, model, preprocessing or dataset do."""
-  from vit_jax import tree
-
   described = {
     'model': loaded.config['model'],
     'preprocess': loaded.preprocess.to_json(),
@@ -149,5 +147,5 @@ def _fingerprint(loaded: Any, dataset: str) -> str:
   for name, value in tree.flatten(loaded.variables).items():
     if not name.startswith('params/head'):
       total.update(name.encode())
-      total.update(np.ascontiguousarray(value).view(np.uint8))
+      total.update(np.ascontiguousarray(value).tobytes())
   return total.hexdigest()

@@ -1,4 +1,4 @@
-"""Closed-form least squares on the features of a few pictures of each class.
+"""Few-shot: closed-form least squares on the features of a few images of each class.
 
 Source: Scaling ViT (2106.04560), section 3.1 (few-shot transfer): ridge regression of targets -1
 and 1 on features of mean 0 and deviation 1, with a constant feature for the bias.
@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vit_jax.errors import UserError
+from vit_jax.errors import DatasetError
 from vit_jax.evaluation.linear import Linear
 
 BIAS = 100.0  # the constant feature: so large that the penalty hardly touches the bias
@@ -28,26 +28,26 @@ class LeastSquares(Linear):
 
 
 def draw(labels: np.ndarray, num_classes: int, shots: int, seed: int | Sequence[int]) -> np.ndarray:
-  """Rows of so many pictures of each class, drawn by seed.
+  """Rows of so many images of each class, drawn by seed.
 
   Fewer shots take some of what more shots take.
 
   Args:
-    labels: [n]; a picture without a label has -1 and is not drawn.
+    labels: [n]; an image without a label has -1 and is not drawn.
     num_classes: k.
-    shots: pictures of each class.
+    shots: images of each class.
     seed: of the draw.
 
   Returns:
     Rows [k * shots], class by class.
 
   Raises:
-    UserError: a class has fewer pictures.
+    DatasetError: a class has fewer images.
   """
   counts = np.bincount(labels[labels >= 0], minlength=num_classes)
   if counts.min() < shots:
-    raise UserError(
-      f'{shots} shots need {shots} training pictures of each class, and class number '
+    raise DatasetError(
+      f'{shots} shots need {shots} training images of each class, and class number '
       f'{int(counts.argmin())} has {int(counts.min())}: use fewer shots, or leave it out'
     )
   rng = np.random.default_rng(seed)
@@ -64,8 +64,8 @@ def fit(
     x: [n, d].
     labels: [n].
     num_classes: k.
-    penalties: of the squared weights. Among several, the one under which most pictures are right
-      when each is left out in turn is taken; the squared error decides between equals.
+    penalties: of the squared weights; of several, the one with the best leave-one-out accuracy, the
+      squared error deciding between equals.
 
   Returns:
     The classifier, with the standardisation folded in: it takes features as they are.
@@ -84,9 +84,9 @@ def fit(
 
 
 def _best(penalties, u, s, projected, targets, labels) -> float:
-  """The penalty that predicts best each picture from the others, without fitting anew.
+  """The penalty with the best leave-one-out accuracy, without fitting anew.
 
-  A picture's error when it is left out is its error divided by one minus its leverage.
+  An example's error when it is left out is its error divided by one minus its leverage.
   """
   outside = targets - u @ projected  # what no weights can reach; nothing where n <= d
   free = np.maximum(1 - (u**2).sum(axis=1), 0)  # [n]
@@ -95,13 +95,13 @@ def _best(penalties, u, s, projected, targets, labels) -> float:
     shrunk = l2 / (s**2 + l2)  # [r]
     error = u @ (projected * shrunk[:, None]) + outside
     error /= ((u**2) @ shrunk + free)[:, None]
-    right = ((targets - error).argmax(axis=1) == labels).sum()
-    ranked.append((-right, (error**2).sum(), l2))
+    correct = ((targets - error).argmax(axis=1) == labels).sum()
+    ranked.append((-correct, (error**2).sum(), l2))
   return min(ranked)[2]
 
 
 def few(labels: np.ndarray, shots: int) -> np.ndarray:
-  """Rows of the first so many pictures of each class, among those of a draw."""
+  """Rows of the first so many images of each class, among those of a draw."""
   order = np.argsort(labels, kind='stable')
   place = np.arange(len(labels)) - np.searchsorted(labels[order], labels[order])
   return order[place < shots]
@@ -114,13 +114,13 @@ def accuracies(
   shots: int,
   penalties: Sequence[float],
 ) -> list[float]:
-  """Accuracy on a test set after seeing a few pictures of each class, for each draw.
+  """Accuracy on a test set after fitting to a few images of each class, for each draw.
 
   Args:
-    drawn: features [n, d] and labels [n] of each draw; of each class the first are seen.
+    drawn: features [n, d] and labels [n] of each draw; the first of each class are used.
     test: features and labels.
     num_classes: k.
-    shots: pictures of each class.
+    shots: images of each class.
     penalties: see `fit`.
   """
   found = []

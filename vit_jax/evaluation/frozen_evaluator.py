@@ -1,6 +1,6 @@
 """Frozen features of a run's own splits, scored while it trains."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,31 +9,31 @@ import numpy as np
 
 from vit_jax import data, parallel
 from vit_jax.config import Fewshot
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, UserError
 from vit_jax.evaluation import few_shot, knn
 from vit_jax.models.heads import backbone_of
 
 
 class FrozenEvaluator:
-  """Few-shot and nearest-neighbour accuracy on validation pictures.
+  """Few-shot and k-NN accuracy on validation images.
 
-  Training pictures go through the evaluation's transformation. Draws depend on the seed alone, so
+  Training images go through the evaluation transform. Draws depend on the seed alone, so
   all evaluations of a run, resumed or not, see the same ones.
 
   Args:
-    options: what is scored.
-    train, val: where examples come from and where they are scored.
+    options: what is evaluated.
+    train, val: examples fitted to, and scored.
     num_classes: k.
     transform: of evaluation.
-    module: the model; its features are what its head would see.
-    preprocess: the value range that the model wants.
+    module: the model; its features are the input of its head.
+    preprocess: the value range of the model's input.
     placement: of state and batches.
-    batch_size: pictures a step, over all devices.
+    batch_size: examples a step, over all devices.
     seed: of the draws.
-    reading: arguments of `data.eval_batches`.
+    loading: further arguments of `data.eval_batches`.
 
   Raises:
-    UserError: too few training pictures for what is asked.
+    ConfigError: too few training images for shots or k.
   """
 
   def __init__(
@@ -48,10 +48,10 @@ class FrozenEvaluator:
     placement: Any,
     batch_size: int,
     seed: int,
-    reading: dict,
+    loading: Mapping[str, Any],
   ):
     self._options, self._num_classes = options, num_classes
-    self._transform, self._placement, self._reading = transform, placement, reading
+    self._transform, self._placement, self._loading = transform, placement, loading
     self._batch_size = parallel.round_up(batch_size, placement) // jax.process_count()
     self._step = placement.compile_eval(_feature_step(module, preprocess))
     labels = train.labels
@@ -63,14 +63,14 @@ class FrozenEvaluator:
           for i in range(options.draws)
         ]
       except UserError as e:
-        raise UserError(f'config.fewshot.shots: {e}') from None
+        raise ConfigError(f'config.fewshot.shots: {e}') from None
     known = np.flatnonzero(labels >= 0)
     if options.neighbours and max(options.neighbours) > len(known):
-      raise UserError(
+      raise ConfigError(
         f'config.fewshot.neighbours={max(options.neighbours)}, but there are only '
-        f'{len(known)} training pictures'
+        f'{len(known)} training images'
       )
-    # Neighbours may be any picture; few-shot alone needs no more than those drawn.
+    # Neighbours may be any image; few-shot alone needs no more than those drawn.
     self._rows = known if options.neighbours else np.unique(np.concatenate(self._draws))
     self._bank = (train.take(self._rows), labels[self._rows])
     rows = np.flatnonzero(val.labels >= 0)
@@ -94,7 +94,7 @@ class FrozenEvaluator:
         np.mean(few_shot.accuracies(drawn, val, self._num_classes, shots, options.l2))
       )
     if options.neighbours:
-      found = knn.vote_accuracies(
+      found = knn.accuracies(
         (x[readable], labels[readable]),
         val,
         self._num_classes,
@@ -105,9 +105,9 @@ class FrozenEvaluator:
     return scores
 
   def _features(self, variables: Any, examples: data.Examples) -> tuple[np.ndarray, np.ndarray]:
-    """Features [n, d] of all examples, in every process, and which could be read [n]."""
+    """Features [n, d] of all examples, in every process, and which could be decoded [n]."""
     batches = data.eval_batches(
-      examples, self._transform, batch_size=self._batch_size, **self._reading
+      examples, self._transform, batch_size=self._batch_size, **self._loading
     )
     parts: dict[str, list[np.ndarray]] = {'x': [], 'index': [], 'mask': []}
     for batch in batches:
@@ -127,10 +127,11 @@ class FrozenEvaluator:
 def _feature_step(
   module: nn.Module, preprocess: data.Preprocess
 ) -> Callable[[dict, dict], jax.Array]:
-  """Builds the function (variables, batch) -> features [b, d], as the model's head sees them."""
+  """Builds the function (variables, batch) -> features [b, d], the input of the model's head."""
   body = backbone_of(module).clone(num_classes=0)
 
   def step(variables: dict, batch: dict) -> jax.Array:
-    return body.apply(variables, preprocess.normalize(batch['image']), train=False)
+    features: Any = body.apply(variables, preprocess.normalize(batch['image']), train=False)
+    return features
 
   return step

@@ -1,4 +1,4 @@
-"""Nearest neighbours of frozen features: no training, one vote.
+"""k-NN on frozen features: no training, a weighted vote.
 
 Source: DINO (2104.14294), section 4.1 and appendix: cosine similarity, votes weighted by its
 exponential.
@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_CHUNK = 1024  # pictures compared with all others at once
+_CHUNK = 1024  # images compared with all others at once
 
 
 def nearest(train: np.ndarray, test: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-  """The nearest training pictures of each test picture, the nearest first.
+  """The nearest training images of each test image, the nearest first.
 
   Args:
     train: features [n, d].
@@ -56,20 +56,20 @@ def vote(
   return votes / votes.sum(axis=1, keepdims=True)
 
 
-def vote_accuracies(
+def accuracies(
   train: tuple[np.ndarray, np.ndarray],
   test: tuple[np.ndarray, np.ndarray],
   num_classes: int,
   neighbours: Sequence[int],
   temperature: float,
 ) -> list[float]:
-  """Accuracy on a test set by the vote of the nearest pictures, for each number of neighbours.
+  """Accuracy on a test set for each k.
 
   Args:
     train: features [n, d] and labels [n].
     test: features and labels.
     num_classes: c.
-    neighbours: how many vote; where it is more than n, all do.
+    neighbours: values of k; where it is more than n, all n are used.
     temperature: see `vote`.
   """
   rows, similarities = nearest(train[0], test[0], min(max(neighbours), len(train[0])))

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import UserError
+from vit_jax.errors import DatasetError
 from vit_jax.evaluation.linear import Linear
+from vit_jax.logits import rank_of_label
 
 # Inverse strengths of the penalty that are tried: a factor of about three between neighbours.
 PENALTIES = tuple(float(c) for c in np.logspace(-4, 1, 11))
@@ -49,14 +50,14 @@ def fit_head(
     The head, with the standardisation folded in: it takes features as they are.
 
   Raises:
-    UserError: fewer than two classes, or pictures too few to choose `c`.
+    DatasetError: fewer than two classes, or too few images to choose `c`.
   """
   counts = np.bincount(labels, minlength=num_classes)
   if num_classes < 2:
-    raise UserError('a probe needs at least two classes')
+    raise DatasetError('a probe needs at least two classes')
   if not counts.all():
-    raise UserError(
-      f'{int((counts == 0).sum())} of {num_classes} classes have no picture to train on, the first '
+    raise DatasetError(
+      f'{int((counts == 0).sum())} of {num_classes} classes have no image to train on, the first '
       f'of them number {int(np.argmin(counts))}: leave them out with --classes'
     )
   if c is None:
@@ -69,8 +70,8 @@ def _trials(x, labels, fewest: int, val, seed: int) -> list[tuple]:
   if val is not None:
     return [(x, labels, *val)]
   if fewest < 2:
-    raise UserError(
-      'a class with one picture leaves nothing to choose the penalty on: name a --val split or --c'
+    raise DatasetError(
+      'a class with one image leaves nothing to choose the penalty on: name a --val split or --c'
     )
   from sklearn.model_selection import StratifiedKFold
 
@@ -79,15 +80,15 @@ def _trials(x, labels, fewest: int, val, seed: int) -> list[tuple]:
 
 
 def _best_penalty(trials: Sequence[tuple], num_classes: int) -> float:
-  """The penalty under which most held-out pictures are right; their loss decides between equals."""
-  right = np.zeros(len(PENALTIES))
+  """The penalty with the best held-out accuracy; the loss decides between equals."""
+  correct = np.zeros(len(PENALTIES))
   loss = np.zeros(len(PENALTIES))
   for x, labels, x_val, labels_val in trials:
     for i, head in enumerate(_path(x, labels, num_classes, PENALTIES)):
       logits = head(x_val)
-      right[i] += (logits.argmax(axis=1) == labels_val).sum()
+      correct[i] += (logits.argmax(axis=1) == labels_val).sum()
       loss[i] -= _log_softmax(logits)[np.arange(len(logits)), labels_val].sum()
-  return PENALTIES[np.lexsort((loss, -right))[0]]
+  return PENALTIES[np.lexsort((loss, -correct))[0]]
 
 
 def _path(x: np.ndarray, labels: np.ndarray, k: int, penalties: Sequence[float]) -> Iterator[Head]:
@@ -100,7 +101,7 @@ def _path(x: np.ndarray, labels: np.ndarray, k: int, penalties: Sequence[float])
   model = LogisticRegression(max_iter=_MAX_STEPS, warm_start=True)
   for c in penalties:
     model.set_params(C=c)
-    with warnings.catch_warnings():  # a head that is not quite there is scored as it is
+    with warnings.catch_warnings():  # a fit that has not quite converged is scored as it is
       warnings.filterwarnings('ignore', 'lbfgs failed to converge')
       model.fit(standardised, labels)
     kernel, bias = model.coef_.T, model.intercept_  # [d, k], [k]
@@ -118,8 +119,7 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 def score(head: Head, x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
   """Accuracy, top3 and loss of a head on features [n, d]."""
   logits = head(x)
-  own = logits[np.arange(len(logits)), labels]
-  rank = (logits > own[:, None]).sum(axis=1)
+  rank = rank_of_label(logits, labels)
   loss = -_log_softmax(logits)[np.arange(len(logits)), labels]
   return {
     'accuracy': float((rank < 1).mean()),
@@ -136,10 +136,10 @@ def with_head(loaded: Any, head: Head) -> tuple[Any, dict[str, Any]]:
   """
   from vit_jax import tree
   from vit_jax.models.heads import backbone_of  # needs JAX
-  from vit_jax.weights import loading
+  from vit_jax.models.shapes import variable_specs
 
   module = backbone_of(loaded.module).clone(num_classes=len(head.bias))
-  specs = loading.variable_specs(module, loaded.preprocess.image_size)
+  specs = variable_specs(module, loaded.preprocess.image_size)
   flat = tree.flatten(loaded.variables)
   parts = {'kernel': head.kernel.astype(np.float32), 'bias': head.bias.astype(np.float32)}
   new = {

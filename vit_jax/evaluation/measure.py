@@ -1,5 +1,6 @@
 """What can be measured of an evaluation's circumstances: sizes, devices, memory, versions."""
 
+import contextlib
 import importlib.metadata
 import os
 import platform
@@ -12,6 +13,7 @@ import jax
 
 import vit_jax
 from vit_jax import optimizers, tree
+from vit_jax.errors import ConfigError
 
 _PACKAGES = (
   'vit_jax',
@@ -40,8 +42,9 @@ def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
   sizes = {name: int(leaf.size) for name, leaf in tree.flatten(variables['params']).items()}
   trained = None
   if 'freeze' in config or 'optimizer' in config:
-    frozen = optimizers.frozen_names(variables['params'], tuple(config.get('freeze') or ()))
-    trained = sum(size for name, size in sizes.items() if name not in frozen)
+    with contextlib.suppress(ConfigError):  # of another version, whose rules were others
+      frozen = optimizers.frozen_names(variables['params'], tuple(config.get('freeze') or ()))
+      trained = sum(size for name, size in sizes.items() if name not in frozen)
   devices = jax.devices()
   peaks = [(d.memory_stats() or {}).get('peak_bytes_in_use') for d in jax.local_devices()]
   cores = f' ({os.cpu_count()} cores)' if devices[0].platform == 'cpu' else ''

@@ -1,21 +1,24 @@
-"""Scores a split, every example once; the loop validates with the same function."""
+"""Means of metrics over a split, every example once whatever the batch size and device count."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from vit_jax import parallel
-from vit_jax.errors import UserError
+from vit_jax.errors import DatasetError
+
+# What a batch holds besides what a step computes with.
+_ABOUT_ROWS = ('mask', 'index')
 
 
 def score(
   eval_step: Callable[[Any, dict], tuple[dict, Any]],
-  placement: Any,
+  placement: parallel.Placement,
   variables: Any,
   batches: Iterable[dict],
-  on_batch: Callable[[dict, np.ndarray], None] | None = None,
-  summary: Callable[[np.ndarray, dict], dict[str, float]] | None = None,
+  on_batch: Callable[[dict, Any], None] | None = None,
+  split_metrics: Callable[[np.ndarray, Mapping[str, np.ndarray]], dict[str, float]] | None = None,
 ) -> dict[str, float]:
   """Means of the metrics over all unmasked examples.
 
@@ -26,18 +29,22 @@ def score(
     variables: placed.
     batches: with 'mask' [b], False for padding.
     on_batch: sees each batch with this process's outputs, padding included.
-    summary: gives metrics that are no means, from the logits [n, k] and {'labels': [n, k]} of all
-      pictures.
+    split_metrics: computes metrics that are not means, from the logits [n, k] and the targets of
+      all examples.
 
   Returns:
     The mean of each metric (0 where it is of no example) and 'examples', how many there were, over
     all processes.
+
+  Raises:
+    DatasetError: there is no example to score.
   """
   sums: dict[str, np.ndarray] = {}  # by metric: sum and number of examples
   count = 0
-  kept: dict[str, list[np.ndarray]] = {'logits': [], 'labels': [], 'mask': []}
+  kept: dict[str, list[np.ndarray]] = {}
   for batch in batches:
-    metrics, outputs = eval_step(variables, placement.put_batch(_arrays(batch)))
+    arrays = {name: x for name, x in batch.items() if name not in _ABOUT_ROWS}
+    metrics, outputs = eval_step(variables, placement.put_batch(arrays))
     mask = batch['mask']
     for name, values in placement.get_examples(metrics).items():
       values, weights = values if isinstance(values, tuple) else (values, np.ones(len(mask)))
@@ -46,25 +53,23 @@ def score(
       total = np.where(weights > 0, values.astype(np.float64) * weights, 0.0).sum()
       sums[name] = sums.get(name, np.zeros(2)) + [total, weights.sum()]
     count += int(mask.sum())
-    rows = placement.get_examples(outputs) if on_batch or summary else None
+    rows = placement.get_examples(outputs) if on_batch or split_metrics else None
     if on_batch:
       on_batch(batch, rows)
-    if summary:
-      for name, values in (('logits', rows), ('labels', batch['labels']), ('mask', mask)):
-        kept[name].append(np.asarray(values))
+    if split_metrics:
+      targets = {name: batch[name] for name in ('label', 'labels') if name in batch}
+      logits = rows['logits'] if isinstance(rows, Mapping) else rows
+      for name, values in {'logits': logits, 'mask': mask, **targets}.items():
+        kept.setdefault(name, []).append(np.asarray(values))
   sums, count = _over_processes(sums, count)
   if not count:
-    raise UserError('no picture could be evaluated: the split is empty or unreadable')
+    raise DatasetError('no image could be evaluated: the split is empty or undecodable')
   means = {name: float(total / n) if n else 0.0 for name, (total, n) in sums.items()}
-  if summary:
+  if split_metrics:
     rows = parallel.gather({name: np.concatenate(parts) for name, parts in kept.items()})
-    means |= summary(rows['logits'][rows['mask']], {'labels': rows['labels'][rows['mask']]})
+    valid = {name: values[rows['mask']] for name, values in rows.items() if name != 'mask'}
+    means |= split_metrics(valid.pop('logits'), valid)
   return means | {'examples': count}
-
-
-def _arrays(batch: dict) -> dict:
-  names = ('image', 'label', 'labels', 'box', 'has_box')
-  return {name: x for name, x in batch.items() if name in names}
 
 
 def _over_processes(sums: dict[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:

@@ -10,9 +10,9 @@ import jax
 import tqdm
 
 from vit_jax import checkpoint, data, metric_writer, parallel, report, tasks
-from vit_jax.config import Dataset
+from vit_jax.config import Dataset, parse_saved
 from vit_jax.data import class_names
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled
 from vit_jax.evaluation.measure import measure
 from vit_jax.inference.loaded import Loaded, load
@@ -64,16 +64,17 @@ def evaluate(
   """
   loaded = load(model, pretrained_dir=pretrained_dir)
   if not loaded.module.num_classes:
-    raise UserError(f'{model} has no classifier to score: fine-tune it first')
+    raise WeightsError(f'{model} has no classifier to score: fine-tune it first')
   opened = _open(model, dataset, data_dir, loaded.config)
   whole = bool(dataset) and opened.made_split
   split = split or ('+'.join(opened.splits) if whole else 'test')
   examples = opened.split(split)
   classes = loaded.classes or _names_by_index(opened.classes, loaded.module.num_classes)
   to_model = class_names.align(opened.classes, classes)
-  task = tasks.of_config(loaded.config, len(classes))
-  if task.summary and opened.classes_each == 'one':
-    raise UserError(
+  task = loaded.task
+  several = task.labels_per_image == 'several'
+  if several and opened.labels_per_image == 'one':
+    raise DatasetError(
       f'{model} predicts any number of classes per image, and images of {opened.name} have one '
       'each: it cannot be scored on them'
     )
@@ -90,7 +91,7 @@ def evaluate(
   )
   collector = None
   if report_dir:
-    collector = report.Collector(examples, classes, several=bool(task.summary))
+    collector = report.Collector(examples, classes, label_sets=several)
 
   def batches(found: Any) -> Iterable[dict]:
     quiet = jax.process_index() or not sys.stderr.isatty()
@@ -116,7 +117,7 @@ def _report(
   collector: report.Collector,
   examples: data.Examples,
   transform: data.Transform,
-  task: Any,
+  task: tasks.Task,
 ) -> pathlib.Path | None:
   is_run = checkpoint.is_run(model)
   facts = report.Facts(
@@ -127,7 +128,7 @@ def _report(
     step=checkpoint.chosen_step(model) if is_run else None,
     image_size=tuple(loaded.preprocess.image_size),
     config=loaded.config,
-    link=task.loss,
+    activation=task.activation,
     **measure(loaded.variables, loaded.config),
   )
   predictions = collector.predictions(facts)
@@ -137,8 +138,9 @@ def _report(
   report.write_report(
     report_dir,
     predictions,
+    task.report_layout(),
     metrics_rows=metric_writer.read_metrics(model) if has_rows else [],
-    load_picture=report.picture_loader(examples, transform),
+    load_image=report.image_loader(examples, transform),
   )
   return pathlib.Path(report_dir) / 'report.html'
 
@@ -147,15 +149,15 @@ def _open(model: str, dataset: str | None, data_dir: str, config: dict) -> data.
   if dataset:
     return Dataset(name=dataset, data_dir=data_dir).open()
   if not config.get('dataset'):
-    raise UserError(f'{model} names no dataset: say --dataset=PATH')
-  options = Dataset(**config['dataset'])
+    raise ConfigError(f'{model} records no dataset: use --dataset=PATH')
+  options = parse_saved({'dataset': config['dataset']}).dataset
   return dataclasses.replace(options, data_dir=data_dir or options.data_dir).open()
 
 
 def _names_by_index(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
   """The dataset's names for a model that has none; their numbers must agree."""
   if len(names) != num_classes:
-    raise UserError(
+    raise DatasetError(
       f'the model has {num_classes} classes without names and the dataset has {len(names)}: '
       'they cannot be matched'
     )

@@ -5,37 +5,41 @@ import dataclasses
 import functools
 import os
 import pathlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import tasks, tree
 from vit_jax.data import Preprocess, parse_transform
-from vit_jax.errors import UserError, did_you_mean
-from vit_jax.models.heads import backbone_of, by_name
-from vit_jax.weights import loading, preprocessing
+from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean
+from vit_jax.inference.images import as_list, content_of, name_of, named
+from vit_jax.logits import probabilities
+from vit_jax.models.heads import backbone_of
+from vit_jax.models.shapes import description
+from vit_jax.weights import preprocessing
 from vit_jax.weights.building import build
 from vit_jax.weights.loading import fit
 from vit_jax.weights.reading import read
 
-# A small box in the middle of a picture, whose way through the transformation says where any goes.
-_MARK = np.float32([0.5, 0.5, 0.01, 0.01])
+# A small box in the middle of an image; where the transform moves it says where any box comes from.
+_MARK = np.array([0.5, 0.5, 0.01, 0.01], np.float32)
 _THREADS = min(8, os.cpu_count() or 1)
 
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-  """One answer about a picture.
+  """One class predicted for an image.
 
-  Args:
+  Attributes:
     index: of the class.
     name: of the class; the index as text where classes have no names.
     probability: by softmax, or of this class on its own for a model of sigmoid losses.
-    box: of the picture's object, whatever its class: centre x, centre y, width, height as shares of
-      the upright picture; None for a model without boxes.
+    box: of the image's object, whatever its class: centre x, centre y, width, height as shares of
+      the upright image; None for a model without boxes.
   """
 
   index: int
@@ -47,17 +51,17 @@ class Prediction:
 class Loaded:
   """A model with all that is needed to use it.
 
-  Pictures are given as paths, encoded bytes, PIL images or uint8 arrays [h, w, c], of any sizes,
+  Images are given as paths, encoded bytes, PIL images or uint8 arrays [h, w, c], of any sizes,
   alone or in a list; an array [b, h, w, c] is a list too. They are computed in batches of a few
-  fixed sizes, so that another number of pictures compiles nothing.
+  fixed sizes, so that another number of images compiles nothing.
 
   Args:
     module: the Flax module.
     variables: {'params': ..., 'batch_stats': ...}.
     config: {'model': {'name': ..., field: value}, ...}.
-    classes: names in order; () where nobody gave them names.
-    preprocess: how pictures become input.
-    batch_size: most pictures that are computed at once.
+    classes: names in order; () where there are none.
+    preprocess: from images to input.
+    batch_size: most images that are computed at once.
   """
 
   def __init__(
@@ -78,70 +82,75 @@ class Loaded:
     self._transform = parse_transform(preprocess.transform, train=False)
     self._on_device: Any = None
 
+  @property
+  def task(self) -> tasks.Task:
+    """What the model learned."""
+    return tasks.of_config(self.config, self.module.num_classes or 0)
+
   def logits(self, images: Any) -> np.ndarray:
     """Logits [n, classes] in float32."""
-    return self._run(self._compiled('outputs'), _as_list(images))['logits']
+    return self._run(self._compiled('outputs'), as_list(images))['logits']
 
   def predict(
     self, images: Any, top_k: int = 5, on_error: str = 'raise'
   ) -> list[list[Prediction] | UserError]:
-    """The likeliest classes of each picture.
+    """The most probable classes of each image.
 
     Args:
       images: see above.
-      top_k: answers for each; at most as many as classes.
-      on_error: 'raise', or 'return' to put the error in the place of a picture that cannot be read.
+      top_k: classes for each; at most as many as there are.
+      on_error: 'raise', or 'return' to put the error in the place of an image that cannot be read.
 
     Returns:
-      For each picture its answers, the likeliest first.
+      For each image its predictions, the most probable first.
     """
     if not self.module.num_classes:
-      raise UserError('these weights have no classifier: use features(), or fine-tune them first')
+      raise WeightsError(
+        'these weights have no classifier: use features(), or fine-tune them first'
+      )
     if top_k < 1:
-      raise UserError(f'top_k must be positive, got {top_k}')
-    images = _as_list(images)
+      raise ConfigError(f'top_k must be positive, got {top_k}')
+    images = as_list(images)
     problems: dict[int, UserError] | None = {} if on_error == 'return' else None
     marks: list[np.ndarray] = []
     outputs = self._run(self._compiled('outputs'), images, problems, marks)
-    boxes = [None] * len(marks)
+    boxes: list[tuple[float, ...] | None] = [None] * len(marks)
     if 'box' in outputs:
-      boxes = [_on_picture(box, mark) for box, mark in zip(outputs['box'], marks)]
-    rows = zip(self._probabilities(outputs['logits']), boxes)
+      boxes = [_in_image(box, mark) for box, mark in zip(outputs['box'], marks)]
+    rows = zip(probabilities(outputs['logits'], self.task.activation), boxes)
     return [
-      problems[i] if problems and i in problems else self._answers(*next(rows), top_k)
+      problems[i] if problems and i in problems else self._top(*next(rows), top_k)
       for i in range(len(images))
     ]
 
   def features(
     self, images: Any, what: str = 'pooled', problems: dict[int, UserError] | None = None
   ) -> np.ndarray:
-    """Features of each picture.
+    """Features of each image.
 
     Args:
       images: see above.
-      what: 'pooled' [n, d], what the head sees; 'grid' [n, h, w, d], the last features by place;
-        'tokens' [n, tokens, d] after the last norm; or a block such as 'block_05' [n, tokens, d].
-      problems: is given the error of each picture that cannot be read, by its place, and that
-        picture is left out; None to raise it.
+      what: 'pooled' [n, d], the input of the head; 'grid' [n, h, w, d], the last features of the
+        patches; 'tokens' [n, tokens, d] after the last norm; or a block such as 'block_05'
+        [n, tokens, d].
+      problems: receives the error of each image that cannot be read, by its index, and that image
+        is left out; None to raise it.
     """
-    return self._run(self._compiled(what), _as_list(images), problems)
+    return self._run(self._compiled(what), as_list(images), problems)
 
   def read(self, image: Any) -> np.ndarray:
-    """One picture as the network's pixels: uint8 [h, w, c], before normalization."""
+    """One image as the network's pixels: uint8 [h, w, c], before normalization."""
     return self._example(image)['image']
 
   def _example(self, image: Any) -> dict[str, Any]:
-    """The transformed picture, with 'box' saying where _MARK has come to lie."""
-    example = {'image': _content(image), 'id': _name(image), 'box': _MARK, 'has_box': True}
-    with _named(_name(image)):
+    """The transformed image, with 'box' where the transform moved _MARK."""
+    example = {'image': content_of(image), 'id': name_of(image), 'box': _MARK, 'has_box': True}
+    with named(name_of(image)):
       return self._transform(example)
 
-  def _probabilities(self, logits: np.ndarray) -> np.ndarray:
-    if tasks.of_config(self.config, self.module.num_classes).loss == 'sigmoid':
-      return np.asarray(jax.nn.sigmoid(logits))
-    return np.asarray(jax.nn.softmax(logits, axis=-1))
-
-  def _answers(self, probabilities: np.ndarray, box: Any, top_k: int) -> list[Prediction]:
+  def _top(
+    self, probabilities: np.ndarray, box: tuple[float, ...] | None, top_k: int
+  ) -> list[Prediction]:
     best = np.argsort(-probabilities, kind='stable')[:top_k]
     return [
       Prediction(int(i), self.classes[i] if self.classes else str(i), float(probabilities[i]), box)
@@ -150,19 +159,19 @@ class Loaded:
 
   def _run(
     self,
-    compute: Any,
+    compute: Callable,
     images: list,
     problems: dict[int, UserError] | None = None,
     marks: list[np.ndarray] | None = None,
   ) -> Any:
-    """Computes in padded batches; unreadable pictures are left out and noted in `problems`.
+    """Computes in padded batches; unreadable images are left out and put into `problems`.
 
-    `marks` is given each picture's 'box' of `_example`.
+    `marks` receives each image's 'box' of `_example`.
     """
     if self._on_device is None:
       self._on_device = jax.device_put(self.variables)
     if not images:
-      raise UserError('no pictures were given')
+      raise ImageError('no images were given')
     parts = []
     for batch in self._batches(images, problems):
       size = next(s for s in self._sizes() if s >= len(batch))
@@ -173,18 +182,21 @@ class Loaded:
       if marks is not None:
         marks += [example['box'] for example in batch]
     if not parts:
-      size = self.preprocess.image_size
-      channels = 1 if self.preprocess.channels == 'grey' else 3
-      none = np.zeros((1, *size, channels), np.uint8)
-      shapes = jax.eval_shape(compute, self.variables, none)
+      shapes = jax.eval_shape(compute, self.variables, self._input_shape(np.uint8))
       return jax.tree.map(lambda s: np.zeros((0, *s.shape[1:]), s.dtype), shapes)
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
   def _sizes(self) -> list[int]:
     return sorted({1, min(8, self.batch_size), self.batch_size})
 
-  def _batches(self, images: list, problems: dict | None) -> Iterator[list[dict]]:
-    def attempt(image):
+  def _input_shape(self, dtype: Any) -> jax.ShapeDtypeStruct:
+    channels = 1 if self.preprocess.channels == 'grey' else 3
+    return jax.ShapeDtypeStruct((1, *self.preprocess.image_size, channels), dtype)
+
+  def _batches(
+    self, images: list, problems: dict[int, UserError] | None
+  ) -> Iterator[list[dict[str, Any]]]:
+    def attempt(image: Any) -> dict[str, Any] | UserError:
       try:
         return self._example(image)
       except UserError as e:
@@ -192,12 +204,13 @@ class Loaded:
           raise
         return e
 
-    waiting: list[dict] = []
+    waiting: list[dict[str, Any]] = []
     with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
-      # A few batches are read ahead, not all pictures at once.
+      # A few batches are read ahead, not all images at once.
       for start in range(0, len(images), 4 * self.batch_size):
         for i, found in enumerate(pool.map(attempt, images[start : start + 4 * self.batch_size])):
           if isinstance(found, UserError):
+            assert problems is not None
             problems[start + i] = found
             continue
           waiting.append(found)
@@ -208,35 +221,33 @@ class Loaded:
       yield waiting
 
   @functools.lru_cache(maxsize=16)  # noqa: B019  a Loaded lives as long as its program
-  def _compiled(self, what: str) -> Any:
-    """A jitted function from variables and uint8 pictures to one of the outputs."""
+  def _compiled(self, what: str) -> Callable:
+    """A jitted function from variables and uint8 images to one of the outputs."""
     if what == 'outputs':
-      return jax.jit(
-        lambda v, x: by_name(self.module.apply(v, self.preprocess.normalize(x), train=False))
-      )
+      return jax.jit(lambda v, x: self.task.outputs_by_name(self._apply(self.module, v, x)))
     if what in ('pooled', 'grid'):
       body = backbone_of(self.module).clone(num_classes=None)
 
-      def features(v, x):
-        pooled, places = body.apply(v, self.preprocess.normalize(x), train=False)
-        return pooled if what == 'pooled' else places.astype(jnp.float32)
+      def features(v: Any, x: jax.Array) -> jax.Array:
+        pooled, patches = self._apply(body, v, x)
+        return pooled if what == 'pooled' else patches.astype(jnp.float32)
 
       return jax.jit(features)
 
-    def intermediates(v, x):
-      x = self.preprocess.normalize(x)
-      _, state = self.module.apply(v, x, train=False, mutable=['intermediates'])
+    def intermediates(v: Any, x: jax.Array) -> dict[str, jax.Array]:
+      _, state = self._apply(self.module, v, x, mutable=['intermediates'])
       return {k: v[0] for k, v in tree.flatten(state['intermediates']).items()}
 
-    size = self.preprocess.image_size
-    channels = 1 if self.preprocess.channels == 'grey' else 3
-    sample = jax.ShapeDtypeStruct((1, *size, channels), np.uint8)
-    names = list(jax.eval_shape(intermediates, self.variables, sample))
+    names = list(jax.eval_shape(intermediates, self.variables, self._input_shape(np.uint8)))
     outputs = {n.split('/')[-2]: n for n in names if n.endswith('/output')}
     outputs |= {n: n for n in names if n == 'tokens'}
     if what not in outputs:
-      raise UserError(f'features {what!r}: {did_you_mean(what, ["pooled", "grid", *outputs], 80)}')
+      near = did_you_mean(what, ['pooled', 'grid', *outputs], 80)
+      raise ConfigError(f'features {what!r}: {near}')
     return jax.jit(lambda v, x: intermediates(v, x)[outputs[what]].astype(jnp.float32))
+
+  def _apply(self, module: nn.Module, variables: Any, images: jax.Array, **options: Any) -> Any:
+    return module.apply(variables, self.preprocess.normalize(images), train=False, **options)
 
 
 def load(
@@ -251,17 +262,18 @@ def load(
   batch_size: int = 32,
   **overrides: Any,
 ) -> Loaded:
-  """Opens a run, a weights file or a zoo name for use; usually nothing else is needed.
+  """Opens a run, a weights file or a pretrained model for use; usually nothing else is needed.
 
   Args:
-    path_or_name: a run's workdir, a checkpoint in it, a weights file or folder, or a zoo name.
+    path_or_name: a run's workdir, a checkpoint in it, a weights file or folder, or a pretrained
+      model name.
     model: the model's name where the tensors do not tell (a DeiT and a ViT have the same).
     image_size: (h, w) to use instead of the weights' own.
     classes: class names where the weights have none.
-    preprocess: how pictures become input, instead of what the weights say.
-    format: of the file, one of `weights.tables.FORMATS`.
+    preprocess: from images to input, instead of what the weights say.
+    format: of the file, one of `weights.formats.base.FORMATS`.
     pretrained_dir: a folder searched for named weights before any download.
-    batch_size: most pictures that are computed at once.
+    batch_size: most images that are computed at once.
     **overrides: fields of the model, such as dtype='bfloat16'.
 
   Raises:
@@ -272,76 +284,21 @@ def load(
   if module.num_classes:
     module = tasks.of_config(weights.config, module.num_classes).wrap(module)
   name = model or weights.model['name']
-  preprocess = (
-    preprocess or weights.preprocess or preprocessing.usual(name, weights.format, (224, 224))
-  )
+  preprocess = preprocess or weights.preprocess_of(name)
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
   variables, _ = fit(weights, module, preprocess.image_size)
   names = tuple(classes if classes is not None else weights.classes)
   if names and len(names) != module.num_classes:
     if classes is not None:
-      raise UserError(f'{len(names)} class names for a model of {module.num_classes} classes')
+      raise ConfigError(f'{len(names)} class names for a model of {module.num_classes} classes')
     names = ()
-  config = {**weights.config, 'model': loading.description(module, name)}
+  config = {**weights.config, 'model': description(module, name)}
   return Loaded(module, variables, config, names, preprocess, batch_size)
 
 
-def _as_list(images: Any) -> list:
-  if isinstance(images, str | bytes | pathlib.PurePath) or hasattr(images, 'convert'):
-    return [images]
-  if isinstance(images, np.ndarray | jax.Array):
-    images = np.asarray(images)
-    return list(images) if images.ndim == 4 else [images]
-  if isinstance(images, Iterable):
-    return list(images)
-  return [images]
-
-
-def _on_picture(box: np.ndarray, mark: np.ndarray) -> tuple[float, ...]:
-  """A box in what the model saw -> the same in the picture, given where _MARK came to lie there."""
+def _in_image(box: np.ndarray, mark: np.ndarray) -> tuple[float, ...]:
+  """A box in the model's input -> the same in the image, given where _MARK was moved to."""
   scale = _MARK[2:] / mark[2:]
   found = [*((box[:2] - mark[:2]) * scale + _MARK[:2]), *(box[2:] * scale)]
   return tuple(float(x) for x in found)
-
-
-def _name(image: Any) -> str:
-  return str(image) if isinstance(image, str | pathlib.PurePath) else f'a {type(image).__name__}'
-
-
-def _content(image: Any) -> bytes | np.ndarray:
-  """What the transformation takes: encoded bytes or pixels."""
-  if isinstance(image, str | pathlib.PurePath):
-    try:
-      return pathlib.Path(image).read_bytes()
-    except OSError as e:
-      raise UserError(f'cannot read {image}: {e.strerror or e}') from e
-  if isinstance(image, bytes):
-    return image
-  if hasattr(image, 'convert'):  # a PIL image
-    if image.mode in ('RGB', 'L'):
-      pixels = np.asarray(image)
-    else:
-      pixels = np.asarray(image.convert('RGB'))
-    return pixels if pixels.ndim == 3 else pixels[..., None]
-  pixels = np.asarray(image)
-  if pixels.dtype != np.uint8 or pixels.ndim not in (2, 3):
-    raise UserError(
-      f'a picture must be a path, bytes, a PIL image or uint8 [h, w, c]; got {pixels.dtype} '
-      f'{pixels.shape}'
-    )
-  return pixels if pixels.ndim == 3 else pixels[..., None]
-
-
-class _named:
-  """Puts a picture's name into an error that lacks it."""
-
-  def __init__(self, name: str):
-    self.name = name
-
-  def __enter__(self):
-    return self
-
-  def __exit__(self, kind, error, trace):
-    if kind is not None and issubclass(kind, UserError) and self.name not in str(error):
-      raise UserError([f'{self.name}: {p}' for p in error.problems]) from error

@@ -1,63 +1,69 @@
-"""Classification: one class a picture."""
+"""Classification: one class per image."""
 
 import dataclasses
-from collections.abc import Callable
-from typing import ClassVar, Literal
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
-import flax.linen as nn
 import jax
 
-from vit_jax.tasks import losses, metrics
+from vit_jax.options import component, option
+from vit_jax.tasks.base import TASKS, Batch, Outputs, Task
+from vit_jax.tasks.losses import LOSSES, Loss, smooth_one_hot
+
+if TYPE_CHECKING:
+  from vit_jax.report import ReportLayout
 
 
+@TASKS.register('classify')
 @dataclasses.dataclass(frozen=True)
-class Classify:
-  """Learns one class a picture from logits.
+class Classify(Task):
+  """Learns one class per image from logits."""
 
-  Attributes:
-    num_classes: k.
-    loss: cross-entropy over all classes ('softmax') or for each class alone ('sigmoid').
-    label_smoothing: share of the target spread over all classes, 0 to 1.
-  """
+  metric_kinds: ClassVar[tuple[str, ...]] = ('label',)
 
-  num_classes: int
-  loss: Literal['softmax', 'sigmoid'] = 'softmax'
-  label_smoothing: float = 0.0
+  loss: Loss = component(
+    LOSSES,
+    'softmax',
+    'cross-entropy over classes (softmax) or for each on its own (sigmoid); multilabel: always '
+    'sigmoid',
+  )
+  label_smoothing: float = option(
+    0.0, 'share of the target spread over all classes', low=0, below=1
+  )
 
-  # Metrics of a whole split that are no means over examples: (logits [n, k], {'labels': [n, k]})
-  # -> {name: value}. A task that has some tells several classes a picture.
-  summary: ClassVar[Callable[..., dict[str, float]] | None] = None
+  @property
+  def activation(self) -> str:
+    return self.loss.activation
 
-  def wrap(self, module: nn.Module) -> nn.Module:
-    """The model with this task's heads: its own classifier."""
-    return module
+  def report_layout(self) -> 'ReportLayout':
+    from vit_jax.report import ReportLayout, live, metrics, sections, single_label
 
-  def targets(self, batch: dict) -> jax.Array:
-    """What the logits should say: distributions [b, k] from 'label' [b]."""
-    return losses.smooth_one_hot(batch['label'], self.num_classes, self.label_smoothing)
+    return ReportLayout(
+      metrics=metrics.compute,
+      summary=sections.summary(single_label.lead, single_label.cards),
+      sections=single_label.SECTIONS,
+      tables=single_label.TABLES,
+      titles=self.metric_titles() | single_label.TITLES,
+      live_figures={'confusion': live.confusion, 'samples': live.samples},
+    )
 
-  def losses(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> jax.Array:
+  def targets(self, batch: Batch) -> jax.Array:
+    """Distributions [b, k] from 'label' [b]."""
+    return smooth_one_hot(batch['label'], self.num_classes, self.label_smoothing)
+
+  def losses(self, outputs: Outputs, batch: Batch) -> jax.Array:
     """The loss of each example.
 
     Args:
       outputs: logits [b, k]; or one for each head, whose losses are averaged.
-      batch: with what `targets` reads; or with 'target' [b, k], where pictures are mixed.
+      batch: with what `targets` reads; or with 'target' [b, k], where images are mixed.
 
     Returns:
       Losses [b], float32.
     """
     targets = batch['target'] if 'target' in batch else self.targets(batch)
-    entropy = losses.ENTROPIES[self.loss]
+    if isinstance(outputs, Mapping):
+      outputs = outputs['logits']
     heads = outputs if isinstance(outputs, tuple) else (outputs,)
-    return sum(entropy(logits, targets) for logits in heads) / len(heads)
-
-  def metrics(self, outputs: jax.Array | tuple[jax.Array, ...], batch: dict) -> dict:
-    """Metrics of each example, named as in metrics.jsonl: {'loss': [b], 'accuracy': [b], ...}."""
-    found = metrics.top_k(mean_logits(outputs), batch['label'])
-    return {'loss': self.losses(outputs, batch)} | found
-
-
-def mean_logits(outputs: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
-  """What a model says [b, k]: its logits, or the mean of its heads'."""
-  heads = outputs if isinstance(outputs, tuple) else (outputs,)
-  return sum(heads) / len(heads)
+    first, *others = (self.loss(logits, targets) for logits in heads)
+    return sum(others, first) / len(heads)

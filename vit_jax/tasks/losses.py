@@ -1,8 +1,60 @@
-"""Losses for each example, in float32 whatever the model computes in."""
+"""Losses of each example, in float32 whatever the precision of the model."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+
+from vit_jax.registry import Registry
+
+BoxLoss = Callable[[jax.Array, jax.Array], jax.Array]
+
+LOSSES: Registry[type['Loss']] = Registry('loss', 'vit_jax.tasks')
+BOX_LOSSES: Registry[BoxLoss] = Registry('box loss', 'vit_jax.tasks')
+
+
+@dataclasses.dataclass(frozen=True)
+class Loss:
+  """A classification loss; a subclass's fields, made by `option`, are options of `config.task`.
+
+  Attributes:
+    activation: how its logits become probabilities: 'softmax', or 'sigmoid' for each class.
+  """
+
+  activation: ClassVar[str] = 'softmax'
+
+  def __call__(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+    """[b, k], [b, k] -> [b]."""
+    raise NotImplementedError
+
+
+@LOSSES.register('softmax')
+@dataclasses.dataclass(frozen=True)
+class SoftmaxCrossEntropy(Loss):
+  """Cross-entropy of one distribution over the classes."""
+
+  activation = 'softmax'
+
+  def __call__(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+    return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
+
+
+@LOSSES.register('sigmoid')
+@dataclasses.dataclass(frozen=True)
+class SigmoidCrossEntropy(Loss):
+  """Binary cross-entropy summed over classes.
+
+  Source: Beyer et al., 2006.07159, section 5, as in AugReg's ImageNet-21k pretraining.
+  """
+
+  activation = 'sigmoid'
+
+  def __call__(self, logits: jax.Array, targets: jax.Array) -> jax.Array:
+    losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)  # [b, k]
+    return losses.sum(axis=-1)
 
 
 def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float = 0.0) -> jax.Array:
@@ -19,23 +71,6 @@ def smooth_one_hot(labels: jax.Array, num_classes: int, smoothing: float = 0.0) 
   Source: Szegedy et al., 1512.00567, section 7.
   """
   return jax.nn.one_hot(labels, num_classes) * (1.0 - smoothing) + smoothing / num_classes
-
-
-def softmax_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """Cross-entropy of one distribution over the classes: [b, k], [b, k] -> [b]."""
-  return optax.softmax_cross_entropy(logits.astype(jnp.float32), targets)
-
-
-def sigmoid_cross_entropy(logits: jax.Array, targets: jax.Array) -> jax.Array:
-  """Binary cross-entropy summed over classes: [b, k], [b, k] -> [b].
-
-  Source: Beyer et al., 2006.07159, section 5, as in AugReg's ImageNet-21k pretraining.
-  """
-  losses = optax.sigmoid_binary_cross_entropy(logits.astype(jnp.float32), targets)  # [b, k]
-  return losses.sum(axis=-1)
-
-
-ENTROPIES = {'softmax': softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}
 
 
 def softened_divergence(logits: jax.Array, teacher: jax.Array, temperature: float) -> jax.Array:

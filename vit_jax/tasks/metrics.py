@@ -1,46 +1,89 @@
-"""Metrics for each example, so that sums over masked batches count every picture once.
+"""Metrics of each example, so that sums over masked batches count every example once.
 
-A metric is an array [b], or a pair (values [b], weights [b]) where it is not of every example.
+A metric of an example is an array [b], or a pair (values [b], weights [b]) where it is not of every
+example. A metric of a split is one number computed from all of its outputs.
 """
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from vit_jax.logits import rank_of_label
+from vit_jax.registry import Registry
 
-def rank_of_label(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """How many classes are predicted before the true one; 0 means that it is the prediction.
+Value = jax.Array | tuple[jax.Array, jax.Array]
 
-  Among equal logits the lower class index comes first, as in `argmax`. A label whose logit is not
-  a number ranks last.
+# By kind and name: 'label.accuracy'.
+METRICS: Registry['Metric'] = Registry('metric', 'vit_jax.tasks')
 
-  Args:
-    logits: [b, k].
-    labels: class indices [b].
 
-  Returns:
-    Ranks [b], from 0 to k - 1, or k for a NaN.
+@dataclasses.dataclass(frozen=True)
+class Metric:
+  """A registered metric: it is computed, logged and shown in reports.
+
+  Attributes:
+    name: in metrics.jsonl.
+    title: in reports.
+    kind: the tasks that log it are those with this kind among their `metric_kinds`: 'label' (one
+      class per image), 'labels' (any number), 'box'.
+    compute: (outputs by name, batch) -> values of each example, or one number for a split.
+    percent: whether it is a share, shown in percent.
+    above_classes: it is left out where there are no more classes than these.
+    of_split: whether it is computed once from numpy arrays of a whole split.
   """
-  k = logits.shape[-1]
-  true = jnp.take_along_axis(logits, labels[:, None], axis=-1)  # [b, 1]
-  earlier = jnp.arange(k)[None, :] < labels[:, None]
-  ahead = (logits > true) | ((logits == true) & earlier)  # [b, k]
-  return jnp.where(jnp.isnan(true[:, 0]), k, ahead.sum(axis=-1))
+
+  name: str
+  title: str
+  kind: str
+  compute: Callable[[Mapping[str, Any], Mapping[str, Any]], Any]
+  percent: bool = False
+  above_classes: int = 0
+  of_split: bool = False
 
 
-def top_k(logits: jax.Array, labels: jax.Array, ks: tuple[int, ...] = (1, 3, 5)) -> dict:
-  """Whether the true class is among the k best, for each k: {'accuracy': [b], 'top3': ...}.
+def metric(name: str, title: str, kind: str, **facts: Any) -> Callable:
+  """Registers a function as a metric; arguments as in `Metric`."""
 
-  A k that is not below the number of classes says nothing and is left out.
-  """
-  ranks = rank_of_label(logits, labels)
-  names = {k: 'accuracy' if k == 1 else f'top{k}' for k in ks if k == 1 or k < logits.shape[-1]}
-  return {name: (ranks < k).astype(jnp.float32) for k, name in names.items()}
+  def decorate(compute: Callable) -> Callable:
+    METRICS.add(f'{kind}.{name}', Metric(name, title, kind, compute, **facts))
+    return compute
+
+  return decorate
 
 
-def mean(metric: jax.Array | tuple[jax.Array, jax.Array]) -> jax.Array:
-  """The mean of a metric over a batch; 0 where all weights are."""
-  if not isinstance(metric, tuple):
-    return metric.mean()
-  values, weights = metric
-  total = weights.sum()
-  return jnp.where(weights > 0, values * weights, 0.0).sum() / jnp.where(total > 0, total, 1.0)
+def metrics_of(kinds: Sequence[str], num_classes: int) -> list[Metric]:
+  """The metrics of these kinds that apply to so many classes."""
+  return [m for m in METRICS.values() if m.kind in kinds and num_classes > m.above_classes]
+
+
+def _top_k(outputs: Mapping[str, Any], batch: Mapping[str, Any], k: int) -> jax.Array:
+  return (rank_of_label(outputs['logits'], batch['label']) < k).astype(jnp.float32)
+
+
+@metric('accuracy', 'Top-1 accuracy', 'label', percent=True)
+def accuracy(outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
+  """Whether the true class is predicted [b]."""
+  return _top_k(outputs, batch, 1)
+
+
+@metric('top3', 'Top-3 accuracy', 'label', percent=True, above_classes=3)
+def top3(outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
+  """Whether the true class is among the three most confident [b]."""
+  return _top_k(outputs, batch, 3)
+
+
+@metric('top5', 'Top-5 accuracy', 'label', percent=True, above_classes=5)
+def top5(outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
+  """Whether the true class is among the five most confident [b]."""
+  return _top_k(outputs, batch, 5)
+
+
+def batch_total(value: Value) -> tuple[jax.Array, jax.Array]:
+  """A metric summed over a batch, and the sum of its weights; totals of parts may be added."""
+  if not isinstance(value, tuple):
+    return value.sum(), jnp.float32(value.size)
+  values, weights = value
+  return jnp.where(weights > 0, values * weights, 0.0).sum(), weights.sum()

@@ -1,4 +1,4 @@
-"""Mixup and CutMix on the device: each picture is mixed with its mirror in the batch."""
+"""Mixup and CutMix on the device: each image is mixed with its mirror in the batch."""
 
 import dataclasses
 from collections.abc import Callable
@@ -6,27 +6,26 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from vit_jax.options import option
+
 
 @dataclasses.dataclass(frozen=True)
 class Mixing:
-  """How pictures of a batch are mixed, two by two: the first with the last, and so on.
-
-  Attributes:
-    mixup: a of Beta(a, a), from which the share of a picture in a blend is drawn; 0: no blending.
-    cutmix: a of Beta(a, a), from which the area kept in a collage is drawn; 0: no collages.
-    switch: where both are on, the chance of a collage.
-    probability: the chance of mixing at all.
-    per_pair: draws anew for every pair of pictures; otherwise once a batch.
+  """How images of a batch are mixed, two by two: the first with the last, and so on.
 
   Sources: Zhang et al., 1710.09412, section 2; Yun et al., 1905.04899, section 3.1; switching as in
   DeiT, 2012.12877, section 6.
   """
 
-  mixup: float = 0.0
-  cutmix: float = 0.0
-  switch: float = 0.5
-  probability: float = 1.0
-  per_pair: bool = False
+  mixup: float = option(0.0, 'Mixup alpha of Beta(alpha, alpha); 0: never', low=0, high=1e4)
+  cutmix: float = option(0.0, 'CutMix alpha of Beta(alpha, alpha); 0: never', low=0, high=1e4)
+  switch: float = option(
+    0.5, 'probability of CutMix instead of Mixup where both are on', low=0, high=1
+  )
+  probability: float = option(
+    1.0, 'probability that a batch, or a pair, is mixed at all', low=0, high=1
+  )
+  per_pair: bool = option(False, 'draw for every pair of images, not once a batch')
 
   def __bool__(self) -> bool:
     return self.probability > 0 and (self.mixup > 0 or self.cutmix > 0)
@@ -48,10 +47,10 @@ class Mixing:
     b, h, w, _ = images.shape
     draw = jax.random.split(key, 6)
     mixed = self._pairwise(draw[0], b) < self.probability
-    blend = self._kept(draw[1], b, self.mixup)  # [b], share of the picture's own
+    blend = self._kept(draw[1], b, self.mixup)  # [b], share of the image's own
     keep = self._kept(draw[2], b, self.cutmix)
     center = jnp.stack([self._pairwise(k, b) for k in draw[3:5]])
-    pasted = paste_mask(keep, center, (h, w))  # [b, h, w], 1 where the other picture lies
+    pasted = paste_mask(keep, center, (h, w))  # [b, h, w], 1 where the other image lies
     keep = 1.0 - pasted.mean(axis=(1, 2))  # the area after cutting at the border
     chance = self.switch if self.mixup and self.cutmix else float(self.cutmix > 0)
     collage = self._pairwise(draw[5], b) < chance
@@ -67,7 +66,7 @@ class Mixing:
     return self._pairwise(key, b, lambda key, shape: jax.random.beta(key, alpha, alpha, shape))
 
   def _pairwise(self, key: jax.Array, b: int, draw: Callable = jax.random.uniform) -> jax.Array:
-    """One number for all [b], or one for each pair, the same for both of its pictures."""
+    """One number for all [b], or one for each pair, the same for both of its images."""
     if not self.per_pair:
       return jnp.broadcast_to(draw(key, ()), (b,))
     index = jnp.arange(b)
@@ -75,12 +74,12 @@ class Mixing:
 
 
 def paste_mask(keep: jax.Array, center: jax.Array, size_hw: tuple[int, int]) -> jax.Array:
-  """Boxes of the picture's shape that cover 1 - keep of its area before they are cut at the border.
+  """Boxes of the image's shape that cover 1 - keep of its area before they are cut at the border.
 
   Args:
-    keep: share of the picture left [b].
+    keep: share of the image left [b].
     center: of the box, as shares of height and width [2, b].
-    size_hw: of the picture, pixels.
+    size_hw: of the image, pixels.
 
   Returns:
     [b, h, w] float, 1 within the box.

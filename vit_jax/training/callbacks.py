@@ -1,13 +1,17 @@
-"""What validation decides: a lower learning rate where it stalls, and the end of training."""
+"""Callbacks of validation: ReduceLROnPlateau and early stopping."""
 
+import logging
 import math
+from collections.abc import Mapping
 
 from vit_jax.config import EarlyStopping, Plateau
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class _Patience:
-  """Counts validations since a metric last got better."""
+  """Counts validations since a metric last improved."""
 
   def __init__(self, option: str, metric: str, mode: str, delta: float):
     self._option, self._metric, self._delta = option, metric, delta
@@ -15,11 +19,11 @@ class _Patience:
     self.best: float | None = None
     self.waited = 0
 
-  def update(self, metrics: dict[str, float]) -> None:
+  def update(self, metrics: Mapping[str, float]) -> None:
     if self._metric not in metrics:
-      raise UserError(
-        f'config.{self._option}.metric={self._metric!r} is not a validation metric: '
-        f'there are {", ".join(metrics)}'
+      raise ConfigError(
+        f'config.{self._option}.metric={self._metric!r} is not a validation metric: there are '
+        f'{", ".join(metrics)}'
       )
     value = metrics[self._metric]
     if self.best is None or self._sign * (value - self.best) > self._delta:
@@ -28,16 +32,15 @@ class _Patience:
       self.waited += 1
 
 
-class Watch:
-  """Sees every validation; its state travels with the checkpoint.
+class Callbacks:
+  """Sees every validation; its state is saved in checkpoints.
 
   Args:
-    plateau: when the learning rate is cut.
-    stopping: when training ends.
+    plateau: options of ReduceLROnPlateau.
+    stopping: options of early stopping.
 
   Attributes:
-    scale: what the scheduled learning rate is multiplied by.
-    stop: whether training should end.
+    lr_multiplier: of the scheduled learning rate.
   """
 
   def __init__(self, plateau: Plateau, stopping: EarlyStopping):
@@ -45,48 +48,57 @@ class Watch:
     self._stopping = stopping if stopping.patience else None
     self._stalled = _Patience('plateau', plateau.metric, plateau.mode, plateau.delta)
     self._ended = _Patience('early_stopping', stopping.metric, stopping.mode, stopping.delta)
-    self.scale = 1.0
+    self.lr_multiplier = 1.0
 
   @property
   def active(self) -> bool:
+    """Whether any callback needs validation metrics."""
     return bool(self._plateau or self._stopping)
 
   @property
   def stop(self) -> bool:
-    return bool(self._stopping) and self._ended.waited >= self._stopping.patience
+    """Whether training should end."""
+    return self._stopping is not None and self._ended.waited >= self._stopping.patience
 
-  def update(self, metrics: dict[str, float]) -> str:
-    """Takes the metrics of one validation; returns a line to say, or nothing."""
-    said = ''
+  def update(self, metrics: Mapping[str, float]) -> None:
+    """Takes the metrics of one validation."""
     if self._plateau:
-      self._stalled.update(metrics)
-      if self._stalled.waited >= self._plateau.patience:
-        self._stalled.waited = 0
-        scale = max(self._plateau.floor, self.scale * self._plateau.factor)
-        if not math.isclose(scale, self.scale):
-          self.scale = scale
-          said = (
-            f'validation {self._plateau.metric} stalls at {self._stalled.best:.4g}: learning '
-            f'rate times {scale:.4g} from here'
-          )
+      self._reduce(self._plateau, metrics)
     if self._stopping:
       self._ended.update(metrics)
       if self.stop:
-        said = (
-          f'validation {self._stopping.metric} did not get better than '
-          f'{self._ended.best:.4g} in {self._stopping.patience} validations: training ends'
+        log.info(
+          'early stopping: validation %s did not improve on %.4g in %d validations',
+          self._stopping.metric,
+          self._ended.best,
+          self._stopping.patience,
         )
-    return said
+
+  def _reduce(self, plateau: Plateau, metrics: Mapping[str, float]) -> None:
+    self._stalled.update(metrics)
+    if self._stalled.waited < plateau.patience:
+      return
+    self._stalled.waited = 0
+    multiplier = max(plateau.floor, self.lr_multiplier * plateau.factor)
+    if not math.isclose(multiplier, self.lr_multiplier):
+      self.lr_multiplier = multiplier
+      log.info(
+        'validation %s is at a plateau of %.4g: learning-rate multiplier %.4g',
+        plateau.metric,
+        self._stalled.best,
+        multiplier,
+      )
 
   def get_state(self) -> dict:
     """JSON values."""
     return {
-      'scale': self.scale,
+      'scale': self.lr_multiplier,
       'stalled': [self._stalled.best, self._stalled.waited],
       'ended': [self._ended.best, self._ended.waited],
     }
 
-  def set_state(self, state: dict) -> None:
-    self.scale = state['scale']
+  def set_state(self, state: Mapping) -> None:
+    """The inverse of `get_state`."""
+    self.lr_multiplier = state['scale']
     self._stalled.best, self._stalled.waited = state['stalled']
     self._ended.best, self._ended.waited = state['ended']

@@ -1,56 +1,71 @@
-"""A trained model that answers training batches, and the folder that keeps its answers."""
+"""A teacher model that gives logits for training batches, and their cache on disk."""
 
 import dataclasses
 import hashlib
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
+from vit_jax.config import Config
 from vit_jax.data import class_names
-from vit_jax.errors import UserError
-from vit_jax.inference.loaded import Loaded
-from vit_jax.models.heads import by_name
-from vit_jax.parallel import DataPlacement, PmapPlacement
-from vit_jax.training import train_step
-from vit_jax.training.experiment import Prepared
+from vit_jax.errors import ConfigError, StorageError, UserError
+from vit_jax.inference.loaded import Loaded, load
+from vit_jax.parallel import Placement
+from vit_jax.training.experiment import Experiment
+from vit_jax.training.train_step import mixed, step_key
 
 
-def start(run: Prepared, placement: DataPlacement | PmapPlacement) -> 'Teacher | None':
-  """The teacher of a run, ready to answer; None for a run that has none.
+def start(config: Config, experiment: Experiment, placement: Placement) -> 'Teacher | None':
+  """The teacher of a run, ready to be called; None for a run without one.
 
   Raises:
-    UserError: it does not know the run's classes, or its answers cannot be kept.
+    UserError: it cannot be read, does not know the run's classes, or its cache cannot be written.
   """
-  return Teacher(run, placement) if run.teacher else None
+  name = getattr(experiment.task, 'teacher', '')
+  if not name:
+    return None
+  loaded = load(name, pretrained_dir=config.pretrained_dir)
+  return Teacher(config, experiment, placement, name, loaded)
 
 
 class Teacher:
-  """Logits for each training batch: computed from the pictures that the student sees, or read.
+  """Logits for each training batch: computed from the images that the student sees, or cached.
 
   The teacher sees the student's crop, mixed as the student sees it, resized to its own input size
-  and brought to its own value range. Its answers are those for the student's classes.
+  and brought to its own value range. Its logits are those of the student's classes.
 
   Args:
-    run: with the teacher's model.
+    config, experiment: of the student.
     placement: where the student's step runs.
+    name: of the teacher, for messages.
+    loaded: the teacher.
   """
 
-  def __init__(self, run: Prepared, placement: DataPlacement | PmapPlacement):
+  def __init__(
+    self, config: Config, experiment: Experiment, placement: Placement, name: str, loaded: Loaded
+  ):
     self._placement = placement
-    loaded = run.teacher
     if not loaded.module.num_classes:
-      raise UserError(f'config.task.teacher={run.config.task.teacher} has no classifier')
+      raise ConfigError(f'config.task.teacher={name} has no classifier')
     known = loaded.classes or tuple(str(i) for i in range(loaded.module.num_classes))
     try:
-      columns = class_names.align(run.dataset.classes, known)
+      columns = class_names.align(experiment.dataset.classes, known)
     except UserError as e:
-      raise UserError(f'config.task.teacher={run.config.task.teacher}: {e}') from e
-    self._compute = placement.compile_with_step(_answers(run, loaded, columns, placement.axis_name))
+      raise ConfigError(f'config.task.teacher={name}: {e}') from e
+    self._compute = placement.compile_with_step(
+      _logits(config, experiment, loaded, columns, placement.axis_name)
+    )
     self._variables = placement.put_state(loaded.variables)
-    self._kept = _Kept(run, len(columns)) if run.config.task.teacher_cache else None
+    folder = getattr(experiment.task, 'teacher_cache', '')
+    self._cache = None
+    if folder:
+      depends = _cache_key(config, experiment, name, loaded)
+      shape = config.batch_size // jax.process_count(), len(columns)
+      self._cache = _LogitsCache(pathlib.Path(folder), depends, shape)
 
   def __call__(self, step: int, batch: dict, key: jax.Array) -> jax.Array:
     """Logits of a batch.
@@ -58,66 +73,80 @@ class Teacher:
     Args:
       step: of training, 0 first.
       batch: placed, with 'image'.
-      key: the run's, from which the step derives how pictures are mixed.
+      key: the run's, from which the step derives how images are mixed.
 
     Returns:
       [b, k], placed as the batch is.
     """
-    rows = self._kept.read(step) if self._kept else None
+    rows = self._cache.read(step) if self._cache else None
     if rows is not None:
       return self._placement.put_batch({'teacher': rows})['teacher']
     logits = self._compute(self._variables, batch, key, np.int32(step))
-    if self._kept:
-      self._kept.append(step, self._placement.get_examples(logits))
+    if self._cache:
+      self._cache.append(step, self._placement.get_examples(logits))
     return logits
 
 
-def _answers(run: Prepared, loaded: Loaded, columns: np.ndarray, axis_name: str | None) -> Any:
+def _logits(
+  config: Config,
+  experiment: Experiment,
+  loaded: Loaded,
+  columns: np.ndarray,
+  axis_name: str | None,
+) -> Any:
   size = loaded.preprocess.image_size
 
-  def answers(variables: dict, batch: dict, rng: jax.Array, step: jax.Array) -> jax.Array:
-    key = train_step.step_key(rng, step, axis_name)
-    images = train_step.mixed(run.mixing, run.task, batch, key)['image']
+  def logits(variables: dict, batch: dict, rng: jax.Array, step: jax.Array) -> jax.Array:
+    key = step_key(rng, step, axis_name)
+    images = mixed(config.mixing, experiment.task, batch, key)['image']
     if images.shape[1:3] != tuple(size):
       shape = (images.shape[0], *size, images.shape[3])
       images = jax.image.resize(images.astype(np.float32), shape, 'bicubic').clip(0, 255)
     outputs = loaded.module.apply(variables, loaded.preprocess.normalize(images), train=False)
-    return by_name(outputs)['logits'][:, columns].astype(np.float32)
+    return loaded.task.outputs_by_name(outputs)['logits'][:, columns].astype(np.float32)
 
-  return answers
+  return logits
 
 
-class _Kept:
-  """Answers on disk in the order of training: one row of float32 a picture of this process.
+def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded) -> dict[str, Any]:
+  """All that cached logits depend on."""
+  train = experiment.train
+  return {
+    'teacher': str(pathlib.Path(name).resolve()),
+    'weights': _digest(loaded.variables),
+    'classes': list(experiment.dataset.classes),
+    'pictures': [train.id(i) for i in range(len(train))],
+    'transform': str(experiment.train_transform),
+    'repeats': config.input.repeats,
+    'mixing': dataclasses.asdict(config.mixing),
+    'seed': config.seed,
+    'batch_size': config.batch_size,
+    'process': [jax.process_index(), jax.process_count()],
+    'parallel': [config.parallel, jax.device_count()] if config.mixing else [],
+  }
 
-  The file's name stands for all that the answers depend on. Rows that an interrupted run left are
-  used again; whole batches alone count.
+
+class _LogitsCache:
+  """Logits on disk in the order of training: one row of float32 for each example of this process.
+
+  The file's name is a digest of all that the logits depend on. Rows that an interrupted run wrote
+  are used again, whole batches alone.
+
+  Args:
+    folder: where the file lies.
+    depends: all that the logits depend on.
+    shape: of a batch, [b, k].
   """
 
-  def __init__(self, run: Prepared, num_classes: int):
-    config = run.config
-    self._shape = config.batch_size // jax.process_count(), num_classes
-    depends = {
-      'teacher': str(pathlib.Path(config.task.teacher).resolve()),
-      'weights': _digest(run.teacher.variables),
-      'classes': list(run.dataset.classes),
-      'pictures': [run.train.id(i) for i in range(len(run.train))],
-      'transform': str(run.train_transform),
-      'repeats': config.input.repeats,
-      'mixing': dataclasses.asdict(config.mixing),
-      'seed': config.seed,
-      'batch_size': config.batch_size,
-      'process': [jax.process_index(), jax.process_count()],
-      'parallel': [config.parallel, jax.device_count()] if run.mixing else [],
-    }
+  def __init__(self, folder: pathlib.Path, depends: dict[str, Any], shape: tuple[int, int]):
+    self._shape = shape
     name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
-    folder = pathlib.Path(config.task.teacher_cache)
     self._path = folder / f'teacher_{name}.f32'
     try:
       folder.mkdir(parents=True, exist_ok=True)
       self._path.touch()
     except OSError as e:
-      raise UserError(f'cannot keep answers in config.task.teacher_cache={folder}: {e}') from e
+      raise StorageError(f'cannot write config.task.teacher_cache={folder}: {e}') from e
 
   def read(self, step: int) -> np.ndarray | None:
     """The rows of a step [b, k], or None where they are not there yet."""
@@ -128,7 +157,7 @@ class _Kept:
     return np.frombuffer(found, np.float32).reshape(self._shape) if len(found) == size else None
 
   def append(self, step: int, rows: np.ndarray) -> None:
-    """Keeps the rows of a step if all before it are there."""
+    """Writes the rows of a step if those of all steps before it are there."""
     rows = np.ascontiguousarray(rows, np.float32)
     if self._path.stat().st_size < step * rows.nbytes:
       return
@@ -137,10 +166,10 @@ class _Kept:
         file.seek(step * rows.nbytes)
         file.write(rows.tobytes())
     except OSError as e:
-      raise UserError(f"cannot keep the teacher's answers in {self._path}: {e.strerror}") from e
+      raise StorageError(f'cannot cache logits in {self._path}: {e.strerror}') from e
 
 
-def _digest(variables: dict) -> str:
+def _digest(variables: Mapping) -> str:
   whole = hashlib.sha256()
   for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
     whole.update(jax.tree_util.keystr(path).encode())

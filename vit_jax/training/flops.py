@@ -1,8 +1,9 @@
-"""How much arithmetic a model needs, and how much the device could do: both halves of MFU."""
+"""FLOPs of a model and the peak of a device: both halves of MFU."""
 
 import functools
 import math
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -10,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.models.heads import backbone_of
+from vit_jax import tree
+from vit_jax.models.heads import backbone_of, with_backbone
 
 # Dense matmuls with float32 sums, without sparsity, in TFLOP/s. Source: the makers' data sheets.
 _HALF_PEAKS = {
@@ -33,11 +35,10 @@ _HALF_PEAKS = {
 }
 
 
-def forward_flops(module: nn.Module, variables: dict, image_shape: tuple[int, ...]) -> int:
-  """Operations of a forward pass's matmuls and convolutions, a multiplication and a sum each.
+def forward_flops(module: nn.Module, variables: Mapping, image_shape: tuple[int, ...]) -> int:
+  """FLOPs of a forward pass's matmuls and convolutions, a multiplication and an addition each.
 
-  The pass is traced, not computed. Training is counted as three times this number (Kaplan et al.,
-  2001.08361, section 2.1), however much of it is computed again to spare memory.
+  The pass is traced, not computed.
 
   Args:
     module: the model.
@@ -47,6 +48,47 @@ def forward_flops(module: nn.Module, variables: dict, image_shape: tuple[int, ..
   images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
   traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, images)
   return _count(traced.jaxpr)
+
+
+def training_flops(
+  module: nn.Module,
+  variables: Mapping,
+  image_shape: tuple[int, ...],
+  frozen: frozenset[str] = frozenset(),
+) -> int:
+  """FLOPs of a forward and backward pass: what the gradient of the trained parameters needs.
+
+  What is computed again to save memory is not counted (PaLM, 2204.02311, appendix B), nor are
+  gradients that frozen parameters make unnecessary. With nothing frozen it is taken for three times
+  the forward pass (Kaplan et al., 2001.08361, section 2.1), which is quick to trace.
+
+  Args:
+    module: the model.
+    variables: arrays or shapes.
+    image_shape: [b, h, w, c].
+    frozen: names of parameters that are not trained.
+  """
+  if not frozen:
+    return 3 * forward_flops(module, variables, image_shape)
+  body = backbone_of(module)
+  fields = {k: v for k, v in (('remat', 'none'), ('scan', False)) if hasattr(body, k)}
+  module = with_backbone(module, **fields) if fields else module
+  trained, fixed = tree.split(variables['params'], frozen)
+  rest = {k: v for k, v in variables.items() if k != 'params'}
+
+  def loss(trained: dict, fixed: dict, rest: dict, images: jax.Array, key: jax.Array) -> jax.Array:
+    outputs, _ = module.apply(
+      {'params': tree.merge(trained, fixed), **rest},
+      images,
+      train=True,
+      rngs={'dropout': key},
+      mutable=list(rest),
+    )
+    return sum(leaf.sum() for leaf in jax.tree.leaves(outputs))
+
+  images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
+  key = jax.eval_shape(lambda: jax.random.key(0))
+  return _count(jax.make_jaxpr(jax.grad(loss))(trained, fixed, rest, images, key).jaxpr)
 
 
 def _count(jaxpr: Any) -> int:
@@ -61,7 +103,8 @@ def _count(jaxpr: Any) -> int:
     elif name == 'conv_general_dilated':
       kernel = equation.invars[1].aval.shape
       features = kernel[given['dimension_numbers'].rhs_spec[0]]
-      total += 2 * out * math.prod(kernel) // features
+      # Zeros between the inputs, as in the gradient of a strided convolution, cost nothing.
+      total += 2 * out * math.prod(kernel) // features // math.prod(given['lhs_dilation'])
     inner = [
       _count(getattr(j, 'jaxpr', j))
       for j in given.values()
@@ -105,19 +148,27 @@ def measured_peak(dtype: str = 'float32', n: int = 1024, repeats: int = 8) -> fl
   return 2 * n**3 / min(seconds)
 
 
-def utilization_of_rate(
-  module: nn.Module, variables: dict, image_shape: tuple[int, ...], devices: list[jax.Device]
+def mfu_of_rate(
+  module: nn.Module,
+  variables: Mapping,
+  image_shape: tuple[int, ...],
+  devices: Sequence[jax.Device],
+  frozen: frozenset[str] = frozenset(),
+  passes: int = 1,
 ) -> float | None:
-  """The share of the devices' peak that training uses for each picture a second; None if unknown.
+  """MFU of training at one image per second; None where the devices' peak is unknown.
 
   Args:
     module: the model.
     variables: arrays or shapes.
     image_shape: [h, w, c].
     devices: those that share a batch.
+    frozen: names of parameters that are not trained.
+    passes: forward and backward passes of a step: 2 with SAM.
   """
   found = peak(devices[0].device_kind, backbone_of(module).dtype)
   if found is None:
     return None
   count = 1 if devices[0].platform == 'cpu' else len(devices)
-  return 3 * forward_flops(module, variables, (1, *image_shape)) / (found[0] * count)
+  needed = passes * training_flops(module, variables, (1, *image_shape), frozen)
+  return needed / (found[0] * count)

@@ -1,52 +1,44 @@
 """The training loop. There is one."""
 
-import json
+import logging
 import math
 import pathlib
 import time
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from vit_jax import data, optimizers, parallel, rng
-from vit_jax.checkpoint import Checkpointer
-from vit_jax.config import Config, get, leaves, parse
-from vit_jax.console import Progress
-from vit_jax.errors import UserError
-from vit_jax.files import make_workdir, write_json, write_text
+from vit_jax import data, parallel, rng
+from vit_jax.checkpoint import Checkpointer, has_checkpoint
+from vit_jax.config import Config
+from vit_jax.console import Console
+from vit_jax.errors import ConfigError, DivergenceError, InterruptedRunError
+from vit_jax.evaluation.evaluator import loader_options
+from vit_jax.files import make_workdir, write_text
 from vit_jax.metric_writer import MetricWriter
-from vit_jax.training import distillation, flops, summary, train_step
-from vit_jax.training.callbacks import Watch
-from vit_jax.training.experiment import Prepared, prepare
-from vit_jax.training.timing import Interval, OneWorkspace, StopSignal
-from vit_jax.training.train_state import TrainState, create, from_checkpoint, to_checkpoint
-from vit_jax.training.validation import Examiner, loading
+from vit_jax.training import distillation, flops, summary
+from vit_jax.training.callbacks import Callbacks
+from vit_jax.training.durations import Durations
+from vit_jax.training.experiment import Experiment, build_experiment
+from vit_jax.training.optimization import Optimization, make_optimization
+from vit_jax.training.signals import StopSignal
+from vit_jax.training.starting import first_state, resume, write_description
+from vit_jax.training.timing import CpuStepThrottle, Window
+from vit_jax.training.train_state import TrainState, to_checkpoint
+from vit_jax.training.train_step import make_train_step
+from vit_jax.training.validation import Validation
 
-# Options that a run may change between two attempts; any other change makes it another run.
-_FREE = (
-  'total',
-  'parallel',
-  'pretrained_dir',
-  'log.',
-  'evaluation.',
-  'fewshot.',
-  'checkpoint.',
-  'input.threads',
-  'input.workers',
-  'task.teacher_cache',
-  'dataset.data_dir',
-  'dataset.test',
-)
+log = logging.getLogger(__name__)
 
 
 def train(config: Config, workdir: str) -> dict[str, float]:
-  """Trains, or goes on where an earlier attempt in the same folder stopped.
+  """Trains, or resumes an earlier attempt in the same folder from its newest checkpoint.
 
   Args:
     config: checked options.
-    workdir: the run's folder; the README lists what is in it.
+    workdir: the run's folder; the README lists its files.
 
   Returns:
     The last metrics: of the test split, else of the validation split, else of training.
@@ -54,272 +46,259 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   Raises:
     UserError: for anything the user can mend; nothing already in the folder is lost.
   """
-  path = make_workdir(workdir)
-  run = prepare(config)
+  with Console(active=jax.process_index() == 0) as console:
+    return _train(config, pathlib.Path(workdir).expanduser(), console)
+
+
+def _train(config: Config, path: pathlib.Path, console: Console) -> dict[str, float]:
+  experiment = build_experiment(config)
   placement = parallel.make(config.parallel)
   parallel.check_batch_size(
     'config.batch_size',
     config.batch_size,
     len(placement.devices) * config.accumulate,
-    f'{len(placement.devices)} devices x {config.accumulate} parts',
+    f'{len(placement.devices)} devices x {config.accumulate} gradient accumulation steps',
   )
-  total_steps = max(1, run.steps(config.total))
-  schedule = optimizers.make_schedule(
-    config.schedule, config.optimizer.learning_rate, total_steps, run.steps
+  durations = Durations(config.batch_size, len(experiment.train))
+  total_steps = max(1, durations.steps(config.total))
+  optimization = make_optimization(
+    config.optimizer,
+    config.schedule,
+    config.freeze,
+    experiment.shapes['params'],
+    total_steps,
+    durations.steps,
   )
-  shapes = run.shapes['params']
-  factors = optimizers.factors(shapes, config.optimizer)
-  tx = optimizers.make_optimizer(config.optimizer, schedule, factors)
-  frozen = optimizers.frozen_names(shapes, config.freeze)
-  watch = _watch(run)
+  callbacks = Callbacks(config.plateau, config.early_stopping)
+  if callbacks.active and 'val' not in experiment.held_out:
+    raise ConfigError(
+      'config.plateau and config.early_stopping need a validation split: set '
+      "config.dataset.train='train[:90%]' and config.dataset.val='train[90%:]', say"
+    )
+  first, resuming = jax.process_index() == 0, has_checkpoint(path)
+  state: TrainState | None = None
+  meta: dict[str, Any] = {}
+  if not resuming:  # before anything is written: a start that fails leaves no folder behind
+    state = first_state(experiment, optimization, config.ema.decay > 0)
+  make_workdir(path)
   checkpointer = Checkpointer(
     path, config.checkpoint.keep, config.checkpoint.best, config.checkpoint.best_mode
   )
-  state, data_state = _starting_point(run, tx, frozen, watch, checkpointer, path)
-  start = int(state.step)
-  first = jax.process_index() == 0
-  if first:
-    write_text(path / 'parameters.txt', summary.parameter_table(state.params, factors, frozen))
-    _say_plan(run, state, placement, total_steps, path)
-    print(summary.describe_factors(state.params, factors, frozen), flush=True)
-  batches = data.train_batches(
-    run.train,
-    run.train_transform,
-    **loading(config),
-    batch_size=config.batch_size // jax.process_count(),
-    seed=config.seed,
-    workers=config.input.workers,
-    repeats=config.input.repeats,
-  )
-  if data_state is not None:
-    batches.set_state(data_state)
-  writer = MetricWriter(path, config.log.tensorboard, resume_step=start, active=first)
-  progress = Progress(total_steps, start, active=first)
-  loop = _Loop(run, placement, checkpointer, writer, progress, batches, watch, total_steps)
+  writer = batches = None
   try:
-    step = train_step.make_train_step(
-      run.on_axis(placement.axis_name),
-      run.task,
-      tx,
-      schedule,
-      run.preprocess,
-      accumulate=config.accumulate,
-      axis_name=placement.axis_name,
-      frozen=frozen,
-      mixing=run.mixing,
-      sharpness=optimizers.make_sharpness(config.optimizer, schedule),
-      ema=config.ema,
+    if state is None:
+      state, meta = resume(config, experiment, optimization, callbacks, checkpointer, path)
+    elif first:
+      write_description(path, config, experiment)
+    parameters = summary.describe_parameters(
+      state.params, optimization.factors, optimization.frozen
     )
-    stopped = loop.run(placement.compile_train(step), placement.put_state(state))
+    if first:
+      write_text(path / 'parameters.txt', parameters.table)
+    log.info(parameters.counts)
+    log.info(summary.describe(config, experiment, state, placement.devices, total_steps))
+    log.info('  files     %s', path)
+    if int(state.step):
+      log.info('  resuming from the checkpoint at step %d', int(state.step))
+    log.info(parameters.groups)
+    batches = data.train_batches(
+      experiment.train,
+      experiment.train_transform,
+      **loader_options(config.input.threads, config.dataset.on_error),
+      batch_size=config.batch_size // jax.process_count(),
+      seed=config.seed,
+      workers=config.input.workers,
+      repeats=config.input.repeats,
+    )
+    if meta:
+      batches.set_state(meta['data_state'])
+    writer = MetricWriter(path, config.log.tensorboard, resume_step=int(state.step), active=first)
+    console.start_progress(total_steps, int(state.step))
+    loop = _Loop(
+      config, experiment, placement, durations, total_steps, callbacks, checkpointer, writer,
+      batches, console, meta.get('window', {}),
+    )  # fmt: skip
+    loop.run(state, optimization)
     checkpointer.wait()
-    if stopped:
-      raise UserError(f'stopped at step {stopped}; the same command goes on from there')
-    metrics = loop.test(path)
-    progress.say(f'files of this run: {path}')
+    if loop.interrupted_at:
+      raise InterruptedRunError(
+        f'interrupted at step {loop.interrupted_at}: run the same command to resume'
+      )
+    metrics = loop.validation.final_test(path) or loop.last_metrics
+    console.repeat_warnings()
+    log.info('run outputs: %s', path)
     return metrics
   finally:
-    batches.close()
-    progress.close()
-    writer.close()
-    checkpointer.close()
-
-
-def _starting_point(
-  run: Prepared,
-  tx: Any,
-  frozen: frozenset[str],
-  watch: Watch,
-  checkpointer: Checkpointer,
-  path: pathlib.Path,
-) -> tuple[TrainState, Any]:
-  """The newest checkpoint's state and data position, or the first state and None."""
-  ema = run.config.ema.decay > 0
-  if checkpointer.latest_step() is None:
-    variables = run.variables()
-    if jax.process_index() == 0:
-      write_json(path / 'config.json', run.config.to_json())
-      write_json(path / 'classes.json', list(run.dataset.classes))
-      if run.dataset.made_split:
-        write_json(path / 'split.json', run.dataset.manifest())
-    return create(variables, tx, frozen, ema), None
-  meta = checkpointer.latest_meta()
-  _refuse_other_run(parse(meta['config']), run.config, path)
-  split = path / 'split.json'
-  if split.exists() and json.loads(split.read_text('utf-8')) != run.dataset.manifest():
-    raise UserError(f'the pictures of {run.dataset.name} or their split changed since {path} began')
-  shapes = jax.eval_shape(lambda variables: create(variables, tx, frozen, ema), run.shapes)
-  watch.set_state(meta['watch'])
-  restored = checkpointer.restore(*to_checkpoint(shapes))
-  return from_checkpoint(*restored, ema), meta['data_state']
-
-
-def _watch(run: Prepared) -> Watch:
-  watch = Watch(run.config.plateau, run.config.early_stopping)
-  if watch.active and 'val' not in run.held_out:
-    raise UserError(
-      'config.plateau and config.early_stopping watch a validation metric: set '
-      "config.dataset.val='train[90%:]', say"
-    )
-  return watch
-
-
-def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
-  changed = [
-    f'config.{name} is {get(now, name)!r} and was {get(before, name)!r}'
-    for name, _ in leaves(Config)
-    if not name.startswith(_FREE) and get(now, name) != get(before, name)
-  ]
-  if changed:
-    raise UserError([f'--workdir={path} holds another run: take another folder', *changed])
-
-
-def _say_plan(
-  run: Prepared, state: TrainState, placement: Any, total_steps: int, path: pathlib.Path
-) -> None:
-  pictures = {'train': len(run.train)} | {k: len(v) for k, v in run.held_out.items()}
-  print(summary.parameter_summary(state.params))
-  print(
-    summary.describe(
-      run.config, run.module, state, placement.devices, run.image_hw, pictures, total_steps
-    )
-  )
-  print(f'  classes   {len(run.dataset.classes)}')
-  print(f'  files     {path}', flush=True)
-  for role, spec in (('val', run.config.dataset.val), ('test', run.config.dataset.test)):
-    if spec and role not in run.held_out:
-      print(
-        f'  note: {run.dataset.name} has no {spec!r} split, so there is no {role} metric; '
-        f"set config.dataset.{role}='train[90%:]', say, or resplit=True"
-      )
-  if int(state.step):
-    print(f'  going on from the checkpoint at step {int(state.step)}', flush=True)
+    for each in (batches, writer, checkpointer):
+      if each is not None:
+        each.close()
 
 
 class _Loop:
-  """One attempt at a run: from its starting step to the end, a signal or a NaN."""
+  """One attempt at a run: from its starting step to the end, a signal or a NaN.
+
+  Attributes:
+    validation: scores held-out splits.
+    interrupted_at: the step at which a signal stopped the run; 0 where none did.
+    last_metrics: of validation, else of training.
+  """
 
   def __init__(
     self,
-    run: Prepared,
-    placement,
-    checkpointer,
-    writer,
-    progress,
-    batches,
-    watch: Watch,
+    config: Config,
+    experiment: Experiment,
+    placement: parallel.Placement,
+    durations: Durations,
     total_steps: int,
+    callbacks: Callbacks,
+    checkpointer: Checkpointer,
+    writer: MetricWriter,
+    batches: data.TrainBatches,
+    console: Console,
+    window: Mapping,
   ):
-    self._run, self._placement, self._checkpointer = run, placement, checkpointer
-    self._writer, self._progress, self._batches = writer, progress, batches
-    self._watch = watch
-    self._total = total_steps
-    self._examiner = Examiner(run, placement, writer, progress, self._refuse_nan)
-    self._teacher = distillation.start(run, placement)
+    self._config, self._experiment, self._placement = config, experiment, placement
+    self._durations, self._total, self._callbacks = durations, total_steps, callbacks
+    self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
+    self._console = console
+    self._window = Window(config.batch_size, self._fetch, window)
     self._began = time.monotonic()
     self._seconds_before = writer.last('seconds')
-    self._last: dict[str, float] = {}
-    self._mfu_of_rate = flops.utilization_of_rate(
-      run.module, run.shapes, (*run.image_hw, 3), placement.devices
-    )
+    self.validation = Validation(config, experiment, placement, writer, self._refuse_nan)
+    self._mfu_of_rate: float | None = None
+    self.interrupted_at = 0
+    self.last_metrics: dict[str, float] = {}
 
-  def run(self, step_fn: Callable, state: Any) -> int | None:
-    """Trains to the end; returns None, or the step at which a signal stopped it."""
-    key = rng.stream(self._run.config.seed, 'dropout')
-    step = int(np.max(self._placement.get_state(state).step))
-    interval, compiling = Interval(self._run.config.batch_size), True
-    workspace = OneWorkspace(on_cpu=self._placement.devices[0].platform == 'cpu')
+  def run(self, state: TrainState, optimization: Optimization) -> None:
+    """Trains to the end, or until a signal."""
+    config, experiment, placement = self._config, self._experiment, self._placement
+    self._mfu_of_rate = flops.mfu_of_rate(
+      experiment.module,
+      experiment.shapes,
+      (*experiment.image_hw, 3),
+      placement.devices,
+      optimization.frozen,
+      passes=2 if optimization.sharpness else 1,
+    )
+    step_fn = placement.compile_train(
+      make_train_step(
+        experiment.on_axis(placement.axis_name),
+        experiment.task,
+        optimization.tx,
+        optimization.schedule,
+        experiment.preprocess,
+        accumulate=config.accumulate,
+        axis_name=placement.axis_name,
+        frozen=optimization.frozen,
+        mixing=config.mixing,
+        sharpness=optimization.sharpness,
+        ema=config.ema,
+      )
+    )
+    teacher = distillation.start(config, experiment, placement)
+    key = rng.stream(config.seed, 'dropout')
+    step, state = int(state.step), placement.put_state(state)
+    compiling = True
+    throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
     with StopSignal() as stop:
-      while step < self._total and not self._watch.stop:
-        with interval.waiting():
+      while step < self._total and not self._callbacks.stop:
+        with self._window.waiting():
           batch = next(self._batches)
-        arrays = self._placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
-        if self._teacher:
-          arrays['teacher'] = self._teacher(step, arrays, key)
+        arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+        if teacher:
+          arrays['teacher'] = teacher(step, arrays, key)
         state, metrics = step_fn(state, arrays, key)
-        workspace.after(metrics)
+        throttle.after(metrics)
         step += 1
-        interval.add(step, metrics)
+        self._window.add(step, metrics)
         if compiling:
-          jax.block_until_ready(metrics)
-          self._progress.say(f'first step after {interval.restart_clock():.1f} s')
+          log.info('first step after %.1f s', self._window.end_compilation())
           compiling = False
-        self._progress.step(step)
+        self._console.step(step)
 
         last = step == self._total
-        evaluate = last or self._run.due(step, self._run.config.evaluation.every)
-        save = evaluate or stop.requested or self._run.due(step, self._run.config.checkpoint.every)
-        if save or self._run.due(step, self._run.config.log.every):
-          self._report(step, interval)
-        validation = self._examiner.validate(step, state) if evaluate else {}
-        if validation:
-          self._last = validation
-          state = self._heed(validation, state)
-        if last or self._run.due(step, self._run.config.fewshot.every):
-          validation = self._examiner.score_features(step, state) | validation
-          interval.restart_clock()
-        if save:
-          self._save(state, validation)
-          interval.restart()
+        if last or self._durations.due(step, config.log.every):
+          self._report(step)
+        with self._window.paused():
+          state = self._evaluate_and_save(step, state, last, stop.requested)
         if stop.requested and not last:
-          return step
-    return None
+          self.interrupted_at = step
+          return
 
-  def _heed(self, validation: dict[str, float], state: Any) -> Any:
-    """What the watch makes of a validation: another learning rate, or the end of the loop."""
-    before = self._watch.scale
-    said = self._watch.update(validation)
-    if said:
-      self._progress.say(said)
-    if self._watch.scale == before:
+  def _evaluate_and_save(self, step: int, state: Any, last: bool, stopping: bool) -> Any:
+    """Validation, callbacks, frozen features and a checkpoint, where they are due."""
+    config, due = self._config, self._durations.due
+    validated: dict[str, float] = {}
+    if last or due(step, config.evaluation.every):
+      self._check_window()
+      validated = self.validation.validate(step, state)
+    if validated:
+      self.last_metrics = validated
+      state = self._apply_callbacks(validated, state)
+    if last or due(step, config.fewshot.every):
+      validated = self.validation.score_features(step, state) | validated
+    save = last or stopping or due(step, config.checkpoint.every)
+    if save or self._callbacks.stop or self._checkpointer.is_best(validated):
+      self._check_window()
+      self._save(state, validated)
+    return state
+
+  def _apply_callbacks(self, validated: Mapping[str, float], state: Any) -> Any:
+    before = self._callbacks.lr_multiplier
+    self._callbacks.update(validated)
+    if self._callbacks.lr_multiplier == before:
       return state
-    scale = self._placement.put_state(np.float32(self._watch.scale))
-    return state.replace(rate_scale=scale)
+    multiplier = self._placement.put_state(np.float32(self._callbacks.lr_multiplier))
+    return state.replace(rate_scale=multiplier)
 
-  def _report(self, step: int, interval: 'Interval') -> None:
-    rows = [(s, self._placement.get_metrics(m)) for s, m in interval.metrics]
-    for at, row in rows:
-      self._refuse_nan(at, row)
-    means = {name: float(np.mean([row[name] for _, row in rows])) for name in rows[0][1]}
-    means['learning_rate'] = float(rows[-1][1]['learning_rate'])
-    self._last = means | interval.timing() | {'seconds': self._seconds()}
-    if self._mfu_of_rate and 'img_sec' in self._last:
-      self._last['mfu'] = self._last['img_sec'] * self._mfu_of_rate
+  def _report(self, step: int) -> None:
+    self._check_window()
+    self.last_metrics = self._window.means() | self._window.rates() | {'seconds': self._seconds()}
+    if self._mfu_of_rate and 'img_sec' in self.last_metrics:
+      self.last_metrics['mfu'] = self.last_metrics['img_sec'] * self._mfu_of_rate
     if self._batches.skipped:
-      self._last['skipped'] = self._batches.skipped
-    self._writer.write(step, 'train', self._last)
-    self._progress.report(step, self._last)
-    interval.restart()
+      self.last_metrics['skipped'] = self._batches.skipped
+    self._writer.write(step, 'train', self.last_metrics)
+    self._console.report(step, self.last_metrics)
+    self._window.restart()
+
+  def _fetch(self, metrics: Any) -> dict[str, tuple[float, float]]:
+    """A step's metrics as host numbers: {name: (total, weight)}."""
+    found = self._placement.get_metrics(metrics)
+    return {name: (float(metric[0]), float(metric[1])) for name, metric in found.items()}
+
+  def _check_window(self) -> None:
+    """Refuses to go on, and to save, after a step whose metrics are not finite."""
+    for step, row in self._window.rows().items():
+      self._refuse_nan(step, {name: total for name, (total, _) in row.items()})
 
   def _seconds(self) -> float:
     """Wall time of training over all attempts, compilation and validation included."""
     return self._seconds_before + time.monotonic() - self._began
 
-  def _refuse_nan(self, step: int, row: dict) -> None:
+  def _refuse_nan(self, step: int, row: Mapping[str, float]) -> None:
     bad = [name for name, value in row.items() if not math.isfinite(value)]
     if not bad:
       return
     self._checkpointer.wait()
     kept = self._checkpointer.latest_step()
     rest = f'the checkpoint at step {kept} is kept' if kept is not None else 'none was saved before'
-    raise UserError(
+    raise DivergenceError(
       f'step {step}: {" and ".join(bad)} became {row[bad[0]]}; {rest}. Try a lower '
       'config.optimizer.learning_rate, a longer config.schedule.warmup or '
       'config.optimizer.clip_norm=1'
     )
 
-  def test(self, path: pathlib.Path) -> dict[str, float]:
-    """Metrics of the test split, or the last ones there are."""
-    return self._examiner.final_test(path) or self._last
-
-  def _save(self, state: Any, validation: dict[str, float]) -> None:
-    run = self._run
+  def _save(self, state: Any, validated: dict[str, float]) -> None:
     meta = {
       'data_state': self._batches.get_state(),
-      'config': run.config.to_json(),
-      'model': run.model_record,
-      'classes': list(run.dataset.classes),
-      'preprocess': run.preprocess.to_json(),
-      'watch': self._watch.get_state(),
+      'config': self._config.to_json(),
+      'model': self._experiment.model_record,
+      'classes': list(self._experiment.dataset.classes),
+      'preprocess': self._experiment.preprocess.to_json(),
+      'watch': self._callbacks.get_state(),
+      'window': self._window.rows(),
+      'dataset': self._experiment.fingerprint,
     }
     one = self._placement.get_state(state)
-    self._checkpointer.save(int(one.step), *to_checkpoint(one), meta, validation)
+    self._checkpointer.save(int(one.step), *to_checkpoint(one), meta, validated)

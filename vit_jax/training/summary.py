@@ -1,7 +1,9 @@
-"""What a run is about to do, said before anything is compiled."""
+"""The run summary: what a run is about to do, before anything is compiled."""
 
+import dataclasses
 import math
 import os
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -15,11 +17,13 @@ from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.stack import chosen_scan
 from vit_jax.optimizers import Factors
+from vit_jax.training.experiment import Experiment
+from vit_jax.training.train_state import TrainState
 from vit_jax.tree import flatten
 
 
-def count(params: dict) -> int:
-  """How many numbers a tree of arrays or shapes holds."""
+def count(params: Mapping) -> int:
+  """Elements of a tree of arrays or shapes."""
   return sum(math.prod(x.shape) for x in jax.tree.leaves(params))
 
 
@@ -29,8 +33,8 @@ def bytes_of(arrays: Any) -> int:
   return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)  # keys have one too
 
 
-def activation_bytes(module: nn.Module, variables: dict, image_shape: tuple[int, ...]) -> int:
-  """What one forward pass keeps for the backward pass, from shapes alone.
+def activation_bytes(module: nn.Module, variables: Mapping, image_shape: tuple[int, ...]) -> int:
+  """Bytes of the residuals that a forward pass stores for the backward pass, from shapes alone.
 
   The residuals of `jax.vjp` are traced, not computed. XLA fuses some away and adds temporaries, so
   this is an estimate. Rematerialised blocks count once, for the one that is computed again.
@@ -38,7 +42,7 @@ def activation_bytes(module: nn.Module, variables: dict, image_shape: tuple[int,
   Args:
     module: the model.
     variables: arrays or shapes.
-    image_shape: [b, h, w, c] on one device, of one accumulation part.
+    image_shape: [b, h, w, c] on one device, of one gradient accumulation step.
   """
 
   def residuals(params, rest, images, key):
@@ -64,54 +68,64 @@ def activation_bytes(module: nn.Module, variables: dict, image_shape: tuple[int,
 
 def describe(
   config: Config,
-  module: nn.Module,
-  state: Any,
-  devices: list[jax.Device],
-  image_hw: tuple[int, int],
-  examples: dict[str, int],
+  experiment: Experiment,
+  state: TrainState,
+  devices: Sequence[jax.Device],
   total_steps: int,
 ) -> str:
-  """The plan as text.
+  """The run summary as text.
 
   Args:
-    config: the run's options.
-    module: the model.
-    state: `TrainState` of arrays or shapes.
+    config, experiment: of the run.
+    state: of arrays or shapes.
     devices: those that share a batch.
-    image_hw: height and width of the model's input, pixels.
-    examples: pictures by split.
     total_steps: updates in all.
   """
-  h, w = image_hw
-  on_device = config.batch_size // len(devices)
-  part = on_device // config.accumulate
-  activations = activation_bytes(module, state.variables, (part, h, w, 3))
-  weights, optimizer = bytes_of(state.params), bytes_of(state.opt_state)
-  average = bytes_of(state.ema)
-  second = weights if config.optimizer.sam_rho else 0  # SAM keeps one gradient for the other
-  total = 2 * weights + optimizer + average + second + activations
-  epochs = total_steps * config.batch_size / examples['train']
-  kind = devices[0].device_kind
-  pictures = ', '.join(f'{n:,} {split}' for split, n in examples.items())
+  module, (h, w) = experiment.module, experiment.image_hw
+  n, kind = len(devices), devices[0].device_kind
+  part = config.batch_size // n // config.accumulate
+  epochs = total_steps * config.batch_size / len(experiment.train)
+  sizes = {'train': len(experiment.train)} | {k: len(v) for k, v in experiment.held_out.items()}
   rows = {
-    'devices': f'{len(devices)} x {kind} in {jax.process_count()} processes, {config.parallel}',
-    'batch': f'{config.batch_size} = {len(devices)} devices x {config.accumulate} parts x {part}',
-    'model': f'{config.model["name"]}, {count(state.params):,} parameters',
+    'devices': f'{n} x {kind} in {jax.process_count()} processes, {config.parallel}',
+    'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
+    f'steps x {part}',
+    'model': f'{experiment.model_name}, {count(state.params):,} parameters',
     'input': f'{h} x {w} pixels{_tokens(module, h, w)}',
-    'pictures': pictures,
+    'images': ', '.join(f'{size:,} {split}' for split, size in sizes.items()),
+    'classes': f'{len(experiment.dataset.classes):,}',
     'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
-    'memory': f'about {_size(total)} a device: weights {_size(weights)}, gradients '
-    f'{_size(weights + second)}, optimizer {_size(optimizer)}'
-    f'{f", average {_size(average)}" if average else ""}, '
-    f'activations {_size(activations)}',
-    'computing': _computing(module),
+    'memory': _memory(module, state, (part, h, w, 3), bool(config.optimizer.sam_rho)),
+    'precision': _precision(module),
     **runtime.describe(),
   }
-  return '\n'.join(f'  {name:9} {text}' for name, text in rows.items())
+  lines = [f'  {name:9} {text}' for name, text in rows.items()]
+  for role, spec in (('val', config.dataset.val), ('test', config.dataset.test)):
+    if spec and role not in experiment.held_out:
+      lines.append(
+        f'  note: {experiment.dataset.name} has no split {spec!r}, so there is no {role} metric; '
+        f"set config.dataset.train='train[:90%]' and config.dataset.{role}='train[90%:]', say, or "
+        'resplit=True'
+      )
+  return '\n'.join(lines)
 
 
-def _computing(module: nn.Module) -> str:
-  """The choices that change speed but not results, 'auto' as what it stands for here."""
+def _memory(module: nn.Module, state: TrainState, image_shape: tuple[int, ...], sam: bool) -> str:
+  activations = activation_bytes(module, state.variables, image_shape)
+  params = bytes_of(state.params)
+  parts = {
+    'parameters': params,
+    'gradients': params * (2 if sam else 1),  # SAM keeps one gradient for the other
+    'optimizer': bytes_of(state.opt_state),
+    'EMA': bytes_of(state.ema),
+    'activations': activations,
+  }
+  words = ', '.join(f'{name} {_size(size)}' for name, size in parts.items() if size)
+  return f'about {_size(sum(parts.values()))} per device: {words}'
+
+
+def _precision(module: nn.Module) -> str:
+  """The choices that change speed but not results, 'auto' as what it means here."""
   body = backbone_of(module)
   words = [body.dtype]
   if hasattr(body, 'attention'):
@@ -119,49 +133,61 @@ def _computing(module: nn.Module) -> str:
     words.append(f'attention {chosen_attention(body.attention, head_dim, body.dtype)}')
   if hasattr(body, 'remat'):
     scanned = chosen_scan(body.scan, body.remat)
-    words.append(f'blocks {"scanned" if scanned else "written out"}, remat {body.remat}')
+    words.append(f'blocks {"scanned" if scanned else "unrolled"}, remat {body.remat}')
   return ', '.join([*words, f'XLA flags: {os.environ.get("XLA_FLAGS", "").strip() or "none"}'])
 
 
-def parameter_table(params: dict, factors: dict[str, Factors], frozen: frozenset[str]) -> str:
-  """Every parameter with shape, type and size, then how each is trained."""
+@dataclasses.dataclass(frozen=True)
+class Parameters:
+  """What is said of a model's parameters.
+
+  Attributes:
+    table: every parameter with shape, type and size, then how each is trained.
+    counts: elements by part of the model.
+    groups: parameters by learning rate and weight decay, each in one group.
+  """
+
+  table: str
+  counts: str
+  groups: str
+
+
+def describe_parameters(
+  params: Mapping, factors: Mapping[str, Factors], frozen: frozenset[str]
+) -> Parameters:
+  """Counts and training of every parameter.
+
+  Args:
+    params: arrays or shapes.
+    factors: of learning rate and weight decay, by name.
+    frozen: names of parameters that are not trained.
+  """
+  sizes = {name: math.prod(leaf.shape) for name, leaf in flatten(params).items()}
+  trained = {
+    name: 'frozen'
+    if name in frozen
+    else f'LR x {factors[name].rate:.4g}, WD x {factors[name].decay:.4g}'
+    for name in sizes
+  }
   overview = parameter_overview.get_parameter_overview(params, include_stats=False)
-  rows = [f'{name:60} {_training(name, factors, frozen)}' for name in flatten(params)]
-  return '\n'.join([overview, '', *rows, ''])
-
-
-def describe_factors(params: dict, factors: dict[str, Factors], frozen: frozenset[str]) -> str:
-  """Parameters by learning rate and weight decay; every parameter is in one row."""
-  groups: dict[str, list[str]] = {}
-  for name in flatten(params):
-    groups.setdefault(_training(name, factors, frozen), []).append(name)
-  flat = flatten(params)
-  width = max(map(len, groups))
-  return '\n'.join(
-    f'  {text:{width}}  {sum(math.prod(flat[name].shape) for name in names):>12,} in '
-    f'{len(names)}: {names[0]}{" ..." if len(names) > 1 else ""}'
-    for text, names in groups.items()
-  )
-
-
-def _training(name: str, factors: dict[str, Factors], frozen: frozenset[str]) -> str:
-  if name in frozen:
-    return 'frozen'
-  return f'rate x {factors[name].rate:.4g}, decay x {factors[name].decay:.4g}'
-
-
-def parameter_summary(params: dict) -> str:
-  """Parameters by part: the two upper levels of names."""
+  rows = [f'{name:60} {how}' for name, how in trained.items()]
   parts: dict[str, int] = {}
-  for name, leaf in flatten(params).items():
-    part = (
-      '/'.join(name.split('/')[:2])
-      if name.startswith(('encoder/', 'stem/'))
-      else (name.split('/')[0])
-    )
-    parts[part] = parts.get(part, 0) + math.prod(leaf.shape)
-  width = max(map(len, parts))
-  return '\n'.join(f'  {name:{width}} {size:>12,}' for name, size in parts.items())
+  groups: dict[str, list[str]] = {}
+  for name, size in sizes.items():
+    depth = 2 if name.startswith(('encoder/', 'stem/')) else 1
+    part = '/'.join(name.split('/')[:depth])
+    parts[part] = parts.get(part, 0) + size
+    groups.setdefault(trained[name], []).append(name)
+  widths = max(map(len, parts)), max(map(len, groups))
+  return Parameters(
+    table='\n'.join([overview, '', *rows, '']),
+    counts='\n'.join(f'  {part:{widths[0]}} {size:>12,}' for part, size in parts.items()),
+    groups='\n'.join(
+      f'  {how:{widths[1]}}  {sum(sizes[n] for n in names):>12,} in {len(names)}: {names[0]}'
+      f'{" ..." if len(names) > 1 else ""}'
+      for how, names in groups.items()
+    ),
+  )
 
 
 def _tokens(module: nn.Module, h: int, w: int) -> str:

@@ -1,27 +1,31 @@
-"""Runs the members of a sweep one after another, each in a process of its own, and compares them.
+"""Runs the members of a sweep one after another and compares them.
 
-A process of its own: one that fails, or is killed for memory, does not take the others with it.
+Each has a process of its own: one that fails, or is killed for memory, ends no other.
 """
 
 import json
+import logging
 import pathlib
 import signal
 import statistics
 import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax import config, files, metric_writer
-from vit_jax.errors import UserError
+from vit_jax.console import Console
+from vit_jax.errors import InterruptedRunError, UserError
+from vit_jax.training.loop import train
+
+log = logging.getLogger(__name__)
 
 Members = Mapping[str, tuple[Mapping[str, Any], config.Config]]
 _DONE = 'finished.json'
-_ON_ONE_PAGE = 8  # members compared picture by picture: the best
+_ON_ONE_PAGE = 8  # members on the comparison page: the best
 
 
 def run_one(members: Members, name: str, workdir: str) -> None:
-  """Trains one member, unless it is finished already, and notes that it is.
+  """Trains one member, unless it is finished already, and records that it is.
 
   Args:
     members: as `config.load_sweep` gives them.
@@ -31,16 +35,15 @@ def run_one(members: Members, name: str, workdir: str) -> None:
   folder = pathlib.Path(workdir) / name
   options = members[name][1]
   if is_finished(folder, options):
-    print(f'{name} is finished: {folder}', flush=True)
+    with Console():
+      log.info('%s is finished: %s', name, folder)
     return
-  from vit_jax.training.loop import train  # a wrong option is told before JAX is loaded
-
   train(options, str(folder))
   files.write_json(folder / _DONE, options.to_json())
 
 
 def is_finished(folder: pathlib.Path, options: config.Config) -> bool:
-  """Whether a member's folder holds a run of just these options that came to its end."""
+  """Whether a member's folder holds a finished run of just these options."""
   try:
     done = json.loads((folder / _DONE).read_text('utf-8'))
   except (OSError, json.JSONDecodeError):
@@ -60,26 +63,27 @@ def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
     UserError: naming the members that failed, after all have been tried; or where a signal stopped
       the sweep.
   """
-  root = files.make_workdir(workdir)
+  root = pathlib.Path(workdir).expanduser()
+  files.make_workdir(root)
   states = {}
   for k, (name, (_, options)) in enumerate(members.items()):
     if is_finished(root / name, options):
-      print(f'[{k + 1}/{len(members)}] {name}: finished before', flush=True)
+      log.info(f'[{k + 1}/{len(members)}] {name}: finished before')
       states[name] = 'finished'
       continue
-    print(f'[{k + 1}/{len(members)}] {name}', flush=True)
+    log.info(f'[{k + 1}/{len(members)}] {name}')
     status, stopped = _call([*command, f'--sweep={k}'])
     if stopped:
-      raise UserError(f'stopped during {name}; the same command goes on from there')
+      raise InterruptedRunError(f'interrupted during {name}: run the same command to resume')
     states[name] = 'finished' if status == 0 else f'failed ({status})'
   rows = table(members, workdir, states)
   _write(root / 'sweep.csv', rows)
-  print(format_table(rows))
+  log.info(format_table(rows))
   means = over_seeds(rows)
   if means:
     _write(root / 'sweep_means.csv', means)
-    print('\nover seeds: mean and standard deviation\n' + format_table(means))
-  print(f'table: {root / "sweep.csv"}')
+    log.info('\nover seeds: mean and standard deviation\n%s', format_table(means))
+  log.info(f'table: {root / "sweep.csv"}')
   _compare(root, rows)
   failed = [name for name, state in states.items() if state != 'finished']
   if failed:
@@ -123,7 +127,7 @@ def table(members: Members, workdir: str, states: Mapping[str, str]) -> list[dic
     best = checked.checkpoint.best
     pick = max if checked.checkpoint.best_mode == 'max' else min
     validated = [r[best] for r in metrics if r['split'] == 'val' and r.get(best) is not None]
-    tested = next((r for r in reversed(metrics) if r['split'] == 'test'), {})
+    tested: dict[str, Any] = next((r for r in reversed(metrics) if r['split'] == 'test'), {})
     seconds = [r['seconds'] for r in metrics if r.get('seconds') is not None]
     rows.append(
       {
@@ -215,7 +219,7 @@ def _compare(root: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     runs = gather.gather([str(root / row['run']) for row in tested[:_ON_ONE_PAGE]])
     write.write_comparison(root / 'comparison', runs)
   except UserError as e:  # the table is there already
-    print(f'note: {e}', file=sys.stderr)
+    log.warning('no comparison page: %s', e)
     return
   which = f'the {_ON_ONE_PAGE} best' if len(tested) > _ON_ONE_PAGE else 'all tested'
-  print(f'page of {which}: {root / "comparison" / "compare.html"}')
+  log.info(f'page of {which}: {root / "comparison" / "compare.html"}')

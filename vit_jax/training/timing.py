@@ -1,50 +1,90 @@
-"""Times, pauses and stops: what the loop needs to know besides numbers."""
+"""Metrics and throughput of the loop between two reports, and what limits its memory on CPU."""
 
 import contextlib
-import signal
-import sys
-import threading
 import time
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 
+Row = dict[str, tuple[float, float]]  # by metric: total and weight
 
-class Interval:
-  """Metrics and times since the last report. Metrics stay on the device until they are read."""
 
-  def __init__(self, batch_size: int):
-    self._batch_size = batch_size
-    self._began = time.monotonic()
-    self.metrics: list[tuple[int, dict]] = []
-    self.restart()
+class Window:
+  """Metrics of the steps since the last report, and their rate. Pauses are not timed.
 
-  def restart(self) -> None:
-    """Forgets metrics and starts the clock again."""
-    self.metrics = []
-    self.restart_clock()
+  Metrics stay on the device until they are read.
 
-  def restart_clock(self) -> float:
-    """Leaves what came before out of the rate; returns its seconds."""
-    now = time.monotonic()
-    seconds, self._began = now - self._began, now
-    self._waited, self._timed_steps = 0.0, 0
-    return seconds
+  Args:
+    batch_size: examples a step.
+    fetch: brings a step's metrics to the host, {name: (total, weight)}.
+    rows: read before an interruption, see `rows`.
+  """
+
+  def __init__(
+    self,
+    batch_size: int,
+    fetch: Callable[[Any], Row],
+    rows: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+  ):
+    self._batch_size, self._fetch = batch_size, fetch
+    self._rows: dict[int, Row] = {
+      int(step): {name: (total, weight) for name, (total, weight) in row.items()}
+      for step, row in (rows or {}).items()
+    }
+    self._pending: list[tuple[int, Any]] = []
+    self._restart_clock()
+
+  def _restart_clock(self) -> None:
+    self._began, self._paused, self._waited, self._timed_steps = time.monotonic(), 0.0, 0.0, 0
 
   @contextlib.contextmanager
-  def waiting(self):
+  def waiting(self) -> Iterator[None]:
     """Counts the time within as waiting for input."""
     began = time.monotonic()
     yield
     self._waited += time.monotonic() - began
 
-  def add(self, step: int, metrics: dict) -> None:
-    self.metrics.append((step, metrics))
+  @contextlib.contextmanager
+  def paused(self) -> Iterator[None]:
+    """Excludes the time within: validation, saving."""
+    began = time.monotonic()
+    try:
+      yield
+    finally:
+      self._paused += time.monotonic() - began
+
+  def add(self, step: int, metrics: Any) -> None:
+    """Takes the metrics of a step that was started."""
+    self._pending.append((step, metrics))
     self._timed_steps += 1
 
-  def timing(self) -> dict[str, float]:
-    """Pictures a second and the share of time waited for input; empty before any timed step."""
+  def end_compilation(self) -> float:
+    """Waits for the first step and excludes it from the rate; returns its seconds."""
+    jax.block_until_ready([metrics for _, metrics in self._pending])
     seconds = time.monotonic() - self._began
+    self._restart_clock()
+    return seconds
+
+  def rows(self) -> dict[int, Row]:
+    """The metrics of every step since the last report, as JSON values."""
+    for step, metrics in self._pending:
+      self._rows[step] = self._fetch(metrics)
+    self._pending = []
+    return self._rows
+
+  def means(self) -> dict[str, float]:
+    """The mean of each metric over the window; of no weight, 0."""
+    rows = list(self.rows().values())
+    found = {}
+    for name in rows[0]:
+      total, weight = (sum(row[name][i] for row in rows) for i in (0, 1))
+      found[name] = total / weight if weight else 0.0
+    return found | {'learning_rate': rows[-1]['learning_rate'][0]}
+
+  def rates(self) -> dict[str, float]:
+    """'img_sec', and the share of the time waited for input; empty before any timed step."""
+    seconds = time.monotonic() - self._began - self._paused
     if not self._timed_steps:
       return {}
     return {
@@ -52,16 +92,21 @@ class Interval:
       'input_wait': self._waited / seconds,
     }
 
+  def restart(self) -> None:
+    """Begins a new window."""
+    self._rows, self._pending = {}, []
+    self._restart_clock()
 
-class OneWorkspace:
+
+class CpuStepThrottle:
   """After long steps on CPU, waits until XLA has freed the workspace of the last one.
 
-  XLA says that outputs are ready a moment before it frees the workspace. A step that starts in
+  XLA reports outputs as ready a moment before it frees the workspace. A step that starts in
   between, or is started before, gets a workspace of its own: 3.6 GB in the place of 2.1 GB for
   ViT-S/16, and some steps later 5.0 GB (docs/speed.md). The pause is a hundredth of the step.
 
   Args:
-    on_cpu: whether steps run on the host; if not, nothing is waited for.
+    on_cpu: whether steps run on the host; if not, there are no pauses.
   """
 
   _SHORT = 0.2  # seconds; a step that takes no longer has little workspace
@@ -79,26 +124,3 @@ class OneWorkspace:
     self._waits = seconds > self._SHORT
     time.sleep(min(self._LONGEST_PAUSE, seconds / 100))
     self._before = time.monotonic()
-
-
-class StopSignal:
-  """Turns the first SIGTERM or Ctrl-C into a request; the second one acts as usual."""
-
-  def __init__(self):
-    self.requested = False
-    self._before: dict[int, Any] = {}
-
-  def __enter__(self) -> 'StopSignal':
-    if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
-      for number in (signal.SIGTERM, signal.SIGINT):
-        self._before[number] = signal.signal(number, self._request)
-    return self
-
-  def __exit__(self, *_) -> None:
-    for number, handler in self._before.items():
-      signal.signal(number, handler)
-
-  def _request(self, number: int, _) -> None:
-    self.requested = True
-    signal.signal(number, self._before[number])
-    print('stopping after this step: saving a checkpoint', file=sys.stderr, flush=True)

@@ -10,8 +10,7 @@ import optax
 from vit_jax import tree
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
   """The state of training between two steps.
 
   Attributes:
@@ -19,8 +18,8 @@ class TrainState:
     params: weights, trained and frozen, nested by module name.
     model_state: what the model updates by itself (batch statistics), by collection.
     opt_state: the optimizer's, of the trained weights.
-    rate_scale: what the scheduled learning rate is multiplied by, float32 scalar.
-    ema: the running average of `variables`, or None where none is kept.
+    rate_scale: learning-rate multiplier of ReduceLROnPlateau, float32 scalar.
+    ema: exponential moving average of `variables`, or None.
   """
 
   step: jax.Array
@@ -37,7 +36,7 @@ class TrainState:
 
   @property
   def averaged(self) -> dict:
-    """The variables that the run gives: their average where one is kept."""
+    """The variables to use: their EMA where there is one."""
     return self.variables if self.ema is None else self.ema
 
 
@@ -52,8 +51,8 @@ def create(
   Args:
     variables: 'params' and the model's other collections.
     tx: the optimizer.
-    frozen: names of parameters that are not trained, for which it keeps no state.
-    ema: whether an average of the variables is kept.
+    frozen: names of parameters that are not trained, for which it has no state.
+    ema: whether there is an EMA of the variables.
   """
   model_state = {name: value for name, value in variables.items() if name != 'params'}
   return TrainState(

@@ -1,7 +1,7 @@
 """The pure steps: what one update and one evaluation compute, wherever they are placed."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
@@ -13,14 +13,26 @@ from vit_jax.config import Ema
 from vit_jax.data import Preprocess
 from vit_jax.optimizers import Sharpness
 from vit_jax.rng import named
-from vit_jax.tasks import metrics as metrics_lib
-from vit_jax.tasks.mixing import Mixing
+from vit_jax.tasks import Mixing, Task
+from vit_jax.tasks.metrics import batch_total
 from vit_jax.training.train_state import TrainState
+
+
+class StepMetric(NamedTuple):
+  """A metric of one step.
+
+  Attributes:
+    total: sum over the global batch, or a number of the step itself.
+    weight: what it is to be divided by: examples, or 1.
+  """
+
+  total: jax.Array
+  weight: jax.Array | float = 1.0
 
 
 def make_train_step(
   module: nn.Module,
-  task: Any,
+  task: Task,
   tx: optax.GradientTransformation,
   schedule: Callable[[jax.Array], jax.Array],
   preprocess: Preprocess,
@@ -39,18 +51,18 @@ def make_train_step(
     task: its losses and metrics.
     tx: the optimizer.
     schedule: the learning rate by step, reported among the metrics.
-    preprocess: the value range that the model wants.
-    accumulate: parts that a batch is computed in, one after another; their mean gradient equals
-      that of the whole batch.
+    preprocess: the value range of the model's input.
+    accumulate: gradient accumulation steps; the mean of their gradients equals that of the whole
+      batch.
     axis_name: the mapped axis to average over, under pmap; None where the batch is global.
-    frozen: names of parameters that stay; no gradient is computed for them.
+    frozen: names of parameters that are not trained; no gradient is computed for them.
     mixing: Mixup and CutMix.
     sharpness: SAM or GSAM, whose second gradient takes as long as the first.
-    ema: how the average of the state is kept, if it has one.
+    ema: how EMA parameters are updated, if the state has them.
 
   Returns:
-    The step. `batch` has 'image' uint8 [b, h, w, c] and the task's targets [b, ...]; `rng` is the
-    run's key, from which the step derives its own.
+    The step; its metrics are `StepMetric`s by name. `batch` has 'image' uint8 [b, h, w, c] and the
+    task's targets [b, ...]; `rng` is the run's key, from which the step derives its own.
   """
 
   mean_gradients = _make_gradients(module, task, preprocess, accumulate, axis_name, frozen)
@@ -60,13 +72,15 @@ def make_train_step(
     batch = mixed(mixing, task, batch, key)
     grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
     trained, fixed = tree.split(state.params, frozen)
-    metrics['grad_norm'] = optax.tree.norm(grads)
+    metrics['grad_norm'] = StepMetric(optax.tree.norm(grads))
     if sharpness:
-      uphill = tree.merge(sharpness.uphill(trained, grads, state.step), fixed)
-      grads = sharpness.combine(grads, mean_gradients(uphill, state.model_state, batch, key)[0])
+      ascended = tree.merge(sharpness.ascend(trained, grads, state.step), fixed)
+      grads = sharpness.combine(grads, mean_gradients(ascended, state.model_state, batch, key)[0])
+      metrics['sam_grad_norm'] = StepMetric(optax.tree.norm(grads))
     updates, opt_state = tx.update(grads, state.opt_state, trained)
     updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
-    metrics['learning_rate'] = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
+    rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
+    metrics['learning_rate'] = StepMetric(rate)
     state = state.replace(
       step=state.step + 1,
       params=tree.merge(optax.apply_updates(trained, updates), fixed),
@@ -80,7 +94,7 @@ def make_train_step(
 
 def _make_gradients(
   module: nn.Module,
-  task: Any,
+  task: Task,
   preprocess: Preprocess,
   accumulate: int,
   axis_name: str | None,
@@ -98,23 +112,27 @@ def _make_gradients(
       rngs={'dropout': key},
       mutable=list(model_state),
     )
-    metrics = task.metrics(outputs, batch)
-    means = {name: metrics_lib.mean(value) for name, value in metrics.items()}
-    return task.losses(outputs, batch).mean(), (dict(updated), means)
+    totals = {name: batch_total(value) for name, value in task.metrics(outputs, batch).items()}
+    return task.losses(outputs, batch).mean(), (dict(updated), totals)
 
   def gradients(params, model_state, batch, key):
     trained, fixed = tree.split(params, frozen)
-    grads, (model_state, metrics) = jax.grad(loss_fn, has_aux=True)(
+    grads, (model_state, totals) = jax.grad(loss_fn, has_aux=True)(
       trained, fixed, model_state, batch, key
     )
-    return grads, model_state, metrics
+    return grads, model_state, totals
 
   def mean_gradients(params, model_state, batch, key):
     if accumulate == 1:
-      found = gradients(params, model_state, batch, key)
+      grads, model_state, totals = gradients(params, model_state, batch, key)
     else:
-      found = _accumulated(gradients, params, model_state, batch, key, accumulate)
-    return jax.lax.pmean(found, axis_name) if axis_name else found
+      grads, model_state, totals = _accumulated(
+        gradients, params, model_state, batch, key, accumulate
+      )
+    if axis_name:
+      grads, model_state = jax.lax.pmean((grads, model_state), axis_name)
+      totals = jax.lax.psum(totals, axis_name)
+    return grads, model_state, {name: StepMetric(*total) for name, total in totals.items()}
 
   return mean_gradients
 
@@ -125,8 +143,8 @@ def step_key(rng: jax.Array, step: jax.Array, axis_name: str | None) -> jax.Arra
   return jax.random.fold_in(key, jax.lax.axis_index(axis_name)) if axis_name else key
 
 
-def mixed(mixing: Mixing | None, task: Any, batch: dict, key: jax.Array) -> dict:
-  """The batch with mixed pictures and 'target' [b, k], or as it is."""
+def mixed(mixing: Mixing | None, task: Task, batch: dict, key: jax.Array) -> dict:
+  """The batch with mixed images and 'target' [b, k], or as it is."""
   if not mixing:
     return batch
   images, targets = mixing(named(key, 'mixing'), batch['image'], task.targets(batch))
@@ -134,9 +152,9 @@ def mixed(mixing: Mixing | None, task: Any, batch: dict, key: jax.Array) -> dict
 
 
 def _averaged(state: TrainState, ema: Ema | None) -> TrainState:
-  if state.ema is None:
+  if state.ema is None or ema is None:
     return state
-  decay = ema.decay
+  decay: Any = ema.decay
   if ema.warmup:  # of `step` updates made
     decay = jnp.minimum(decay, (1.0 + state.step) / (10.0 + state.step))
   return state.replace(
@@ -147,7 +165,7 @@ def _averaged(state: TrainState, ema: Ema | None) -> TrainState:
 def _accumulated(
   gradients: Callable, params: dict, model_state: dict, batch: dict, key: jax.Array, parts: int
 ):
-  """Mean gradients and metrics over equal parts of a batch, one part in memory at a time."""
+  """Mean gradients and totals of metrics over equal parts of a batch, one in memory at a time."""
 
   def split(x):  # [b, ...] -> [parts, b / parts, ...], each device keeping its own examples
     return jnp.moveaxis(x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), 1, 0)
@@ -155,16 +173,17 @@ def _accumulated(
   def body(carry, part):
     total, model_state = carry
     index, examples = part
-    grads, model_state, metrics = gradients(
+    grads, model_state, totals = gradients(
       params, model_state, examples, jax.random.fold_in(key, index)
     )
-    return (jax.tree.map(jnp.add, total, (grads, metrics)), model_state), None
+    return (jax.tree.map(jnp.add, total, (grads, totals)), model_state), None
 
   batches = jax.tree.map(split, batch)
   shapes = jax.eval_shape(
     gradients, params, model_state, jax.tree.map(lambda x: x[0], batches), key
   )
   zeros = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), (shapes[0], shapes[2]))
-  (total, model_state), _ = jax.lax.scan(body, (zeros, model_state), (jnp.arange(parts), batches))
-  grads, metrics = jax.tree.map(lambda x: x / parts, total)
-  return grads, model_state, metrics
+  ((grads, totals), model_state), _ = jax.lax.scan(
+    body, (zeros, model_state), (jnp.arange(parts), batches)
+  )
+  return jax.tree.map(lambda x: x / parts, grads), model_state, totals

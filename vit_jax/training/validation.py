@@ -1,5 +1,6 @@
-"""Scores a run's held-out pictures: while it trains, and once at its end."""
+"""Scores a run's held-out splits: while it trains, and once at its end."""
 
+import logging
 import pathlib
 from collections.abc import Callable
 from typing import Any
@@ -9,155 +10,154 @@ import jax
 from vit_jax import report
 from vit_jax.checkpoint import Run, load_run
 from vit_jax.config import Config
-from vit_jax.console import Progress, format_metrics
-from vit_jax.errors import UserError
+from vit_jax.console import format_metrics
+from vit_jax.errors import ConfigError, UserError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options
 from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
 from vit_jax.metric_writer import MetricWriter, read_metrics
-from vit_jax.training.experiment import Prepared
+from vit_jax.parallel import Placement
+from vit_jax.training.experiment import Experiment
+
+log = logging.getLogger(__name__)
 
 
-class Examiner:
+class Validation:
   """Validates and tests a run.
 
   Args:
-    run: with the held-out pictures.
+    config: the run's options.
+    experiment: with the held-out splits.
     placement: where the model lies.
-    writer: is given every row of metrics.
-    progress: is told them.
+    writer: of metrics.jsonl.
     refuse: called with (step, metrics) of a validation before they are written; raises on a NaN.
   """
 
   def __init__(
     self,
-    run: Prepared,
-    placement: Any,
+    config: Config,
+    experiment: Experiment,
+    placement: Placement,
     writer: MetricWriter,
-    progress: Progress,
     refuse: Callable[[int, dict], None],
   ):
-    self._run, self._placement, self._refuse = run, placement, refuse
-    self._writer, self._progress = writer, progress
-    config = run.config
-    self._evaluator = Evaluator(
-      run.module,
-      run.task,
-      run.preprocess,
+    self._config, self._experiment, self._placement = config, experiment, placement
+    self._writer, self._refuse = writer, refuse
+    loading = loader_options(config.input.threads, config.dataset.on_error)
+    batch_size = config.evaluation.batch_size or config.batch_size
+    self._evaluate = Evaluator(
+      experiment.module,
+      experiment.task,
+      experiment.preprocess,
       placement,
-      run.eval_transform,
-      config.evaluation.batch_size or config.batch_size,
-      loading(config),
+      experiment.eval_transform,
+      batch_size,
+      loading,
     )
-    self._frozen = _frozen_evaluator(run, placement)
+    self._frozen = None
+    if config.fewshot.every:
+      if 'val' not in experiment.held_out:
+        raise ConfigError(
+          'config.fewshot.every evaluates features on a validation split: set '
+          "config.dataset.train='train[:90%]' and config.dataset.val='train[90%:]', say"
+        )
+      self._frozen = FrozenEvaluator(
+        config.fewshot,
+        experiment.train,
+        experiment.held_out['val'],
+        len(experiment.dataset.classes),
+        experiment.eval_transform,
+        experiment.module,
+        experiment.preprocess,
+        placement,
+        batch_size=batch_size,
+        seed=config.seed,
+        loading=loading,
+      )
 
   def validate(self, step: int, state: Any) -> dict[str, float]:
     """Metrics of the validation split, empty where there is none."""
-    if 'val' not in self._run.held_out:
+    if 'val' not in self._experiment.held_out:
       return {}
     collector = self._collector('val')
-    metrics = self._evaluate('val', state.averaged, collector)
+    val = self._experiment.held_out['val']
+    metrics = self._evaluate(val, state.averaged, collector)
     self._refuse(step, {f'validation {k}': v for k, v in metrics.items()})
     self._writer.write(step, 'val', metrics)
     if state.ema is not None:
-      raw = self._evaluate('val', state.variables)
+      raw = self._evaluate(val, state.variables)
       self._writer.write(step, 'val_raw', raw)
-      self._progress.say(f'step {step}  val_raw {format_metrics(raw)}  (weights not averaged)')
-    self._live_pictures(step, collector)
-    self._progress.say(f'step {step}  val {format_metrics(metrics)}')
+      log.info('step %d  val_raw %s  (without EMA)', step, format_metrics(raw))
+    self._write_images(step, collector)
+    log.info('step %d  val %s', step, format_metrics(metrics))
     return metrics
 
   def score_features(self, step: int, state: Any) -> dict[str, float]:
-    """Metrics of frozen features."""
+    """Metrics of frozen features, where they are wanted."""
     if not self._frozen:
       return {}
     metrics = self._frozen(state.averaged)
     self._writer.write(step, 'val', metrics)
-    self._progress.say(f'step {step}  val {format_metrics(metrics)}')
+    log.info('step %d  val %s', step, format_metrics(metrics))
     return metrics
 
   def final_test(self, path: pathlib.Path) -> dict[str, float]:
     """Scores the test split with the best checkpoint and reports it; empty where there is none."""
-    if 'test' not in self._run.held_out:
+    if 'test' not in self._experiment.held_out:
       return {}
-    best = load_run(path, 'best')
+    best = load_run(str(path), 'best')
     collector = self._collector('test')
-    metrics = self._evaluate('test', self._placement.put_state(best.variables), collector)
+    metrics = self._evaluate(
+      self._experiment.held_out['test'], self._placement.put_state(best.variables), collector
+    )
     self._writer.write(best.step, 'test', metrics)
-    self._progress.say(f'test {format_metrics(metrics)}  (checkpoint of step {best.step})')
+    log.info('test %s  (checkpoint of step %d)', format_metrics(metrics), best.step)
     self._write_report(path, best, collector)
     return metrics
 
   def _collector(self, role: str) -> report.Collector:
-    run = self._run
-    return report.Collector(run.held_out[role], run.dataset.classes, several=bool(run.task.summary))
-
-  def _evaluate(
-    self, role: str, variables: Any, collector: report.Collector | None = None
-  ) -> dict[str, float]:
-    return self._evaluator(self._run.held_out[role], variables, collector)
+    experiment = self._experiment
+    return report.Collector(
+      experiment.held_out[role],
+      experiment.dataset.classes,
+      label_sets=experiment.task.labels_per_image == 'several',
+    )
 
   def _write_report(self, path: pathlib.Path, best: Run, collector: report.Collector) -> None:
-    run = self._run
+    experiment = self._experiment
     predictions = collector.predictions(
       report.Facts(
         name=path.name,
-        model=run.config.model['name'],
-        dataset=run.dataset.name,
-        split=run.config.dataset.test,
+        model=experiment.model_name,
+        dataset=experiment.dataset.name,
+        split=self._config.dataset.test,
         step=best.step,
-        image_size=run.image_hw,
+        image_size=experiment.image_hw,
         config=best.config,
-        link=run.task.loss,
+        activation=experiment.task.activation,
         **measure(best.variables, best.config),
       )
     )
     if jax.process_index():
       return
-    load_picture = report.picture_loader(run.held_out['test'], run.eval_transform)
+    load_image = report.image_loader(experiment.held_out['test'], experiment.eval_transform)
     try:
-      report.write_report(path / 'report', predictions, read_metrics(path), load_picture)
-      self._progress.say(f'report: {path / "report" / "report.html"}')
+      layout = experiment.task.report_layout()
+      report.write_report(path / 'report', predictions, layout, read_metrics(path), load_image)
+      log.info('report: %s', path / 'report' / 'report.html')
     except UserError as e:  # a run does not fail for want of figures
-      self._progress.say(f'note: {e}')
+      log.warning('no report: %s', e)
 
-  def _live_pictures(self, step: int, collector: report.Collector) -> None:
-    """Confusions and sample pictures for TensorBoard."""
-    if not (self._run.config.log.tensorboard and report.can_draw()):
+  def _write_images(self, step: int, collector: report.Collector) -> None:
+    """The live figures of the task's report, for TensorBoard."""
+    experiment = self._experiment
+    if not (self._config.log.tensorboard and report.can_draw()):
       return
-    if self._run.task.summary:
-      return  # classes of any number are not confused one for another
+    layout = experiment.task.report_layout()
+    if not layout.live_figures:
+      return
     predictions = collector.predictions()
     if jax.process_index() == 0:
-      load_picture = report.picture_loader(self._run.held_out['val'], self._run.eval_transform)
-      for name, image in report.live_images(predictions, load_picture).items():
+      load_image = report.image_loader(experiment.held_out['val'], experiment.eval_transform)
+      for name, image in report.live_images(predictions, layout, load_image).items():
         self._writer.write_image(step, f'val/{name}', image)
-
-
-def loading(config: Config) -> dict[str, Any]:
-  """How images are loaded, as `data.train_batches` and `data.eval_batches` take it."""
-  return loader_options(config.input.threads, config.dataset.on_error)
-
-
-def _frozen_evaluator(run: Prepared, placement: Any) -> FrozenEvaluator | None:
-  config = run.config
-  if not config.fewshot.every:
-    return None
-  if 'val' not in run.held_out:
-    raise UserError(
-      'config.fewshot.every scores features on validation pictures: set '
-      "config.dataset.val='train[90%:]', say"
-    )
-  return FrozenEvaluator(
-    config.fewshot,
-    run.train,
-    run.held_out['val'],
-    len(run.dataset.classes),
-    run.eval_transform,
-    run.module,
-    run.preprocess,
-    placement,
-    batch_size=config.evaluation.batch_size or config.batch_size,
-    seed=config.seed,
-    reading=loading(config),
-  )

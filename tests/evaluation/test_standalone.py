@@ -1,0 +1,88 @@
+"""Evaluating saved models: which dataset and split, and matching classes."""
+
+import pytest
+from PIL import Image
+
+from tests.models import small
+from tests.support import raises
+from vit_jax import convert
+from vit_jax.data import Preprocess
+from vit_jax.errors import ConfigError, DatasetError, WeightsError
+from vit_jax.evaluation.measure import measure
+from vit_jax.evaluation.standalone import evaluate
+
+PREPROCESS = Preprocess('decode|resize(16)')
+
+
+@pytest.fixture
+def save(tmp_path):
+  """Writes a small model; returns its path."""
+
+  def write(classes=(), num_classes=None, **record):
+    module = small.build('vit_ti16', len(classes) if num_classes is None else num_classes)
+    path = tmp_path / 'w.safetensors'
+    convert.write(
+      path,
+      small.variables(module, 2, 2),
+      module,
+      'vit_jax',
+      model=convert.description(module, 'vit_ti16'),
+      classes=classes,
+      preprocess=PREPROCESS,
+      config=record,
+    )
+    return str(path)
+
+  return write
+
+
+def _images(folder, *classes):
+  for i, name in enumerate(classes):
+    (folder / name).mkdir(parents=True)
+    Image.new('RGB', (16, 16), (60 * i, 0, 0)).save(folder / name / '0.png')
+  return str(folder)
+
+
+DIGITS = tuple(str(i) for i in range(10))
+
+
+def test_the_dataset_of_the_run_is_the_default_whichever_version_recorded_it(save):
+  path = save(DIGITS, dataset={'name': 'digits', 'per_class': 7, 'classes': [], 'gone': 3})
+  found = evaluate(path, split='train[:50%]')
+  assert (found.dataset, found.split, found.metrics['examples']) == ('digits', 'train[:50%]', 35)
+  assert found.report is None and found.metrics['skipped'] == 0
+
+
+def test_all_images_of_a_folder_without_splits_are_scored(save, tmp_path):
+  folder = _images(tmp_path / 'images', 'ant', 'bee', 'cat')
+  found = evaluate(save(('cat', 'ant', 'bee', 'dog')), dataset=folder)
+  assert found.metrics['examples'] == 3
+  assert set(found.split.split('+')) >= {'train'}
+
+
+def test_without_a_dataset_one_must_be_given(save):
+  with raises(ConfigError, 'w.safetensors', '--dataset'):
+    evaluate(save(DIGITS))
+
+
+def test_a_model_without_a_classifier_is_refused(save):
+  with raises(WeightsError, 'w.safetensors'):
+    evaluate(save(num_classes=0), dataset='digits')
+
+
+def test_classes_without_names_must_be_as_many(save, tmp_path):
+  folder = _images(tmp_path / 'images', 'ant', 'bee', 'cat')
+  assert evaluate(save(num_classes=3), dataset=folder).metrics['examples'] == 3
+  with raises(DatasetError, '5 classes', ' 3'):
+    evaluate(save(num_classes=5), dataset=folder)
+
+
+def test_trained_parameters_are_counted_where_the_options_still_hold():
+  variables = small.variables(small.build('vit_ti16'))
+  every = measure(variables, {'optimizer': {}})
+  frozen = measure(variables, {'freeze': ['backbone']})
+  assert every['trained_parameters'] == every['parameters'] == frozen['parameters']
+  assert frozen['trained_parameters'] == 24 * small.CLASSES + small.CLASSES
+  assert measure(variables, {})['trained_parameters'] is None
+  # Version 0.1 took more blocks than there are for all of them.
+  assert measure(variables, {'freeze': ['blocks:20']})['trained_parameters'] is None

@@ -1,0 +1,125 @@
+"""Update rules, clipping and weight decay against numbers worked by hand."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from tests.support import raises
+from vit_jax import config, optimizers
+from vit_jax.errors import ConfigError
+
+
+def _one_update(params, grads, name, **options):
+  """The updates of one step at rate 0.1, and the optimizer's state after it."""
+  known = vars(type(config.schema()().optimizer)(name=name, **options))
+  factors = optimizers.parameter_factors(
+    params, known['multipliers'], known['decay'], known['weight_decay'], known['layer_decay']
+  )
+  tx = optimizers.make_optimizer(
+    optimizers.build(name, known),
+    lambda step: jnp.float32(0.1),
+    factors,
+    **{k: known[k] for k in ('weight_decay', 'clip_norm', 'clip_value')},
+  )
+  return tx.update(grads, tx.init(params), params)
+
+
+def test_sgd_adds_decay_to_kernels_only():
+  params = {'dense': {'kernel': jnp.full((2,), 3.0), 'bias': jnp.full((2,), 3.0)}}
+  grads = {'dense': {'kernel': jnp.ones(2), 'bias': jnp.ones(2)}}
+  updates, _ = _one_update(params, grads, 'sgd', weight_decay=0.5)
+  np.testing.assert_allclose(updates['dense']['kernel'], -0.1 * (1 + 0.5 * 3), rtol=1e-6)
+  np.testing.assert_allclose(updates['dense']['bias'], -0.1, rtol=1e-6)
+
+
+def test_sgd_decay_passes_through_momentum():
+  """L2: the decay is part of the gradient, so momentum sees it too."""
+  rule = optimizers.build('sgd', {'momentum': 0.5})
+  params, zero = {'kernel': jnp.array([4.0])}, {'kernel': jnp.zeros(1)}
+  factors = {'kernel': optimizers.Factors(1.0, 1.0)}
+  tx = optimizers.make_optimizer(rule, lambda step: 1.0, factors, weight_decay=0.25)
+  state = tx.init(params)
+  first, state = tx.update(zero, state, params)
+  second, _ = tx.update(zero, state, params)
+  np.testing.assert_allclose([first['kernel'][0], second['kernel'][0]], [-1.0, -1.5], rtol=1e-6)
+
+
+def test_adamw_decay_is_decoupled():
+  params = {'kernel': jnp.full((2,), 3.0)}
+  updates, _ = _one_update(params, {'kernel': jnp.full((2,), 7.0)}, 'adamw', weight_decay=0.5)
+  # The first Adam step is the gradient's sign.
+  np.testing.assert_allclose(updates['kernel'], -0.1 * (1 + 0.5 * 3), rtol=1e-5)
+
+
+def test_decay_factors_multiply_weight_decay():
+  params = {'kernel': jnp.full((2,), 3.0)}
+  updates, _ = _one_update(
+    params, {'kernel': jnp.ones(2)}, 'sgd', weight_decay=0.5, decay=('kernel=0.2',)
+  )
+  np.testing.assert_allclose(updates['kernel'], -0.1 * (1 + 0.2 * 0.5 * 3), rtol=1e-6)
+
+
+def test_clipping_is_by_global_norm():
+  params = {'a': jnp.zeros(1), 'b': jnp.zeros(1)}
+  grads = {'a': jnp.array([3.0]), 'b': jnp.array([4.0])}
+  updates, _ = _one_update(params, grads, 'sgd', momentum=0.0, clip_norm=1.0)
+  np.testing.assert_allclose([updates['a'][0], updates['b'][0]], [-0.06, -0.08], rtol=1e-6)
+
+
+def test_clipping_by_value_cuts_each_number():
+  grads = {'a': jnp.array([3.0, -4.0, 0.5])}
+  updates, _ = _one_update({'a': jnp.zeros(3)}, grads, 'sgd', momentum=0.0, clip_value=1.0)
+  np.testing.assert_allclose(updates['a'], [-0.1, 0.1, -0.05], rtol=1e-6)
+
+
+@pytest.mark.parametrize('name', ['sgd', 'adamw', 'lamb', 'lion', 'adafactor'])
+def test_state_can_be_bfloat16(name):
+  params = {'kernel': jnp.zeros(3)}
+  _, state = _one_update(params, {'kernel': jnp.ones(3)}, name, state_dtype='bfloat16')
+  assert 'bfloat16' in {str(x.dtype) for x in jax.tree.leaves(state) if x.shape == (3,)}
+  _, state = _one_update(params, {'kernel': jnp.ones(3)}, name)
+  assert 'bfloat16' not in {str(x.dtype) for x in jax.tree.leaves(state)}
+
+
+def test_lamb_moves_by_the_size_of_the_weights():
+  """Adam's first step is a sign, [1, 1]; its norm becomes that of the weights, 5."""
+  params = {'kernel': jnp.array([3.0, 4.0])}
+  updates, _ = _one_update(params, {'kernel': jnp.array([7.0, 7.0])}, 'lamb')
+  np.testing.assert_allclose(updates['kernel'], -0.1 * 5 / np.sqrt(2), rtol=1e-5)
+
+
+def test_lion_moves_by_signs_and_decays():
+  params = {'kernel': jnp.array([3.0, 4.0])}
+  grads = {'kernel': jnp.array([7.0, -0.1])}
+  updates, _ = _one_update(params, grads, 'lion', b2=0.99, weight_decay=0.5)
+  np.testing.assert_allclose(updates['kernel'], [-0.1 * (1 + 1.5), -0.1 * (-1 + 2)], rtol=1e-6)
+
+
+def test_adafactor_keeps_rows_and_columns():
+  """At first the second moment is the squared gradient alone, so a constant one becomes 1."""
+  params = {'kernel': jnp.zeros((37, 41)), 'bias': jnp.zeros(41)}
+  grads = {'kernel': jnp.full((37, 41), 3.0), 'bias': jnp.full(41, 3.0)}
+  updates, state = _one_update(params, grads, 'adafactor', momentum=0.0)
+  np.testing.assert_allclose(updates['kernel'], -0.1, rtol=1e-5)
+  shapes = {x.shape for x in jax.tree.leaves(state)}
+  assert {(37,), (41,)} <= shapes and (37, 41) not in shapes
+  _, state = _one_update(params, grads, 'adafactor', state_dtype='bfloat16')
+  assert 'bfloat16' in {str(x.dtype) for x in jax.tree.leaves(state) if x.shape == (37, 41)}
+
+
+def test_multipliers_by_name_first_match_counts():
+  params = {'head': {'kernel': jnp.zeros(2)}, 'encoder': {'kernel': jnp.zeros(2)}}
+  grads = {'head': {'kernel': jnp.ones(2)}, 'encoder': {'kernel': jnp.ones(2)}}
+  updates, _ = _one_update(
+    params, grads, 'sgd', momentum=0.0, multipliers=('^head/=10', 'kernel=0')
+  )
+  np.testing.assert_allclose(updates['head']['kernel'], -1.0, rtol=1e-6)
+  np.testing.assert_array_equal(updates['encoder']['kernel'], 0.0)
+
+
+def test_an_optimizer_takes_its_own_options_alone():
+  rule = optimizers.build('adamw', {'b1': 0.8, 'momentum': 0.5, 'learning_rate': 7.0})
+  assert rule == type(rule)(b1=0.8) and not hasattr(rule, 'momentum')
+  with raises(ConfigError, "'adam'", "'adamw'"):
+    optimizers.build('adam', {})

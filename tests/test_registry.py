@@ -1,0 +1,191 @@
+"""Registries, and the files and modules that $VIT_JAX_PLUGINS names."""
+
+import os
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+from tests.support import error_line, raises
+from vit_jax.errors import ConfigError
+from vit_jax.registry import Registry
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+def test_entries_are_found_by_name_in_order():
+  shapes = Registry('shape')
+  shapes.add('square', 4)
+
+  @shapes.register('circle')
+  def circle():
+    return 0
+
+  assert list(shapes) == ['square', 'circle'] and len(shapes) == 2
+  assert shapes['square'] == 4 and shapes['circle'] is circle
+  assert 'circle' in shapes and 'oval' not in shapes
+
+
+def test_an_unknown_name_is_refused_with_the_nearest():
+  shapes = Registry('shape')
+  shapes.add('square', 4)
+  with raises(ConfigError, 'shape', "'sqare'", "'square'"):
+    shapes['sqare']
+
+
+def test_a_name_is_registered_once():
+  shapes = Registry('shape')
+  shapes.add('square', 4)
+  with pytest.raises(ValueError, match='square'):
+    shapes.add('square', 5)
+
+
+OPTIMIZER = """
+import dataclasses
+
+from vit_jax.optimizers import OPTIMIZERS, UpdateRule
+
+
+@OPTIMIZERS.register('{name}')
+@dataclasses.dataclass(frozen=True)
+class Made(UpdateRule):
+  pass
+"""
+
+NAMES = """
+from vit_jax.command_line import run_cli
+from vit_jax.optimizers import OPTIMIZERS
+
+run_cli(lambda: print(*OPTIMIZERS))
+"""
+
+
+def _run(script, plugins, folder):
+  path = os.pathsep.join([str(ROOT), str(folder / 'path')])
+  return subprocess.run(
+    [sys.executable, '-c', script],
+    env={**os.environ, 'VIT_JAX_PLUGINS': plugins, 'PYTHONPATH': path},
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+
+
+@pytest.fixture
+def files(tmp_path):
+  """Writes files below a folder; 'path/' in it is where Python finds modules."""
+
+  def write(**texts):
+    for name, text in texts.items():
+      path = tmp_path / f'{name.replace("__", "/")}.py'
+      path.parent.mkdir(exist_ok=True)
+      path.write_text(text)
+    return tmp_path
+
+  return write
+
+
+def _names(plugins, folder):
+  done = _run(NAMES, plugins, folder)
+  assert done.returncode == 0, done.stderr
+  return done.stdout.split()
+
+
+def _error(plugins, folder):
+  done = _run(NAMES, plugins, folder)
+  return error_line(done.returncode, done.stderr)
+
+
+def test_files_and_modules_register_entries(files):
+  folder = files(
+    deep__one=OPTIMIZER.format(name='first'),
+    path__my_second=OPTIMIZER.format(name='second'),
+  )
+  (folder / 'path/pack').mkdir()
+  (folder / 'path/pack/inner.py').write_text(OPTIMIZER.format(name='third'))
+  plugins = os.pathsep.join(['deep/one.py', '', 'my_second', 'pack.inner'])
+  assert _names(plugins, folder)[-3:] == ['first', 'second', 'third']
+  absolute = str(folder / 'deep' / 'one.py')
+  assert _names(absolute, folder)[-1] == 'first'
+  assert 'first' not in _names('', folder)
+
+
+@pytest.mark.parametrize('word', ['gone.py', 'deep/gone.py', 'no_such_module', 'deep'])
+def test_a_plugin_that_is_not_there_is_named(files, word):
+  assert word in _error(word, files(deep__one='1'))
+
+
+@pytest.mark.parametrize('place', ['relative', 'absolute', 'module'])
+@pytest.mark.parametrize(
+  'text, line, facts',
+  [
+    ('x = 1\n\ny = x / 0\n', 3, ['ZeroDivisionError']),
+    ('def f():\n  raise KeyError("blue")\n\n\nf()\n', 2, ['KeyError', 'blue']),
+    ('x = 1\ny = (x +\n', 2, ['SyntaxError']),
+    ('import json\n\njson.loads("{")\n', 3, ['JSONDecodeError']),
+    ('import os\nimport no_such_module\n', 2, ['ModuleNotFoundError', 'no_such_module']),
+    (OPTIMIZER.format(name='sgd'), 7, ["'sgd'", 'twice']),
+  ],
+)
+def test_a_plugin_that_fails_is_named_with_its_line(files, place, text, line, facts):
+  folder = files(path__failing=text)
+  word = {
+    'relative': 'path/failing.py',
+    'absolute': str(folder / 'path' / 'failing.py'),
+    'module': 'failing',
+  }[place]
+  error = _error(word, folder)
+  assert f'{word}, line {line}' in error
+  assert [fact for fact in facts if fact not in error] == []
+
+
+def test_a_plugin_may_refuse_with_words_of_its_own(files):
+  text = 'from vit_jax.errors import ConfigError\nraise ConfigError("set MY_FOLDER")\n'
+  assert _error('mine.py', files(mine=text)) == 'error: set MY_FOLDER'
+
+
+@pytest.mark.parametrize('name', ['statistics', 'sys', 'numpy'])
+def test_a_file_with_the_name_of_another_module_is_refused(files, name):
+  """It would not be imported, and its names would be unknown."""
+  error = _error(f'deep/{name}.py', files(**{f'deep__{name}': OPTIMIZER.format(name='first')}))
+  assert f'deep/{name}.py' in error and repr(name) in error
+
+
+def test_two_files_of_one_name_are_refused(files):
+  texts = {f'{folder}__same': OPTIMIZER.format(name=folder) for folder in ('one', 'two')}
+  error = _error(os.pathsep.join(['one/same.py', 'two/same.py']), files(**texts))
+  assert 'two/same.py' in error and 'one/same.py' in error.replace('plugin two/same.py', '')
+
+
+WORKER = """
+import multiprocessing
+
+from vit_jax.optimizers import OPTIMIZERS, build
+
+
+def name_of(rule):
+  return type(rule).__module__, type(rule).__name__
+
+
+if __name__ == '__main__':
+  rule = build('first', {})
+  with multiprocessing.get_context('spawn').Pool(1) as pool:
+    print(*pool.apply(name_of, (rule,)))
+"""
+
+
+def test_a_worker_process_finds_the_class_of_a_plugin(files):
+  """What is sent to it is pickled by the module's name."""
+  folder = files(deep__one=OPTIMIZER.format(name='first'), worker=WORKER)
+  done = subprocess.run(
+    [sys.executable, 'worker.py'],
+    env={**os.environ, 'VIT_JAX_PLUGINS': 'deep/one.py', 'PYTHONPATH': str(ROOT)},
+    cwd=folder,
+    capture_output=True,
+    text=True,
+    timeout=120,
+  )
+  assert done.returncode == 0, done.stderr
+  assert done.stdout.split() == ['one', 'Made']

@@ -1,0 +1,148 @@
+"""From options to a dataset, model, task and weights that fit together."""
+
+import jax
+import numpy as np
+import pytest
+
+from tests.support import raises
+from tests.training import runs
+from vit_jax import tree
+from vit_jax.errors import ConfigError, DatasetError
+from vit_jax.training import loop
+from vit_jax.training.experiment import build_experiment
+from vit_jax.training.optimization import make_optimization
+
+
+def _flat(variables):
+  return {name: np.asarray(x) for name, x in tree.flatten(variables).items()}
+
+
+def test_fresh_variables_depend_on_the_seed_alone():
+  first, again, other = (
+    _flat(build_experiment(runs.options(seed=seed)).variables()[0]) for seed in ('3', '3', '4')
+  )
+  assert all(value.tobytes() == again[name].tobytes() for name, value in first.items())
+  assert any(value.tobytes() != other[name].tobytes() for name, value in first.items())
+
+
+def test_shapes_are_those_of_the_variables():
+  run = build_experiment(runs.options(dataset__classes='3,5'))
+  variables, report = run.variables()
+  assert jax.tree.map(lambda x: x.shape, run.shapes) == jax.tree.map(np.shape, variables)
+  assert report == '' and run.module.num_classes == 2
+
+
+def test_splits_that_a_dataset_lacks_are_left_out():
+  run = build_experiment(runs.options(dataset__val='absent', dataset__test='test[:10%]'))
+  assert {name: len(split) for name, split in run.held_out.items()} == {'test': 30}
+
+
+def test_held_out_images_that_are_trained_on_are_warned_of(caplog):
+  build_experiment(runs.options(dataset__val='train[90%:]'))
+  (warning,) = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+  for fact in ('130 of 130', "config.dataset.train='train'", "config.dataset.val='train[90%:]'"):
+    assert fact in warning
+  caplog.clear()
+  build_experiment(runs.options(dataset__train='train[:90%]', dataset__val='train[90%:]'))
+  assert not caplog.records
+
+
+def test_the_fingerprint_is_of_the_images_of_each_split():
+  first = build_experiment(runs.options()).fingerprint
+  assert first == build_experiment(runs.options(seed='3')).fingerprint
+  other = build_experiment(runs.options(dataset__train='train[:90%]')).fingerprint
+  assert {role for role in first if first[role] != other[role]} == {'train'}
+
+
+def test_all_that_a_config_names_wrongly_is_reported_at_once():
+  with raises(DatasetError, "'trian'", "'tset'", 'absent.npz') as caught:
+    build_experiment(
+      runs.options(dataset__train='trian', dataset__test='tset[:5]', init_from='absent.npz')
+    )
+  assert len(caught.value.problems) == 3
+
+
+def test_the_preprocessing_is_saved_with_the_evaluation_transform():
+  run = build_experiment(runs.options(input__mean='0.1,0.2,0.3', input__std='0.5,0.5,0.5'))
+  assert run.preprocess.transform == str(run.eval_transform)
+  assert run.preprocess.mean == (0.1, 0.2, 0.3) and run.image_hw == (16, 16)
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A run on all ten digits, and its variables."""
+  path = tmp_path_factory.mktemp('runs') / 'trained'
+  loop.train(runs.options(total='2 steps', checkpoint__every='2 steps'), str(path))
+  return str(path), _flat(build_experiment(runs.options(init_from=str(path))).weights.tensors)
+
+
+def test_a_reset_head_starts_anew_on_the_backbone(trained):
+  path, before = trained
+  variables, report = build_experiment(runs.options(init_from=path)).variables()
+  after = _flat(variables)
+  kept = {name for name in before if after[name].tobytes() == before[name].tobytes()}
+  assert set(before) - kept == {'params/head/kernel', 'params/head/bias'}
+  assert 'head/kernel' in report
+
+
+def test_a_kept_head_keeps_the_outputs_of_the_classes_by_name(trained):
+  path, before = trained
+  config = runs.options(init_from=path, head='keep', dataset__classes='7,2')
+  after = _flat(build_experiment(config).variables()[0])
+  for name in ('params/head/kernel', 'params/head/bias'):
+    np.testing.assert_array_equal(after[name], before[name][..., [7, 2]])
+  whole = _flat(build_experiment(runs.options(init_from=path, head='keep')).variables()[0])
+  assert all(whole[name].tobytes() == before[name].tobytes() for name in before)
+
+
+def test_a_kept_head_that_does_not_know_the_classes_is_refused(trained, tmp_path):
+  from PIL import Image
+
+  for name in ('0', 'eleven'):
+    (tmp_path / name).mkdir()
+    for i in range(10):
+      Image.new('RGB', (16, 16), (i, 0, 0)).save(tmp_path / name / f'{i}.png')
+  config = runs.options(init_from=trained[0], head='keep', dataset__name=str(tmp_path))
+  with raises(ConfigError, "config.head='keep'", "'eleven'", "config.head='reset'"):
+    build_experiment(config).variables()
+
+
+@pytest.mark.parametrize(
+  'overrides, facts',
+  [
+    ({'task__name': 'boxes'}, ["'boxes'", 'digits']),
+    ({'task__name': 'multilabel'}, ["'multilabel'", 'digits']),
+  ],
+)
+def test_a_task_that_the_dataset_cannot_serve_is_refused(overrides, facts):
+  with raises(ConfigError, 'config.task.name', *facts):
+    build_experiment(runs.options(**overrides))
+
+
+def test_an_optimization_takes_every_option():
+  config = runs.options(
+    optimizer__name='sgd',
+    optimizer__learning_rate='0.4',
+    optimizer__layer_decay='0.5',
+    optimizer__sam_rho='0.2',
+    optimizer__sam_rho_end='0.5',
+    optimizer__gsam_alpha='0.3',
+    freeze='embeddings',
+    schedule__name='constant',
+    schedule__warmup='4 steps',
+  )
+  params = build_experiment(config).shapes['params']
+  made = make_optimization(
+    config.optimizer, config.schedule, config.freeze, params, 9, lambda length: int(length[0])
+  )
+  rates = [float(made.schedule(step)) for step in (0, 3, 8)]
+  np.testing.assert_allclose(rates, [0.1, 0.4, 0.4], rtol=1e-6)
+  assert made.factors['head/kernel'].rate == 1.0
+  assert made.factors['encoder/block_00/mlp/fc1/bias'].rate == 0.5
+  assert made.frozen == {name for name in made.factors if name.startswith('patch_embedding/')}
+  assert made.sharpness.alpha == 0.3
+  np.testing.assert_allclose(made.sharpness.rho(0), 0.2 * (0.5 + 0.5 / 4), rtol=1e-6)
+  plain = runs.options()
+  assert make_optimization(
+    plain.optimizer, plain.schedule, (), params, 9, lambda length: 0
+  ).sharpness is None  # fmt: skip

@@ -1,0 +1,95 @@
+"""The run summary: memory that is estimated, and how every parameter is trained."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from tests.models import small
+from tests.training import runs
+from vit_jax import models
+from vit_jax.optimizers import Factors
+from vit_jax.training import summary
+from vit_jax.training.experiment import build_experiment
+from vit_jax.training.optimization import make_optimization
+from vit_jax.training.train_state import create
+
+
+def test_remat_saves_about_what_the_summary_estimates():
+  def kept(remat):
+    module = models.build('vit_ti16', 5, depth=6, remat=remat)
+    x = jnp.zeros((8, 224, 224, 3))
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
+
+    def loss(params):
+      return module.apply({'params': params}, x, train=True).sum()
+
+    needed = jax.jit(jax.grad(loss)).lower(variables['params']).compile().memory_analysis()
+    return summary.activation_bytes(module, variables, x.shape), needed.temp_size_in_bytes
+
+  (estimated, needed), (estimated_remat, needed_remat) = kept('none'), kept('block')
+  assert needed / needed_remat > 2
+  assert 0.6 < (estimated / estimated_remat) / (needed / needed_remat) < 1.7
+
+
+def test_random_keys_among_residuals_are_counted():
+  module = small.build('vit_ti16', remat='block', dropout=0.1, drop_path_rate=0.2)
+  x = small.images(module)
+  variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
+  assert summary.activation_bytes(module, variables, x.shape) > x[..., 0].nbytes
+
+
+def test_parameters_are_counted_by_part_and_grouped_by_training():
+  params = {
+    'encoder': {'block_00': {'bias': jnp.zeros(7)}, 'block_01': {'bias': jnp.zeros((3, 5))}},
+    'head': {'kernel': jnp.zeros((11, 2)), 'bias': jnp.zeros(2)},
+  }
+  factors = {
+    'encoder/block_00/bias': Factors(1.0, 0.0),
+    'encoder/block_01/bias': Factors(1.0, 0.0),
+    'head/kernel': Factors(10.0, 0.5),
+    'head/bias': Factors(10.0, 0.0),
+  }
+  found = summary.describe_parameters(params, factors, frozenset({'encoder/block_00/bias'}))
+  assert [line.split() for line in found.counts.splitlines()] == [
+    ['encoder/block_00', '7'],
+    ['encoder/block_01', '15'],
+    ['head', '24'],
+  ]
+  groups = [line.split() for line in found.groups.splitlines()]
+  assert [line[0] for line in groups] == ['frozen', 'LR', 'LR', 'LR']
+  assert 'encoder/block_00/bias' in groups[0] and '15' in groups[1]
+  assert found.table.count('LR x 10') == 2
+  for name in factors:
+    assert name in found.table
+
+
+@pytest.fixture
+def described():
+  def describe(**overrides):
+    config = runs.options(**overrides)
+    experiment = build_experiment(config)
+    shapes = experiment.shapes
+    made = make_optimization(
+      config.optimizer, config.schedule, config.freeze, shapes['params'], 9, lambda length: 0
+    )
+    state = jax.eval_shape(lambda v: create(v, made.tx, made.frozen), shapes)
+    return summary.describe(config, experiment, state, jax.devices(), 162)
+
+  return describe
+
+
+def test_a_run_is_summarized(described):
+  """1297 images in 16 a step: 162 steps are two epochs all but two images."""
+  rows = dict(line.strip().split(maxsplit=1) for line in described(accumulate='2').splitlines())
+  assert '4 x' in rows['devices'] and 'data' in rows['devices']
+  assert '16 = 4 devices x 2 ' in rows['batch']
+  assert 'vit_ti16' in rows['model'] and '16 x 16' in rows['input'] and '4 x 4' in rows['input']
+  assert [n for n in ('1,297', '200', '300') if n not in rows['images']] == []
+  assert rows['classes'] == '10' and '162 steps' in rows['length'] and '1.998' in rows['length']
+  assert 'MiB' in rows['memory'] and 'float32' in rows['precision']
+
+
+def test_a_split_that_the_dataset_lacks_is_mentioned(described):
+  text = described(dataset__val='valid_set', dataset__test='')
+  assert "'valid_set'" in text and 'config.dataset.val' in text
+  assert 'config.dataset.test' not in text  # it was not asked for

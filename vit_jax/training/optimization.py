@@ -1,0 +1,77 @@
+"""From options to an optimizer for a model's parameters."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import optax
+
+from vit_jax import optimizers
+from vit_jax.config import Optimizer, Schedule
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimization:
+  """How parameters are updated.
+
+  Attributes:
+    tx: the optimizer.
+    schedule: the learning rate by step.
+    factors: of every parameter's learning rate and weight decay.
+    frozen: names of parameters that are not trained.
+    sharpness: SAM or GSAM, where one is used.
+  """
+
+  tx: optax.GradientTransformation
+  schedule: optimizers.ScheduleFn
+  factors: Mapping[str, optimizers.Factors]
+  frozen: frozenset[str]
+  sharpness: optimizers.Sharpness | None
+
+
+def make_optimization(
+  optimizer: Optimizer,
+  schedule: Schedule,
+  freeze: tuple[str, ...],
+  params: Mapping,
+  total_steps: int,
+  steps_of: Callable[[str], int],
+) -> Optimization:
+  """Builds optimizer and schedule for parameters.
+
+  Args:
+    optimizer, schedule, freeze: options.
+    params: arrays or shapes.
+    total_steps: length of training.
+    steps_of: turns a length such as '5 epochs' into steps.
+
+  Raises:
+    ConfigError: patterns that match no parameter, or leave some unmatched.
+  """
+  rate = optimizers.make_schedule(
+    schedule.name, vars(schedule), optimizer.learning_rate, total_steps, steps_of
+  )
+  factors = optimizers.parameter_factors(
+    params,
+    optimizer.multipliers,
+    optimizer.decay,
+    optimizer.weight_decay,
+    optimizer.layer_decay,
+  )
+  tx = optimizers.make_optimizer(
+    optimizers.build(optimizer.name, vars(optimizer)),
+    rate,
+    factors,
+    weight_decay=optimizer.weight_decay,
+    clip_norm=optimizer.clip_norm,
+    clip_value=optimizer.clip_value,
+  )
+  sharpness = None
+  if optimizer.sam_rho:
+    sharpness = optimizers.Sharpness.scheduled(
+      optimizer.sam_rho,
+      optimizer.sam_rho_end,
+      optimizer.gsam_alpha,
+      rate,
+      optimizer.learning_rate,
+    )
+  return Optimization(tx, rate, factors, optimizers.frozen_names(params, freeze), sharpness)

@@ -1,0 +1,136 @@
+"""Where a run starts: from its newest checkpoint, or from the weights that its config names."""
+
+import json
+import logging
+import pathlib
+from typing import Any
+
+import jax
+
+from vit_jax.checkpoint import Checkpointer
+from vit_jax.config import Config, get, leaves, parse_saved
+from vit_jax.errors import CheckpointError
+from vit_jax.files import write_json
+from vit_jax.options import Length
+from vit_jax.training.callbacks import Callbacks
+from vit_jax.training.experiment import Experiment
+from vit_jax.training.optimization import Optimization
+from vit_jax.training.train_state import TrainState, create, from_checkpoint, to_checkpoint
+
+log = logging.getLogger(__name__)
+
+# Options that may change between two attempts of a run; any other change makes it another run.
+_FREE = (
+  'total',
+  'parallel',
+  'pretrained_dir',
+  'log.',
+  'evaluation.',
+  'fewshot.',
+  'checkpoint.',
+  'input.threads',
+  'input.workers',
+  'task.teacher_cache',
+  'dataset.data_dir',
+  'dataset.test',
+)
+
+
+def first_state(experiment: Experiment, optimization: Optimization, ema: bool) -> TrainState:
+  """The state before the first step of a new run; what was loaded is logged."""
+  variables, report = experiment.variables()
+  if report:
+    log.info(report)
+  return create(variables, optimization.tx, optimization.frozen, ema)
+
+
+def write_description(path: pathlib.Path, config: Config, experiment: Experiment) -> None:
+  """Writes what describes a new run: config.json, classes.json and split.json."""
+  write_json(path / 'config.json', config.to_json())
+  write_json(path / 'classes.json', list(experiment.dataset.classes))
+  if experiment.dataset.made_split:
+    write_json(path / 'split.json', experiment.dataset.manifest())
+
+
+def resume(
+  config: Config,
+  experiment: Experiment,
+  optimization: Optimization,
+  callbacks: Callbacks,
+  checkpointer: Checkpointer,
+  path: pathlib.Path,
+) -> tuple[TrainState, dict[str, Any]]:
+  """The newest checkpoint's state and metadata.
+
+  Args:
+    config, experiment, optimization: of the run.
+    callbacks: get their state from the checkpoint.
+    checkpointer: of the run's folder.
+    path: the run's folder.
+
+  Raises:
+    CheckpointError: the folder holds another run, or the dataset has changed.
+  """
+  ema = config.ema.decay > 0
+  meta = checkpointer.latest_meta()
+  before = parse_saved(meta['config'])
+  _refuse_other_run(before, config, path)
+  _refuse_other_data(meta, experiment, path, same_test=before.dataset.test == config.dataset.test)
+  if before.total != config.total and not _ends_anywhere(config):
+    log.warning(
+      'config.total was %r and is %r: the learning-rate schedule of the steps to come is that of '
+      'the new length',
+      before.total,
+      config.total,
+    )
+  shapes = jax.eval_shape(
+    lambda v: create(v, optimization.tx, optimization.frozen, ema), experiment.shapes
+  )
+  callbacks.set_state(meta['watch'])
+  return from_checkpoint(*checkpointer.restore(*to_checkpoint(shapes)), ema), meta
+
+
+def _ends_anywhere(config: Config) -> bool:
+  """Whether the learning rate does not depend on the length of training."""
+  free = config.schedule.name in ('constant', 'rsqrt')
+  return free and not Length.parse(config.schedule.cooldown).amount
+
+
+def _refuse_other_data(
+  meta: dict[str, Any], experiment: Experiment, path: pathlib.Path, same_test: bool
+) -> None:
+  dataset = experiment.dataset
+  before, now = meta['classes'], list(dataset.classes)
+  if before != now:
+    new = [name for name in now if name not in before]
+    gone = [name for name in before if name not in now]
+    what = '; '.join(
+      f'{word} {", ".join(map(repr, names))}'
+      for word, names in (('new', new), ('gone', gone))
+      if names
+    )
+    raise CheckpointError(
+      f'the classes of {dataset.name} changed since {path} began ({what or "their order"}): its '
+      'labels would change; restore the dataset, or use another --workdir'
+    )
+  split = path / 'split.json'
+  changed = split.exists() and json.loads(split.read_text('utf-8')) != dataset.manifest()
+  # Version 0.1 wrote no fingerprint; the option that names the test split may change.
+  for role, fingerprint in meta.get('dataset', {}).items():
+    same = experiment.fingerprint.get(role) == fingerprint
+    changed = changed or not (same or (role == 'test' and not same_test))
+  if changed:
+    raise CheckpointError(
+      f'the images of {dataset.name} or their split changed since {path} began: restore the '
+      'dataset, or use another --workdir'
+    )
+
+
+def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
+  changed = [
+    f'config.{name} is {get(now, name)!r} and was {get(before, name)!r}'
+    for name, _ in leaves()
+    if not name.startswith(_FREE) and get(now, name) != get(before, name)
+  ]
+  if changed:
+    raise CheckpointError([f'--workdir={path} holds another run: use another folder', *changed])
