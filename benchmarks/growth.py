@@ -32,7 +32,7 @@ def measure(depth: int, width: int, pixels: int, batch: int, steps: int) -> dict
     'vit_ti16', 1000, depth=depth, width=width, num_heads=width // 64, mlp_dim=4 * width
   )
   shape = (batch, pixels, pixels, 3)
-  pictures = {
+  images = {
     'image': np.random.default_rng(0).integers(0, 256, shape, np.uint8),
     'label': np.arange(batch),
   }
@@ -43,12 +43,12 @@ def measure(depth: int, width: int, pixels: int, batch: int, steps: int) -> dict
     'activations': float(summary.activation_bytes(module, variables, shape)),
   }
   step, state = bench.training_step(module, variables, 1000)
-  step = step.lower(state, pictures, key).compile()
+  step = step.lower(state, images, key).compile()
   found['workspace'] = float(step.memory_analysis().temp_size_in_bytes)
   times = []
   for _ in range(steps + 1):
     began = time.perf_counter()
-    state, _ = jax.block_until_ready(step(state, pictures, key))
+    state, _ = jax.block_until_ready(step(state, images, key))
     times.append(time.perf_counter() - began)
   return found | {'seconds': statistics.median(times[1:])}
 

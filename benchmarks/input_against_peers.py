@@ -1,8 +1,8 @@
 """Times reading JPEGs on one core beside tf.data: alternating rounds, medians, ratios.
 
-  python benchmarks/input_against_peers.py --pictures=FOLDER --tensorflow_python=PYTHON_WITH_TF
+  python benchmarks/input_against_peers.py --images=FOLDER --tensorflow_python=PYTHON_WITH_TF
 
-Three transformations to 224 pixels: the whole picture decoded; decoded and resized; a random part
+Three transformations to 224 pixels: the whole image decoded; decoded and resized; a random part
 of 5 to 100 % of the area (Inception's crop) decoded as far as needed, resized and mirrored by
 chance. tf.data maps with one thread; 'antialias' is how Pillow and this package resize, without it
 TensorFlow reads fewer pixels. Both processes are bound to one core and read from memory.
@@ -78,22 +78,22 @@ _PARTS = ('decode', 'resize', 'crop')
 
 
 def main() -> None:
-  """Prints pictures a second on one core and our ratios."""
+  """Prints images/s on one core and our ratios."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-  parser.add_argument('--pictures', default='', help='folder of JPEGs; otherwise some are made')
+  parser.add_argument('--images', default='', help='folder of JPEGs; otherwise some are made')
   parser.add_argument('--tensorflow_python', required=True, help='a Python with TensorFlow')
-  parser.add_argument('--count', type=int, default=300, help='pictures a round')
+  parser.add_argument('--count', type=int, default=300, help='images a round')
   parser.add_argument('--rounds', type=int, default=5)
   parser.add_argument('--core', type=int, default=0)
   args = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
-    if not args.pictures:
+    if not args.images:
       from vit_jax.bench import make_pictures
 
       make_pictures(pathlib.Path(folder), 50)
     found = [
       f
-      for f in sorted(pathlib.Path(args.pictures or folder).rglob('*.jp*g'))
+      for f in sorted(pathlib.Path(args.images or folder).rglob('*.jp*g'))
       if f.read_bytes()[:2] == b'\xff\xd8'
     ]  # some are other formats by another name
     words = [[str(f.resolve()) for f in found[:500]], args.core, args.count]
@@ -112,7 +112,7 @@ def main() -> None:
   rates = {key: args.count / statistics.median(times) for key, times in seconds.items()}
   for (name, part), rate in rates.items():
     ratio = rates['vit_jax', part.removesuffix('_plain')] / rate
-    print(f'{name:8} {part:12} {rate:7.0f} pictures/s, vit_jax is {ratio:.2f}x')
+    print(f'{name:8} {part:12} {rate:7.0f} images/s, vit_jax is {ratio:.2f}x')
   for part in ('resize', 'crop'):
     share = rates['vit_jax', part] / rates['vit_jax', 'decode']
     print(f'vit_jax {part}: {share:.0%} of decoding alone')

@@ -6,7 +6,7 @@
       --peers=timm,timm_compiled --peer_python=...
 
 Every peer is a process of its own that lives through all rounds and computes only when it is its
-turn, with the same batch of uint8 pictures, the same precision and AdamW (the original: float32 and
+turn, with the same batch of uint8 images, the same precision and AdamW (the original: float32 and
 its SGD with momentum in training, which is less work). PyTorch's peers take a GPU where there is
 one, as JAX does; on one, tell JAX to leave them memory: XLA_PYTHON_CLIENT_PREALLOCATE=false. A peer
 that cannot be imported, or does not know the model, is named and left out.
@@ -38,7 +38,7 @@ _DATA = """
 import numpy as np
 our_name, timm_name, sizes, batch, dtype = words
 if sizes: width, depth, heads, mlp, patch = sizes
-pictures = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
+images = np.random.default_rng(0).integers(0, 256, (batch, 224, 224, 3), np.uint8)
 labels = np.arange(batch) % 1000
 """
 
@@ -79,7 +79,7 @@ def update(p, rest, s, x):
   return optax.apply_updates(p, updates), rest, s
 step = jax.jit(update, donate_argnums=(0, 1, 2))
 forward = jax.jit(lambda p, rest, x: apply(p, rest, x, False)[0])
-x = jax.device_put(pictures)
+x = jax.device_put(images)
 def train():
   global params, variables, state
   params, variables, state = jax.block_until_ready(step(params, variables, state, x))
@@ -97,7 +97,7 @@ on_gpu = torch.cuda.is_available()
 device = 'cuda' if on_gpu else 'cpu'
 MAKE
 optimizer = torch.optim.AdamW(model.parameters(), 1e-4, fused=on_gpu)
-x, y = torch.from_numpy(pictures).to(device), torch.from_numpy(labels).to(device)
+x, y = torch.from_numpy(images).to(device), torch.from_numpy(labels).to(device)
 def logits():
   with torch.autocast(device, torch.bfloat16, enabled=dtype == 'bfloat16'):
     return forward(((x.float() / 127.5) - 1).permute(0, 3, 1, 2)).float()
@@ -147,7 +147,7 @@ def make_peers(args: argparse.Namespace) -> list[Peer]:
 
 
 def main() -> None:
-  """Prints pictures a second, first steps, memory and our ratio to each peer."""
+  """Prints images/s, first steps, memory and our ratio to each peer."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument('--model', default='s16', choices=MODELS)
   parser.add_argument('--dtype', default='float32', choices=('float32', 'bfloat16'))
@@ -167,7 +167,7 @@ def main() -> None:
       median = statistics.median(times)
       ratio = median / statistics.median(seconds['vit_jax', part])
       print(
-        f'{args.model} {part:5} {peer.name:14} {args.batch_size / median:7.2f} pictures/s '
+        f'{args.model} {part:5} {peer.name:14} {args.batch_size / median:7.2f} images/s '
         f'(best {args.batch_size / min(times):7.2f}), first step '
         f'{first[peer.name][part]:5.1f} s, vit_jax is {ratio:.2f}x'
       )

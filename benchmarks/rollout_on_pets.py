@@ -21,8 +21,9 @@ import numpy as np
 
 import vit_jax
 from vit_jax import visualization
-from vit_jax.errors import UserError, run_cli
-from vit_jax.visualization.images import read_picture, variables_for
+from vit_jax.command_line import run_cli
+from vit_jax.errors import UserError
+from vit_jax.visualization.images import read_image, variables_for
 
 DISCARDS = (0.0, 0.5, 0.9)
 GRID = 64  # places across and down among which the best fixed one is found
@@ -79,7 +80,7 @@ def maps_of(loaded, picture, gradients: bool) -> dict[str, np.ndarray]:
 def main() -> None:
   """Prints one line a method: the share of pictures whose peak is in the box."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
-  parser.add_argument('model', help='workdir, weights file or zoo name')
+  parser.add_argument('model', help='workdir, weights file or name of a pretrained model')
   parser.add_argument('pets', type=pathlib.Path, help='folder of images/ and annotations/')
   parser.add_argument('--stride', type=int, default=1, help='every how many-th picture')
   parser.add_argument('--image_size', choices=['stretched', 'whole'], default='stretched')
@@ -89,7 +90,7 @@ def main() -> None:
   size = 'whole' if args.image_size == 'whole' else loaded.preprocess.image_size
   hits = collections.defaultdict(list)
   for path, box in examples:
-    picture = read_picture(path, loaded.preprocess, loaded.module.patch_size, size)
+    picture = read_image(path, loaded.preprocess, loaded.module.patch_size, size)
     for name, values in maps_of(loaded, picture, loaded.module.num_classes > 0).items():
       hits[name].append(inside(box, *peak(values)))
   boxes = np.array([box for _, box in examples])

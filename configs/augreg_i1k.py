@@ -16,7 +16,7 @@ learning rate, so 1e-4 / 1e-3. On an accelerator add --config.model.dtype=bfloat
 
 from vit_jax import config as options
 from vit_jax.data import AUGREG
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 MODELS = {
   'vit_ti16': ('light1', 0.0),
@@ -41,7 +41,7 @@ def get_config(argument='vit_b16'):
   model, _, setting = argument.partition(',')
   if model not in MODELS or setting not in ('', *AUGREG):
     near = did_you_mean(*((model, MODELS) if model not in MODELS else (setting, AUGREG)))
-    raise UserError(f'augreg_i1k.py:MODEL[,SETTING] got {argument!r}: {near}')
+    raise ConfigError(f'augreg_i1k.py:MODEL[,SETTING] got {argument!r}: {near}')
   setting, dropped = setting or MODELS[model][0], MODELS[model][1]
   config = options.default()
   config.total = '300 epochs'

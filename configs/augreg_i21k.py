@@ -5,7 +5,7 @@ python -m vit_jax.main --config=configs/augreg_i21k.py:vit_b16 --workdir=runs/au
 
 The dataset is a folder with a folder for each class, named by WordNet id; the head has as many
 outputs as there are classes: 21841 of the full set of autumn 2011, 21843 of the copy that the
-published weights know, 11221 and 10450 of the processed ones. Pictures without splits are split by
+published weights know, 11221 and 10450 of the processed ones. Images without splits are split by
 class. `evaluate`, `predict` and config.head='keep' match classes by id, whichever set they are of.
 
 SETTING is one of the paper's none, light1, light2, medium1, medium2, strong1, strong2: RandAugment
@@ -21,7 +21,7 @@ learning rate, so 1e-4 / 1e-3. On an accelerator add --config.model.dtype=bfloat
 
 from vit_jax import config as options
 from vit_jax.data import AUGREG
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 MODELS = {
   'vit_ti16': 'none',
@@ -38,7 +38,7 @@ def get_config(argument='vit_b16'):
   model, _, setting = argument.partition(',')
   if model not in MODELS or setting not in ('', *AUGREG):
     near = did_you_mean(*((model, MODELS) if model not in MODELS else (setting, AUGREG)))
-    raise UserError(f'augreg_i21k.py:MODEL[,SETTING] got {argument!r}: {near}')
+    raise ConfigError(f'augreg_i21k.py:MODEL[,SETTING] got {argument!r}: {near}')
   setting = setting or MODELS[model]
   config = options.default()
   config.total = '300 epochs'

@@ -6,14 +6,14 @@ python -m vit_jax.main --config=configs/deit.py:deit_s16_distilled --workdir=run
 Published: 72.2 % (Ti), 79.9 % (S), 81.8 % (B); distilled 74.5, 81.2, 83.4 % (the authors' README).
 300 epochs: Ti and S in less than 3 days on 4 GPUs, B in 53 hours on 8 (the paper, section 5.6).
 Their teacher is a RegNetY-16GF of 82.9 %, which is not among the models here; config.task.teacher
-may be any run, weights file or zoo name. Not run here.
+may be any run, weights file or pretrained model name. Not run here.
 
-Learning rates are 5e-4 for every 512 pictures. Random erasing writes uniform noise where timm's
+Learning rates are 5e-4 for every 512 images. Random erasing writes uniform noise where timm's
 writes normal noise. On an accelerator add --config.model.dtype=bfloat16.
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 ARGUMENTS = (
   'deit_ti16',
@@ -27,7 +27,7 @@ ARGUMENTS = (
 
 def get_config(model='deit_s16'):
   if model not in ARGUMENTS:
-    raise UserError(f'deit.py:MODEL got {model!r}: {did_you_mean(model, ARGUMENTS)}')
+    raise ConfigError(f'deit.py:MODEL got {model!r}: {did_you_mean(model, ARGUMENTS)}')
   config = options.default()
   config.total = '300 epochs'
   config.batch_size = 1024

@@ -9,12 +9,12 @@ Not run here.
 
 Sizes, rates, decay and stochastic depth are those of the authors' commands. Their loss is the mean
 over the classes and here it is the sum, so epsilon and clipping are 1000 times theirs. They give
-both classes of a mixed picture the target 1 where here each has its share. On an accelerator add
+both classes of a mixed image the target 1 where here each has its share. On an accelerator add
 --config.model.dtype=bfloat16.
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 # Pixels, learning rate, stochastic depth. Of 160 pixels whole patches of 14 cover 154.
 MODELS = {
@@ -28,7 +28,7 @@ ARGUMENTS = tuple(MODELS)
 
 def get_config(model='deit3_s16'):
   if model not in MODELS:
-    raise UserError(f'deit3.py:MODEL got {model!r}: {did_you_mean(model, MODELS)}')
+    raise ConfigError(f'deit3.py:MODEL got {model!r}: {did_you_mean(model, MODELS)}')
   size, rate, dropped = MODELS[model]
   config = options.default()
   config.total = '800 epochs'

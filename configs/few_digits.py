@@ -3,20 +3,20 @@
 python -m vit_jax.main --config=configs/few_digits.py:recipe --workdir=runs/few --sweep
 python -m vit_jax.main --config=configs/few_digits.py:plain --workdir=runs/plain --sweep
 
-A small ViT from scratch on a tenth of the training pictures of scikit-learn's digits, three seeds.
-plain: the pictures as they are. recipe: crops, Mixup and CutMix in turn, average of the weights.
+A small ViT from scratch on a tenth of the training images of scikit-learn's digits, three seeds.
+plain: the images as they are. recipe: crops, Mixup and CutMix in turn, average of the weights.
 Measured: 75.9 +- 1.6 % plain and 94.9 +- 1.2 % by the recipe (docs/results.md).
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 ARGUMENTS = ('plain', 'recipe')
 
 
 def get_config(method='recipe'):
   if method not in ARGUMENTS:
-    raise UserError(f'few_digits.py:METHOD got {method!r}: {did_you_mean(method, ARGUMENTS)}')
+    raise ConfigError(f'few_digits.py:METHOD got {method!r}: {did_you_mean(method, ARGUMENTS)}')
   config = options.default()
   config.total = '2000 steps'
   config.batch_size = 32

@@ -4,8 +4,8 @@ python -m vit_jax.main --config=configs/finetune.py:vit_b16,cifar10 --workdir=ru
 python -m vit_jax.main --config=configs/finetune.py:vit_s16.augreg_i21k,oxford_iiit_pet \
     --workdir=runs/s16_pets
 
-MODEL is a model, which starts from its ImageNet-21k weights of the ViT paper, or a zoo name after a
-dot: AugReg (2106.10270) fine-tunes the same way.
+MODEL is a model, which starts from its ImageNet-21k weights of the ViT paper, or a pretrained model
+name: AugReg (2106.10270) fine-tunes the same way.
 DATASET: cifar10, cifar100, imagenet2012, oxford_iiit_pet, oxford_flowers102, stanford_dogs.
 
 Both papers: SGD with momentum 0.9, batch 512, cosine decay, no weight decay, gradients clipped to
@@ -14,7 +14,7 @@ CIFAR-100 91.67, Oxford Pets 94.43, Oxford Flowers 99.38 (ViT paper, table 5), o
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 # Steps and the paper's learning rates are table 4's; a rate is chosen on `val` among those listed.
 # Dogs are not in the papers: the settings of the nearest dataset in size, Pets, for longer.
@@ -34,7 +34,7 @@ ARGUMENTS = tuple(
 def get_config(argument='vit_b16,cifar10'):
   model, _, dataset = argument.partition(',')
   if dataset not in DATASETS:
-    raise UserError(
+    raise ConfigError(
       f'finetune.py:MODEL,DATASET got {argument!r}: {did_you_mean(dataset, DATASETS)}'
     )
   known = DATASETS[dataset]

@@ -10,14 +10,14 @@ learning rate, so 1e-4 / 1e-3. On an accelerator add --config.model.dtype=bfloat
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 ARGUMENTS = ('mixer_s32', 'mixer_s16', 'mixer_b32', 'mixer_b16', 'mixer_l16')
 
 
 def get_config(model='mixer_b16'):
   if model not in ARGUMENTS:
-    raise UserError(f'mixer_i1k.py:MODEL got {model!r}: {did_you_mean(model, ARGUMENTS)}')
+    raise ConfigError(f'mixer_i1k.py:MODEL got {model!r}: {did_you_mean(model, ARGUMENTS)}')
   config = options.default()
   config.total = '300 epochs'
   config.batch_size = 4096

@@ -2,8 +2,8 @@
 
 python -m vit_jax.main --config=configs/resnet50_dogs.py --workdir=runs/dogs_resnet50
 
-The counterpart of vit_b16_dogs.py: the same pictures, splits, order and batches. BatchNorm keeps
-its statistics, as the whole backbone does. On your own folder of pictures (path/CLASS/*.jpg):
+The counterpart of vit_b16_dogs.py: the same images, splits, order and batches. BatchNorm keeps
+its statistics, as the whole backbone does. On your own folder of images (path/CLASS/*.jpg):
 
 python -m vit_jax.main --config=configs/resnet50_dogs.py --workdir=runs/mine \
     --config.dataset.name=path --config.init_from=weights.safetensors

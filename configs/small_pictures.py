@@ -1,11 +1,11 @@
-"""A small ViT from scratch on few, small pictures: METHOD is plain, recipe or distill.
+"""A small ViT from scratch on few, small images: METHOD is plain, recipe or distill.
 
 python -m vit_jax.main --config=configs/small_pictures.py:recipe --workdir=runs/small \
-    --config.dataset.name=pictures
+    --config.dataset.name=images
 python -m vit_jax.main --config=configs/small_pictures.py:distill --workdir=runs/taught \
-    --config.dataset.name=pictures --config.task.teacher=runs/teacher
+    --config.dataset.name=images --config.task.teacher=runs/teacher
 
-plain: the pictures as they are. recipe: crops, mirroring, some Mixup and an average of the weights.
+plain: the images as they are. recipe: crops, mirroring, some Mixup and an average of the weights.
 distill: the recipe, taught by another run's soft answers (1503.02531). With --sweep, three seeds.
 
 Measured on six breeds of 64 pixels: docs/results.md. The teacher helps, a ResNet more
@@ -13,14 +13,14 @@ than this ViT; the recipe does not beat plain training by more than the seeds di
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 ARGUMENTS = ('plain', 'recipe', 'distill')
 
 
 def get_config(method='recipe'):
   if method not in ARGUMENTS:
-    raise UserError(f'small_pictures.py:METHOD got {method!r}: {did_you_mean(method, ARGUMENTS)}')
+    raise ConfigError(f'small_pictures.py:METHOD got {method!r}: {did_you_mean(method, ARGUMENTS)}')
   config = options.default()
   config.total = '24 epochs'
   config.batch_size = 64

@@ -9,8 +9,8 @@ python -m vit_jax.main --config=configs/vit_asl_boxes.py:192 --workdir=runs/asl1
 python -m vit_jax.main --config=configs/vit_asl_boxes.py:256 --workdir=runs/asl256 \
     --config.dataset.name=path/to/asl_letters
 
-The data is a YOLO folder of 1512 + 144 + 72 pictures (public domain, "American Sign Language
-Letters" of Roboflow); any folder with YOLO, COCO or Pascal VOC boxes, one object a picture, goes
+The data is a YOLO folder of 1512 + 144 + 72 images (public domain, "American Sign Language
+Letters" of Roboflow); any folder with YOLO, COCO or Pascal VOC boxes, one object an image, goes
 the same way. Variants: `--config.freeze=embeddings,blocks:6` trains the upper half alone,
 `--config.task.class_divisor=10` divides the class loss by C = 10, `--config.task.box_from=pooled`
 reads the box from the pooled features, with `--config.task.box_sigmoid=False` without a sigmoid,
@@ -22,10 +22,10 @@ After the first 14 minutes valid was at 86.8 %, 99.3, 96.5 and 56.3 %. docs/resu
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean
 
 ARGUMENTS = ('128', '192', '256')  # stages, by pixels
-# Its README says that training pictures were turned and sheared by up to 5 degrees before the
+# Its README says that training images were turned and sheared by up to 5 degrees before the
 # export, and boxes were drawn around that. A margin lets hands come smaller, too; windows keep
 # nearly the whole hand; a sign may be made by either hand.
 CROPS = (
@@ -36,7 +36,7 @@ CROPS = (
 
 def get_config(stage='128'):
   if stage not in ARGUMENTS:
-    raise UserError(f'vit_asl_boxes.py:STAGE got {stage!r}: {did_you_mean(stage, ARGUMENTS)}')
+    raise ConfigError(f'vit_asl_boxes.py:STAGE got {stage!r}: {did_you_mean(stage, ARGUMENTS)}')
   config = options.default()
   config.batch_size = 16
   config.model.name = 'vit_ti16'

@@ -2,13 +2,13 @@
 
 python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/dogs
 
-On your own folder of pictures (pictures/CLASS/*.jpg), or from other weights:
+On your own folder of images (images/CLASS/*.jpg), or from other weights:
 
 python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/mine \
-    --config.dataset.name=pictures --config.model.name=vit_ti16 --config.init_from=weights.npz
+    --config.dataset.name=images --config.model.name=vit_ti16 --config.init_from=weights.npz
 
 Measured with ViT-Ti/16 (ImageNet-1k weights) on 2 shared cores of an AMD EPYC; see docs/results.md:
-six breeds of Tiny ImageNet, 3000 pictures of 64 pixels: 88.0 % of 300 after 24 minutes.
+six breeds of Tiny ImageNet, 3000 images of 64 pixels: 88.0 % of 300 after 24 minutes.
 """
 
 from vit_jax import config as options

@@ -11,14 +11,14 @@ learning rate, so 1e-4 / 1e-3. On an accelerator add --config.model.dtype=bfloat
 """
 
 from vit_jax import config as options
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError
 
 ARGUMENTS = ('90', '300')
 
 
 def get_config(epochs='90'):
   if epochs not in ARGUMENTS:
-    raise UserError(f'vit_s16_i1k.py:EPOCHS got {epochs!r}: 90 or 300')
+    raise ConfigError(f'vit_s16_i1k.py:EPOCHS got {epochs!r}: 90 or 300')
   config = options.default()
   config.total = f'{epochs} epochs'
   config.batch_size = 1024

@@ -32,3 +32,16 @@ def raises(kind: type[UserError], *facts: object) -> Iterator[pytest.ExceptionIn
   assert type(caught.value) is kind, f'{type(caught.value).__name__}: {caught.value}'
   missing = [fact for fact in map(str, facts) if fact not in str(caught.value)]
   assert not missing, f'{missing} not in: {caught.value}'
+
+
+def error_line(status: int | None, stderr: str) -> str:
+  """The one line in which a command says why it failed; the caller checks its facts.
+
+  Args:
+    status: of the command's end.
+    stderr: what it wrote; warnings may stand before the line.
+  """
+  assert status == 1, stderr
+  lines = stderr.splitlines()
+  assert [line for line in lines if line.startswith('error:')] == lines[-1:], stderr
+  return lines[-1]

@@ -1,4 +1,4 @@
-"""A class-and-box run from the command line's side: trained, reported, loaded, used, built upon."""
+"""Class-and-box runs: trained, reported, loaded, used, fine-tuned from."""
 
 import json
 import pathlib
@@ -8,8 +8,9 @@ import pytest
 from PIL import Image
 
 import vit_jax
+from tests.support import raises
 from vit_jax import config, evaluate, predict
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.metric_writer import read_metrics
 from vit_jax.training import loop
 
@@ -81,7 +82,7 @@ def test_a_run_measures_classes_and_boxes(run):
   assert reported['iou50'] == last['iou50'] and reported['boxes'] == 5
 
 
-def test_it_is_scored_and_used_without_flags(run, folder, capsys):
+def test_it_is_evaluated_and_used_without_flags(run, folder, capsys):
   workdir, last = run
   assert evaluate.main([str(workdir), '--json']) == 0
   again = json.loads(capsys.readouterr().out)
@@ -97,8 +98,8 @@ def test_it_is_scored_and_used_without_flags(run, folder, capsys):
   assert loaded.features([path], 'grid').shape == (1, 2, 3, 24)
 
 
-def test_boxes_are_told_as_shares_of_the_whole_picture(run):
-  """A model that always says the middle half of what it sees."""
+def test_boxes_are_shares_of_the_whole_image(run):
+  """A model that always predicts the middle half of its input."""
   loaded = vit_jax.load(run[0])
   heads = {k: v for k, v in loaded.variables['params'].items() if k != 'head_box'}
   zeros = {
@@ -116,7 +117,7 @@ def test_boxes_are_told_as_shares_of_the_whole_picture(run):
   np.testing.assert_allclose(middle.predict(wide)[0][0].box, [0.5, 0.5, 0.25, 1 / 3], atol=1e-4)
 
 
-def test_a_classifier_goes_on_from_it(run, folder, tmp_path):
+def test_a_classifier_is_fine_tuned_from_it(run, folder, tmp_path):
   classify = {
     'task__name': 'classify',
     'init_from': str(run[0]),
@@ -125,23 +126,23 @@ def test_a_classifier_goes_on_from_it(run, folder, tmp_path):
   }
   last = loop.train(options(folder, **classify), str(tmp_path / 'classifier'))
   assert 'accuracy' in last and 'iou' not in last
-  with pytest.raises(UserError, match="has the heads of task 'boxes'.*head='reset'"):
+  with raises(ConfigError, "config.head='keep'", "'boxes'", "config.head='reset'"):
     loop.train(options(folder, **classify, head='keep'), str(tmp_path / 'kept'))
 
 
-def test_a_box_run_goes_on_from_it_with_its_heads(run, folder, tmp_path):
+def test_a_box_run_is_fine_tuned_from_it_with_its_heads(run, folder, tmp_path):
   more = {
     'init_from': str(run[0]),
     'head': 'keep',
     'total': '1 steps',
-    'optimizer__learning_rate': '0.0',
+    'optimizer__learning_rate': '1e-12',
     'task__learned_weights': 'true',
   }
   last = loop.train(options(folder, **more), str(tmp_path / 'more'))
   np.testing.assert_allclose(last['iou'], run[1]['iou'], rtol=1e-5)
 
 
-def test_frozen_backbones_stay(run, folder, tmp_path):
+def test_a_frozen_backbone_stays(run, folder, tmp_path):
   loop.train(
     options(folder, init_from=str(run[0]), freeze='backbone', total='2 steps'),
     str(tmp_path / 'frozen'),
@@ -155,38 +156,39 @@ def test_frozen_backbones_stay(run, folder, tmp_path):
 
 
 @pytest.mark.parametrize(
-  'overrides, said',
+  'overrides, facts',
   [
-    ({'dataset__name': 'digits'}, 'needs boxes, and digits .* has none'),
-    ({'mixing__mixup': '0.2'}, 'one box a picture'),
-    ({'task__class_divisor': '0'}, 'class_divisor must be positive'),
-    ({'task__box_loss': 'iou'}, 'box_loss'),
+    ({'dataset__name': 'digits'}, ["'boxes'", 'digits']),
+    ({'mixing__mixup': '0.2'}, ["'boxes'", 'config.mixing.mixup=0']),
+    ({'task__class_divisor': '0'}, ['config.task.class_divisor', 'above 0']),
+    ({'task__box_loss': 'iou'}, ["config.task.box_loss='iou'", "'giou'"]),
+    ({'task__head_dropout': '1'}, ['config.task.head_dropout', 'below 1']),
   ],
 )
-def test_what_cannot_be(folder, tmp_path, overrides, said):
-  with pytest.raises(UserError, match=said):
+def test_what_cannot_be_is_refused(folder, tmp_path, overrides, facts):
+  with raises(ConfigError, *facts):
     loop.train(options(folder, **overrides), str(tmp_path / 'never'))
 
 
-def test_its_weights_go_elsewhere_with_their_heads_or_without(run, folder, tmp_path, capsys):
+def test_its_weights_are_converted_with_their_heads_or_without(run, folder, tmp_path, capsys):
   from vit_jax.convert import main as convert
 
-  picture = str(folder / 'test' / 'images' / '0.png')
-  before = vit_jax.load(run[0]).predict(picture)[0]
+  image = str(folder / 'test' / 'images' / '0.png')
+  before = vit_jax.load(run[0]).predict(image)[0]
   kept = tmp_path / 'kept.safetensors'
   convert([str(run[0]), str(kept), '--to=vit_jax'])
-  after = vit_jax.load(kept).predict(picture)[0]
+  after = vit_jax.load(kept).predict(image)[0]
   np.testing.assert_allclose(after[0].box, before[0].box, rtol=1e-6)
   assert [a.name for a in after] == [b.name for b in before]
-  with pytest.raises(UserError, match='heads that npz has no place for'):
+  with raises(WeightsError, run[0], 'npz', '--to=vit_jax', '--head=reset'):
     convert([str(run[0]), str(tmp_path / 'lost.npz'), '--to=npz'])
   convert([str(run[0]), str(tmp_path / 'new.npz'), '--to=npz', '--head=reset'])
-  anew = vit_jax.load(tmp_path / 'new.npz').predict(picture)[0]
-  assert anew[0].box is None
-  np.testing.assert_allclose([a.probability for a in anew], 1 / 3, rtol=1e-5)
+  fresh = vit_jax.load(tmp_path / 'new.npz').predict(image)[0]
+  assert fresh[0].box is None
+  np.testing.assert_allclose([p.probability for p in fresh], 1 / 3, rtol=1e-5)
 
 
-def test_what_it_attends_to_can_be_seen(run):
+def test_its_attention_and_gradients_are_captured(run):
   from vit_jax.visualization.activations import capture_gradients
 
   loaded = vit_jax.load(run[0])

@@ -1,4 +1,4 @@
-"""The CNN counterparts of the dogs experiment, end to end: a small CNN on pictures of colours."""
+"""The CNN counterparts of the dogs experiment, end to end: small CNNs on images of colours."""
 
 import json
 import pathlib
@@ -12,7 +12,7 @@ from vit_jax import compare as compare_command
 from vit_jax import convert, evaluate, main, models, predict, tree
 from vit_jax import visualize as visualize_command
 from vit_jax.weights import saving
-from vit_jax.weights.formats import safetensors
+from vit_jax.weights.containers import safetensors
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 COLOURS = {'green': (20, 200, 60), 'red': (210, 30, 40), 'violet': (120, 40, 200)}
@@ -23,9 +23,9 @@ SMALL = {
 
 
 @pytest.fixture(scope='module')
-def pictures(tmp_path_factory):
-  """path/{train,val,test}/COLOUR/*.png: every class one colour, under noise."""
-  root = tmp_path_factory.mktemp('pictures')
+def images(tmp_path_factory):
+  """path/{train,val,test}/COLOUR/*.png: each class one colour, with noise."""
+  root = tmp_path_factory.mktemp('images')
   rng = np.random.default_rng(0)
   for split, count in (('train', 8), ('val', 3), ('test', 3)):
     for name, colour in COLOURS.items():
@@ -39,7 +39,7 @@ def pictures(tmp_path_factory):
 def _weights(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
   """Writes random weights of 7 classes under timm's names; returns them under ours.
 
-  Their statistics are those of random pictures, so that deep features still tell pictures apart.
+  Their statistics are those of random images, so that deep features still differ between images.
   """
   module = models.build(name, 7, **SMALL[name], norm_momentum=0.0)
   variables = small.variables(module)
@@ -50,8 +50,8 @@ def _weights(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
   return {k: np.asarray(v) for k, v in tree.flatten(variables).items()}
 
 
-def _train(name: str, pictures: pathlib.Path, folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """The experiment's command on a small model; returns the weights that it began with."""
+def _train(name: str, images: pathlib.Path, folder: pathlib.Path) -> dict[str, np.ndarray]:
+  """Runs the config file on a small model; returns the weights that it started from."""
   file = folder / f'{name}.safetensors'
   before = _weights(name, file)
   fields = [f'--config.model.{k}={v}' for k, v in SMALL[name].items()]
@@ -60,7 +60,7 @@ def _train(name: str, pictures: pathlib.Path, folder: pathlib.Path) -> dict[str,
       f'--config={ROOT}/configs/{name}_dogs.py',
       f'--workdir={folder / name}',
       *fields,
-      f'--config.dataset.name={pictures}',
+      f'--config.dataset.name={images}',
       f'--config.init_from={file}',
       '--config.input.image_size=32',
       '--config.batch_size=8',
@@ -77,41 +77,41 @@ def _train(name: str, pictures: pathlib.Path, folder: pathlib.Path) -> dict[str,
 
 
 @pytest.fixture(scope='module')
-def runs(pictures, tmp_path_factory):
+def runs(images, tmp_path_factory):
   folder = tmp_path_factory.mktemp('runs')
-  return folder, {name: _train(name, pictures, folder) for name in SMALL}
+  return folder, {name: _train(name, images, folder) for name in SMALL}
 
 
 @pytest.mark.parametrize('name', SMALL)
-def test_only_the_head_moves_and_it_learns(runs, name):
+def test_only_the_head_changes_and_it_learns(runs, name):
   folder, before = runs
   weights = convert.read(folder / name)
   after = {k: np.asarray(v) for k, v in tree.flatten(weights.tensors).items()}
   assert after.keys() == before[name].keys()
   assert any(k.startswith('batch_stats/') for k in after)
-  moved = {k for k in after if after[k].tobytes() != before[name][k].tobytes()}
-  assert moved == {'params/head/kernel', 'params/head/bias'}
+  changed = {k for k in after if after[k].tobytes() != before[name][k].tobytes()}
+  assert changed == {'params/head/kernel', 'params/head/bias'}
   metrics = json.loads((folder / name / 'report/metrics.json').read_text())
   assert metrics['accuracy'] == 1.0 and len(metrics['facts']['config']['freeze']) == 1
   trained = metrics['facts']['trained_parameters']
   assert trained == after['params/head/kernel'].size + 3 < metrics['facts']['parameters']
 
 
-def test_every_command_takes_the_run(runs, pictures, tmp_path, capsys):
+def test_every_command_takes_the_run(runs, images, tmp_path, capsys):
   run = str(runs[0] / 'mobilenet_v2')
   assert evaluate.main([run, '--split=val', '--json', f'--report={tmp_path / "report"}']) == 0
   assert json.loads(capsys.readouterr().out.splitlines()[0])['accuracy'] == 1.0
   assert (tmp_path / 'report/report.html').exists()
-  violet = str(pictures / 'test/violet')
+  violet = str(images / 'test/violet')
   assert predict.main([run, violet, '--json', '--top_k=1']) == 0
-  answers = [json.loads(line)['predictions'][0] for line in capsys.readouterr().out.splitlines()]
-  assert [a['class'] for a in answers] == ['violet'] * 3
-  gallery = f'--gallery={pictures / "train"}'
+  found = [json.loads(line)['predictions'][0] for line in capsys.readouterr().out.splitlines()]
+  assert [p['class'] for p in found] == ['violet'] * 3
+  gallery = f'--gallery={images / "train"}'
   assert visualize_command.main([run, violet, gallery, f'--out={tmp_path}', '--count=2']) == 0
   assert (tmp_path / 'nearest.png').exists() and (tmp_path / 'index.html').exists()
 
 
-def test_the_two_are_compared_on_the_same_pictures(runs, tmp_path, capsys):
+def test_both_are_compared_on_the_same_images(runs, tmp_path, capsys):
   both = [str(runs[0] / name) for name in SMALL]
   assert compare_command.main([*both, f'--out={tmp_path}']) == 0
   assert 'resnet50' in capsys.readouterr().out

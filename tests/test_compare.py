@@ -1,4 +1,4 @@
-"""Comparisons: the same pictures or a refusal, paired tests by hand, a page."""
+"""Comparisons: the same images or a refusal, paired tests by hand, a page."""
 
 import csv
 import dataclasses
@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from tests.report import fakes
+from tests.support import raises
 from vit_jax import compare as command
-from vit_jax.comparison import gather, significance, write
-from vit_jax.errors import UserError
+from vit_jax.comparison import gather, significance
+from vit_jax.errors import CheckpointError, ConfigError, DatasetError
 from vit_jax.report import Facts
 
 
@@ -72,13 +73,13 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
   make_run(b, 1, 0.2, config={'batch_size': 16, 'optimizer': {'learning_rate': 0.1}})
   out = tmp_path / 'out'
   assert command.main([str(a), str(b / 'report'), f'--out={out}']) == 0
-  said = capsys.readouterr().out
-  assert 'vit' in said and 'cnn' in said and 'top-1 accuracy' in said
+  printed = capsys.readouterr().out
+  assert 'vit' in printed and 'cnn' in printed and 'top-1 accuracy' in printed
   result = json.loads((out / 'compare.json').read_text())
   assert [r['name'] for r in result['runs']] == ['vit', 'cnn'] and result['pictures'] == 53
   first, second = result['runs']
   assert first['accuracy'] == p.correct.mean()
-  # ROWS: 5 steps of 8 at 4 and 2 pictures a second, or of 16.
+  # ROWS: 5 steps of 8 at 4 and 2 images/s, or of 16.
   assert first['training_seconds'] == 16.0 and second['training_seconds'] == 32.0
   assert first['seconds_per_parameter'] == 16e-6
   assert result['pairs'][0]['p_value'] < 1e-4
@@ -95,13 +96,13 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
     '16 µs',
     'Validation accuracy over steps',
     'added up from the training rate',
-    'differ',
+    'significant (p < 0.05)',
   ):
     assert words.replace(' µs', '\u00a0µs') in page.text, words
   assert 'learning_rate' not in page.text  # the same in both
 
 
-def test_pictures_are_paired_by_id_whatever_their_order(tmp_path):
+def test_images_are_paired_by_id_whatever_their_order(tmp_path):
   p = make_run(tmp_path / 'a', 0, 1.0)
   order = np.random.default_rng(0).permutation(len(p))
   (tmp_path / 'b' / 'report').mkdir(parents=True)
@@ -110,8 +111,8 @@ def test_pictures_are_paired_by_id_whatever_their_order(tmp_path):
   ).save(tmp_path / 'b' / 'report' / 'predictions.npz')
   runs = gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
   np.testing.assert_array_equal(runs[1].predictions.logits, p.logits)
-  ((_, _, test, _),) = write.pairs(runs)
-  assert (test.only_first, test.only_second) == (0, 0)
+  (pair,) = significance.pairs(runs)
+  assert (pair.test.only_first, pair.test.only_second) == (0, 0) and not pair.significant
 
 
 def test_classes_may_be_numbered_otherwise_but_not_named_otherwise():
@@ -119,42 +120,40 @@ def test_classes_may_be_numbered_otherwise_but_not_named_otherwise():
   b = fakes.predictions([2, 0], np.eye(4)[:2], ('Bee', 'dog', 'ant', 'cow'))
   gather.refuse_different_tests({'a': a, 'b': b})
   c = fakes.predictions([1, 1], np.eye(3)[:2], ('ant', 'bee', 'cat'))
-  with pytest.raises(UserError, match=r"1 pictures have other classes.*'ant' in a, 'bee' in c"):
+  with raises(DatasetError, '1 images have other classes', "'ant' in a, 'bee' in c"):
     gather.refuse_different_tests({'a': a, 'c': c})
 
 
-def test_other_pictures_are_refused_with_the_reason(tmp_path):
+def test_other_images_are_refused_with_the_reason(tmp_path):
   make_run(tmp_path / 'a', 0, 1.0, n=53)
   make_run(tmp_path / 'b', 0, 1.0, n=47)
-  with pytest.raises(UserError) as e:
+  facts = ('different images', '6 of 53 images of', "'test/47.jpg'", 'vit_jax.evaluate')
+  with raises(DatasetError, *facts):
     gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
-  text = str(e.value)
-  assert 'different pictures' in text and '6 of 53 pictures of' in text and "'test/47.jpg'" in text
-  assert 'evaluate them on one split' in text
 
 
-def test_a_run_of_several_classes_a_picture_is_refused(tmp_path):
+def test_a_run_of_several_classes_per_image_is_refused(tmp_path):
   make_run(tmp_path / 'one', 1, 0.9)
   many = make_run(tmp_path / 'many', 2, 0.5)
   shown = np.eye(5, dtype=np.uint8)[many.labels]
   file = tmp_path / 'many' / 'report' / 'predictions.npz'
   dataclasses.replace(many, multi_hot=shown).save(file)
-  with pytest.raises(UserError, match=r'predictions.npz tells several classes a picture'):
+  with raises(DatasetError, file, 'several classes per image'):
     command.main([str(tmp_path / 'one'), str(tmp_path / 'many'), f'--out={tmp_path / "out"}'])
   assert not (tmp_path / 'out').exists()
 
 
-def test_what_is_no_run_is_said(tmp_path):
+def test_what_is_no_run_is_refused(tmp_path):
   make_run(tmp_path / 'a', 0, 1.0)
   (tmp_path / 'empty').mkdir()
   a = str(tmp_path / 'a')
-  with pytest.raises(UserError, match='needs two runs'):
+  with raises(ConfigError, 'two runs', a):
     command.main([a, '--out=x'])
-  with pytest.raises(UserError, match='named twice'):
+  with raises(ConfigError, 'twice', a):
     gather.gather([a, a + '/'])
-  with pytest.raises(UserError, match='gone is neither a folder'):
+  with raises(CheckpointError, tmp_path / 'gone'):
     gather.gather([a, str(tmp_path / 'gone')])
-  with pytest.raises(UserError, match='neither predictions.npz nor a checkpoint'):
+  with raises(CheckpointError, tmp_path / 'empty', 'predictions.npz', '--report'):
     gather.gather([a, str(tmp_path / 'empty')])
 
 
@@ -179,3 +178,58 @@ def test_a_run_without_a_report_is_evaluated_first(tmp_path, monkeypatch):
 def test_names_are_as_short_as_they_can_be():
   assert gather.short_names(['/r/x/vit', '/r/x/cnn/report']) == ['vit', 'cnn']
   assert gather.short_names(['/r/x/vit', '/r/y/vit']) == ['x/vit', 'y/vit']
+
+
+def test_reports_of_version_0_1_are_read(tmp_path):
+  """Their record calls the activation 'link', as do files of today."""
+  rng = np.random.default_rng(5)
+  labels = np.arange(7, dtype=np.int32) % 3
+  facts = {
+    'name': 'old',
+    'model': 'vit_ti16',
+    'dataset': 'pets',
+    'split': 'test',
+    'step': 10,
+    'image_size': [32, 48],
+    'link': 'sigmoid',
+    'config': {'batch_size': 8},
+    'parameters': 5,
+    'trained_parameters': None,
+    'devices': '1 x cpu',
+    'host_memory_bytes': 1,
+    'device_memory_bytes': None,
+    'versions': {'vit_jax': '0.1.0'},
+  }
+  record = {'facts': facts, 'seconds': 2.0, 'img_sec': None, 'skipped': 1}
+  for name in ('a', 'b'):
+    (tmp_path / name).mkdir()
+    np.savez(
+      tmp_path / name / 'predictions.npz',
+      record=np.array(json.dumps(record)),
+      labels=labels,
+      logits=rng.normal(size=(7, 3)).astype(np.float32),
+      index=np.arange(7),
+      ids=np.array([f'test/{i}.jpg' for i in range(7)]),
+      classes=np.array(['ant', 'bee', 'cat']),
+    )
+    (tmp_path / name / 'metrics.json').write_text('{"accuracy": 0.5}')
+  a, b = gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
+  assert (a.predictions.facts.activation, a.predictions.facts.image_size) == ('sigmoid', (32, 48))
+  assert a.predictions.facts.to_json() == {**facts, 'image_size': (32, 48)}
+  logits = a.predictions.logits
+  np.testing.assert_allclose(a.predictions.probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-5)
+  assert b.predictions.skipped == 1
+  assert command.main([a.path, b.path, f'--out={tmp_path / "out"}']) == 0
+
+
+def test_hostile_names_of_runs_are_shown_and_nothing_else(tmp_path):
+  names = ('<script>x<', '{{ 7 * 7 }}"\x07')
+  for seed, name in enumerate(names):
+    make_run(tmp_path / name, seed, 1.0, config={'batch_size': 8, name: name})
+  runs = [str(tmp_path / name) for name in names]
+  assert command.main([*runs, f'--out={tmp_path / "out"}']) == 0
+  source = (tmp_path / 'out' / 'compare.html').read_text()
+  page = fakes.read(tmp_path / 'out' / 'compare.html')
+  assert page.tags <= fakes.TAGS and '\x07' not in source
+  for name in ('<script>x<', '{{ 7 * 7 }}"\ufffd'):
+    assert name in page.text

@@ -1,4 +1,4 @@
-"""Training of every family: frozen backbones, batch statistics, and pictures learned by heart."""
+"""Training of every family: frozen backbones, batch statistics, and images learned by heart."""
 
 import pathlib
 
@@ -12,7 +12,7 @@ from tests.support import SHARED, needs_shared
 from vit_jax import config, models, optimizers, parallel, rng, tasks, tree
 from vit_jax.data import Preprocess
 from vit_jax.training import loop, train_step
-from vit_jax.training.experiment import prepare
+from vit_jax.training.experiment import build_experiment
 from vit_jax.training.train_state import create
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -53,7 +53,7 @@ def _steps(module, variables, placement, freeze=(), steps=2):
   return tree.flatten(jax.tree.map(np.asarray, placement.get_state(state).variables))
 
 
-def test_a_frozen_backbone_keeps_weights_and_statistics_to_the_byte():
+def test_a_frozen_backbone_keeps_parameters_and_statistics_to_the_byte():
   options = config.load(
     DIGITS,
     {
@@ -63,7 +63,7 @@ def test_a_frozen_backbone_keeps_weights_and_statistics_to_the_byte():
       'freeze': 'backbone',
     },
   )
-  module = prepare(options).module.clone(num_classes=CLASSES)
+  module = build_experiment(options).module.clone(num_classes=CLASSES)
   assert module.norm_frozen
   variables = small.variables(module)
   before = {name: np.asarray(x) for name, x in tree.flatten(variables).items()}
@@ -74,11 +74,13 @@ def test_a_frozen_backbone_keeps_weights_and_statistics_to_the_byte():
 
 
 def test_statistics_freeze_only_with_the_backbone():
-  assert not prepare(config.load(DIGITS, {'model.name': 'mobilenet_v2'})).module.norm_frozen
+  assert not build_experiment(
+    config.load(DIGITS, {'model.name': 'mobilenet_v2'})
+  ).module.norm_frozen
   partly = {'model.name': 'mobilenet_v2', 'freeze': 'embeddings'}
-  assert not prepare(config.load(DIGITS, partly)).module.norm_frozen
+  assert not build_experiment(config.load(DIGITS, partly)).module.norm_frozen
   own = {'model.name': 'mobilenet_v2', 'freeze': 'backbone', 'model.norm_frozen': 'false'}
-  assert not prepare(config.load(DIGITS, own)).module.norm_frozen
+  assert not build_experiment(config.load(DIGITS, own)).module.norm_frozen
 
 
 @pytest.fixture(scope='module')
@@ -95,7 +97,7 @@ def one_device(moving):
 def test_statistics_are_those_of_the_whole_batch_however_it_is_divided(
   moving, one_device, placement
 ):
-  """Four devices see two pictures each; sums in another order change a statistic by 1e-4."""
+  """Four devices see two images each; sums in another order change a statistic by 1e-4."""
   before = tree.flatten(small.variables(moving))
   divided = _steps(moving, small.variables(moving), parallel.make(placement, jax.devices()[:4]))
   assert divided.keys() == one_device.keys()
@@ -140,7 +142,7 @@ _SMALL = {
 @pytest.mark.slow
 @needs_shared
 @pytest.mark.parametrize('name', _SMALL)
-def test_a_small_member_learns_64_pictures_by_heart(name, tmp_path):
+def test_a_small_member_learns_64_images_by_heart(name, tmp_path):
   """The settings of configs/digits.py, on dogs of 64 pixels."""
   options = config.load(
     DIGITS,

@@ -13,6 +13,7 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 # From the top down. What stands in one row may not import each other; a part imports from the rows
 # below it, wherever in a file the import stands. CONTRIBUTING.md has the same list with words.
 LAYERS = [
+  ['__main__'],
   ['main'],
   ['evaluate', 'compare', 'probe', 'bench', 'convert', 'features', 'predict', 'visualize', 'train'],
   ['training'],
@@ -20,16 +21,18 @@ LAYERS = [
   ['evaluation'],
   ['inference'],
   ['weights'],
-  ['optimizers'],
   ['config'],
-  ['checkpoint', 'report'],
-  ['tasks', 'parallel'],
+  ['optimizers', 'checkpoint', 'tasks'],
+  ['report'],
+  ['parallel'],
   ['models'],
   ['data'],
   ['metric_writer'],
-  ['console', 'files', 'registry', 'rng', 'tree'],
-  ['errors'],
+  ['options'],
+  ['command_line'],
   ['runtime'],
+  ['console', 'files', 'logits', 'registry', 'rng', 'tree'],
+  ['errors'],
   ['__init__'],
 ]
 LEVEL = {part: -i for i, parts in enumerate(LAYERS) for part in parts}

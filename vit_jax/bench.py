@@ -1,4 +1,4 @@
-"""Measures how fast a model trains, infers and is fed: `python -m vit_jax.bench MODEL...`."""
+"""Measures training, inference and input speed of a model: `python -m vit_jax.bench MODEL...`."""
 
 import argparse
 import json
@@ -10,10 +10,11 @@ import tempfile
 import time
 from typing import Any
 
-from vit_jax.errors import UserError, run_cli
+from vit_jax.command_line import run_cli
+from vit_jax.errors import ConfigError
 
 _DESCRIPTION = """\
-Measures models on this machine: pictures a second in training (AdamW) and inference, the time to
+Measures models on this machine: images/s in training (AdamW) and inference, the time to
 the first step, MFU (the share of the device's matmul peak that the model's own arithmetic takes),
 memory, and how fast JPEGs are read, cropped and resized.
 
@@ -21,7 +22,7 @@ examples:
   python -m vit_jax.bench vit_s16 --batch_size=16
   python -m vit_jax.bench vit_b16 resnet50 --dtype=bfloat16 --batch_size=128 --json=bench.json
   python -m vit_jax.bench vit_ti16 --only=train --set remat=block --set drop_path_rate=0.1
-  python -m vit_jax.bench vit_ti16 --only=input --dataset=path/to/pictures
+  python -m vit_jax.bench vit_ti16 --only=input --dataset=path/to/images
 
 Rates are medians over --steps steps after the first. The first step is timed from the call to the
 result: tracing, compilation (or reading it from the cache) and one step. Compare machines only when
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
   args = _parser().parse_args(argv)
   for name in ('batch_size', 'image_size', 'steps', 'classes'):
     if getattr(args, name) < 1:
-      raise UserError(f'--{name} must be positive, got {getattr(args, name)}')
+      raise ConfigError(f'--{name} must be positive, got {getattr(args, name)}')
   fields = dict(_field(text) for text in args.set)
   rows = []
   for model in args.models:
@@ -69,13 +70,13 @@ def _parser() -> argparse.ArgumentParser:
   add = made.add_argument
   add('models', nargs='+', metavar='MODEL', help='registered names, such as vit_s16')
   add('--only', action='append', choices=PARTS, help='measure this part (may be repeated)')
-  add('--batch_size', type=int, default=16, help='pictures a step, over all devices')
+  add('--batch_size', type=int, default=16, help='global batch size')
   add('--image_size', type=int, default=224, help='height and width, pixels')
   add('--classes', type=int, default=1000, help='outputs of the head')
   add('--steps', type=int, default=8, help='timed steps')
-  add('--dtype', default='float32', help='of the computation: float32, bfloat16, float16')
+  add('--dtype', default='float32', help='precision of the computation: float32 or bfloat16')
   add('--set', action='append', default=[], metavar='FIELD=VALUE', help='any field of the model')
-  add('--dataset', default='', help='pictures to read; otherwise JPEGs of 500 x 375 are made')
+  add('--dataset', default='', help='images to read; otherwise JPEGs of 500 x 375 are made')
   add('--json', default='', metavar='FILE', help="also write JSON here ('-': to standard output)")
   return made
 
@@ -83,7 +84,7 @@ def _parser() -> argparse.ArgumentParser:
 def _field(text: str) -> tuple[str, Any]:
   name, equals, value = text.partition('=')
   if not equals:
-    raise UserError(f'--set needs FIELD=VALUE, got {text!r}')
+    raise ConfigError(f'--set needs FIELD=VALUE, got {text!r}')
   try:
     return name, json.loads(value)
   except ValueError:
@@ -106,11 +107,11 @@ def measure(
   Args:
     name: of the model.
     parts: which of PARTS.
-    batch_size: pictures a step.
+    batch_size: global.
     image_size: pixels.
     classes: outputs of the head.
     steps: timed steps.
-    dataset: pictures to read; '' for made ones.
+    dataset: images to read; '' for synthetic ones.
     fields: of the model.
 
   Raises:
@@ -189,6 +190,7 @@ def _measure_model(
   if 'train' in parts:
     step, state = training_step(module, variables, classes)
     key = rng.stream(0, 'dropout')
+    shapes = jax.eval_shape(lambda: variables)
     del variables
 
     def update():
@@ -196,8 +198,9 @@ def _measure_model(
       state, metrics = step(state, batch, key)
       return state, metrics
 
-    first, seconds = _times(update, steps, timing.OneWorkspace(jax.default_backend() == 'cpu'))
-    row |= _rates('train', first, seconds, batch_size, 3 * per_image, peak)
+    first, seconds = _times(update, steps, timing.CpuStepThrottle(jax.default_backend() == 'cpu'))
+    needed = flops.training_flops(module, shapes, (1, *shape))
+    row |= _rates('train', first, seconds, batch_size, needed, peak)
   return row
 
 
@@ -214,22 +217,31 @@ def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
     state to begin with. A batch has 'image' uint8 [b, h, w, 3] and 'label' [b].
   """
   import jax
+  import jax.numpy as jnp
 
-  from vit_jax import config, optimizers, tasks
+  from vit_jax import optimizers, tasks
   from vit_jax.data import Preprocess
   from vit_jax.training import train_state, train_step
 
-  options = config.Optimizer(name='adamw', learning_rate=1e-4)
+  def rate(step: jax.Array) -> jax.Array:
+    return jnp.float32(1e-4)
+
   tx = optimizers.make_optimizer(
-    options, lambda step: 1e-4, optimizers.factors(variables['params'], options)
+    optimizers.build('adamw', {}),
+    rate,
+    optimizers.parameter_factors(variables['params']),
   )
   step = train_step.make_train_step(
-    module, tasks.build('classify', classes), tx, lambda step: 1e-4, Preprocess('decode')
+    module,
+    tasks.build('classify', classes),
+    tx,
+    rate,
+    Preprocess('decode'),
   )
   return jax.jit(step, donate_argnums=0), train_state.create(variables, tx)
 
 
-def _times(call: Any, steps: int, workspace: Any = None) -> tuple[float, list[float]]:
+def _times(call: Any, steps: int, throttle: Any = None) -> tuple[float, list[float]]:
   """Seconds of the first call, and of `steps` calls after it; pauses as training does, if given."""
   import jax
 
@@ -237,8 +249,8 @@ def _times(call: Any, steps: int, workspace: Any = None) -> tuple[float, list[fl
   for _ in range(steps + 1):
     began = time.perf_counter()
     outputs = jax.block_until_ready(call())
-    if workspace:
-      workspace.after(outputs)
+    if throttle:
+      throttle.after(outputs)
     seconds.append(time.perf_counter() - began)
   return seconds[0], seconds[1:]
 
@@ -270,7 +282,7 @@ def _measure_input(dataset: str, batch_size: int, image_size: int, steps: int) -
 
   with tempfile.TemporaryDirectory(prefix='vit_jax_bench_') as folder:
     if not dataset:
-      make_pictures(pathlib.Path(folder), 2 * batch_size)
+      make_images(pathlib.Path(folder), 2 * batch_size)
     examples = data.open_dataset(dataset or folder, split_fractions=(1.0, 0.0, 0.0)).split('train')
     size = (image_size, image_size)
     transform = data.parse_transform('decode|inception_crop|flip_lr', size, train=True)
@@ -288,7 +300,7 @@ def _measure_input(dataset: str, batch_size: int, image_size: int, steps: int) -
   return {'input_img_sec': count * batch_size / seconds}
 
 
-def make_pictures(folder: pathlib.Path, count: int) -> None:
+def make_images(folder: pathlib.Path, count: int) -> None:
   """Writes JPEGs of 500 x 375 pixels, smooth with some grain, as photographs are."""
   import numpy as np
   from PIL import Image
@@ -296,8 +308,8 @@ def make_pictures(folder: pathlib.Path, count: int) -> None:
   random = np.random.default_rng(0)
   for i in range(count):
     coarse = random.integers(0, 256, (24, 32, 3), np.uint8)
-    picture = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC))
-    grainy = picture + random.normal(0, 6, picture.shape)
+    image = np.asarray(Image.fromarray(coarse).resize((500, 375), Image.Resampling.BICUBIC))
+    grainy = image + random.normal(0, 6, image.shape)
     (folder / f'class{i % 2}').mkdir(parents=True, exist_ok=True)
     Image.fromarray(np.clip(grainy, 0, 255).astype(np.uint8)).save(
       folder / f'class{i % 2}' / f'{i:04d}.jpg', quality=90
@@ -312,12 +324,12 @@ def table(row: dict[str, Any]) -> str:
     if f'{part}_img_sec' in row:
       mfu = row.get(f'{part}_mfu')
       lines.append(
-        f'  {part:6} {row[f"{part}_img_sec"]:8.2f} pictures/s, '
+        f'  {part:6} {row[f"{part}_img_sec"]:8.2f} images/s, '
         f'first step {row[f"{part}_first_step_s"]:.1f} s'
         + (f', MFU {mfu:.0%}' if mfu is not None else '')
       )
   if 'input_img_sec' in row:
-    lines.append(f'  input  {row["input_img_sec"]:8.0f} pictures/s')
+    lines.append(f'  input  {row["input_img_sec"]:8.0f} images/s')
   memory = f'  memory {row["host_memory_peak_mib"]:8.0f} MiB of the host'
   if 'device_memory_peak_mib' in row:
     memory += f', {row["device_memory_peak_mib"]:.0f} MiB of the device'

@@ -1,7 +1,7 @@
 """Checkpoints: all that a run needs to be resumed, or its model to be used, in one atomic unit.
 
-A checkpoint holds 'variables' (what the model needs: the averaged ones where an average is kept),
-'training' (step, optimizer, the weights behind an average) and 'meta' (data position, config,
+A checkpoint holds 'variables' (what the model is used with: their EMA where there is one),
+'training' (step, optimizer state, the variables behind an EMA) and 'meta' (data position, config,
 classes, preprocessing, metrics): nothing that loads one needs flags.
 """
 
@@ -9,7 +9,7 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -17,7 +17,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
-from vit_jax.errors import UserError
+from vit_jax.errors import CheckpointError
 
 logging.getLogger('absl').setLevel(logging.ERROR)  # orbax tells every step of every save
 
@@ -56,8 +56,10 @@ class Checkpointer:
   def __init__(self, workdir: str | pathlib.Path, keep: int, best: str, best_mode: str):
     sign = 1.0 if best_mode == 'max' else -1.0
 
-    def score(metrics: dict) -> float:
+    def score(metrics: Mapping[str, float]) -> float:
       return sign * metrics.get(best, -sign * np.inf)
+
+    self._best, self._score = best, score
 
     policies = [
       checkpoint_managers.LatestN(max(1, keep)),
@@ -75,7 +77,16 @@ class Checkpointer:
     )
 
   def latest_step(self) -> int | None:
+    """The newest step that was saved, None where none was."""
     return self._manager.latest_step()
+
+  def is_best(self, metrics: Mapping[str, float]) -> bool:
+    """Whether validation metrics are better than those of every checkpoint there is."""
+    if self._best not in metrics:
+      return False
+    step = self._manager.best_step()
+    before = self._manager.metrics(step) if step is not None else None
+    return before is None or self._score(metrics) > self._score(before)
 
   def save(
     self, step: int, variables: dict, training: dict, meta: dict, metrics: dict[str, float]
@@ -113,7 +124,7 @@ class Checkpointer:
       variables, training: their structure, of arrays or shapes.
 
     Raises:
-      UserError: the checkpoint holds another model's or optimizer's state.
+      CheckpointError: the checkpoint holds another model's or optimizer's state.
     """
     step = self.latest_step()
     try:
@@ -126,7 +137,9 @@ class Checkpointer:
       )
     except (ValueError, KeyError, TypeError) as e:
       reason = ' '.join(str(e).split())[:300]
-      raise UserError(f'the checkpoint at step {step} does not fit this config: {reason}') from e
+      raise CheckpointError(
+        f'the checkpoint at step {step} does not fit this config: {reason}'
+      ) from e
     return found.variables, found.training
 
   def wait(self) -> None:
@@ -142,6 +155,12 @@ def _empty(x: Any) -> np.ndarray:
   return np.broadcast_to(np.zeros((), x.dtype), x.shape)
 
 
+def has_checkpoint(workdir: pathlib.Path) -> bool:
+  """Whether a run in this folder has saved anything that it can be resumed from."""
+  folder = workdir / 'checkpoints'
+  return folder.is_dir() and any(p.name.isdigit() and p.is_dir() for p in folder.iterdir())
+
+
 def is_run(path: str) -> bool:
   """Whether a folder is a run's workdir, or its `checkpoints/`, or one checkpoint in it."""
   return _locate(pathlib.Path(path)) is not None
@@ -155,7 +174,7 @@ def load_run(path: str, which: str = 'best') -> Run:
     which: 'best' by the run's validation metric (the newest where it has none), 'last' or a step.
 
   Raises:
-    UserError: where there is no complete checkpoint.
+    CheckpointError: where there is no complete checkpoint.
   """
   with _opened(path, which) as (manager, step, meta):
     structure = manager.item_metadata(step).variables
@@ -181,17 +200,17 @@ def chosen_step(path: str, which: str = 'best') -> int:
 
 @contextlib.contextmanager
 def _opened(path: str, which: str) -> Iterator[tuple[ocp.CheckpointManager, int, dict]]:
-  """A run's checkpoints, the step of the one that is meant, and what that says of itself."""
+  """A run's checkpoints, the chosen step, and its metadata."""
   located = _locate(pathlib.Path(path))
   if located is None:
-    raise UserError(f'{path} holds no checkpoint of a run')
+    raise CheckpointError(f'{path} holds no checkpoint of a run')
   folder, named = located
   with ocp.CheckpointManager(
     folder.resolve(), item_names=('variables', 'meta', 'training', 'metrics')
   ) as manager:
     steps = sorted(manager.all_steps())
     if not steps:
-      raise UserError(f'{folder} holds no complete checkpoint')
+      raise CheckpointError(f'{folder} holds no complete checkpoint')
     metas = {
       s: manager.restore(s, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
       for s in steps
@@ -199,7 +218,7 @@ def _opened(path: str, which: str) -> Iterator[tuple[ocp.CheckpointManager, int,
     step = _choose(metas, which if named is None else str(named), folder)
     lacking = {'config', 'model', 'classes', 'preprocess', 'metrics'} - metas[step].keys()
     if lacking:
-      raise UserError(
+      raise CheckpointError(
         f'checkpoint {folder / str(step)} lacks {", ".join(sorted(lacking))}: '
         'it was written by another program'
       )
@@ -221,7 +240,7 @@ def _choose(metas: dict[int, dict], which: str, folder: pathlib.Path) -> int:
     best = pick(scored.values())
     return max(s for s, value in scored.items() if value == best)
   if not which.isdigit() or int(which) not in metas:
-    raise UserError(f'{folder} has no checkpoint {which!r}: it has {sorted(metas)}')
+    raise CheckpointError(f'{folder} has no checkpoint {which!r}: it has {sorted(metas)}')
   return int(which)
 
 

@@ -2,11 +2,13 @@
 
 import argparse
 
-from vit_jax.errors import UserError, run_cli
+from vit_jax.command_line import run_cli
+from vit_jax.console import Console
+from vit_jax.errors import ConfigError
 
 _DESCRIPTION = """\
-Compares runs of any models on the same test pictures: accuracies with confidence intervals, whether
-they differ by more than chance, sizes, times, memory and learning curves. Writes compare.html,
+Compares runs of any models on the same test images: accuracies with confidence intervals, whether
+their differences are significant, sizes, times, memory and learning curves. Writes compare.html,
 compare.csv, compare.json and figures.
 
 A RUN is a run's folder, or a folder that `python -m vit_jax.evaluate MODEL --report=DIR` wrote. A
@@ -22,7 +24,9 @@ def _parser() -> argparse.ArgumentParser:
     formatter_class=argparse.RawDescriptionHelpFormatter,
   )
   parser.add_argument('runs', nargs='+', metavar='RUN', help="a run's folder or a report's")
-  parser.add_argument('--out', required=True, metavar='DIR', help='where the page goes')
+  parser.add_argument(
+    '--out', required=True, metavar='DIR', help='folder for the page, tables and figures'
+  )
   return parser
 
 
@@ -30,10 +34,11 @@ def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
   if len(args.runs) < 2:
-    raise UserError(f'a comparison needs two runs or more, got {args.runs[0]} alone')
-  from vit_jax.comparison import gather, write
+    raise ConfigError(f'a comparison needs two runs or more, got {args.runs[0]} alone')
+  from vit_jax.comparison import gather, write  # --help must not wait for it
 
-  runs = gather.gather(args.runs)
+  with Console():
+    runs = gather.gather(args.runs)
   write.write_comparison(args.out, runs)
   print(write.text_table(runs))
   print(f'page: {args.out}/compare.html')

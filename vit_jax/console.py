@@ -1,34 +1,97 @@
-"""What a run says on a terminal or in a log."""
+"""The console of a command: log records as lines, and one progress line.
 
+Library code reports through `logging`; a command or a run attaches a `Console`, which prints
+information to standard output and warnings to standard error, and keeps the warnings.
+"""
+
+import logging
 import sys
 import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+
+import tqdm
+
+_PACKAGE = 'vit_jax'
 
 
-class Progress:
-  """One moving line on a terminal, one line a report in a log.
+class Console(logging.Handler):
+  """Prints the package's log records while it is attached.
 
   Args:
-    total: steps in all.
-    start: steps already made by an earlier attempt.
-    active: False in all processes but the first.
+    active: False in all processes but the first, which print nothing.
+
+  Attributes:
+    warnings: that were printed, each once.
   """
 
-  def __init__(self, total: int, start: int = 0, active: bool = True):
-    self._total, self._start, self._active = total, start, active
-    self._began = time.monotonic()
-    self._bar = None
-    if active and sys.stderr.isatty():
-      import tqdm
+  def __init__(self, active: bool = True):
+    super().__init__(logging.INFO)
+    self.active = active
+    self.warnings: list[str] = []
+    self._bar: tqdm.tqdm | None = None
+    self._total, self._start, self._began = 0, 0, 0.0
+    self._restore: list[tuple[logging.Logger, int, bool]] = []
 
+  def __enter__(self) -> 'Console':
+    own, absl = logging.getLogger(_PACKAGE), logging.getLogger('absl')
+    self._restore = [(logger, logger.level, logger.propagate) for logger in (own, absl)]
+    own.addHandler(self)
+    own.setLevel(logging.INFO)
+    own.propagate = False
+    absl.setLevel(logging.ERROR)  # orbax reports every step of every save
+    return self
+
+  def __exit__(
+    self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+  ) -> None:
+    self.close_progress()
+    logging.getLogger(_PACKAGE).removeHandler(self)
+    for logger, level, propagate in self._restore:
+      logger.setLevel(level)
+      logger.propagate = propagate
+
+  def emit(self, record: logging.LogRecord) -> None:
+    text = record.getMessage()
+    if record.levelno < logging.WARNING:
+      self.say(text)
+    elif text not in self.warnings:
+      self.warnings.append(text)
+      self.say(f'warning: {text}', error=True)
+
+  def say(self, text: str, error: bool = False) -> None:
+    """Prints a line without breaking the progress line."""
+    if not self.active:
+      return
+    stream = sys.stderr if error else sys.stdout
+    if self._bar is not None:
+      self._bar.write(text, file=stream)
+    else:
+      print(text, file=stream, flush=True)
+
+  def repeat_warnings(self) -> None:
+    """Prints the warnings of the run again, for those who read its end alone."""
+    if self.warnings:
+      self.say('\n'.join([f'{len(self.warnings)} warnings:', *(f'  {w}' for w in self.warnings)]))
+
+  def start_progress(self, total: int, start: int = 0) -> None:
+    """Begins a progress line on a terminal, or a line for each report in a log.
+
+    Args:
+      total: steps in all.
+      start: steps made before.
+    """
+    self._total, self._start, self._began = total, start, time.monotonic()
+    if self.active and sys.stderr.isatty():
       self._bar = tqdm.tqdm(total=total, initial=start, unit='step', dynamic_ncols=True)
 
   def step(self, step: int) -> None:
-    """Moves the line on a terminal."""
+    """Moves the progress line."""
     if self._bar is not None:
       self._bar.update(step - self._bar.n)
 
-  def report(self, step: int, metrics: dict[str, float]) -> None:
-    """Shows metrics with the rate and the time left."""
+  def report(self, step: int, metrics: Mapping[str, float]) -> None:
+    """Shows metrics with the time left."""
     if self._bar is not None:
       self._bar.set_postfix_str(format_metrics(metrics, ('loss', 'accuracy', 'img_sec')))
       return
@@ -36,21 +99,14 @@ class Progress:
     left = seconds / max(1, step - self._start) * (self._total - step)
     self.say(f'step {step}/{self._total}  left {format_seconds(left)}  {format_metrics(metrics)}')
 
-  def say(self, text: str) -> None:
-    """Prints a line without breaking the moving one."""
-    if not self._active:
-      return
-    if self._bar is not None:
-      self._bar.write(text)
-    else:
-      print(text, flush=True)
-
-  def close(self) -> None:
+  def close_progress(self) -> None:
+    """Ends the progress line."""
     if self._bar is not None:
       self._bar.close()
+      self._bar = None
 
 
-def format_metrics(metrics: dict[str, float], names: tuple[str, ...] = ()) -> str:
+def format_metrics(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str:
   """'loss 0.1234  accuracy 0.98', of the names given or of all."""
   return '  '.join(f'{k} {metrics[k]:.4g}' for k in names or metrics if k in metrics)
 

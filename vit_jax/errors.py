@@ -1,9 +1,8 @@
-"""Errors that are answers: what was expected, what came, and what to type next."""
+"""Errors of the user's input: what was expected, what came, and what to type next."""
 
+import contextlib
 import difflib
-import os
-import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 
 class UserError(Exception):
@@ -92,6 +91,31 @@ class DependencyError(UserError):
   code = 'dependency'
 
 
+class Problems:
+  """Collects user errors of steps that do not depend on each other, to report all at once."""
+
+  def __init__(self) -> None:
+    self._errors: list[UserError] = []
+
+  @contextlib.contextmanager
+  def collect(self) -> Iterator[None]:
+    """Keeps a `UserError` of the block for `raise_if_any`."""
+    try:
+      yield
+    except UserError as e:
+      self._errors.append(e)
+
+  @property
+  def sentences(self) -> list[str]:
+    """All problems, each once."""
+    return list(dict.fromkeys(p for e in self._errors for p in e.problems))
+
+  def raise_if_any(self) -> None:
+    """Raises an error of the first one's type with all problems."""
+    if self._errors:
+      raise type(self._errors[0])(self.sentences) from self._errors[0]
+
+
 def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
   """Says the nearest valid names, or all of them when they are few.
 
@@ -105,28 +129,3 @@ def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
   if len(names) <= every_up_to:
     return 'valid: ' + ', '.join(names)
   return f'valid: {", ".join(names[:every_up_to])} and {len(names) - every_up_to} more'
-
-
-def run_cli(main: Callable[[], int | None]) -> None:
-  """Runs a command; a `UserError` becomes one line on stderr and exit status 1.
-
-  Set VIT_JAX_TRACEBACK=1 to see where it was raised. An interrupt ends with status 130 and a closed
-  pipe (`... | head`) quietly, as shells expect.
-  """
-  from vit_jax import runtime  # only a command changes its process, an import never does
-
-  runtime.start()
-  try:
-    status = main() or 0
-  except UserError as e:
-    if os.environ.get('VIT_JAX_TRACEBACK'):
-      raise
-    print('error: ' + ' | '.join(e.problems), file=sys.stderr)
-    status = 1
-  except KeyboardInterrupt:
-    print('interrupted', file=sys.stderr)
-    status = 130
-  except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    status = 0
-  sys.exit(status)

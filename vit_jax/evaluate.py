@@ -3,7 +3,7 @@
 import argparse
 import json
 
-from vit_jax.errors import run_cli
+from vit_jax.command_line import run_cli
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -1,45 +1,101 @@
 """Files that appear whole or not at all."""
 
+import contextlib
 import csv
 import json
+import math
+import numbers
 import os
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
+from vit_jax.errors import StorageError
 
-from vit_jax.errors import UserError
+
+@contextlib.contextmanager
+def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary path beside a file, which becomes that file when the block ends.
+
+  An error or a kill in the block leaves the old file as it was.
+
+  Raises:
+    StorageError: naming the file and the system's reason.
+  """
+  path = pathlib.Path(path)
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    yield temporary
+    os.replace(temporary, path)
+  except OSError as e:
+    raise StorageError(f'cannot write {path}: {e.strerror or e}') from e
+  finally:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
   """Writes a file whole or not at all: a kill leaves the old one."""
+  with replacing(path) as temporary:
+    temporary.write_text(text, encoding='utf-8')
+
+
+def write_json(path: str | pathlib.Path, value: Any, ascii_only: bool = False) -> None:
+  """Writes a value as indented JSON, whole or not at all.
+
+  Args:
+    path: where.
+    value: of JSON's types.
+    ascii_only: writes other characters as escapes, for readers that guess the encoding.
+  """
+  write_text(path, json.dumps(value, indent=2, ensure_ascii=ascii_only) + '\n')
+
+
+def make_folder(path: str | pathlib.Path) -> pathlib.Path:
+  """Makes a folder and its parents where they are not there yet.
+
+  Raises:
+    StorageError: naming the folder and the system's reason.
+  """
   path = pathlib.Path(path)
-  draft = path.with_name(f'.{path.name}.{os.getpid()}')
-  draft.write_text(text, encoding='utf-8')
-  os.replace(draft, path)
+  try:
+    path.mkdir(parents=True, exist_ok=True)
+  except OSError as e:
+    raise StorageError(f'cannot make the folder {path}: {e.strerror or e}') from e
+  return path
 
 
-def write_json(path: str | pathlib.Path, value: Any) -> None:
-  """Writes a value as indented JSON, whole or not at all."""
-  write_text(path, json.dumps(value, indent=2, ensure_ascii=False) + '\n')
+def cache_folder(given: str | pathlib.Path = '') -> pathlib.Path:
+  """Where downloads, features and compiled programs are kept; it may not exist yet.
+
+  Args:
+    given: a folder that goes before $VIT_JAX_CACHE and the user's cache folder.
+
+  Raises:
+    StorageError: the user has no home folder.
+  """
+  if given or os.environ.get('VIT_JAX_CACHE'):
+    return pathlib.Path(given or os.environ['VIT_JAX_CACHE']).expanduser()
+  base = os.environ.get('XDG_CACHE_HOME') or os.environ.get('LOCALAPPDATA')
+  try:
+    return (pathlib.Path(base) if base else pathlib.Path.home() / '.cache') / 'vit_jax'
+  except RuntimeError as e:
+    raise StorageError('this user has no home folder: set VIT_JAX_CACHE to a folder') from e
 
 
-def make_workdir(workdir: str) -> pathlib.Path:
+def make_workdir(path: pathlib.Path) -> None:
   """Makes the folder and proves that it can be written.
 
   Raises:
-    UserError: naming the folder and the system's reason.
+    StorageError: naming the folder and the system's reason.
   """
-  path = pathlib.Path(workdir)
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe = path / f'.probe.{os.getpid()}'
     probe.write_text('')
     probe.unlink()
   except OSError as e:
-    raise UserError(f'cannot write to --workdir={workdir}: {e.strerror}') from e
-  return path
+    raise StorageError(f'cannot write to --workdir={path}: {e.strerror}') from e
 
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
@@ -51,6 +107,6 @@ def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
 
 
 def _cell(value: Any) -> Any:
-  if isinstance(value, float | np.floating):
-    return '' if not np.isfinite(value) else f'{value:.6g}'
+  if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
+    return '' if not math.isfinite(value) else f'{value:.6g}'
   return value

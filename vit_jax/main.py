@@ -4,28 +4,31 @@ import argparse
 import sys
 
 from vit_jax import config
-from vit_jax.errors import UserError, run_cli
+from vit_jax.command_line import run_cli
+from vit_jax.console import Console
+from vit_jax.errors import ConfigError, Problems
 
 _DESCRIPTION = """\
-Trains or fine-tunes a model as an experiment file says. The same command goes on where an
-interrupted run stopped.
+Trains or fine-tunes a model by a config file. The same command resumes an interrupted run.
 
 examples:
   python -m vit_jax.main --config=configs/vit_digits.py --workdir=runs/digits
   python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/dogs \\
-      --config.dataset.name=path/to/pictures --config.init_from=weights.npz
+      --config.dataset.name=path/to/images --config.init_from=weights.npz
   python -m vit_jax.main --config=configs/finetune.py:vit_b16,cifar10 --workdir=runs/cifar
   python -m vit_jax.main --config=configs/digits_sweep.py --workdir=runs/sweep --sweep
 
-sweeps: an experiment file may say which runs it stands for, beside its get_config:
+A config file is Python code, which this command runs.
+
+sweeps: a config file may define the runs of a sweep, beside its get_config:
 
   def get_sweep():
     return options.product({'optimizer.learning_rate': (1e-3, 3e-3), 'seed': (0, 1, 2)})
 
 or any list of such dictionaries. --sweep trains them one after another, each in a folder of DIR
-named by its options, leaves out those that are finished, goes on where one fails, and ends with a
+named by its options, skips those that are finished, continues where one fails, and ends with a
 table (DIR/sweep.csv) and a page that compares them. --sweep=list numbers them, --sweep=K trains the
-K-th alone, from 0, as a job array wants: --sweep=$SLURM_ARRAY_TASK_ID.
+K-th alone, from 0, as a job array needs: --sweep=$SLURM_ARRAY_TASK_ID.
 """
 
 
@@ -37,7 +40,7 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
     formatter_class=argparse.RawDescriptionHelpFormatter,
     allow_abbrev=False,
   )
-  parser.add_argument('--config', required=True, metavar='FILE[:ARG]', help='experiment file')
+  parser.add_argument('--config', required=True, metavar='FILE[:ARG]', help='config file')
   parser.add_argument('--workdir', required=True, metavar='DIR', help="the run's folder")
   parser.add_argument(
     '--sweep',
@@ -52,7 +55,7 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
   args, unknown = parser.parse_known_args(others)
   problems += [f'unknown argument {word!r}: options are --config.NAME=VALUE' for word in unknown]
   if problems:
-    raise UserError(problems)
+    raise ConfigError(problems)
   return args, overrides
 
 
@@ -78,9 +81,15 @@ def main(argv: list[str] | None = None) -> int:
   args, overrides = _parse(argv)
   if args.sweep:
     return _sweep(args, overrides)
-  options = config.load(args.config, overrides)
-  from vit_jax.training.loop import train  # a wrong option is told before JAX is loaded
+  options, problems = config.load_all(args.config, overrides)
+  from vit_jax.train import train  # --help must not wait for it
+  from vit_jax.training.experiment import open_inputs
 
+  if problems:  # those of dataset and weights are reported with them
+    found = Problems()
+    with found.collect():
+      open_inputs(options)
+    raise ConfigError([*problems, *found.sentences])
   train(options, args.workdir)
   return 0
 
@@ -97,15 +106,9 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     sweep.run_one(members, config.pick(list(members), args.sweep), args.workdir)
     return 0
   words = [f'--config.{name}={value}' for name, value in overrides.items()]
-  command = [
-    sys.executable,
-    '-m',
-    'vit_jax.main',
-    f'--config={args.config}',
-    f'--workdir={args.workdir}',
-    *words,
-  ]
-  sweep.run_all(members, args.workdir, command)
+  command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
+  with Console():
+    sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
   return 0
 
 

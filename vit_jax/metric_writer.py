@@ -20,7 +20,9 @@ class MetricWriter:
     active: False in all processes but the first, which write nothing.
   """
 
-  def __init__(self, workdir: str, tensorboard: bool, resume_step: int = 0, active: bool = True):
+  def __init__(
+    self, workdir: str | pathlib.Path, tensorboard: bool, resume_step: int = 0, active: bool = True
+  ):
     self._active = active
     self._events = None
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
@@ -58,7 +60,7 @@ class MetricWriter:
         self._events.add_scalar(f'{split}/{name}', value, step)
 
   def write_image(self, step: int, name: str, image: np.ndarray) -> None:
-    """Adds a picture, uint8 [h, w, c], to the event files."""
+    """Adds an image, uint8 [h, w, c], to the event files."""
     if self._events:
       self._events.add_image(name, image, step, dataformats='HWC')
 

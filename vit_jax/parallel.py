@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vit_jax.errors import UserError
+from vit_jax.errors import ConfigError
 
 AXIS = 'batch'
 
@@ -45,7 +45,7 @@ class DataPlacement:
     """Arrays with one row an example -> this process's rows, numpy, in batch order."""
     return jax.tree.map(_local_rows, outputs)
 
-  def get_metrics(self, metrics: dict) -> dict[str, np.ndarray]:
+  def get_metrics(self, metrics: dict) -> dict[str, Any]:
     """Metrics of a train step -> host scalars."""
     return jax.device_get(metrics)
 
@@ -103,7 +103,7 @@ class PmapPlacement:
   def get_examples(self, outputs: Any) -> Any:
     return jax.tree.map(lambda x: _local_rows(x).reshape(-1, *x.shape[2:]), outputs)
 
-  def get_metrics(self, metrics: dict) -> dict[str, np.ndarray]:
+  def get_metrics(self, metrics: dict) -> dict[str, Any]:
     return self.get_state(metrics)
 
   def compile_train(self, step: Callable) -> Callable:
@@ -124,7 +124,10 @@ def _local_rows(x: jax.Array) -> np.ndarray:
 
 
 Placement = DataPlacement | PmapPlacement
-PLACEMENTS = {'data': DataPlacement, 'pmap': PmapPlacement}
+PLACEMENTS: dict[str, type[DataPlacement] | type[PmapPlacement]] = {
+  'data': DataPlacement,
+  'pmap': PmapPlacement,
+}
 
 
 def make(name: str, devices: Sequence[jax.Device] | None = None) -> DataPlacement | PmapPlacement:
@@ -136,12 +139,12 @@ def check_batch_size(option: str, batch_size: int, parts: int, why: str) -> None
   """Refuses a batch that cannot be divided, naming the nearest sizes that can.
 
   Raises:
-    UserError: unless `batch_size` is a multiple of `parts`.
+    ConfigError: unless `batch_size` is a multiple of `parts`.
   """
   if batch_size % parts:
     below = batch_size // parts * parts
     near = ' or '.join(str(n) for n in (below, below + parts) if n)
-    raise UserError(f'{option}={batch_size} cannot be divided by {parts} ({why}): use {near}')
+    raise ConfigError(f'{option}={batch_size} cannot be divided by {parts} ({why}): use {near}')
 
 
 def round_up(batch_size: int, placement: DataPlacement | PmapPlacement) -> int:

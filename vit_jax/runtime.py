@@ -1,4 +1,4 @@
-"""What a command sets before JAX starts: memory, XLA's flags, kept compilations.
+"""What a command sets before JAX starts: memory, XLA flags, the compilation cache.
 
 Never imports JAX.
 """
@@ -9,6 +9,9 @@ import hashlib
 import os
 import pathlib
 import sys
+
+from vit_jax.errors import UserError
+from vit_jax.files import cache_folder
 
 # glibc's mallopt(3) numbers.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -25,9 +28,9 @@ _settings: dict[str, str] = {}
 def start() -> None:
   """Prepares this process for fast steps; called by every command, a second call does nothing.
 
-  $VIT_JAX_CACHE_DIR says where compiled programs are kept ('off': nowhere; JAX's own
-  $JAX_COMPILATION_CACHE_DIR goes first), $VIT_JAX_KEEP_MEMORY=0 leaves the allocator as it is, and
-  a flag in $XLA_FLAGS is never changed.
+  Compiled programs are kept in the cache folder (see `files.cache_folder`) unless JAX's own
+  $JAX_COMPILATION_CACHE_DIR or $JAX_ENABLE_COMPILATION_CACHE say otherwise, $VIT_JAX_KEEP_MEMORY=0
+  leaves the allocator as it is, and a flag in $XLA_FLAGS is never changed.
   Nothing here can fail a run, and nothing changes a result.
   """
   if not _settings:
@@ -100,17 +103,16 @@ def _keep_compilations() -> str:
   theirs = os.environ.get('JAX_COMPILATION_CACHE_DIR')
   if theirs is not None:
     return f'{theirs or "off"} ($JAX_COMPILATION_CACHE_DIR)'
-  wanted = os.environ.get('VIT_JAX_CACHE_DIR', '')
-  if wanted.lower() in ('off', 'none', '0'):
-    return f'off ($VIT_JAX_CACHE_DIR={wanted})'
+  enabled = os.environ.get('JAX_ENABLE_COMPILATION_CACHE', '')
+  if enabled.lower() in ('false', 'off', 'no', 'n', '0'):
+    return f'off ($JAX_ENABLE_COMPILATION_CACHE={enabled})'
   try:
-    root = pathlib.Path(wanted).expanduser() if wanted else _home_cache()
-    folder = root / f'xla-{processor()}'
+    folder = cache_folder() / f'xla-{processor()}'
     folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK):
-      raise PermissionError(13, 'Permission denied')
-  except (OSError, RuntimeError) as e:
-    return f'off (cannot write {wanted or "~/.cache/vit_jax"}: {getattr(e, "strerror", "") or e})'
+      raise PermissionError(13, 'Permission denied', str(folder))
+  except (OSError, UserError) as e:
+    return f'off ({e})'
   values = {
     'jax_compilation_cache_dir': str(folder),
     'jax_persistent_cache_min_compile_time_secs': _MIN_COMPILE_SECONDS,
@@ -120,11 +122,6 @@ def _keep_compilations() -> str:
     if 'jax' in sys.modules:
       sys.modules['jax'].config.update(name, value)
   return str(folder)
-
-
-def _home_cache() -> pathlib.Path:
-  base = os.environ.get('XDG_CACHE_HOME')
-  return (pathlib.Path(base) if base else pathlib.Path.home() / '.cache') / 'vit_jax'
 
 
 def processor() -> str:

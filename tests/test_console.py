@@ -1,0 +1,56 @@
+"""The console: what is printed where, and that nothing stays attached."""
+
+import logging
+
+import pytest
+
+from vit_jax.console import Console, format_metrics, format_seconds
+
+log = logging.getLogger('vit_jax.made_up')
+
+
+def test_information_and_warnings_are_printed_while_it_is_attached(capsys):
+  with Console() as console:
+    log.info('loaded %d', 7)
+    log.warning('be careful')
+    log.warning('be careful')
+    console.repeat_warnings()
+  log.info('unheard')
+  out, err = capsys.readouterr()
+  assert out.splitlines()[0] == 'loaded 7' and err == 'warning: be careful\n'
+  assert console.warnings == ['be careful'] and out.count('be careful') == 1
+  assert 'unheard' not in out
+
+
+def test_other_processes_print_nothing_and_keep_the_warnings(capsys):
+  with Console(active=False) as console:
+    log.warning('be careful')
+    console.start_progress(10)
+    console.report(5, {'loss': 1.0})
+    console.repeat_warnings()
+  assert capsys.readouterr() == ('', '') and console.warnings == ['be careful']
+
+
+def test_loggers_are_as_before():
+  own, absl = logging.getLogger('vit_jax'), logging.getLogger('absl')
+  before = own.level, own.propagate, list(own.handlers), absl.level
+  with pytest.raises(ZeroDivisionError), Console():
+    raise ZeroDivisionError
+  assert (own.level, own.propagate, list(own.handlers), absl.level) == before
+
+
+def test_reports_have_the_time_left(capsys, monkeypatch):
+  now = iter((100.0, 130.0))
+  monkeypatch.setattr('vit_jax.console.time.monotonic', lambda: next(now))
+  with Console() as console:
+    console.start_progress(60, start=20)
+    console.report(30, {'loss': 0.5, 'accuracy': 0.25})
+  line = capsys.readouterr().out
+  for fact in ('30/60', '1:30', 'loss 0.5', 'accuracy 0.25'):  # 10 steps in 30 s, 30 to go
+    assert fact in line
+
+
+def test_numbers_are_formatted():
+  assert format_metrics({'loss': 0.123456, 'accuracy': 1.0}) == 'loss 0.1235  accuracy 1'
+  assert format_metrics({'loss': 2.0, 'iou': 0.5}, ('iou', 'gone')) == 'iou 0.5'
+  assert [format_seconds(s) for s in (3, 62.4, 3725)] == ['0:03', '1:02', '1:02:05']

@@ -1,0 +1,62 @@
+"""Files appear whole or not at all."""
+
+import json
+
+import numpy as np
+import pytest
+
+from tests.support import raises
+from vit_jax import files
+from vit_jax.errors import StorageError
+
+
+def test_a_file_is_replaced_when_the_block_ends(tmp_path):
+  path = tmp_path / 'x.txt'
+  path.write_text('old')
+  with files.replacing(path) as temporary:
+    temporary.write_text('new')
+    assert path.read_text() == 'old' and temporary.parent == tmp_path
+  assert path.read_text() == 'new'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+def test_an_error_leaves_the_old_file_alone(tmp_path):
+  path = tmp_path / 'x.txt'
+  path.write_text('old')
+  with pytest.raises(ValueError, match='seven'), files.replacing(path) as temporary:
+    temporary.write_text('half')
+    raise ValueError('seven')
+  assert path.read_text() == 'old'
+  assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize('parent', ['missing', 'file'])
+def test_what_the_system_refuses_names_the_file(tmp_path, parent):
+  (tmp_path / 'file').write_text('')
+  path = tmp_path / parent / 'x.json'
+  with raises(StorageError, 'cannot write', path):
+    files.write_json(path, {})
+
+
+def test_folders_are_made_with_their_parents(tmp_path):
+  assert files.make_folder(tmp_path / 'a' / 'b').is_dir()
+  (tmp_path / 'file').write_text('')
+  with raises(StorageError, tmp_path / 'file' / 'a'):
+    files.make_folder(tmp_path / 'file' / 'a')
+
+
+def test_json_keeps_letters_or_escapes_them(tmp_path):
+  for ascii_only, text in ((False, 'bée'), (True, 'b\\u00e9e')):
+    files.write_json(tmp_path / 'x.json', {'a': 'bée'}, ascii_only)
+    content = (tmp_path / 'x.json').read_text(encoding='utf-8')
+    assert content == '{\n  "a": "' + text + '"\n}\n' and json.loads(content) == {'a': 'bée'}
+
+
+def test_tables_leave_what_is_no_number_empty(tmp_path):
+  rows = [[1 / 3, np.float32(1 / 3), 7, True, 'x'], [float('nan'), np.float32('inf'), None, 0, '']]
+  files.write_csv(tmp_path / 'x.csv', list('abcde'), rows)
+  assert (tmp_path / 'x.csv').read_text().splitlines() == [
+    'a,b,c,d,e',
+    '0.333333,0.333333,7,True,x',
+    ',,,0,',
+  ]

@@ -1,0 +1,22 @@
+"""Placements: batch sizes that devices can share."""
+
+import pytest
+
+from tests.support import raises
+from vit_jax import parallel
+from vit_jax.errors import ConfigError
+
+
+def test_a_batch_that_cannot_be_divided_names_the_nearest():
+  why = '4 devices x 2 gradient accumulation steps'
+  parallel.check_batch_size('config.batch_size', 24, 8, why)
+  with raises(ConfigError, 'config.batch_size=22', why, '16 or 24'):
+    parallel.check_batch_size('config.batch_size', 22, 8, why)
+  with raises(ConfigError, 'config.batch_size=3') as caught:
+    parallel.check_batch_size('config.batch_size', 3, 8, '8 devices')
+  assert str(caught.value).endswith(' 8')  # there is none below
+
+
+@pytest.mark.parametrize('name', parallel.PLACEMENTS)
+def test_batches_are_rounded_up_to_the_devices(name):
+  assert [parallel.round_up(n, parallel.make(name)) for n in (1, 4, 5)] == [4, 4, 8]

@@ -1,0 +1,31 @@
+"""What every command does around its own work: settings of the process, errors, exit status."""
+
+import os
+import sys
+from collections.abc import Callable
+
+from vit_jax import runtime
+from vit_jax.errors import UserError
+
+
+def run_cli(main: Callable[[], int | None]) -> None:
+  """Runs a command; a `UserError` becomes one line on stderr and exit status 1.
+
+  Set VIT_JAX_TRACEBACK=1 to see where it was raised. An interrupt ends with status 130 and a closed
+  pipe (`... | head`) quietly, as shells expect.
+  """
+  runtime.start()
+  try:
+    status = main() or 0
+  except UserError as e:
+    if os.environ.get('VIT_JAX_TRACEBACK'):
+      raise
+    print('error: ' + ' | '.join(e.problems), file=sys.stderr)
+    status = 1
+  except KeyboardInterrupt:
+    print('interrupted', file=sys.stderr)
+    status = 130
+  except BrokenPipeError:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    status = 0
+  sys.exit(status)
