@@ -22,7 +22,7 @@ setuptools.setup(
     'vit_jax.report': ['templates/*'],
     'vit_jax.weights': ['*.csv'],
   },
-  entry_points={'console_scripts': ['vit_jax = vit_jax.__main__:main']},
+  entry_points={'console_scripts': ['vit_jax = vit_jax.__main__:run']},
   python_requires='>=3.11',
   install_requires=[
     'jax>=0.10.2,<0.11',

@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from vit_jax.console import Console, format_metrics, format_seconds
+from vit_jax.console import Console, format_metrics, format_seconds, warnings_so_far
 
 log = logging.getLogger('vit_jax.made_up')
 
@@ -54,3 +54,17 @@ def test_numbers_are_formatted():
   assert format_metrics({'loss': 0.123456, 'accuracy': 1.0}) == 'loss 0.1235  accuracy 1'
   assert format_metrics({'loss': 2.0, 'iou': 0.5}, ('iou', 'gone')) == 'iou 0.5'
   assert [format_seconds(s) for s in (3, 62.4, 3725)] == ['0:03', '1:02', '1:02:05']
+
+
+def test_the_inner_of_two_consoles_prints(capsys):
+  with Console(information=False) as outer:
+    log.info('unheard')
+    with Console() as inner:
+      log.info('heard')
+      log.warning('be careful')
+      assert warnings_so_far() == ('be careful',)
+    log.warning('again')
+    assert warnings_so_far() == ('again',)
+  assert capsys.readouterr() == ('heard\n', 'warning: be careful\nwarning: again\n')
+  assert (outer.warnings, inner.warnings) == (['again'], ['be careful'])
+  assert warnings_so_far() == ()

@@ -123,3 +123,12 @@ def test_importing_everything_starts_no_device_and_no_tensorflow():
     'assert "tensorflow" not in sys.modules\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True, cwd=PACKAGE.parent)
+
+
+def test_documented_addresses_stay():
+  from vit_jax import config, errors, train
+  from vit_jax.command_line import run_cli
+
+  assert errors.run_cli is run_cli
+  assert callable(config.load) and callable(train.train)
+  assert not hasattr(errors, 'run_clj')

@@ -49,5 +49,10 @@ def main() -> int:
   return importlib.import_module(known[name][0]).main(sys.argv[2:])
 
 
-if __name__ == '__main__':
+def run() -> None:
+  """The console script."""
   run_cli(main)
+
+
+if __name__ == '__main__':
+  run()

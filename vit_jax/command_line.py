@@ -5,18 +5,20 @@ import sys
 from collections.abc import Callable
 
 from vit_jax import runtime
+from vit_jax.console import Console
 from vit_jax.errors import UserError
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
-  """Runs a command; a `UserError` becomes one line on stderr and exit status 1.
+  """Runs a command; warnings are lines on stderr, a `UserError` is one and exit status 1.
 
   Set VIT_JAX_TRACEBACK=1 to see where it was raised. An interrupt ends with status 130 and a closed
   pipe (`... | head`) quietly, as shells expect.
   """
   runtime.start()
   try:
-    status = main() or 0
+    with Console(information=False):
+      status = main() or 0
   except UserError as e:
     if os.environ.get('VIT_JAX_TRACEBACK'):
       raise

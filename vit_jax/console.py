@@ -18,24 +18,31 @@ _PACKAGE = 'vit_jax'
 class Console(logging.Handler):
   """Prints the package's log records while it is attached.
 
+  While one is attached within another, the inner one alone prints.
+
   Args:
     active: False in all processes but the first, which print nothing.
+    information: False prints warnings alone, for a command whose output is data.
 
   Attributes:
     warnings: that were printed, each once.
   """
 
-  def __init__(self, active: bool = True):
-    super().__init__(logging.INFO)
+  def __init__(self, active: bool = True, information: bool = True):
+    super().__init__(logging.INFO if information else logging.WARNING)
     self.active = active
     self.warnings: list[str] = []
     self._bar: tqdm.tqdm | None = None
     self._total, self._start, self._began = 0, 0, 0.0
     self._restore: list[tuple[logging.Logger, int, bool]] = []
+    self._outer: list[Console] = []
 
   def __enter__(self) -> 'Console':
     own, absl = logging.getLogger(_PACKAGE), logging.getLogger('absl')
     self._restore = [(logger, logger.level, logger.propagate) for logger in (own, absl)]
+    self._outer = _attached()
+    for console in self._outer:
+      own.removeHandler(console)
     own.addHandler(self)
     own.setLevel(logging.INFO)
     own.propagate = False
@@ -46,7 +53,10 @@ class Console(logging.Handler):
     self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
   ) -> None:
     self.close_progress()
-    logging.getLogger(_PACKAGE).removeHandler(self)
+    own = logging.getLogger(_PACKAGE)
+    own.removeHandler(self)
+    for console in self._outer:
+      own.addHandler(console)
     for logger, level, propagate in self._restore:
       logger.setLevel(level)
       logger.propagate = propagate
@@ -72,7 +82,8 @@ class Console(logging.Handler):
   def repeat_warnings(self) -> None:
     """Prints the warnings of the run again, for those who read its end alone."""
     if self.warnings:
-      self.say('\n'.join([f'{len(self.warnings)} warnings:', *(f'  {w}' for w in self.warnings)]))
+      count = f'{len(self.warnings)} warning' + ('s' if len(self.warnings) > 1 else '')
+      self.say('\n'.join([f'{count} in all:', *(f'  {w}' for w in self.warnings)]))
 
   def start_progress(self, total: int, start: int = 0) -> None:
     """Begins a progress line on a terminal, or a line for each report in a log.
@@ -104,6 +115,15 @@ class Console(logging.Handler):
     if self._bar is not None:
       self._bar.close()
       self._bar = None
+
+
+def warnings_so_far() -> tuple[str, ...]:
+  """What the attached console warned of, in order; a report repeats it."""
+  return tuple(text for console in _attached() for text in console.warnings)
+
+
+def _attached() -> list[Console]:
+  return [h for h in logging.getLogger(_PACKAGE).handlers if isinstance(h, Console)]
 
 
 def format_metrics(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str:

@@ -2,7 +2,9 @@
 
 import contextlib
 import difflib
+import importlib
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 
 class UserError(Exception):
@@ -129,3 +131,9 @@ def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
   if len(names) <= every_up_to:
     return 'valid: ' + ', '.join(names)
   return f'valid: {", ".join(names[:every_up_to])} and {len(names) - every_up_to} more'
+
+
+def __getattr__(name: str) -> Any:
+  if name == 'run_cli':  # its address of version 0.1
+    return importlib.import_module('vit_jax.command_line').run_cli
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')

@@ -233,7 +233,13 @@ def test_hostile_names_are_shown_and_nothing_else(tmp_path):
   ids = tuple(f'test/{name}/{i}.jpg' for i, name in enumerate(HOSTILE))
   rng = np.random.default_rng(0)
   names = dict(zip(('model', 'dataset', 'split', 'devices'), HOSTILE))
-  facts = Facts('<img src=x>', config={'a': HOSTILE[0]}, versions={HOSTILE[1]: '1'}, **names)
+  facts = Facts(
+    '<img src=x>',
+    config={'a': HOSTILE[0]},
+    versions={HOSTILE[1]: '1'},
+    warnings=HOSTILE[:1],
+    **names,
+  )
   p = fakes.predictions(np.arange(5), rng.normal(size=(5, 5)), HOSTILE, ids, facts)
   rows = [{**row, '<b>{{ 7 * 7 }}': 1.0} for row in fakes.ROWS]
   write_report(tmp_path, p, fakes.layout('classify'), rows, fakes.image)

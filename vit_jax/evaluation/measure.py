@@ -13,6 +13,7 @@ import jax
 
 import vit_jax
 from vit_jax import optimizers, tree
+from vit_jax.console import warnings_so_far
 from vit_jax.errors import ConfigError
 
 _PACKAGES = (
@@ -33,7 +34,7 @@ _PACKAGES = (
 
 
 def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
-  """The fields of `Facts` that can be measured: sizes, devices, memory, versions.
+  """The fields of `Facts` that can be measured: sizes, devices, memory, versions, warnings so far.
 
   Args:
     variables: 'params' and other collections.
@@ -55,6 +56,7 @@ def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
     'host_memory_bytes': _peak_resident_bytes(),
     'device_memory_bytes': max((p for p in peaks if p), default=None),
     'versions': versions(),
+    'warnings': warnings_so_far(),
   }
 
 

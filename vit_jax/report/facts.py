@@ -24,6 +24,7 @@ class Facts:
     host_memory_bytes: peak resident memory of the process.
     device_memory_bytes: peak memory of the fullest device, where the platform reports it.
     versions: of packages.
+    warnings: that were given while the model was trained or evaluated.
   """
 
   name: str
@@ -40,6 +41,7 @@ class Facts:
   host_memory_bytes: int | None = None
   device_memory_bytes: int | None = None
   versions: dict[str, str] = dataclasses.field(default_factory=dict)
+  warnings: tuple[str, ...] = ()
 
   def to_json(self) -> dict[str, Any]:
     """As predictions.npz and metrics.json hold it."""
@@ -53,4 +55,10 @@ class Facts:
     known = {f.name for f in dataclasses.fields(cls)}
     values = {k: v for k, v in values.items() if k in known}
     size = values.get('image_size')
-    return cls(**{**values, 'image_size': tuple(size) if size else None})
+    return cls(
+      **{
+        **values,
+        'image_size': tuple(size) if size else None,
+        'warnings': tuple(values.get('warnings', ())),
+      }
+    )

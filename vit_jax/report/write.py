@@ -75,4 +75,8 @@ def _write_page(path: pathlib.Path, context: Context, layout: ReportLayout) -> N
   ]
   by = f'vit_jax {facts.versions.get("vit_jax", "")}'.strip()
   footer = f'Made by {by} from {len(context.predictions):,} predictions.'
-  page.write(path, sections.page_title(facts), layout.summary(context), made, footer)
+  lead = [
+    *layout.summary(context),
+    *(page.paragraph(f'Warning: {w}', 'note') for w in facts.warnings),
+  ]
+  page.write(path, sections.page_title(facts), lead, made, footer)
