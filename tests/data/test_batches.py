@@ -1,7 +1,13 @@
 """Batches: the same whoever makes them, and exact after a restart."""
 
+import contextlib
 import gc
 import json
+import os
+import pathlib
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -14,6 +20,7 @@ from vit_jax.errors import CheckpointError, ConfigError, ImageError
 TRAIN = parse_transform('decode|inception_crop(5)|flip_lr', train=True)
 EVAL = parse_transform('decode|resize(5)')
 COUNT = 23
+ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -253,3 +260,45 @@ def test_varying_sizes_make_no_batch(examples):
   transform = parse_transform('decode|resize_small(5)', fixed_size=False)
   with raises(ConfigError, 'varying size', 'resize_small(5)'):
     take(1, examples, transform=transform)
+
+
+HOLD = """
+import multiprocessing, time
+from vit_jax import data
+
+if __name__ == '__main__':
+  examples = data.open_dataset('digits').split('train')
+  transform = data.parse_transform('decode|resize(4)', train=True)
+  batches = data.train_batches(examples, transform, batch_size=4, seed=0, threads=1, workers=1)
+  next(batches)
+  print(*[child.pid for child in multiprocessing.active_children()], flush=True)
+  time.sleep(60)
+"""
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path):
+  (tmp_path / 'hold.py').write_text(HOLD)
+  parent = subprocess.Popen(
+    [sys.executable, str(tmp_path / 'hold.py')],
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stdout=subprocess.PIPE,
+    text=True,
+  )
+  workers = [int(word) for word in parent.stdout.readline().split()]
+  parent.kill()
+  parent.communicate()
+  assert workers
+  end = time.monotonic() + 20
+  while any(_runs(pid) for pid in workers):
+    assert time.monotonic() < end
+    time.sleep(0.05)
+
+
+def _runs(pid):
+  with contextlib.suppress(OSError):  # a process that ended may wait to be reaped
+    return pathlib.Path(f'/proc/{pid}/stat').read_text().rsplit(')', 1)[1].split()[0] != 'Z'
+  try:
+    os.kill(pid, 0)
+  except OSError:
+    return False
+  return not pathlib.Path('/proc/self/stat').exists()

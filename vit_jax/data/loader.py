@@ -1,7 +1,13 @@
 """Making one batch from its number: the work that threads and worker processes do."""
 
 import dataclasses
+import functools
+import multiprocessing
+import multiprocessing.connection
+import os
+import threading
 import zlib
+from typing import Any
 
 import numpy as np
 
@@ -64,6 +70,10 @@ class Loader:
   seed: int
   on_error: str
 
+  def __setstate__(self, state: dict[str, Any]) -> None:
+    self.__dict__.update(state)
+    _end_with_parent()
+
   def load(self, index: int, position: int) -> dict:
     """One transformed example; its random decisions depend on the seed and the position alone."""
     rng = example_rng(self.seed, position)
@@ -81,6 +91,20 @@ class Loader:
         problems.append((self.examples.id(i), str(e)))
     count = len(self.examples)
     raise ImageError(f'none of the {count} images can be read; the first: {problems[0][1]}')
+
+
+@functools.cache
+def _end_with_parent() -> None:
+  """Has a worker process end when its parent does, even where that is killed."""
+  parent = multiprocessing.parent_process()
+  if parent is None:
+    return
+
+  def watch() -> None:
+    multiprocessing.connection.wait([parent.sentinel])
+    os._exit(1)
+
+  threading.Thread(target=watch, daemon=True).start()
 
 
 @dataclasses.dataclass(frozen=True)
