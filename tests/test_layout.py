@@ -31,6 +31,7 @@ LAYERS = [
   ['options'],
   ['command_line'],
   ['runtime'],
+  ['checksums'],
   ['console', 'files', 'logits', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],

@@ -72,7 +72,8 @@ def resume(
     CheckpointError: the folder holds another run, or the dataset has changed.
   """
   ema = config.ema.decay > 0
-  meta = checkpointer.latest_meta()
+  saved = checkpointer.read_newest()
+  meta = saved.meta
   before = parse_saved(meta['config'])
   _refuse_other_run(before, config, path)
   _refuse_other_data(meta, experiment, path, same_test=before.dataset.test == config.dataset.test)
@@ -87,7 +88,7 @@ def resume(
     lambda v: create(v, optimization.tx, optimization.frozen, ema), experiment.shapes
   )
   callbacks.set_state(meta['watch'])
-  return from_checkpoint(*checkpointer.restore(*to_checkpoint(shapes)), ema), meta
+  return from_checkpoint(*saved.fit(*to_checkpoint(shapes)), ema), meta
 
 
 def _ends_anywhere(config: Config) -> bool:
