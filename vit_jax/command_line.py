@@ -6,14 +6,14 @@ from collections.abc import Callable
 
 from vit_jax import runtime
 from vit_jax.console import Console
-from vit_jax.errors import UserError
+from vit_jax.errors import InterruptedRunError, UserError
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
   """Runs a command; warnings are lines on stderr, a `UserError` is one and exit status 1.
 
-  Set VIT_JAX_TRACEBACK=1 to see where it was raised. An interrupt ends with status 130 and a closed
-  pipe (`... | head`) quietly, as shells expect.
+  Set VIT_JAX_TRACEBACK=1 to see where it was raised. A signal ends with status 128 and its number
+  and a closed pipe (`... | head`) quietly, as shells expect.
   """
   runtime.start()
   try:
@@ -22,8 +22,9 @@ def run_cli(main: Callable[[], int | None]) -> None:
   except UserError as e:
     if os.environ.get('VIT_JAX_TRACEBACK'):
       raise
-    print('error: ' + ' | '.join(e.problems), file=sys.stderr)
-    status = 1
+    prefix = '' if isinstance(e, InterruptedRunError) else 'error: '
+    print(prefix + ' | '.join(e.problems), file=sys.stderr)
+    status = e.status
   except KeyboardInterrupt:
     print('interrupted', file=sys.stderr)
     status = 130

@@ -15,9 +15,14 @@ class UserError(Exception):
 
   Args:
     problems: one sentence, or all that were found at once.
+
+  Attributes:
+    code: the kind of mistake.
+    status: with which a command ends.
   """
 
   code = 'error'
+  status = 1
 
   def __init__(self, problems: str | Sequence[str]):
     self.problems = [problems] if isinstance(problems, str) else list(problems)
@@ -82,9 +87,21 @@ class DivergenceError(UserError):
 
 
 class InterruptedRunError(UserError):
-  """A run that a signal stopped; the same command resumes it."""
+  """A run that a signal stopped; the same command resumes it.
+
+  Args:
+    problems: what was saved.
+    number: of the signal.
+
+  Attributes:
+    status: 128 and the signal's number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C.
+  """
 
   code = 'interrupted'
+
+  def __init__(self, problems: str | Sequence[str], number: int):
+    super().__init__(problems)
+    self.status = 128 + number
 
 
 class DependencyError(UserError):

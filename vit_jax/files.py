@@ -7,6 +7,7 @@ import math
 import numbers
 import os
 import pathlib
+import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -81,6 +82,32 @@ def cache_folder(given: str | pathlib.Path = '') -> pathlib.Path:
     return (pathlib.Path(base) if base else pathlib.Path.home() / '.cache') / 'vit_jax'
   except RuntimeError as e:
     raise StorageError('this user has no home folder: set VIT_JAX_CACHE to a folder') from e
+
+
+def try_lock(descriptor: int) -> bool:
+  """Locks an open file until it is closed or this process ends, however it does.
+
+  Returns:
+    False where another has the lock; True where the file system has no locks.
+  """
+  if sys.platform == 'win32':
+    import msvcrt
+
+    try:
+      os.lseek(descriptor, 1 << 20, os.SEEK_SET)  # beyond the text, which others may then read
+      msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+    except OSError:
+      return False
+    return True
+  try:
+    import fcntl
+
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+  except BlockingIOError:
+    return False
+  except (ImportError, OSError):
+    return True
+  return True
 
 
 def make_workdir(path: pathlib.Path) -> None:

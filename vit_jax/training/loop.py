@@ -1,5 +1,6 @@
 """The training loop. There is one."""
 
+import contextlib
 import logging
 import math
 import pathlib
@@ -14,7 +15,7 @@ from vit_jax import data, parallel, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import Console
-from vit_jax.errors import ConfigError, DivergenceError, InterruptedRunError
+from vit_jax.errors import CheckpointError, ConfigError, DivergenceError, InterruptedRunError
 from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.files import make_workdir, write_text
 from vit_jax.metric_writer import MetricWriter
@@ -23,6 +24,7 @@ from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.durations import Durations
 from vit_jax.training.experiment import Experiment, build_experiment
 from vit_jax.training.optimization import Optimization, make_optimization
+from vit_jax.training.run_lock import run_lock
 from vit_jax.training.signals import StopSignal
 from vit_jax.training.starting import first_state, resume, write_description
 from vit_jax.training.timing import CpuStepThrottle, Window
@@ -46,11 +48,13 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   Raises:
     UserError: for anything the user can mend; nothing already in the folder is lost.
   """
-  with Console(active=jax.process_index() == 0) as console:
-    return _train(config, pathlib.Path(workdir).expanduser(), console)
+  with Console(active=jax.process_index() == 0) as console, StopSignal() as stop:
+    return _train(config, pathlib.Path(workdir).expanduser(), console, stop)
 
 
-def _train(config: Config, path: pathlib.Path, console: Console) -> dict[str, float]:
+def _train(
+  config: Config, path: pathlib.Path, console: Console, stop: StopSignal
+) -> dict[str, float]:
   experiment = build_experiment(config)
   placement = parallel.make(config.parallel)
   parallel.check_batch_size(
@@ -81,11 +85,13 @@ def _train(config: Config, path: pathlib.Path, console: Console) -> dict[str, fl
   if not resuming:  # before anything is written: a start that fails leaves no folder behind
     state = first_state(experiment, optimization, config.ema.decay > 0)
   make_workdir(path)
-  checkpointer = Checkpointer(
-    path, config.checkpoint.keep, config.checkpoint.best, config.checkpoint.best_mode
-  )
-  writer = batches = None
-  try:
+  with contextlib.ExitStack() as stack:
+    stack.enter_context(run_lock(path))
+    if has_checkpoint(path) != resuming:
+      raise CheckpointError(f'another run was in {path} meanwhile: run the same command again')
+    kept = config.checkpoint
+    checkpointer = Checkpointer(path, kept.keep, kept.best, kept.best_mode)
+    stack.enter_context(contextlib.closing(checkpointer))
     if state is None:
       state, meta = resume(config, experiment, optimization, callbacks, checkpointer, path)
     elif first:
@@ -101,6 +107,8 @@ def _train(config: Config, path: pathlib.Path, console: Console) -> dict[str, fl
     if int(state.step):
       log.info('  resuming from the checkpoint at step %d', int(state.step))
     log.info(parameters.groups)
+    writer = MetricWriter(path, config.log.tensorboard, int(state.step), meta.get('rows'), first)
+    stack.enter_context(contextlib.closing(writer))
     batches = data.train_batches(
       experiment.train,
       experiment.train_transform,
@@ -110,28 +118,26 @@ def _train(config: Config, path: pathlib.Path, console: Console) -> dict[str, fl
       workers=config.input.workers,
       repeats=config.input.repeats,
     )
+    stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
-    writer = MetricWriter(path, config.log.tensorboard, resume_step=int(state.step), active=first)
     console.start_progress(total_steps, int(state.step))
     loop = _Loop(
       config, experiment, placement, durations, total_steps, callbacks, checkpointer, writer,
       batches, console, meta.get('window', {}),
     )  # fmt: skip
-    loop.run(state, optimization)
-    checkpointer.wait()
+    with stop.deferred():
+      loop.run(state, optimization, stop)
+      checkpointer.wait()
     if loop.interrupted_at:
       raise InterruptedRunError(
-        f'interrupted at step {loop.interrupted_at}: run the same command to resume'
+        f'interrupted at step {loop.interrupted_at}, which is saved: the same command resumes',
+        stop.number,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
     console.repeat_warnings()
     log.info('run outputs: %s', path)
     return metrics
-  finally:
-    for each in (batches, writer, checkpointer):
-      if each is not None:
-        each.close()
 
 
 class _Loop:
@@ -169,7 +175,7 @@ class _Loop:
     self.interrupted_at = 0
     self.last_metrics: dict[str, float] = {}
 
-  def run(self, state: TrainState, optimization: Optimization) -> None:
+  def run(self, state: TrainState, optimization: Optimization, stop: StopSignal) -> None:
     """Trains to the end, or until a signal."""
     config, experiment, placement = self._config, self._experiment, self._placement
     self._mfu_of_rate = flops.mfu_of_rate(
@@ -200,30 +206,29 @@ class _Loop:
     step, state = int(state.step), placement.put_state(state)
     compiling = True
     throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
-    with StopSignal() as stop:
-      while step < self._total and not self._callbacks.stop:
-        with self._window.waiting():
-          batch = next(self._batches)
-        arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
-        if teacher:
-          arrays['teacher'] = teacher(step, arrays, key)
-        state, metrics = step_fn(state, arrays, key)
-        throttle.after(metrics)
-        step += 1
-        self._window.add(step, metrics)
-        if compiling:
-          log.info('first step after %.1f s', self._window.end_compilation())
-          compiling = False
-        self._console.step(step)
+    while step < self._total and not self._callbacks.stop:
+      with self._window.waiting():
+        batch = next(self._batches)
+      arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+      if teacher:
+        arrays['teacher'] = teacher(step, arrays, key)
+      state, metrics = step_fn(state, arrays, key)
+      throttle.after(metrics)
+      step += 1
+      self._window.add(step, metrics)
+      if compiling:
+        log.info('first step after %.1f s', self._window.end_compilation())
+        compiling = False
+      self._console.step(step)
 
-        last = step == self._total
-        if last or self._durations.due(step, config.log.every):
-          self._report(step)
-        with self._window.paused():
-          state = self._evaluate_and_save(step, state, last, stop.requested)
-        if stop.requested and not last:
-          self.interrupted_at = step
-          return
+      last = step == self._total
+      if last or self._durations.due(step, config.log.every):
+        self._report(step)
+      with self._window.paused():
+        state = self._evaluate_and_save(step, state, last, stop.requested)
+      if stop.requested and not last:
+        self.interrupted_at = step
+        return
 
   def _evaluate_and_save(self, step: int, state: Any, last: bool, stopping: bool) -> Any:
     """Validation, callbacks, frozen features and a checkpoint, where they are due."""
@@ -298,6 +303,7 @@ class _Loop:
       'preprocess': self._experiment.preprocess.to_json(),
       'watch': self._callbacks.get_state(),
       'window': self._window.rows(),
+      'rows': self._writer.get_state(),
       'dataset': self._experiment.fingerprint,
     }
     one = self._placement.get_state(state)

@@ -15,6 +15,7 @@ from typing import Any
 from vit_jax import config, files, metric_writer
 from vit_jax.console import Console
 from vit_jax.errors import InterruptedRunError, UserError
+from vit_jax.training import signals
 from vit_jax.training.loop import train
 
 log = logging.getLogger(__name__)
@@ -74,7 +75,9 @@ def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
     log.info(f'[{k + 1}/{len(members)}] {name}')
     status, stopped = _call([*command, f'--sweep={k}'])
     if stopped:
-      raise InterruptedRunError(f'interrupted during {name}: run the same command to resume')
+      raise InterruptedRunError(
+        f'interrupted during {name}: run the same command to resume', stopped
+      )
     states[name] = 'finished' if status == 0 else f'failed ({status})'
   rows = table(members, workdir, states)
   _write(root / 'sweep.csv', rows)
@@ -93,8 +96,8 @@ def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
     )
 
 
-def _call(command: Sequence[str]) -> tuple[int, bool]:
-  """Runs a command and passes signals on to it: (exit status, whether there were any)."""
+def _call(command: Sequence[str]) -> tuple[int, int]:
+  """Runs a command and passes signals on to it: (exit status, the first signal or 0)."""
   # In a session of its own it does not see a Ctrl-C twice.
   process = subprocess.Popen(command, start_new_session=True)
   received = []
@@ -103,9 +106,9 @@ def _call(command: Sequence[str]) -> tuple[int, bool]:
     received.append(number)
     process.send_signal(number)
 
-  before = {n: signal.signal(n, pass_on) for n in (signal.SIGTERM, signal.SIGINT)}
+  before = {n: signal.signal(n, pass_on) for n in signals.NUMBERS}
   try:
-    return process.wait(), bool(received)
+    return process.wait(), received[0] if received else 0
   finally:
     for number, handler in before.items():
       signal.signal(number, handler)

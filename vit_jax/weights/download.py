@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import DownloadError, StorageError
-from vit_jax.files import write_json
+from vit_jax.files import try_lock, write_json
 
 if TYPE_CHECKING:
   import tqdm
@@ -187,17 +187,10 @@ def _discard(path: pathlib.Path) -> None:
 
 def _lock(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
   """Of programs that fetch the same file at once, one may resume the common partial file."""
-  try:
-    import fcntl
-
-    descriptor = os.open(path.with_suffix('.lock'), os.O_CREAT | os.O_RDWR)
-    try:
-      fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-      return path, descriptor
-    except OSError:
-      os.close(descriptor)
-  except (ImportError, OSError):
-    pass
+  descriptor = os.open(path.with_suffix('.lock'), os.O_CREAT | os.O_RDWR)
+  if try_lock(descriptor):
+    return path, descriptor
+  os.close(descriptor)
   return path.with_name(f'{path.stem}.{os.getpid()}.partial'), None
 
 
