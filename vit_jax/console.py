@@ -13,6 +13,7 @@ from types import TracebackType
 import tqdm
 
 _PACKAGE = 'vit_jax'
+_told: set[str] = set()  # texts of `warn_once`
 
 
 class Console(logging.Handler):
@@ -120,6 +121,13 @@ class Console(logging.Handler):
 def warnings_so_far() -> tuple[str, ...]:
   """What the attached console warned of, in order; a report repeats it."""
   return tuple(text for console in _attached() for text in console.warnings)
+
+
+def warn_once(log: logging.Logger, text: str) -> None:
+  """Warns of what many images share: once a run, or once a process where no Console prints."""
+  if _attached() or text not in _told:
+    _told.add(text)
+    log.warning('%s', text)
 
 
 def _attached() -> list[Console]:

@@ -51,9 +51,11 @@ class Prediction:
 class Loaded:
   """A model with all that is needed to use it.
 
-  Images are given as paths, encoded bytes, PIL images or uint8 arrays [h, w, c], of any sizes,
-  alone or in a list; an array [b, h, w, c] is a list too. They are computed in batches of a few
-  fixed sizes, so that another number of images compiles nothing.
+  Images are given as paths, encoded bytes, files opened in binary mode, PIL images or arrays
+  [h, w] or [h, w, c] (of integers or of floats from 0 to 1 or to 255), of any sizes, alone or in a
+  list; an array [b, h, w, c] is a list too. Whichever way it is given, an image has the same
+  pixels. They are computed in batches of a few fixed sizes, so that another number of images
+  compiles nothing.
 
   Args:
     module: the Flax module.
