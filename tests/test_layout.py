@@ -31,7 +31,7 @@ LAYERS = [
   ['options'],
   ['command_line'],
   ['runtime'],
-  ['console', 'files', 'logits', 'registry', 'rng', 'tree'],
+  ['console', 'files', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],
 ]

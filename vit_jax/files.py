@@ -7,10 +7,13 @@ import math
 import numbers
 import os
 import pathlib
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vit_jax.errors import StorageError
+
+_ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
 
 @contextlib.contextmanager
@@ -26,12 +29,24 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     yield temporary
-    os.replace(temporary, path)
+    _replace(temporary, path)
   except OSError as e:
     raise StorageError(f'cannot write {path}: {e.strerror or e}') from e
   finally:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
+
+
+def _replace(source: pathlib.Path, target: pathlib.Path) -> None:
+  """os.replace; waits a little for readers, whose open files Windows does not replace."""
+  for attempt in range(_ATTEMPTS):
+    try:
+      os.replace(source, target)
+      break
+    except PermissionError:
+      if attempt == _ATTEMPTS - 1:
+        raise
+      time.sleep(_WAIT_SECONDS)
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
@@ -92,10 +107,10 @@ def make_workdir(path: pathlib.Path) -> None:
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe = path / f'.probe.{os.getpid()}'
-    probe.write_text('')
+    probe.touch()
     probe.unlink()
   except OSError as e:
-    raise StorageError(f'cannot write to --workdir={path}: {e.strerror}') from e
+    raise StorageError(f'cannot write to --workdir={path}: {e.strerror or e}') from e
 
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:

@@ -53,7 +53,7 @@ class MetricWriter:
     values = {name: float(value) for name, value in metrics.items()}
     row = {'step': step, 'split': split}
     row |= {k: v if math.isfinite(v) else None for k, v in values.items()}
-    with open(self._path, 'a') as f:
+    with open(self._path, 'a', encoding='utf-8') as f:
       f.write(json.dumps(row) + '\n')
     if self._events:
       for name, value in values.items():
@@ -76,7 +76,7 @@ class MetricWriter:
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
   """The rows of a run's metrics.jsonl; a last line cut short by a kill is left out."""
   rows = []
-  for line in (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines():
+  for line in (pathlib.Path(workdir) / 'metrics.jsonl').read_text('utf-8').splitlines():
     try:
       rows.append(json.loads(line))
     except json.JSONDecodeError:

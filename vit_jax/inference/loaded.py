@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import tasks, tree
+from vit_jax import machine, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean
 from vit_jax.inference.images import as_list, content_of, name_of, named
@@ -27,7 +26,7 @@ from vit_jax.weights.reading import read
 
 # A small box in the middle of an image; where the transform moves it says where any box comes from.
 _MARK = np.array([0.5, 0.5, 0.01, 0.01], np.float32)
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, machine.cores())
 
 
 @dataclasses.dataclass(frozen=True)
