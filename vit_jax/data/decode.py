@@ -2,8 +2,10 @@
 
 import contextlib
 import io
+import re
 import sys
 import threading
+import warnings
 from collections.abc import Iterator
 from typing import Any
 
@@ -16,7 +18,7 @@ from vit_jax.data.depth import to_uint8
 from vit_jax.errors import ImageError, UserError
 
 # TIFF tags.
-_BITS, _PHOTOMETRIC, _MAX_VALUE, _SAMPLE_FORMAT = 258, 262, 281, 339
+_WIDTH, _HEIGHT, _BITS, _PHOTOMETRIC, _MAX_VALUE, _SAMPLE_FORMAT = 256, 257, 258, 262, 281, 339
 # libjpeg reports these although every pixel could be read; cameras and old editors write them.
 _HARMLESS = ('extraneous bytes before marker', 'unknown JFIF revision', 'Unknown Adobe color')
 
@@ -55,6 +57,9 @@ def named_errors(data: bytes, name: str) -> Iterator[None]:
     yield
   except UserError:
     raise
+  except Image.DecompressionBombError as e:
+    pixels = re.findall(r'\d+', str(e))[0]  # of a file within the file, or of a frame
+    raise header.too_large(name, f'{int(pixels):,} pixels', pixels) from None
   except Exception as e:  # of whatever type: damaged files take decoders to places nobody has seen
     what = 'is empty' if not data else f'cannot be decoded ({_reason(e)})'
     raise ImageError(
@@ -123,8 +128,9 @@ def _decode_pillow(data: bytes, name: str, channels: int) -> np.ndarray:
   webp_hw = header.webp_hw(data)
   if webp_hw is not None:  # Pillow has the memory of its pixels allocated when it opens one
     header.check_size(webp_hw, name, len(data))
-  with _open(data) as file:
+  with _quiet_pillow, _open(data) as file:
     header.check_size((file.height, file.width), name, len(data))
+    _check_strips(file)
     layout = _deep_layout(file)
     file.load()
     image = _eight_bits(file, name)
@@ -133,31 +139,41 @@ def _decode_pillow(data: bytes, name: str, channels: int) -> np.ndarray:
     return _upright(image, _exif(file), channels)
 
 
-_lock = threading.Lock()
-_opening = 0
-_pillows_limit: int | None = None
+class _QuietPillow:
+  """Pillow with our limit of pixels and without its warnings, while any thread decodes with it.
+
+  What it warns of is a file's metadata, by no name, or its own limit of pixels.
+  """
+
+  def __init__(self) -> None:
+    self._lock = threading.Lock()
+    self._inside = 0
+    self._limit: int | None = None
+    self._filter: Any = None
+
+  def __enter__(self) -> None:
+    half = (header.most_pixels() + 1) // 2  # Pillow raises at twice its limit
+    with self._lock:
+      self._inside += 1
+      if self._inside == 1:
+        self._limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, half
+        warnings.filterwarnings('ignore', module='PIL')
+        self._filter = warnings.filters[0]
+
+  def __exit__(self, *unused: object) -> None:
+    with self._lock:
+      self._inside -= 1
+      if not self._inside:
+        Image.MAX_IMAGE_PIXELS = self._limit
+        with contextlib.suppress(ValueError):
+          warnings.filters.remove(self._filter)  # type: ignore[attr-defined]
 
 
-@contextlib.contextmanager
-def _without_pillows_limit() -> Iterator[None]:
-  """Lifts Pillow's limit of pixels, for which ours stands, while headers are read."""
-  global _opening, _pillows_limit
-  with _lock:
-    if not _opening:
-      _pillows_limit, Image.MAX_IMAGE_PIXELS = Image.MAX_IMAGE_PIXELS, None
-    _opening += 1
-  try:
-    yield
-  finally:
-    with _lock:
-      _opening -= 1
-      if not _opening:
-        Image.MAX_IMAGE_PIXELS = _pillows_limit
+_quiet_pillow = _QuietPillow()
 
 
 def _open(data: bytes) -> ImageFile.ImageFile:
-  with _without_pillows_limit():
-    return Image.open(io.BytesIO(data))
+  return Image.open(io.BytesIO(data))
 
 
 def pixels_of(image: Image.Image, name: str = '', channels: int = 3) -> np.ndarray:
@@ -167,7 +183,7 @@ def pixels_of(image: Image.Image, name: str = '', channels: int = 3) -> np.ndarr
     ImageError: as `decode_image`.
   """
   header.check_size((image.height, image.width), name)
-  with named_errors(b'opened', name):
+  with named_errors(b'opened', name), _quiet_pillow:
     image.load()
     return _upright(_eight_bits(image, name), _exif(image), channels)
 
@@ -223,6 +239,16 @@ def _lab_to_rgb(image: Image.Image) -> Image.Image:
   converted = ImageCms.profileToProfile(image, lab, rgb, outputMode='RGB')
   assert converted is not None  # it is, unless the image itself is changed
   return converted
+
+
+def _check_strips(file: ImageFile.ImageFile) -> None:
+  """Refuses a TIFF that holds a part of its pixels, of which Pillow makes the others black."""
+  if file.format == 'TIFF' and file.tile:
+    right, bottom = (max(tile.extents[i] for tile in file.tile if tile.extents) for i in (2, 3))
+    tags: Any = getattr(file, 'tag_v2', {})
+    width, height = tags[_WIDTH], tags[_HEIGHT]  # as stored; `file.size` is upright
+    if right < width or bottom < height:
+      raise ValueError(f'holds {right} x {bottom} of its {width} x {height} pixels')
 
 
 def _deep_layout(image: Image.Image) -> str:

@@ -43,23 +43,34 @@ def check_size(hw: tuple[int, int], name: str = '', file_bytes: int | None = Non
     ConfigError: that variable is no number.
   """
   pixels = hw[0] * hw[1]
-  if pixels <= _PIXELS and _VARIABLE not in os.environ:
+  if pixels <= _PIXELS and not os.environ.get(_VARIABLE):
     return
-  limit = _limit(file_bytes)
+  limit = most_pixels()
+  if file_bytes is not None and not os.environ.get(_VARIABLE):
+    limit = max(_PIXELS, min(limit, file_bytes * _PIXELS_IN_A_BYTE))
   if pixels > limit:
     source = '' if file_bytes is None else f' in a file of {file_bytes:,} bytes'
-    raise ImageError(
-      f'image {name or "without a name"} has {hw[1]:,} x {hw[0]:,} pixels{source}, more than the '
-      f'limit of {limit:,}: make it smaller, or set {_VARIABLE}={pixels} if it is no decompression '
-      'bomb'
-    )
+    size = f'{hw[1]:,} x {hw[0]:,} pixels{source}, more than the limit of {limit:,}'
+    raise too_large(name, size, str(pixels))
 
 
-def _limit(file_bytes: int | None) -> int:
+def too_large(name: str, size: str, pixels: str = 'PIXELS') -> ImageError:
+  """The error for an image that is too large to be decoded, which says how to decode it anyway."""
+  return ImageError(
+    f'image {name or "without a name"} is too large ({size}): make it smaller, or set '
+    f'{_VARIABLE}={pixels} if it is no decompression bomb'
+  )
+
+
+def most_pixels() -> int:
+  """Pixels of the largest image that is read, whatever its file is like.
+
+  Raises:
+    ConfigError: $VIT_JAX_MAX_PIXELS is no number of pixels.
+  """
   given = os.environ.get(_VARIABLE)
   if not given:
-    dense = _MAX_PIXELS if file_bytes is None else file_bytes * _PIXELS_IN_A_BYTE
-    return max(_PIXELS, min(_MAX_PIXELS, dense))
+    return _MAX_PIXELS
   try:
     limit = int(float(given))
   except (ValueError, OverflowError):
