@@ -30,9 +30,11 @@ def as_list(images: Any) -> list:
   if _is_one(images):
     return [images]
   if hasattr(images, '__array__'):  # of NumPy, JAX or PyTorch
-    with contextlib.suppress(TypeError, RuntimeError):  # `content_of` says what is wrong with it
-      images = np.asarray(images)
-    return list(images) if images.ndim == 4 else [images]
+    try:
+      array = np.asarray(images)
+    except (TypeError, ValueError, RuntimeError):  # `content_of` says what is wrong with it
+      return [images]
+    return list(array) if array.ndim == 4 else [array]
   if isinstance(images, Iterable) and not isinstance(images, dict):
     return list(images)
   return [images]
@@ -100,7 +102,7 @@ def _pixels_of_array(array: Any, name: str) -> np.ndarray:
       f'image {name} is {shape}, which has its channels first: give np.moveaxis(image, 0, -1)'
     )
   if pixels.ndim not in (2, 3) or pixels.ndim == 3 and not 1 <= pixels.shape[2] <= 4:
-    raise ImageError(f'an image must be {_TAKEN}; got {shape}')
+    raise ImageError(f'an image must be {_TAKEN}; got {shape} of {type(array).__name__}')
   pixels = to_uint8(pixels, name)
   return pixels if pixels.ndim == 3 else pixels[..., None]
 
