@@ -208,8 +208,6 @@ def _eight_bits(image: Image.Image, name: str) -> Image.Image:
   """The same in a mode that Pillow converts to grey and RGB without loss of meaning."""
   if image.mode[0] in 'IF':  # convert() would clip integers to 0..255, and floats too
     return Image.fromarray(_grey_values(image, name))
-  if image.mode == 'LAB':
-    return _lab_to_rgb(image)
   if image.mode == 'P' and 'transparency' in image.info:
     return image.convert('RGBA')  # Pillow warns when it has to drop this in one go
   if image.mode in ('RGBa', 'La'):
@@ -230,15 +228,6 @@ def _grey_values(image: Image.Image, name: str) -> np.ndarray:
       values = values.view(np.uint32)
   pixels = to_uint8(values, name, white)
   return 255 - pixels if tags.get(_PHOTOMETRIC) == 0 else pixels  # 0: zero is white
-
-
-def _lab_to_rgb(image: Image.Image) -> Image.Image:
-  from PIL import ImageCms  # no part of every Pillow
-
-  lab, rgb = ImageCms.createProfile('LAB'), ImageCms.createProfile('sRGB')
-  converted = ImageCms.profileToProfile(image, lab, rgb, outputMode='RGB')
-  assert converted is not None  # it is, unless the image itself is changed
-  return converted
 
 
 def _check_strips(file: ImageFile.ImageFile) -> None:
