@@ -16,7 +16,6 @@ def run_cli(main: Callable[[], int | None]) -> None:
   pipe (`... | head`) quietly, as shells expect.
   """
   runtime.start()
-  print_any_text()
   try:
     with Console(information=False):
       status = main() or 0
@@ -32,14 +31,3 @@ def run_cli(main: Callable[[], int | None]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 0
   sys.exit(status)
-
-
-def print_any_text() -> None:
-  """Lets standard output and error print characters that their encoding lacks, as escapes.
-
-  A class name, a path or an option may have any: on a Windows console of code page 1252, in the C
-  locale, or where a file's name is not UTF-8, printing it would end the command.
-  """
-  for stream in (sys.stdout, sys.stderr):
-    if hasattr(stream, 'reconfigure'):  # a notebook's has not, and takes any text
-      stream.reconfigure(errors='backslashreplace')

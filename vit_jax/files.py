@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import itertools
 import json
 import math
 import numbers
@@ -50,9 +51,12 @@ def _replace(source: pathlib.Path, target: pathlib.Path) -> None:
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all: a kill leaves the old one."""
+  """Writes a file whole or not at all: a kill leaves the old one.
+
+  What is not Unicode, in file names of other systems, is escaped as JSON and Python escape it.
+  """
   with replacing(path) as temporary:
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | pathlib.Path, value: Any, ascii_only: bool = False) -> None:
@@ -96,6 +100,19 @@ def cache_folder(given: str | pathlib.Path = '') -> pathlib.Path:
     return (pathlib.Path(base) if base else pathlib.Path.home() / '.cache') / 'vit_jax'
   except RuntimeError as e:
     raise StorageError('this user has no home folder: set VIT_JAX_CACHE to a folder') from e
+
+
+def unique_stem(stem: str, used: set[str]) -> str:
+  """The start of a file name that no other has, where 'A' and 'a' are one file too.
+
+  Args:
+    stem: as wished.
+    used: names that are taken; receives this one.
+  """
+  names = itertools.chain([stem], (f'{stem}_{count}' for count in itertools.count(2)))
+  name = next(name for name in names if name.casefold() not in used)
+  used.add(name.casefold())
+  return name
 
 
 def make_workdir(path: pathlib.Path) -> None:

@@ -184,6 +184,16 @@ def test_arrays_have_the_same_rule(values):
   np.testing.assert_allclose(to_uint8(values), RAMP * 255, atol=1.01)
 
 
+@pytest.mark.parametrize('spec', ['decode|resize(7, 11)', 'decode|inception_crop((7, 11), 100)'])
+@pytest.mark.parametrize('channels', [1, 3])
+def test_arrays_of_a_dataset_have_it_too(channels, spec):
+  transform = parse_transform(spec, train=True)
+  rng = np.random.default_rng(0)
+  for values in (ramp(65535, channels), np.repeat(RAMP[..., None], channels, axis=2)):
+    found = transform({'image': values, 'id': 'x'}, rng)['image']
+    assert found.dtype == np.uint8 and found.shape == (7, 11, 3) and found.max() > 240
+
+
 def test_true_is_white():
   np.testing.assert_array_equal(to_uint8(np.array([[True, False]])), [[255, 0]])
 

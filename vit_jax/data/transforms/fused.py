@@ -97,6 +97,7 @@ class DecodeCropFlip(Op):
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     data = example['image']
     decoded = isinstance(data, np.ndarray) and data.ndim == 3 and data.shape[2] == 3
+    decoded = decoded and data.dtype == np.uint8
     hw = data.shape[:2] if decoded else _upright_jpeg_hw(data, image_name(example))
     if hw is None:
       return self._one_by_one(example, rng)

@@ -6,6 +6,7 @@ import numpy as np
 
 from vit_jax.data import boxes
 from vit_jax.data.decode import decode_image, with_channels
+from vit_jax.data.depth import to_uint8
 from vit_jax.data.transforms import geometry
 from vit_jax.data.transforms.base import METHODS, ImageSpec, Op, Size, arg, image_name, register
 
@@ -33,7 +34,7 @@ class Decode(Op):
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     image = example['image']
     if isinstance(image, np.ndarray):
-      image = with_channels(image, self.channels)
+      image = with_channels(to_uint8(image, image_name(example)), self.channels)
     else:
       image = decode_image(image, image_name(example), self.channels)
     return {**example, 'image': image}
