@@ -45,6 +45,8 @@ FILES = {
   'palette.png': lambda p: save(p, Image.fromarray(PIXELS).quantize(7), transparency=2),
   'one bit.png': lambda p: save(p, Image.fromarray(PIXELS).convert('1')),
   '12 bits.png': lambda p: p.write_bytes(png(ramp(4095), 0)),
+  '12 bits, colours.png': lambda p: p.write_bytes(png(ramp(4095, 3), 2)),
+  '12 bits, colours.tif': lambda p: p.write_bytes(tiff(ramp(4095, 3), '>')),
   '16 bits.png': lambda p: save(p, Image.fromarray(ramp(65535)[..., 0])),
   'float.tif': lambda p: save(p, Image.fromarray((PIXELS[..., 0] / 255).astype(np.float32))),
   'rotated.tif': lambda p: save(p, exif=rotated()),
@@ -88,8 +90,9 @@ def test_the_pixels_are_those_of_the_path(loaded, tmp_path, name, given):
   FILES[name](path)
   expected = loaded.read(path)
   assert expected.std() > 0 or name == 'lab.tif'
-  if name == 'white is zero.tif' and given == 'PIL copied':
-    pytest.skip('a copy in Pillow has lost what the file says of its values')
+  lost = {'PIL copied': ('white', '12 bits, colours'), 'PIL loaded': ('12 bits, colours',)}
+  if name.startswith(lost.get(given, ())):
+    pytest.skip('Pillow has lost what the file says of its values, or their low bytes')
   (image,) = as_list(GIVEN[given](path))
   np.testing.assert_array_equal(loaded.read(image), expected)
   getattr(image, 'close', lambda: None)()

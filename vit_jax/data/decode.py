@@ -179,11 +179,19 @@ def _open(data: bytes) -> ImageFile.ImageFile:
 def pixels_of(image: Image.Image, name: str = '', channels: int = 3) -> np.ndarray:
   """The pixels of an image that Pillow has opened or made, as `decode_image` gives them.
 
+  Of colours of 16 bits an image that has been loaded holds the high bytes alone.
+
   Raises:
     ImageError: as `decode_image`.
   """
   header.check_size((image.height, image.width), name)
   with named_errors(b'opened', name), _quiet_pillow:
+    if isinstance(image, ImageFile.ImageFile) and image.fp and _deep_layout(image):
+      position = image.fp.tell()
+      image.fp.seek(0)
+      data = image.fp.read()
+      image.fp.seek(position)
+      return _decode_pillow(data, name, channels)
     image.load()
     return _upright(_eight_bits(image, name), _exif(image), channels)
 
