@@ -3,7 +3,7 @@
 import os
 import pathlib
 
-from vit_jax import runtime
+from vit_jax import machine
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
@@ -11,7 +11,7 @@ os.environ['XLA_FLAGS'] = (
 )
 # All test processes, and the runs that tests start, kill and start again, compile the same
 # programs; so does the next run of the suite on the same kind of processor.
-_CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{runtime.processor()}'
+_CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.processor()}'
 _CACHE.mkdir(parents=True, exist_ok=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'

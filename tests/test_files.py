@@ -60,3 +60,10 @@ def test_tables_leave_what_is_no_number_empty(tmp_path):
     '0.333333,0.333333,7,True,x',
     ',,,0,',
   ]
+
+
+def test_names_are_unique_where_case_makes_no_difference():
+  used: set[str] = set()
+  wished = ['a', 'A', 'a_2', 'a', 'b', 'STRASSE', 'straße']
+  found = [files.unique_stem(stem, used) for stem in wished]
+  assert found == ['a', 'A_2', 'a_2_2', 'a_3', 'b', 'STRASSE', 'straße_2']

@@ -32,7 +32,7 @@ LAYERS = [
   ['command_line'],
   ['runtime'],
   ['checksums'],
-  ['console', 'files', 'logits', 'registry', 'rng', 'tree'],
+  ['console', 'files', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],
 ]

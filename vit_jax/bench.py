@@ -4,7 +4,6 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import sys
 import tempfile
 import time
@@ -56,7 +55,7 @@ def main(argv: list[str] | None = None) -> int:
   if args.json == '-':
     print(json.dumps(rows))
   elif args.json:
-    pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + '\n')
+    pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + '\n', 'utf-8')
   return 0
 
 
@@ -119,7 +118,7 @@ def measure(
   """
   import jax
 
-  from vit_jax import models, runtime
+  from vit_jax import machine, models, runtime
   from vit_jax.training import flops
 
   module = models.build(name, classes, **(fields or {}))
@@ -142,7 +141,8 @@ def measure(
     row |= _measure_model(module, parts, batch_size, image_size, classes, steps, found)
   if 'input' in parts:
     row |= _measure_input(dataset, batch_size, image_size, steps)
-  row['host_memory_peak_mib'] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+  if peak := machine.peak_memory_bytes():
+    row['host_memory_peak_mib'] = peak / 2**20
   stats = device.memory_stats() or {}
   if 'peak_bytes_in_use' in stats:
     row['device_memory_peak_mib'] = stats['peak_bytes_in_use'] / 2**20
@@ -330,10 +330,12 @@ def table(row: dict[str, Any]) -> str:
       )
   if 'input_img_sec' in row:
     lines.append(f'  input  {row["input_img_sec"]:8.0f} images/s')
-  memory = f'  memory {row["host_memory_peak_mib"]:8.0f} MiB of the host'
-  if 'device_memory_peak_mib' in row:
-    memory += f', {row["device_memory_peak_mib"]:.0f} MiB of the device'
-  lines.append(memory)
+  memory = [
+    f'{row[key]:.0f} MiB of the {where}'
+    for where in ('host', 'device')
+    if (key := f'{where}_memory_peak_mib') in row
+  ]
+  lines.append(f'  memory {", ".join(memory) or "unknown"}')
   if row['peak_tflops']:
     lines.append(f'  peak   {row["peak_tflops"]:8.2f} TFLOP/s ({row["peak_source"]})')
   return '\n'.join(lines + [f'  {k:10} {v}' for k, v in row['runtime'].items()])

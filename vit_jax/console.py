@@ -4,15 +4,18 @@ Library code reports through `logging`; a command or a run attaches a `Console`,
 information to standard output and warnings to standard error, and keeps the warnings.
 """
 
+import contextlib
 import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import tqdm
 
 _PACKAGE = 'vit_jax'
+_told: set[str] = set()  # texts of `warn_once`
 
 
 class Console(logging.Handler):
@@ -40,6 +43,8 @@ class Console(logging.Handler):
   def __enter__(self) -> 'Console':
     own, absl = logging.getLogger(_PACKAGE), logging.getLogger('absl')
     self._restore = [(logger, logger.level, logger.propagate) for logger in (own, absl)]
+    for stream in (sys.stdout, sys.stderr):
+      print_anything(stream)
     self._outer = _attached()
     for console in self._outer:
       own.removeHandler(console)
@@ -117,9 +122,23 @@ class Console(logging.Handler):
       self._bar = None
 
 
+def print_anything(stream: Any) -> None:
+  """Has a stream print what its encoding lacks as an escape, where it would raise an error."""
+  if getattr(stream, 'errors', '') in ('strict', 'surrogateescape'):
+    with contextlib.suppress(AttributeError, ValueError):  # not a stream of Python's own, or closed
+      stream.reconfigure(errors='backslashreplace')
+
+
 def warnings_so_far() -> tuple[str, ...]:
   """What the attached console warned of, in order; a report repeats it."""
   return tuple(text for console in _attached() for text in console.warnings)
+
+
+def warn_once(log: logging.Logger, text: str) -> None:
+  """Warns of what many images share: once a run, or once a process where no Console prints."""
+  if _attached() or text not in _told:
+    _told.add(text)
+    log.warning('%s', text)
 
 
 def _attached() -> list[Console]:

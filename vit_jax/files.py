@@ -2,16 +2,20 @@
 
 import contextlib
 import csv
+import itertools
 import json
 import math
 import numbers
 import os
 import pathlib
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from vit_jax.errors import StorageError
+
+_ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
 
 @contextlib.contextmanager
@@ -27,7 +31,7 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
     yield temporary
-    os.replace(temporary, path)
+    _replace(temporary, path)
   except OSError as e:
     raise StorageError(f'cannot write {path}: {e.strerror or e}') from e
   finally:
@@ -35,10 +39,25 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
       temporary.unlink(missing_ok=True)
 
 
+def _replace(source: pathlib.Path, target: pathlib.Path) -> None:
+  """os.replace; waits a little for readers, whose open files Windows does not replace."""
+  for attempt in range(_ATTEMPTS):
+    try:
+      os.replace(source, target)
+      break
+    except PermissionError:
+      if attempt == _ATTEMPTS - 1:
+        raise
+      time.sleep(_WAIT_SECONDS)
+
+
 def write_text(path: str | pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all: a kill leaves the old one."""
+  """Writes a file whole or not at all: a kill leaves the old one.
+
+  What is not Unicode, in file names of other systems, is escaped as JSON and Python escape it.
+  """
   with replacing(path) as temporary:
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | pathlib.Path, value: Any, ascii_only: bool = False) -> None:
@@ -110,6 +129,19 @@ def try_lock(descriptor: int) -> bool:
   return True
 
 
+def unique_stem(stem: str, used: set[str]) -> str:
+  """The start of a file name that no other has, where 'A' and 'a' are one file too.
+
+  Args:
+    stem: as wished.
+    used: names that are taken; receives this one.
+  """
+  names = itertools.chain([stem], (f'{stem}_{count}' for count in itertools.count(2)))
+  name = next(name for name in names if name.casefold() not in used)
+  used.add(name.casefold())
+  return name
+
+
 def make_workdir(path: pathlib.Path) -> None:
   """Makes the folder and proves that it can be written.
 
@@ -119,10 +151,10 @@ def make_workdir(path: pathlib.Path) -> None:
   try:
     path.mkdir(parents=True, exist_ok=True)
     probe = path / f'.probe.{os.getpid()}'
-    probe.write_text('')
+    probe.touch()
     probe.unlink()
   except OSError as e:
-    raise StorageError(f'cannot write to --workdir={path}: {e.strerror}') from e
+    raise StorageError(f'cannot write to --workdir={path}: {e.strerror or e}') from e
 
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:

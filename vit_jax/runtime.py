@@ -5,13 +5,12 @@ Never imports JAX.
 
 import ctypes
 import glob
-import hashlib
 import os
-import pathlib
 import sys
 
 from vit_jax.errors import UserError
 from vit_jax.files import cache_folder
+from vit_jax.machine import processor
 
 # glibc's mallopt(3) numbers.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -64,7 +63,7 @@ def _keep_memory() -> str:
   try:
     libc = ctypes.CDLL(None)
     mallopt = libc.mallopt
-  except (OSError, AttributeError):
+  except (OSError, AttributeError, TypeError):  # TypeError: Windows, which takes no None
     return 'as the C library has it (not glibc)'
   # One arena: the others would get large blocks from mmap whatever _MMAP_MAX says.
   done = all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1)])
@@ -122,13 +121,3 @@ def _keep_compilations() -> str:
     if 'jax' in sys.modules:
       sys.modules['jax'].config.update(name, value)
   return str(folder)
-
-
-def processor() -> str:
-  """A name for this kind of processor: programs compiled for another one would not run here."""
-  try:
-    lines = pathlib.Path('/proc/cpuinfo').read_text().splitlines()
-    kind = [line for line in lines if line.startswith(('model name', 'flags', 'Features'))][:2]
-  except OSError:
-    kind = []
-  return hashlib.sha256(repr((os.uname().machine, kind)).encode()).hexdigest()[:12]

@@ -5,6 +5,7 @@ import dataclasses
 import difflib
 import importlib.util
 import inspect
+import os
 import pathlib
 import re
 import traceback
@@ -89,7 +90,9 @@ def run_function(path: str, name: str) -> Any:
   Raises:
     ConfigError: no such file or function; or anything that goes wrong in it, with its line.
   """
+  drive, path = os.path.splitdrive(path)  # the colon of 'C:' is no separator
   file, _, argument = path.partition(':')
+  file = drive + file
   if not pathlib.Path(file).is_file():
     near = did_you_mean(file, [str(p) for p in pathlib.Path('configs').glob('*.py')])
     raise ConfigError(f'no config file {file!r}: {near}')

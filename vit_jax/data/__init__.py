@@ -15,6 +15,7 @@ _LAZY = {
   'Preprocess': 'preprocess',
   'TrainBatches': 'batches',
   'Transform': 'transforms.parse',
+  'check_whole': 'whole',
   'decode_image': 'decode',
   'eval_batches': 'batches',
   'open_dataset': 'dataset',

@@ -7,13 +7,13 @@ initialises nothing) and takes a second.
 """
 
 import dataclasses
-import os
 import sys
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from vit_jax import machine
 from vit_jax.data.dataset import Examples
 from vit_jax.data.loader import Batch, EpochOrder, EvalLoader, Problems, TrainLoader
 from vit_jax.data.transforms.parse import Transform
@@ -263,7 +263,7 @@ def _check(
 
 
 def _threads(threads: int | None) -> int:
-  return len(os.sched_getaffinity(0)) if threads is None else threads
+  return machine.cores() if threads is None else threads
 
 
 def _start(loader: TrainLoader | EvalLoader, batches: int, threads: int, workers: int) -> Any:

@@ -14,7 +14,7 @@ _WORDNET = re.compile(r'(n\d{8})(?:$|[_ -])')
 
 @functools.cache
 def _table() -> tuple[tuple[str, str], ...]:
-  text = pathlib.Path(__file__).with_name('imagenet1k.txt').read_text()
+  text = pathlib.Path(__file__).with_name('imagenet1k.txt').read_text('utf-8')
   rows = (line.split(' ', 1) for line in text.splitlines())
   return tuple((wordnet, name.replace('_', ' ')) for wordnet, name in rows)
 
@@ -49,7 +49,7 @@ def by_count(count: int) -> tuple[str, ...]:
     return imagenet1k()
   if count not in IMAGENET21K:
     return ()
-  text = pathlib.Path(__file__).with_name('imagenet21k.txt').read_text()
+  text = pathlib.Path(__file__).with_name('imagenet21k.txt').read_text('utf-8')
   rows = (line.split(' ', 2) for line in text.splitlines())
   return tuple(f'{wordnet}_{word}' for wordnet, marks, word in rows if IMAGENET21K[count] in marks)
 

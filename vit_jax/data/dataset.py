@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data import splits as splits_lib
-from vit_jax.data.records import PooledRecords, Records, Source
+from vit_jax.data.records import PooledRecords, Records, Source, path_of
 from vit_jax.data.sources import find_source
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
@@ -54,6 +54,10 @@ class Examples:
   def id(self, index: int) -> str:
     """The image's name, without reading it."""
     return self._records[self._part[index]].id(int(self._row[index]))
+
+  def path(self, index: int) -> str | None:
+    """The image's file; None where images are not files."""
+    return path_of(self._records[self._part[index]], int(self._row[index]))
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """The examples at these indices, in their order."""

@@ -80,8 +80,11 @@ class FileRecords:
   def id(self, row: int) -> str:
     return self.names[row]
 
+  def path(self, row: int) -> str:
+    return os.path.join(self.root, self.names[row])
+
   def read(self, row: int) -> dict[str, Any]:
-    path = os.path.join(self.root, self.names[row])
+    path = self.path(row)
     try:
       with open(path, 'rb') as f:
         data = f.read()
@@ -141,6 +144,15 @@ class PooledRecords:
     records, row = self._find(row)
     return records.id(row)
 
+  def path(self, row: int) -> str | None:
+    return path_of(*self._find(row))
+
   def read(self, row: int) -> dict[str, Any]:
     records, row = self._find(row)
     return records.read(row)
+
+
+def path_of(records: Records, row: int) -> str | None:
+  """The file of an image; None of records whose images are not files, which need not say so."""
+  path = getattr(records, 'path', None)
+  return path(row) if path else None

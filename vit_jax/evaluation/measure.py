@@ -4,8 +4,6 @@ import contextlib
 import importlib.metadata
 import os
 import platform
-import resource
-import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +13,7 @@ import vit_jax
 from vit_jax import optimizers, tree
 from vit_jax.console import warnings_so_far
 from vit_jax.errors import ConfigError
+from vit_jax.machine import peak_memory_bytes
 
 _PACKAGES = (
   'vit_jax',
@@ -53,7 +52,7 @@ def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
     'parameters': sum(sizes.values()),
     'trained_parameters': trained,
     'devices': f'{len(devices)} x {devices[0].device_kind}{cores}',
-    'host_memory_bytes': _peak_resident_bytes(),
+    'host_memory_bytes': peak_memory_bytes(),
     'device_memory_bytes': max((p for p in peaks if p), default=None),
     'versions': versions(),
     'warnings': warnings_so_far(),
@@ -71,8 +70,3 @@ def versions() -> dict[str, str]:
   if 'vit_jax' not in found:
     found['vit_jax'] = vit_jax.__version__
   return found
-
-
-def _peak_resident_bytes() -> int:
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-  return peak if sys.platform == 'darwin' else peak * 1024  # Linux counts in KiB

@@ -3,7 +3,6 @@
 import concurrent.futures
 import dataclasses
 import functools
-import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -13,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import tasks, tree
+from vit_jax import machine, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean
 from vit_jax.inference.images import as_list, content_of, name_of, named
@@ -27,7 +26,7 @@ from vit_jax.weights.reading import read
 
 # A small box in the middle of an image; where the transform moves it says where any box comes from.
 _MARK = np.array([0.5, 0.5, 0.01, 0.01], np.float32)
-_THREADS = min(8, os.cpu_count() or 1)
+_THREADS = min(8, machine.cores())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,9 +50,11 @@ class Prediction:
 class Loaded:
   """A model with all that is needed to use it.
 
-  Images are given as paths, encoded bytes, PIL images or uint8 arrays [h, w, c], of any sizes,
-  alone or in a list; an array [b, h, w, c] is a list too. They are computed in batches of a few
-  fixed sizes, so that another number of images compiles nothing.
+  Images are given as paths, encoded bytes, files opened in binary mode, PIL images or arrays
+  [h, w] or [h, w, c] (of integers or of floats from 0 to 1 or to 255), of any sizes, alone or in a
+  list; an array [b, h, w, c] is a list too. Whichever way it is given, an image has the same
+  pixels. They are computed in batches of a few fixed sizes, so that another number of images
+  compiles nothing.
 
   Args:
     module: the Flax module.

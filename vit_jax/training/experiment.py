@@ -162,6 +162,10 @@ def open_inputs(config: Config) -> Inputs:
       with problems.collect():
         if spec and (dataset.has_split(spec) or not spec.isidentifier()):
           held_out[role] = dataset.split(spec)
+  if config.dataset.on_error == 'raise':
+    for examples in filter(None, (train, *held_out.values())):
+      with problems.collect():
+        data.check_whole(examples)
   if config.init_from:
     with problems.collect():
       weights = read(config.init_from, pretrained_dir=config.pretrained_dir)

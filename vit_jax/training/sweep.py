@@ -3,6 +3,7 @@
 Each has a process of its own: one that fails, or is killed for memory, ends no other.
 """
 
+import contextlib
 import json
 import logging
 import pathlib
@@ -104,7 +105,8 @@ def _call(command: Sequence[str]) -> tuple[int, int]:
 
   def pass_on(number: int, _: Any) -> None:
     received.append(number)
-    process.send_signal(number)
+    with contextlib.suppress(ValueError):  # Windows sends no SIGINT: its console has done so
+      process.send_signal(number)
 
   before = {n: signal.signal(n, pass_on) for n in signals.NUMBERS}
   try:

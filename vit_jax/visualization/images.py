@@ -10,6 +10,7 @@ import numpy as np
 from vit_jax.data import Preprocess, decode_image, parse_transform
 from vit_jax.data.transforms.geometry import resize_pixels
 from vit_jax.errors import ModelError
+from vit_jax.inference.images import content_of
 from vit_jax.visualization.activations import Variables
 from vit_jax.visualization.request import ImageSize
 from vit_jax.weights import resize
@@ -47,9 +48,9 @@ def read_image(
       training.
 
   Raises:
-    ImageError: the file cannot be decoded.
+    ImageError: the file cannot be read or decoded.
   """
-  data = path.read_bytes()
+  data = content_of(path)
   if image_size is None:
     transform = parse_transform(preprocess.transform)
     pixels = transform({'image': data, 'id': str(path)}, np.random.default_rng(0))['image']

@@ -1,6 +1,5 @@
 """A loaded model with a request, and what has been drawn so far."""
 
-import collections
 import dataclasses
 import logging
 import pathlib
@@ -12,6 +11,7 @@ import numpy as np
 from vit_jax import tasks
 from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, UserError, did_you_mean
+from vit_jax.files import unique_stem
 from vit_jax.inference.loaded import Loaded
 from vit_jax.logits import probabilities
 from vit_jax.models.heads import backbone_of
@@ -53,7 +53,7 @@ class Session:
     self.wanted = self._possible(request)
     self.class_indices = [self.class_index(name) for name in request.classes]
     self.undecodable = 0
-    self._stems: collections.Counter[str] = collections.Counter()
+    self._stems: set[str] = set()
 
   def _possible(self, request: Request) -> Request:
     """The request without what only transformers have, if this is none."""
@@ -109,9 +109,7 @@ class Session:
 
   def stem(self, path: pathlib.Path) -> str:
     """The start of the names of an image's figures, unique among images of one name."""
-    self._stems[path.stem] += 1
-    count = self._stems[path.stem]
-    return path.stem if count == 1 else f'{path.stem}_{count}'
+    return unique_stem(path.stem, self._stems)
 
   def attempt(self, what: str, draw: Callable[[], None]) -> None:
     """Draws what is wanted, or notes that this model does not have it."""

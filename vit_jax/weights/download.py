@@ -264,7 +264,7 @@ def _sha256(path: pathlib.Path) -> str:
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   try:
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text('utf-8'))
     return content if isinstance(content, dict) else {}
   except (OSError, ValueError):
     return {}

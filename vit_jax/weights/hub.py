@@ -62,7 +62,7 @@ class PretrainedModel:
 def pretrained_models() -> Registry[PretrainedModel]:
   """The rows of hub.csv by name."""
   registry: Registry[PretrainedModel] = Registry('pretrained model')
-  text = pathlib.Path(__file__).with_name('hub.csv').read_text()
+  text = pathlib.Path(__file__).with_name('hub.csv').read_text('utf-8')
   for row in csv.DictReader(text.splitlines()):
     entry = PretrainedModel(
       name=row['name'],
@@ -171,7 +171,7 @@ def _fetch_repository(source: str, target: pathlib.Path, retry: RetryPolicy) -> 
       if not download.is_whole(partial / file):
         url = _REPOSITORY_URL.format(repo=repo, file=file)
         download.fetch([Source(url)], partial / file, retry)
-    json.loads((partial / 'config.json').read_text())
+    json.loads((partial / 'config.json').read_text('utf-8'))
     os.replace(partial, target)
   except UserError:
     shutil.rmtree(partial, ignore_errors=True)

@@ -133,7 +133,7 @@ def _yolo_classes(root: str) -> list[str]:
       import yaml  # only these datasets need it
 
       try:
-        with open(path) as f:
+        with open(path, encoding='utf-8') as f:
           names = yaml.safe_load(f)['names']
       except (yaml.YAMLError, KeyError, TypeError):
         raise DatasetError(f"{path} has no readable list 'names' of classes") from None
@@ -142,13 +142,13 @@ def _yolo_classes(root: str) -> list[str]:
   path = os.path.join(root, 'classes.txt')
   if not os.path.isfile(path):
     raise DatasetError(f'dataset {root} (yolo) names no classes; expected data.yaml or classes.txt')
-  with open(path) as f:
+  with open(path, encoding='utf-8') as f:
     return [line.strip() for line in f if line.strip()]
 
 
 def _yolo_objects(path: str, classes: int, problems: list[str]) -> list[_Object]:
   objects = []
-  with open(path) as f:
+  with open(path, encoding='utf-8') as f:
     for number, line in enumerate(f, start=1):
       if not line.strip():
         continue
@@ -194,7 +194,7 @@ def _coco(root: str, problems: list[str]) -> Source:
   tables = {}
   for split, (path, folders) in _coco_files(root).items():
     try:
-      with open(path) as f:
+      with open(path, encoding='utf-8') as f:
         table = json.load(f)
       names = {c['id']: c['name'] for c in table['categories']}
       tables[split] = (path, folders, table['images'], table['annotations'], names)

@@ -148,6 +148,11 @@ def register(name: str) -> Callable[[OpClass], OpClass]:
   return add
 
 
+def image_name(example: dict) -> str:
+  """How errors name an example's image: its path, or its id."""
+  return example.get('path') or example.get('id', '')
+
+
 def is_int(value: Any) -> bool:
   """Whether a value is an integer; True and False are not."""
   return isinstance(value, int) and not isinstance(value, bool)

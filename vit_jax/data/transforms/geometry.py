@@ -10,6 +10,12 @@ import numpy as np
 from PIL import Image
 
 from vit_jax.data import boxes
+from vit_jax.data.transforms.base import image_name
+from vit_jax.errors import ImageError
+
+# What an operation may make of any image, and how many times its pixels of a large one. Only images
+# of extreme aspect ratios grow further: a strip of 12,000 x 2 whose shorter side becomes 256.
+_PIXELS, _GROWTH = 1 << 26, 4
 
 _FILTERS = {
   'bilinear': Image.Resampling.BILINEAR,
@@ -19,28 +25,71 @@ _FILTERS = {
 }
 
 
-def resize_pixels(image: np.ndarray, hw: tuple[int, int], method: str = 'bilinear') -> np.ndarray:
+def resize_pixels(
+  image: np.ndarray,
+  hw: tuple[int, int],
+  method: str = 'bilinear',
+  part: tuple[int, int, int, int] | None = None,
+) -> np.ndarray:
   """Resizes with antialiasing, exactly as Pillow (and so timm, torchvision on PIL, HF) does.
 
   Args:
     image: uint8 `[h, w, c]`, c 1 or 3.
     hw: new height and width in pixels.
     method: 'bilinear', 'bicubic', 'lanczos' or 'nearest'.
+    part: top, left, height and width of what is wanted of the result; nothing else is computed.
+      A grey level may differ by 1 from what is cut out of the whole.
 
   Returns:
-    uint8 `[hw[0], hw[1], c]`.
+    uint8 `[hw[0], hw[1], c]`, or of the size of the part.
+
+  Raises:
+    ImageError: that is too large for memory.
   """
-  if image.shape[:2] == tuple(hw):
+  if image.shape[:2] == tuple(hw) and part is None:
     return image
+  top, left, height, width = part or (0, 0, *hw)
+  _check_room(image, (height, width))
+  y, x = image.shape[0] / hw[0], image.shape[1] / hw[1]
+  bottom, right = min((top + height) * y, image.shape[0]), min((left + width) * x, image.shape[1])
+  box = (left * x, top * y, right, bottom) if part else None
   grey = image.shape[2] == 1
   pil_image = Image.fromarray(image[:, :, 0] if grey else image)
-  pixels = np.asarray(pil_image.resize((hw[1], hw[0]), _FILTERS[method]))
+  pixels = np.asarray(pil_image.resize((width, height), _FILTERS[method], box))
   return pixels[:, :, None] if grey else pixels
+
+
+def _check_room(image: np.ndarray, hw: tuple[int, int], name: str = '') -> None:
+  h, w = image.shape[:2]
+  if hw[0] * hw[1] > max(_PIXELS, _GROWTH * h * w):
+    raise ImageError(
+      f'image {name or "without a name"} of {w} x {h} pixels would become {hw[1]} x {hw[0]} '
+      'pixels, too many for memory: cut it to an ordinary aspect ratio, or use another transform'
+    )
 
 
 def resize(example: dict, hw: tuple[int, int], method: str = 'bilinear') -> dict:
   """Scales the whole image to `hw` pixels; boxes are relative and stay."""
+  _check_room(example['image'], hw, image_name(example))
   return {**example, 'image': resize_pixels(example['image'], hw, method)}
+
+
+def resize_crop(
+  example: dict, hw: tuple[int, int], top: int, left: int, size: tuple[int, int], method: str
+) -> dict:
+  """`resize` to `hw` and then `crop`, computing the window alone.
+
+  Args:
+    example: has 'image' `[h, w, c]`.
+    hw: size of the whole in pixels.
+    top, left, size: of the window in it, as in `crop`.
+    method: filter.
+  """
+  y, x = max(top, 0), max(left, 0)
+  height, width = min(top + size[0], hw[0]) - y, min(left + size[1], hw[1]) - x
+  part = resize_pixels(example['image'], hw, method, (y, x, height, width))
+  image = crop({'image': part}, top - y, left - x, size)['image']
+  return follow_crop({**example, 'image': image}, hw, top, left, size)
 
 
 def crop(example: dict, top: int, left: int, hw: tuple[int, int]) -> dict:
@@ -57,6 +106,7 @@ def crop(example: dict, top: int, left: int, hw: tuple[int, int]) -> dict:
   bottom, right = top + hw[0], left + hw[1]
   inside = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
   if top < 0 or left < 0 or bottom > h or right > w:
+    _check_room(image, hw, image_name(example))
     whole = np.zeros((*hw, image.shape[2]), image.dtype)
     y, x = max(-top, 0), max(-left, 0)
     whole[y : y + inside.shape[0], x : x + inside.shape[1]] = inside

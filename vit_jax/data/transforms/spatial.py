@@ -6,8 +6,9 @@ import numpy as np
 
 from vit_jax.data import boxes
 from vit_jax.data.decode import decode_image, with_channels
+from vit_jax.data.depth import to_uint8
 from vit_jax.data.transforms import geometry
-from vit_jax.data.transforms.base import METHODS, ImageSpec, Op, Size, arg, register
+from vit_jax.data.transforms.base import METHODS, ImageSpec, Op, Size, arg, image_name, register
 
 
 def _sized(spec: ImageSpec, hw: Size | None) -> ImageSpec:
@@ -33,9 +34,9 @@ class Decode(Op):
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     image = example['image']
     if isinstance(image, np.ndarray):
-      image = with_channels(image, self.channels)
+      image = with_channels(to_uint8(image, image_name(example)), self.channels)
     else:
-      image = decode_image(image, example.get('path') or example.get('id', ''), self.channels)
+      image = decode_image(image, image_name(example), self.channels)
     return {**example, 'image': image}
 
   def output(self, spec: ImageSpec) -> ImageSpec:
@@ -78,11 +79,14 @@ class ResizeSmall(Op):
   method: str = arg('name', 'bilinear', choices=METHODS)
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    hw = example['image'].shape[:2]
-    return geometry.resize(example, _scaled(hw, min(hw), self.size), self.method)
+    return geometry.resize(example, self.scaled(example['image'].shape[:2]), self.method)
+
+  def scaled(self, hw: Size) -> Size:
+    """Height and width of the result, for an image of `hw` pixels."""
+    return _scaled(hw, min(hw), self.size)
 
   def output(self, spec: ImageSpec) -> ImageSpec:
-    return _sized(spec, spec.hw and _scaled(spec.hw, min(spec.hw), self.size))
+    return _sized(spec, spec.hw and self.scaled(spec.hw))
 
   @classmethod
   def default_size(cls, image_size: Size) -> int:
@@ -98,12 +102,8 @@ class ResizeLong(ResizeSmall):
     method: filter, antialiased as Pillow does.
   """
 
-  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    hw = example['image'].shape[:2]
-    return geometry.resize(example, _scaled(hw, max(hw), self.size), self.method)
-
-  def output(self, spec: ImageSpec) -> ImageSpec:
-    return _sized(spec, spec.hw and _scaled(spec.hw, max(spec.hw), self.size))
+  def scaled(self, hw: Size) -> Size:
+    return _scaled(hw, max(hw), self.size)
 
   @classmethod
   def default_size(cls, image_size: Size) -> int:
@@ -122,9 +122,11 @@ class CentralCrop(Op):
   size: Size = arg('size')
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    h, w = example['image'].shape[:2]
-    top, left = round((h - self.size[0]) / 2), round((w - self.size[1]) / 2)
-    return geometry.crop(example, top, left, self.size)
+    return geometry.crop(example, *self.corner(example['image'].shape[:2]), self.size)
+
+  def corner(self, hw: Size) -> Size:
+    """Top and left of the window, for an image of `hw` pixels."""
+    return round((hw[0] - self.size[0]) / 2), round((hw[1] - self.size[1]) / 2)
 
   def output(self, spec: ImageSpec) -> ImageSpec:
     return _sized(spec, self.size)

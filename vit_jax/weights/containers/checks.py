@@ -79,7 +79,7 @@ def read_json(path: pathlib.Path) -> dict[str, Any]:
   with damaged(path):
     if path.stat().st_size > _MAX_JSON:
       raise WeightsError(f'{path} is too large to be a config')
-    content = json.loads(path.read_text())
+    content = json.loads(path.read_text('utf-8'))
     if not isinstance(content, dict):
       raise WeightsError(f'{path} should hold a JSON object')
     return content

@@ -1,0 +1,150 @@
+"""What an image file says of itself before any pixel is read: its size and its orientation."""
+
+import os
+
+import numpy as np
+
+from vit_jax.errors import ConfigError, ImageError
+
+# Any image of so many pixels is read, whatever its file is like. They take 200 MB.
+_PIXELS = 1 << 26
+# A larger one must be a file that can hold it, up to a limit that lets the largest phone photos in:
+# a decompression bomb says thousands of pixels in a byte, a photo one to twenty.
+_MAX_PIXELS = 1 << 28
+_PIXELS_IN_A_BYTE = 100
+_VARIABLE = 'VIT_JAX_MAX_PIXELS'
+
+_ORIENTATION = 0x0112
+_SHORT, _LONG = 3, 4  # types of an EXIF value
+# How to undo the eight EXIF orientations, as (transpose first, flip rows, flip columns).
+_TURNS = {
+  2: (False, False, True),
+  3: (False, True, True),
+  4: (False, True, False),
+  5: (True, False, False),
+  6: (True, False, True),
+  7: (True, True, True),
+  8: (True, True, False),
+}
+_STAND_ALONE = bytes([0x01, *range(0xD0, 0xD9)])  # JPEG markers without a length
+_NO_MORE_METADATA = bytes([0xD9, 0xDA])  # end of the image, start of its pixels
+
+
+def check_size(hw: tuple[int, int], name: str = '', file_bytes: int | None = None) -> None:
+  """Refuses an image whose pixels would take more memory than any real image does.
+
+  Args:
+    hw: height and width that the header says, or that an operation would make.
+    name: image to name.
+    file_bytes: size of the file, where it is known.
+
+  Raises:
+    ImageError: too many pixels. $VIT_JAX_MAX_PIXELS sets another limit.
+    ConfigError: that variable is no number.
+  """
+  pixels = hw[0] * hw[1]
+  if pixels <= _PIXELS and not os.environ.get(_VARIABLE):
+    return
+  limit = most_pixels()
+  if file_bytes is not None and not os.environ.get(_VARIABLE):
+    limit = max(_PIXELS, min(limit, file_bytes * _PIXELS_IN_A_BYTE))
+  if pixels > limit:
+    source = '' if file_bytes is None else f' in a file of {file_bytes:,} bytes'
+    size = f'{hw[1]:,} x {hw[0]:,} pixels{source}, more than the limit of {limit:,}'
+    raise too_large(name, size, str(pixels))
+
+
+def too_large(name: str, size: str, pixels: str = 'PIXELS') -> ImageError:
+  """The error for an image that is too large to be decoded, which says how to decode it anyway."""
+  return ImageError(
+    f'image {name or "without a name"} is too large ({size}): make it smaller, or set '
+    f'{_VARIABLE}={pixels} if it is no decompression bomb'
+  )
+
+
+def most_pixels() -> int:
+  """Pixels of the largest image that is read, whatever its file is like.
+
+  Raises:
+    ConfigError: $VIT_JAX_MAX_PIXELS is no number of pixels.
+  """
+  given = os.environ.get(_VARIABLE)
+  if not given:
+    return _MAX_PIXELS
+  try:
+    limit = int(float(given))
+  except (ValueError, OverflowError):
+    limit = 0
+  if limit < 1:
+    raise ConfigError(f'${_VARIABLE} must be a number of pixels, got {given!r}')
+  return limit
+
+
+def webp_hw(data: bytes) -> tuple[int, int] | None:
+  """Height and width of a WebP file; None for any other."""
+  if data[:4] != b'RIFF' or data[8:12] != b'WEBP' or len(data) < 30:
+    return None
+  kind = data[12:16]
+  if kind == b'VP8X':
+    return 1 + int.from_bytes(data[27:30], 'little'), 1 + int.from_bytes(data[24:27], 'little')
+  if kind == b'VP8L':
+    bits = int.from_bytes(data[21:25], 'little')
+    return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
+  width, height = (int.from_bytes(data[i : i + 2], 'little') & 0x3FFF for i in (26, 28))
+  return height, width
+
+
+def jpeg_orientation(data: bytes) -> int:
+  """EXIF orientation of a JPEG, 1 (upright) to 8."""
+  start = 2
+  while data[start : start + 1] == b'\xff' and start + 4 <= len(data):
+    marker = data[start + 1]
+    if marker == 0xFF:  # padding
+      start += 1
+    elif marker in _STAND_ALONE:
+      start += 2
+    elif marker in _NO_MORE_METADATA:
+      break
+    else:
+      end = start + 2 + int.from_bytes(data[start + 2 : start + 4])
+      if marker == 0xE1 and data[start + 4 : start + 10] == b'Exif\x00\x00':
+        return exif_orientation(data[start + 10 : end])
+      start = end
+  return 1
+
+
+def exif_orientation(exif: bytes) -> int:
+  """Orientation that an EXIF block says; upright where it is cut short, damaged or of no sense.
+
+  Broken metadata says nothing about the pixels, so nothing here is an error.
+
+  Args:
+    exif: a TIFF header and its first directory, 'Exif' in front of them or not.
+  """
+  exif = exif.removeprefix(b'Exif\x00\x00')
+  order = {b'II*\x00': 'little', b'MM\x00*': 'big'}.get(exif[:4])
+  if order is None:
+    return 1
+
+  def number(start: int, size: int) -> int:
+    return int.from_bytes(exif[start : start + size], order)  # type: ignore[arg-type]
+
+  directory = number(4, 4)
+  entries = min(number(directory, 2), (len(exif) - directory - 2) // 12)
+  for start in range(directory + 2, directory + 2 + 12 * entries, 12):
+    if number(start, 2) == _ORIENTATION:
+      size = {_SHORT: 2, _LONG: 4}.get(number(start + 2, 2), 0)
+      value = number(start + 8, size)
+      return value if value in _TURNS else 1
+  return 1
+
+
+def turn_upright(image: np.ndarray, orientation: int) -> np.ndarray:
+  """Undoes an EXIF orientation, for `[h, w, c]`; unknown values count as upright."""
+  if orientation not in _TURNS:
+    return image
+  transpose, rows, columns = _TURNS[orientation]
+  if transpose:
+    image = image.transpose(1, 0, 2)
+  image = image[:: -1 if rows else 1, :: -1 if columns else 1]
+  return np.ascontiguousarray(image)

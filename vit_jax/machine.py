@@ -1,0 +1,35 @@
+"""What this machine is and has; every question that operating systems answer differently."""
+
+import hashlib
+import os
+import pathlib
+import platform
+import sys
+
+
+def cores() -> int:
+  """Cores that this process may use, at least 1."""
+  if hasattr(os, 'sched_getaffinity'):  # Linux; a container or a scheduler may have set fewer
+    return len(os.sched_getaffinity(0))
+  return os.cpu_count() or 1
+
+
+def peak_memory_bytes() -> int | None:
+  """Most memory that this process has had at once; None where the system does not say it."""
+  try:
+    import resource
+  except ImportError:  # Windows
+    return None
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+  return peak if sys.platform == 'darwin' else peak * 1024  # Linux counts in KiB
+
+
+def processor() -> str:
+  """A name for this kind of processor: programs compiled for another one would not run here."""
+  try:
+    text = pathlib.Path('/proc/cpuinfo').read_text('utf-8', 'replace')
+    lines = text.splitlines()
+    kind = [line for line in lines if line.startswith(('model name', 'flags', 'Features'))][:2]
+  except OSError:
+    kind = [platform.processor()]
+  return hashlib.sha256(repr((platform.machine(), kind)).encode()).hexdigest()[:12]
