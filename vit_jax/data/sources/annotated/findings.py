@@ -77,7 +77,8 @@ class Findings:
 
   def _sentence(self, cause: str, found: _Cause) -> str:
     first, *others = found.places
-    sentence = f'{first}: {cause}' + (f'; got {_short(found.got)}' if found.got else '')
+    got = found.got.replace(self._root.rstrip('/' + os.sep) + os.sep, '')
+    sentence = f'{first}: {cause}' + (f'; got {_short(got)}' if got else '')
     if found.count > 1:
       named = ', '.join(place.removeprefix(self._root).lstrip('/' + os.sep) for place in others)
       unnamed = found.count - 1 - len(others)
@@ -85,5 +86,5 @@ class Findings:
     return sentence
 
 
-def _short(text: str, length: int = 80) -> str:
+def _short(text: str, length: int = 160) -> str:
   return text if len(text) <= length else text[: length - 3] + '...'
