@@ -167,7 +167,7 @@ def test_two_images_of_one_label_file(tmp_path):
 
 
 def test_an_orientation_is_told_once(tmp_path):
-  yolo(tmp_path, {n: LINE for n in 'abcdef'}, orientation=6)
+  yolo(tmp_path, dict.fromkeys('abcdef', LINE), orientation=6)
   what = read(tmp_path)
   assert what.found['a'] == ('cat', (5, 20, 15, 60))
   assert_told(what, 'EXIF', 'a.png', 'and 3 more')
