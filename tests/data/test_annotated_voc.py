@@ -40,6 +40,12 @@ def test_a_size_of_another_image_is_refused(tmp_path):
     read(tmp_path)
 
 
+def test_boxes_of_an_image_that_was_turned_since_are_refused(tmp_path):
+  voc(tmp_path, {'a': xml(thing(box=(11, 51, 30, 70)), head=size(80, 40))})
+  with raises(DatasetError, 'a.xml', '40 x 80', '80 x 40'):
+    read(tmp_path)
+
+
 @pytest.mark.parametrize(
   'corners, box, facts',
   [
@@ -201,7 +207,11 @@ def official(root, lists, names='abcdef'):
       {'train': 'abc', 'val': 'def'},
       (),
     ),
-    ({'train': 'a\nb\nc\nd\ne\nf\nx\ny\n'}, {'train': 'abcdef'}, ('train.txt', 'and')),
+    (
+      {'train': 'a\nb\nc\nd\ne\nf\nx\ny\n'},
+      {'train': 'abcdef'},
+      ('train.txt line 7', 'train.txt line 8'),
+    ),
     ({'train': 'a\nb\n', 'val': 'c\nd\n'}, {'train': 'ab', 'val': 'cd'}, ('e.png', 'f.png')),
     (
       {'train': 'a\nb\nc\n', 'val': 'c\nd\ne\nf\n'},

@@ -199,6 +199,7 @@ def test_splits_by_folder(tmp_path, names):
     'train: images/train\nval: nowhere/val\n',
     'train: images/train\nval: images/val\ntest: images/test\n',
     'train: images/train\nval: images/val\ntest:\n',
+    'train: images/train',
   ],
 )
 def test_splits_by_yaml(tmp_path, entries):
@@ -245,7 +246,7 @@ def test_lists_that_name_no_image(tmp_path):
   text(tmp_path / 'v.txt', 'images/B.PNG\n')
   what = read(tmp_path)
   assert what.splits == BOTH and len(what.told) == 2
-  assert [line for line in what.told if 't.txt' in line and 'not there' in line]
+  assert [line for line in what.told if 't.txt line 2' in line and 'not there' in line]
   assert [line for line in what.told if 'v.txt' in line and 'case' in line]
   text(tmp_path / 'v.txt', 'images/x.png\n')
   with raises(DatasetError, 'data.yaml', "'val'", 'v.txt'):

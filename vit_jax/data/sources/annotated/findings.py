@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import itertools
 import logging
 import os
 
@@ -15,10 +16,9 @@ _EXAMPLES = 3  # shown of each cause
 
 @dataclasses.dataclass
 class _Cause:
-  """How often something was found, and the first places where."""
+  """Where something was found, in order, each place once; and what the first had instead."""
 
-  count: int = 0
-  places: list[str] = dataclasses.field(default_factory=list)
+  places: dict[str, None] = dataclasses.field(default_factory=dict)
   got: str = ''
 
 
@@ -55,10 +55,9 @@ class Findings:
 
   @staticmethod
   def _add(found: _Cause, place: str, got: str = '') -> None:
-    found.count += 1
-    if len(found.places) < _EXAMPLES:
-      found.places.append(place)
-      found.got = found.got or got
+    if not found.places:
+      found.got = got
+    found.places[place] = None
 
   def close(self) -> None:
     """Reports everything.
@@ -76,12 +75,12 @@ class Findings:
       log.info('%s', self._sentence(cause, found))
 
   def _sentence(self, cause: str, found: _Cause) -> str:
-    first, *others = found.places
+    first, *others = itertools.islice(found.places, _EXAMPLES)
     got = found.got.replace(self._root.rstrip('/' + os.sep) + os.sep, '')
     sentence = f'{first}: {cause}' + (f'; got {_short(got)}' if got else '')
-    if found.count > 1:
+    if others:
       named = ', '.join(place.removeprefix(self._root).lstrip('/' + os.sep) for place in others)
-      unnamed = found.count - 1 - len(others)
+      unnamed = len(found.places) - 1 - len(others)
       sentence += f' (and {named}{f" and {unnamed} more" if unnamed else ""})'
     return sentence
 

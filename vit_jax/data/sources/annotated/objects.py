@@ -14,6 +14,8 @@ from vit_jax.data.sources.folder import SPLITS, subfolders
 from vit_jax.data.splits import canonical
 from vit_jax.errors import DatasetError
 
+_ROUNDING = 1.5  # pixels by which corners may lie outside of an image without a word
+
 
 @dataclasses.dataclass
 class Object:
@@ -173,7 +175,7 @@ def _frame(
     return upright, 1
   if stated == stored:
     return stored, header.orientation
-  if stated == upright[::-1]:
+  if stated == upright[::-1] and _fits(image.objects, upright):
     findings.warn(
       image.place, "states width and height of its image changed over; the image's own are taken"
     )
@@ -191,6 +193,14 @@ def _frame(
     f'{stated[1]} x {stated[0]} for {path} of {upright[1]} x {upright[0]}',
   )
   return upright, 1
+
+
+def _fits(objects: Iterable[Object], hw: tuple[int, int]) -> bool:
+  """Whether no corner lies beyond the right and lower edge."""
+  return all(
+    max(o.xyxy[0::2]) <= hw[1] + _ROUNDING and max(o.xyxy[1::2]) <= hw[0] + _ROUNDING
+    for o in objects
+  )
 
 
 def _same_shape(one_hw: tuple[int, int], other_hw: tuple[int, int]) -> bool:
@@ -220,7 +230,7 @@ def _box(
       'a box has no area or lies outside of its image; its class counts and the box does not',
     )
     return None
-  slack = 0.01 if coordinates.relative else 1.5
+  slack = 0.01 if coordinates.relative else _ROUNDING
   if corners.min() < -slack or (corners - limits).max() > slack:
     findings.warn(object_.place, 'a box reaches beyond its image and is cut at the edge')
   return boxes.turn_upright(cxcywh, orientation)

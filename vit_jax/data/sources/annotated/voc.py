@@ -84,7 +84,7 @@ def voc_source(root: str, findings: Findings) -> Source:
       with_folders = True
       annotated = _with_class(root, annotated, folders[0], within, findings)
     sets = os.path.join(root, top, _SETS)
-    splits |= _image_sets(sets, annotated, folders[0], findings) or {split: annotated}
+    splits |= _image_sets(root, sets, annotated, folders[0], findings) or {split: annotated}
   splits = {split: _known(root, images, findings) for split, images in splits.items()}
   classes = sorted(
     {image.class_ for images in splits.values() for image in images if image.class_ is not None}
@@ -251,7 +251,7 @@ def _known(root: str, images: Sequence[Annotated], findings: Findings) -> list[A
 
 
 def _image_sets(
-  folder: str, images: Sequence[Annotated], top: str, findings: Findings
+  root: str, folder: str, images: Sequence[Annotated], top: str, findings: Findings
 ) -> dict[str, list[Annotated]]:
   """Images by split as the lists in ImageSets/Main have them; {} where there are none.
 
@@ -265,9 +265,8 @@ def _image_sets(
   rows = {split: _listed(path, findings) for split, path in lists.items()}
   both = rows.pop('trainval', None)
   if both is not None and 'train' not in rows:
-    held_out = set(rows.get('val', []))
-    rows['train'] = [row for row in both if row not in held_out]
-    lists['train'] = lists['trainval']
+    held_out = rows.get('val', {})
+    rows['train'] = {row: place for row, place in both.items() if row not in held_out}
   if not rows:
     return {}
   by_id: dict[str, Annotated | None] = {}  # None where a short name is that of several images
@@ -280,21 +279,20 @@ def _image_sets(
   found: dict[str, list[Annotated]] = {}
   for split in (name for name in SPLITS if name in rows):
     chosen: dict[str, Annotated] = {}
-    for row in rows[split]:
+    for row, place in rows[split].items():
       # Lists of one class have a second word: 1, 0 or -1.
       image = by_id.get(row) or by_id.get(slashed(row)) or by_id.get(row.split()[0])
       if image is None:
-        findings.warn(
-          lists[split], f'names images that are not in {top}, or several of the name; left out'
-        )
+        findings.warn(place, f'names no image in {top}, or several; left out')
       else:
         chosen[image.name] = image
     found[split] = list(chosen.values())
-  _warn_of_unlisted(folder, images, found, findings)
+  _warn_of_unlisted(root, folder, images, found, findings)
   return found
 
 
 def _warn_of_unlisted(
+  root: str,
   folder: str,
   images: Sequence[Annotated],
   splits: Mapping[str, Sequence[Annotated]],
@@ -303,10 +301,13 @@ def _warn_of_unlisted(
   listed = {image.name for chosen in splits.values() for image in chosen}
   for image in images:
     if image.name not in listed and (image.objects or image.class_ is not None):
-      findings.warn(image.name, f'is in no list of {folder}; left out')
+      findings.warn(os.path.join(root, image.name), f'is in no list of {folder}; left out')
 
 
-def _listed(path: str, findings: Findings) -> list[str]:
-  """The non-empty lines of a list."""
-  text = read_text(path, findings)
-  return [line.strip() for line in text.splitlines() if line.strip()] if text else []
+def _listed(path: str, findings: Findings) -> dict[str, str]:
+  """The non-empty lines of a list, each once, and where it stands."""
+  rows: dict[str, str] = {}
+  for number_, line in enumerate((read_text(path, findings) or '').splitlines(), start=1):
+    if line.strip():
+      rows.setdefault(line.strip(), f'{path} line {number_}')
+  return rows

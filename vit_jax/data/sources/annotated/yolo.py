@@ -1,7 +1,7 @@
 """YOLO: images/NAME.jpg and labels/NAME.txt with lines 'class cx cy w h', classes in data.yaml.
 
-Splits are those that data.yaml names as folders, text files or lists of them; else the folders
-{train,val,test}/images or images/{train,val,test}; else the lists {train,val,test}.txt.
+Splits are those that data.yaml names as folders, text files or lists of them, and the folders
+{train,val,test}/images or images/{train,val,test}; without both, the lists {train,val,test}.txt.
 """
 
 import os
@@ -91,8 +91,8 @@ def _settings(path: str, findings: Findings) -> Settings:
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict:
       keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
-      twice = next((key for key in keys if keys.count(key) > 1), None)
-      if twice is not None:
+      if len(set(keys)) < len(keys):
+        twice = next(key for key in keys if keys.count(key) > 1)
         raise yaml.constructor.ConstructorError(None, None, f'key {twice!r} twice', node.start_mark)
       return super().construct_mapping(node, deep)
 
@@ -202,7 +202,8 @@ def _splits(
       else:
         findings.refuse(place, cause, reprlib.repr(entries[split]))
     found[split] = names
-  return found
+  by_folder = {s: _below(root, folders[s]) for s in SPLITS if s in folders and s not in entries}
+  return found | by_folder
 
 
 def _split_folders(root: str) -> dict[str, list[str]]:
@@ -265,11 +266,12 @@ def _listed(root: str, path: str, images: ImageIndex, findings: Findings) -> lis
   """Images that the lines of a text file name."""
   place = os.path.join(root, path)
   found = []
-  for line in (read_text(place, findings) or '').splitlines():
+  for row, line in enumerate((read_text(place, findings) or '').splitlines(), start=1):
     if line.strip():
-      name = images.find(line.strip(), ['', posixpath.dirname(path), 'images'], place)
+      where = f'{place} line {row}'
+      name = images.find(line.strip(), ['', posixpath.dirname(path), 'images'], where)
       if name is None:
-        findings.warn(place, 'names images that are not there; they are left out')
+        findings.warn(where, 'names an image that is not there; left out')
       else:
         found.append(name)
   return list(dict.fromkeys(found))
