@@ -144,15 +144,18 @@ def _placed(
   findings: Findings,
 ) -> list[np.ndarray | None]:
   """The boxes of an image's objects as `[4]`, in the image as decoded; None where there is none."""
-  if header is None:  # whatever reads the image later says so
-    frame = (1, 1) if coordinates.relative else image.stated_hw
-    return [_box(o, frame, 1, coordinates, findings) if frame else None for o in image.objects]
+  orientation = 1
   if coordinates.relative:
-    if header.orientation != 1:
+    frame: tuple[int, int] | None = (1, 1)
+    if header is not None and header.orientation != 1:
       findings.warn(path, _UNKNOWN_FRAME)
-    return [_box(o, (1, 1), 1, coordinates, findings) for o in image.objects]
-  frame, orientation = _frame(image, header, path, findings)
-  return [_box(o, frame, orientation, coordinates, findings) for o in image.objects]
+  elif header is None:  # whatever reads the image later says so
+    frame = image.stated_hw
+  else:
+    frame, orientation = _frame(image, header, path, findings)
+  if frame is None:
+    return [None] * len(image.objects)
+  return _boxes(image.objects, frame, orientation, coordinates, findings)
 
 
 _UNKNOWN_FRAME = (
@@ -209,31 +212,37 @@ def _same_shape(one_hw: tuple[int, int], other_hw: tuple[int, int]) -> bool:
   return abs(other_h - other_w * h / w) <= 1 and abs(other_w - other_h * w / h) <= 1
 
 
-def _box(
-  object_: Object,
+def _boxes(
+  objects: Sequence[Object],
   hw: tuple[int, int],
   orientation: int,
   coordinates: Coordinates,
   findings: Findings,
-) -> np.ndarray | None:
-  """One box, corners sorted, within the image; None where nothing of it is left."""
-  x0, y0, x1, y1 = object_.xyxy
-  if x0 > x1 or y0 > y1:
-    findings.warn(object_.place, 'a box has its corners reversed; they are changed over')
-    x0, x1, y0, y1 = min(x0, x1), max(x0, x1), min(y0, y1), max(y0, y1)
-  corners = np.array([x0 - coordinates.first, y0 - coordinates.first, x1, y1])
+) -> list[np.ndarray | None]:
+  """Boxes, corners sorted, within an image; None where nothing of one is left."""
+  written = np.array([o.xyxy for o in objects], np.float64)  # [k, 4]
+  low, high = np.minimum(written[:, :2], written[:, 2:]), np.maximum(written[:, :2], written[:, 2:])
+  corners = np.concatenate([low - coordinates.first, high], 1)
   limits = np.array([hw[1], hw[0]] * 2, np.float64)
   cxcywh = boxes.from_xyxy(corners, hw)
-  if x0 == x1 or y0 == y1 or not _area(cxcywh) > 0:
-    findings.warn(
-      object_.place,
-      'a box has no area or lies outside of its image; its class counts and the box does not',
-    )
-    return None
+  reversed_ = np.any(written[:, :2] > written[:, 2:], axis=1)
+  empty = np.any(low == high, axis=1) | ~(cxcywh[:, 2] * cxcywh[:, 3] > 0)
   slack = 0.01 if coordinates.relative else _ROUNDING
-  if corners.min() < -slack or (corners - limits).max() > slack:
-    findings.warn(object_.place, 'a box reaches beyond its image and is cut at the edge')
-  return boxes.turn_upright(cxcywh, orientation)
+  beyond = np.any((corners < -slack) | (corners - limits > slack), axis=1)
+  for row in map(int, np.flatnonzero(reversed_ | empty | beyond)):
+    place = objects[row].place
+    if reversed_[row]:
+      findings.warn(place, 'a box has its corners reversed; they are changed over')
+    if empty[row]:
+      findings.warn(
+        place,
+        'a box has no area or lies outside of its image; its class counts and the box does not',
+      )
+    elif beyond[row]:
+      findings.warn(place, 'a box reaches beyond its image and is cut at the edge')
+  return [
+    None if nothing else boxes.turn_upright(box, orientation) for box, nothing in zip(cxcywh, empty)
+  ]
 
 
 def _refuse_relative(

@@ -113,6 +113,11 @@ def slashed(name: str) -> str:
   return '/'.join(parts)
 
 
+def below(path: str, folder: str) -> str:
+  """A path below a folder without the folder."""
+  return path.removeprefix(folder + '/')
+
+
 class ImageIndex:
   """Finds the images that annotations name, although folder, ending and case may have changed.
 
@@ -141,8 +146,12 @@ class ImageIndex:
       place: that names it.
     """
     parts = slashed(name).split('/')
-    tails = ['/'.join(parts[i:]) for i in range(len(parts))]
-    paths = [posixpath.normpath(posixpath.join(f, t)) for t in [name, *tails] for f in folders]
+    tails = [name, *('/'.join(parts[i:]) for i in range(len(parts)))]
+    paths = []
+    for path in (posixpath.join(folder, tail) for tail in tails for folder in folders):
+      if path in self.names:
+        return path
+      paths.append(posixpath.normpath(path))
     for path in paths:
       if path in self.names or not path.startswith(('/', '..')) and self._is_file(path):
         return path

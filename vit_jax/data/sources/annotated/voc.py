@@ -22,6 +22,7 @@ from vit_jax.data.sources.annotated.objects import (
   split_tops,
 )
 from vit_jax.data.sources.annotated.reading import (
+  below,
   class_name,
   image_size,
   number,
@@ -126,14 +127,12 @@ def _match(
   by_stem: dict[str, list[str]] = {}
   by_name: dict[str, list[str]] = {}
   for name in names:
-    inside = posixpath.relpath(name, images)
+    inside = below(name, images)
     by_path.setdefault(stem(inside), []).append(name)
     by_stem.setdefault(stem(posixpath.basename(inside)), []).append(name)
     by_name.setdefault(posixpath.basename(inside).casefold(), []).append(name)
   found: dict[str, _File] = {}
-  insides = {
-    stem(posixpath.relpath(p, annotations)): p for p in list_files(root, annotations, '.xml')
-  }
+  insides = {stem(below(p, annotations)): p for p in list_files(root, annotations, '.xml')}
   for inside, path in insides.items():
     file = _read(os.path.join(root, path), findings)
     if file is None:
@@ -142,7 +141,7 @@ def _match(
     same_stem = [
       name
       for name in by_stem.get(posixpath.basename(inside), [])
-      if stem(posixpath.relpath(name, images)) not in insides
+      if stem(below(name, images)) not in insides
     ]
     fitting = by_path.get(inside) or same_stem or by_name.get(base.casefold(), [])
     fitting = fitting or by_stem.get(stem(base), [])
@@ -208,7 +207,7 @@ def _by_folder(
   """Images by the folder within `top` that they lie in; those in none are left out."""
   found: dict[str, list[Annotated]] = {}
   for image in images:
-    folder, _, inside = posixpath.relpath(image.name, top).partition('/')
+    folder, _, inside = below(image.name, top).partition('/')
     if inside:
       found.setdefault(folder, []).append(image)
     else:
@@ -224,7 +223,7 @@ def _with_class(
   """The images in class folders, each with its class."""
   found = []
   for image in images:
-    folder = posixpath.relpath(image.name, top).split('/')[0]
+    folder = below(image.name, top).split('/')[0]
     if folder in folders:
       found.append(dataclasses.replace(image, class_=folder))
       if not image.objects:
@@ -270,7 +269,7 @@ def _image_sets(
   if not rows:
     return {}
   by_id: dict[str, Annotated | None] = {}  # None where a short name is that of several images
-  inside_of = {posixpath.relpath(image.name, top): image for image in images}
+  inside_of = {below(image.name, top): image for image in images}
   for inside, known in inside_of.items():
     base = posixpath.basename(inside)
     for key in {stem(inside), base, stem(base)} - {inside}:
