@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.data.annotations import BOX, assert_told, coco, image, read, table, text
+from tests.data.annotations import BOX, assert_told, coco, image, read, table, text, voc
 from tests.support import raises
 from vit_jax.data import open_dataset
 from vit_jax.errors import DatasetError
@@ -264,6 +264,24 @@ def test_several_files_of_one_split_are_refused(tmp_path, names):
     coco(tmp_path, path=f'annotations/{name}.json')
   with raises(DatasetError, f'{names[0]}.json', f'{names[1]}.json'):
     read(tmp_path)
+
+
+def test_a_split_folder_without_a_file_is_told(tmp_path):
+  for split in ('train', 'valid'):
+    image(tmp_path / split / 'a.png')
+  coco(tmp_path, names=(), path='train/_annotations.coco.json')
+  what = read(tmp_path)
+  assert what.splits == {'train': ['a']}
+  assert_told(what, 'valid')
+
+
+def test_other_json_files_beside_pascal_voc(tmp_path):
+  voc(tmp_path)
+  for name in ('one', 'two'):
+    text(tmp_path / 'annotations' / f'{name}.json', '{}')
+  what = read(tmp_path)
+  assert what.found == RIGHT
+  assert_told(what)
 
 
 def test_captions_alone_are_refused(tmp_path):

@@ -13,10 +13,11 @@ warned of. Each cause is one sentence, however many files have it.
 import os
 from collections.abc import Callable
 
-from vit_jax.data.image_files import list_files
+from vit_jax.data.image_files import list_files, list_images
 from vit_jax.data.records import Source
 from vit_jax.data.sources.annotated.coco import coco_files, coco_source
 from vit_jax.data.sources.annotated.findings import Findings
+from vit_jax.data.sources.annotated.objects import split_tops
 from vit_jax.data.sources.annotated.voc import voc_folders, voc_source
 from vit_jax.data.sources.annotated.yolo import yaml_file, yolo_source
 from vit_jax.data.sources.folder import SPLITS, subfolders
@@ -64,6 +65,9 @@ def annotated_source(root: str, kind: str) -> Source:
     if other != kind:
       findings.warn(root, f'has {other} annotations beside those of {kind}, which are read alone')
   source = _READ[kind](root, findings)
+  for split, top in split_tops(root).items():
+    if top and split not in source.records and list_images(root, top):
+      findings.warn(os.path.join(root, top), f'has images, but no annotations of {kind}; left out')
   findings.close()
   if not any(len(r) for r in source.records.values()):
     raise DatasetError(f'dataset {root} ({kind}): no annotated images')

@@ -11,6 +11,7 @@ import reprlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vit_jax.data.image_files import list_files
 from vit_jax.data.records import Source
 from vit_jax.data.sources.annotated.findings import Findings
 from vit_jax.data.sources.annotated.objects import (
@@ -23,6 +24,7 @@ from vit_jax.data.sources.annotated.objects import (
 from vit_jax.data.sources.annotated.reading import (
   ImageIndex,
   class_name,
+  holds,
   image_size,
   number,
   read_text,
@@ -35,7 +37,6 @@ from vit_jax.data.splits import canonical
 _BESIDE = '_annotations.coco.json'
 _OTHERS = ('captions', 'keypoints', 'panoptic', 'stuff', 'image_info')  # published beside these
 _LISTS = ('images', 'annotations', 'categories')
-_HEAD = 1 << 16  # bytes in which a file at the top shows what it is
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,8 @@ def coco_files(root: str) -> dict[str, list[_File]]:
 def _candidates(root: str) -> list[pathlib.Path]:
   """Json files in annotations/; else those at the top that look like COCO's."""
   within = sorted(pathlib.Path(root, 'annotations').glob('*.json'))
+  if within and list_files(root, 'annotations', '.xml'):  # Pascal VOC, unless they are COCO's
+    return [path for path in within if _looks_like_coco(path)]
   if within:
     return within
   inside = subfolders(root)
@@ -80,13 +83,7 @@ def _candidates(root: str) -> list[pathlib.Path]:
 
 
 def _looks_like_coco(path: pathlib.Path) -> bool:
-  if not path.is_file():
-    return False
-  with open(path, 'rb') as f:
-    head = f.read(_HEAD)
-    f.seek(max(path.stat().st_size - _HEAD, 0))
-    tail = f.read(_HEAD)
-  return sum(f'"{name}"'.encode() in head + tail for name in _LISTS) >= 2
+  return path.is_file() and holds(path, [f'"{name}"'.encode() for name in _LISTS], least=2)
 
 
 def _likeliest(files: list[_File]) -> list[_File]:

@@ -20,6 +20,7 @@ _BOMS = (  # UTF-32's begins like UTF-16's
   (codecs.BOM_UTF16_LE, 'utf-16'),
   (codecs.BOM_UTF16_BE, 'utf-16'),
 )
+_ENDS = 1 << 16  # bytes
 _NUMBER = re.compile(r'[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?', re.ASCII)
 
 
@@ -48,6 +49,18 @@ def read_text(path: str, findings: Findings) -> str | None:
     findings.refuse(path, 'has zero bytes and is no UTF-8 text; save it as UTF-8')
     return None
   return text
+
+
+def holds(path: str | os.PathLike[str], words: Iterable[bytes], least: int) -> bool:
+  """Whether at least so many of these words stand in a file's first or last 64 KiB."""
+  try:
+    with open(path, 'rb') as f:
+      head = f.read(_ENDS)
+      f.seek(max(os.fstat(f.fileno()).st_size - _ENDS, 0))
+      ends = head + f.read(_ENDS)
+  except OSError:
+    return False
+  return sum(word in ends for word in words) >= least
 
 
 def number(value: Any) -> float | None:
@@ -153,7 +166,7 @@ class ImageIndex:
         return path
       paths.append(posixpath.normpath(path))
     for path in paths:
-      if path in self.names or not path.startswith(('/', '..')) and self._is_file(path):
+      if path in self.names:
         return path
     for path in paths:
       alike = self._loose.get(stem(path).casefold(), [])
@@ -162,7 +175,9 @@ class ImageIndex:
           place, 'names its image with another ending or case than the file has; it is taken'
         )
         return alike[0]
-    return None
+    return next((path for path in paths if self._is_file(path)), None)
 
   def _is_file(self, path: str) -> bool:
-    return bool(path.strip('./')) and os.path.isfile(os.path.join(self._root, path))
+    """Whether it is a file below the root, of whatever ending."""
+    within = not path.startswith(('/', '..'))
+    return within and os.path.isfile(os.path.join(self._root, path))

@@ -23,6 +23,7 @@ from vit_jax.data.sources.annotated.objects import (
 from vit_jax.data.sources.annotated.reading import (
   ImageIndex,
   class_name,
+  holds,
   number,
   read_text,
   slashed,
@@ -70,13 +71,8 @@ def yaml_file(root: str) -> str | None:
     if os.path.isfile(os.path.join(root, name)):
       return os.path.join(root, name)
   others = [os.path.join(root, n) for n in os.listdir(root) if n.lower().endswith(_ENDINGS)]
-  with_names = [path for path in others if os.path.isfile(path) and _has_names(path)]
+  with_names = [p for p in others if os.path.isfile(p) and holds(p, [b'names:'], 1)]
   return with_names[0] if len(with_names) == 1 else None
-
-
-def _has_names(path: str) -> bool:
-  with open(path, 'rb') as f:
-    return any(line.startswith(b'names') for line in f)
 
 
 def _settings(path: str, findings: Findings) -> Settings:
