@@ -266,6 +266,19 @@ def test_several_files_of_one_split_are_refused(tmp_path, names):
     read(tmp_path)
 
 
+def test_images_without_objects_are_counted(tmp_path):
+  coco(tmp_path, table(images=[{}, {}]), 'abc')
+  what = read(tmp_path)
+  assert what.found == RIGHT and 'image 1' in what.said[0]
+  assert_told(what, 'c.png')
+
+
+def test_keypoints_alone_have_boxes(tmp_path):
+  coco(tmp_path, names=(), path='annotations/person_keypoints_train2017.json')
+  image(tmp_path / 'train2017' / 'a.png')
+  assert read(tmp_path).splits == {'train': ['a']}
+
+
 def test_a_split_folder_without_a_file_is_told(tmp_path):
   for split in ('train', 'valid'):
     image(tmp_path / split / 'a.png')

@@ -11,7 +11,7 @@ from tests.data.annotations import BOX, coco, size, table, text, thing, voc, xml
 from vit_jax.data import open_dataset
 from vit_jax.errors import UserError
 
-SECONDS = 10  # for one dataset
+SECONDS = 10  # of the processor, for one dataset
 VALUES = (
   *('', ' ', '0', '-1', '7', '0.5', '1e999', '1e-320', 'nan', '-inf', 'NaN', '9' * 400, '1_0'),
   *('null', 'true', '[]', '{}', '""', '*a', '&a', '<<', '!!python/object:os.system', '%', '\x00'),
@@ -144,7 +144,7 @@ def outcome(root, kind, seed):
     change = mutated_json if path.suffix == '.json' and rng.integers(2) else mutated
     data = change(data, rng)
   path.write_bytes(data)
-  started = time.monotonic()
+  started = time.process_time()
   try:
     dataset = open_dataset(str(root), split_fractions=(1, 0, 0))
   except UserError as e:
@@ -153,7 +153,7 @@ def outcome(root, kind, seed):
   else:
     assert_valid(dataset)
     result = 'valid'
-  assert time.monotonic() - started < SECONDS, data[:500]
+  assert time.process_time() - started < SECONDS, data[:500]
   return result
 
 

@@ -37,11 +37,16 @@ def annotated_kind(root: str) -> str | None:
   """'yolo', 'coco' or 'voc' for a folder with boxes, the first of several; None for any other.
 
   Raises:
-    DatasetError: folders with boxes within, which are no classes.
+    DatasetError: a layout that is not read and would be taken for classes.
   """
   kinds = _kinds(root)
   if kinds:
     return kinds[0]
+  if os.path.isfile(os.path.join(root, 'obj.names')):
+    raise DatasetError(
+      f'dataset {root} is laid out for Darknet (obj.names), which is not read: put its images into '
+      'images/, its text files into labels/, and the names into classes.txt'
+    )
   within = [name for name in subfolders(root) if canonical(name) not in SPLITS]
   for name in within if len(within) <= _WRAPPED else []:
     inside = os.path.join(root, name)

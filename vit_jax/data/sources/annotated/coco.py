@@ -28,6 +28,8 @@ from vit_jax.data.sources.annotated.reading import (
   image_size,
   number,
   read_text,
+  slashed,
+  stem,
   warn_of_alike,
   whole,
 )
@@ -58,11 +60,11 @@ def coco_files(root: str) -> dict[str, list[_File]]:
     return found
   for path in _candidates(root):
     words = re.split(r'[_\-. ]', path.stem)
-    splits = [name for word in words if (name := canonical(word.rstrip('0123456789'))) in SPLITS]
-    name = path.stem.removeprefix('instances_')
-    folders = (name, posixpath.join('images', name), 'images', '', *splits)
-    split = splits[0] if len(splits) == 1 else ''
-    folders += tuple(posixpath.join('images', s) for s in splits)
+    splits = {w: name for w in words if (name := canonical(w.rstrip('0123456789'))) in SPLITS}
+    split = next(iter(splits.values())) if len(splits) == 1 else ''
+    names = (path.stem.removeprefix('instances_'), *splits, *splits.values())
+    folders = tuple(dict.fromkeys(f for n in names for f in (n, posixpath.join('images', n))))
+    folders += ('images', '')
     found.setdefault(split, []).append(_File(str(path), folders))
   best = {split: _likeliest(files) for split, files in found.items()}
   return {s: f for s, f in best.items() if s} or best
@@ -97,6 +99,7 @@ def coco_source(root: str, findings: Findings) -> Source:
   """Reads the json files of a folder."""
   images = ImageIndex(root, findings)
   splits: dict[str, list[Annotated]] = {}
+  listed: set[str] = set()
   for split, (file, *others) in coco_files(root).items():
     if others:
       several = ' and '.join(os.path.basename(other.path) for other in others)
@@ -105,12 +108,38 @@ def coco_source(root: str, findings: Findings) -> Source:
       )
     tables = _tables(file.path, findings)
     if tables is not None:
-      splits[split] = _Table(file, tables, images, findings).annotated()
+      table = _Table(file, tables, images, findings)
+      splits[split] = table.annotated()
+      listed |= table.listed
+  _warn_of_unlisted(root, splits, listed, images, findings)
   # Categories without an object, such as a super-category, are no classes.
   classes = sorted({o.class_ for found in splits.values() for i in found for o in i.objects})
   warn_of_alike(classes, root, findings)
   records = records_by_split(root, splits, classes, Coordinates(), findings)
   return Source('coco', tuple(classes), records, labels_per_image='both')
+
+
+def _warn_of_unlisted(
+  root: str,
+  splits: Mapping[str, Sequence[Annotated]],
+  listed: set[str],
+  images: ImageIndex,
+  findings: Findings,
+) -> None:
+  """Tells of images that lie beside annotated ones and are in no json file.
+
+  Args:
+    root: the dataset's folder.
+    splits: annotated images.
+    listed: stems of all images in json files.
+    images: that are there.
+    findings: is told.
+  """
+  annotated = {image.name for found in splits.values() for image in found}
+  folders = {posixpath.dirname(name) for name in annotated}
+  for name in sorted(images.names - annotated):
+    if posixpath.dirname(name) in folders and stem(posixpath.basename(name)) not in listed:
+      findings.warn(os.path.join(root, name), 'is in no JSON file; left out')
 
 
 def _tables(path: str, findings: Findings) -> dict[str, list[dict]] | None:
@@ -155,6 +184,9 @@ class _Table:
     content: its three lists.
     images: that are there.
     findings: is told of all that is wrong.
+
+  Attributes:
+    listed: stems of the files of all its images.
   """
 
   def __init__(
@@ -166,6 +198,7 @@ class _Table:
   ):
     self._file, self._content, self._images, self._findings = file, content, images, findings
     self._path = file.path
+    self.listed: set[str] = set()
 
   def annotated(self) -> list[Annotated]:
     """The images with objects, by path."""
@@ -194,6 +227,11 @@ class _Table:
       size = image_size(entry.get('height'), entry.get('width'))
       image = found.setdefault(name, Annotated(name, [], size, place=self._place(entry)))
       image.objects.append(Object(class_, xyxy, place))
+    with_objects = {_key(row.get('image_id')) for row in self._content['annotations']}
+    for key, entry in entries.items():
+      self.listed.add(stem(posixpath.basename(slashed(entry['file_name']))))
+      if key not in with_objects:
+        self._findings.inform(self._place(entry), 'has no annotated object; left out')
     return sorted(found.values(), key=lambda image: image.name)
 
   def _place(self, entry: Mapping[str, Any]) -> str:
