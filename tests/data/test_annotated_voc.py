@@ -238,6 +238,15 @@ def test_split_folders(tmp_path):
     assert read(root, ('cat',)).splits == {'train': ['a'], 'val': ['b']}
 
 
+@pytest.mark.parametrize('ending', ['xml', 'txt'])
+def test_annotations_beside_images_are_refused(tmp_path, ending):
+  for split in ('train', 'valid'):
+    image(tmp_path / split / 'a.png')
+    text(tmp_path / split / f'a.{ending}', xml(thing()))
+  with raises(DatasetError, tmp_path / 'train', f'a.{ending}'):
+    read(tmp_path)
+
+
 def test_a_folder_too_high_is_refused(tmp_path):
   voc(tmp_path / 'VOC2012')
   with raises(DatasetError, tmp_path / 'VOC2012'):

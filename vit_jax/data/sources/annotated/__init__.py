@@ -13,7 +13,7 @@ warned of. Each cause is one sentence, however many files have it.
 import os
 from collections.abc import Callable
 
-from vit_jax.data.image_files import list_files, list_images
+from vit_jax.data.image_files import SUFFIXES, list_files, list_images
 from vit_jax.data.records import Source
 from vit_jax.data.sources.annotated.coco import coco_files, coco_source
 from vit_jax.data.sources.annotated.findings import Findings
@@ -32,6 +32,11 @@ _READ: dict[str, Callable[[str, Findings], Source]] = {
 
 _WRAPPED = 3  # folders among which a dataset with boxes is looked for; more are classes
 
+_INSTEAD = (
+  'which is not read: put images into images/, and text files with classes.txt into labels/ or xml '
+  'files into annotations/'
+)
+
 
 def annotated_kind(root: str) -> str | None:
   """'yolo', 'coco' or 'voc' for a folder with boxes, the first of several; None for any other.
@@ -43,10 +48,11 @@ def annotated_kind(root: str) -> str | None:
   if kinds:
     return kinds[0]
   if os.path.isfile(os.path.join(root, 'obj.names')):
-    raise DatasetError(
-      f'dataset {root} is laid out for Darknet (obj.names), which is not read: put its images into '
-      'images/, its text files into labels/, and the names into classes.txt'
-    )
+    raise DatasetError(f'dataset {root} is laid out for Darknet (obj.names), {_INSTEAD}')
+  for top in (name for name in subfolders(root) if canonical(name) in SPLITS):
+    beside = _beside_an_image(os.path.join(root, top))
+    if beside is not None:
+      raise DatasetError(f'{os.path.join(root, top)} has {beside} beside its image, {_INSTEAD}')
   within = [name for name in subfolders(root) if canonical(name) not in SPLITS]
   for name in within if len(within) <= _WRAPPED else []:
     inside = os.path.join(root, name)
@@ -57,6 +63,14 @@ def annotated_kind(root: str) -> str | None:
         f'name {inside} instead'
       )
   return None
+
+
+def _beside_an_image(folder: str) -> str | None:
+  """An annotation file that lies beside the image of its name, in no class folder."""
+  names = sorted(os.listdir(folder))
+  images = {os.path.splitext(name)[0] for name in names if name.lower().endswith(SUFFIXES)}
+  annotations = (name for name in names if name.lower().endswith(('.xml', '.txt')))
+  return next((name for name in annotations if os.path.splitext(name)[0] in images), None)
 
 
 def annotated_source(root: str, kind: str) -> Source:
