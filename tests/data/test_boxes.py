@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from vit_jax.data import boxes, parse_transform
+from vit_jax.data.decode import turn_upright
 from vit_jax.data.transforms.operations import OPERATIONS
 
 HW = (40, 80)
@@ -18,6 +19,15 @@ def test_corners():
   np.testing.assert_allclose(
     boxes.from_xyxy(np.array([-5, 30, 40, 99]), HW), [0.25, 0.875, 0.5, 0.25]
   )
+
+
+@pytest.mark.parametrize('orientation', range(1, 9))
+def test_boxes_turn_as_their_pixels(orientation):
+  pixels = np.zeros((*HW, 1), np.uint8)
+  pixels[10:30, 10:30] = 1
+  turned = turn_upright(pixels, orientation)
+  left, top, right, bottom = boxes.to_xyxy(boxes.turn_upright(BOX, orientation), turned.shape[:2])
+  assert turned.sum() == turned[round(top) : round(bottom), round(left) : round(right)].sum() == 400
 
 
 # Boxes and their IoU with ONE, whose area is 0.08.

@@ -110,6 +110,23 @@ def flip_lr(cxcywh: np.ndarray) -> np.ndarray:
   return mirrored + np.array([1, 0, 0, 0], np.float32)
 
 
+def turn_upright(cxcywh: np.ndarray, orientation: int) -> np.ndarray:
+  """The box after `decode.turn_upright` has turned its image.
+
+  Args:
+    cxcywh: `[4]`, in the image as stored.
+    orientation: EXIF orientation of the image, 1 to 8.
+  """
+  x, y, w, h = cxcywh
+  if orientation in (5, 6, 7, 8):
+    x, y, w, h = y, x, h, w
+  if orientation in (2, 3, 6, 7):
+    x = 1 - x
+  if orientation in (3, 4, 7, 8):
+    y = 1 - y
+  return np.array([x, y, w, h], np.float32)
+
+
 def affine(cxcywh: np.ndarray, hw: tuple[int, int], forward: np.ndarray) -> np.ndarray:
   """The upright box around the corners of a rotated or sheared one.
 

@@ -23,11 +23,22 @@ def list_images(root: str, folder: str) -> list[str]:
   Returns:
     Paths with '/' between.
   """
+  return list_files(root, folder, SUFFIXES)
+
+
+def list_files(root: str, folder: str, endings: str | tuple[str, ...]) -> list[str]:
+  """Sorted paths of all files in and below a folder that have an ending, as `list_images` gives.
+
+  Args:
+    root: what the paths are relative to.
+    folder: relative to `root`.
+    endings: small letters; those of files may be in any case.
+  """
   found = []
   for path, folders, files in os.walk(os.path.join(root, folder), followlinks=True):
     folders[:] = [f for f in folders if f[0] != '.']
     for name in files:
-      if name[0] != '.' and name.lower().endswith(SUFFIXES):
+      if name[0] != '.' and name.lower().endswith(endings):
         found.append(os.path.relpath(os.path.join(path, name), root).replace(os.sep, '/'))
   return sorted(found)
 
