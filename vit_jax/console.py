@@ -4,11 +4,13 @@ Library code reports through `logging`; a command or a run attaches a `Console`,
 information to standard output and warnings to standard error, and keeps the warnings.
 """
 
+import contextlib
 import logging
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from types import TracebackType
+from typing import Any
 
 import tqdm
 
@@ -40,6 +42,8 @@ class Console(logging.Handler):
   def __enter__(self) -> 'Console':
     own, absl = logging.getLogger(_PACKAGE), logging.getLogger('absl')
     self._restore = [(logger, logger.level, logger.propagate) for logger in (own, absl)]
+    for stream in (sys.stdout, sys.stderr):
+      print_anything(stream)
     self._outer = _attached()
     for console in self._outer:
       own.removeHandler(console)
@@ -115,6 +119,13 @@ class Console(logging.Handler):
     if self._bar is not None:
       self._bar.close()
       self._bar = None
+
+
+def print_anything(stream: Any) -> None:
+  """Has a stream print what its encoding lacks as an escape, where it would raise an error."""
+  if getattr(stream, 'errors', '') in ('strict', 'surrogateescape'):
+    with contextlib.suppress(AttributeError, ValueError):  # not a stream of Python's own, or closed
+      stream.reconfigure(errors='backslashreplace')
 
 
 def warnings_so_far() -> tuple[str, ...]:

@@ -35,9 +35,12 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
-  """Writes a file whole or not at all: a kill leaves the old one."""
+  """Writes a file whole or not at all: a kill leaves the old one.
+
+  What is not Unicode, in file names of other systems, is escaped as JSON and Python escape it.
+  """
   with replacing(path) as temporary:
-    temporary.write_text(text, encoding='utf-8')
+    temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | pathlib.Path, value: Any, ascii_only: bool = False) -> None:
@@ -100,7 +103,7 @@ def make_workdir(path: pathlib.Path) -> None:
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
   """Writes a table; what is not a number stays empty."""
-  with open(path, 'w', newline='', encoding='utf-8') as f:
+  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
     table = csv.writer(f)
     table.writerow(header)
     table.writerows([_cell(value) for value in row] for row in rows)

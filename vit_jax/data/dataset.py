@@ -1,7 +1,9 @@
 """Datasets under one interface: open one by name, take splits, read examples."""
 
 import copy
-from collections.abc import Sequence
+import unicodedata
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -90,7 +92,7 @@ class Dataset:
     base: stored images and rows by split name.
     new_label: int32, the label by stored label.
     made_split: whether the split was made here, by seed, and should be saved with the run.
-    labels_per_image: as in `Source`.
+    labels_per_image, found: as in `Source`.
   """
 
   def __init__(
@@ -102,12 +104,14 @@ class Dataset:
     new_label: np.ndarray,
     made_split: bool,
     labels_per_image: str = 'one',
+    found: Mapping[str, str] = MappingProxyType({}),
   ):
     self.name = name
     self.kind = kind
     self.classes = classes
     self.made_split = made_split
     self.labels_per_image = labels_per_image
+    self.found = found
     self._base = base
     self._new_label = new_label
 
@@ -166,6 +170,7 @@ def open_dataset(
   resplit: bool = False,
   image_key: str | None = None,
   label_key: str | None = None,
+  on_error: str = 'raise',
 ) -> Dataset:
   """Opens a dataset of any kind.
 
@@ -183,6 +188,7 @@ def open_dataset(
     resplit: pool the dataset's own splits and split anew.
     image_key: TFDS feature with the image, where the dataset names none.
     label_key: TFDS feature with the class, likewise.
+    on_error: 'skip' passes over class folders without images, with a warning.
 
   Raises:
     ConfigError: an argument out of its range.
@@ -199,7 +205,7 @@ def open_dataset(
     problems += e.problems
   if problems:
     raise ConfigError(problems)
-  source = find_source(name, data_dir, image_key, label_key)
+  source = find_source(name, data_dir, image_key, label_key, on_error)
   chosen, new_label = _choose_classes(name, source.classes, tuple(classes))
   own_splits = '' not in source.records
   if own_splits and not resplit:
@@ -213,7 +219,9 @@ def open_dataset(
   if not base:
     raise DatasetError(f'dataset {name}: no images of the classes {", ".join(chosen)}')
   made_split = not own_splits or resplit
-  return Dataset(name, source.kind, chosen, base, new_label, made_split, source.labels_per_image)
+  return Dataset(
+    name, source.kind, chosen, base, new_label, made_split, source.labels_per_image, source.found
+  )
 
 
 def _choose_classes(
@@ -222,6 +230,10 @@ def _choose_classes(
   """The classes to keep and, by stored label, the new label or -1."""
   if isinstance(wanted, str):
     wanted = (wanted,)
+  composed = {unicodedata.normalize('NFC', c): c for c in have}
+  wanted = tuple(
+    c if c in have else composed.get(unicodedata.normalize('NFC', c), c) for c in wanted
+  )
   problems = [
     f'dataset {name} has no class {c!r}: {did_you_mean(c, have)}' for c in wanted if c not in have
   ]

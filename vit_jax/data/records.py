@@ -43,6 +43,7 @@ class Source:
     shuffled: whether the stored order is random already and should be kept.
     labels_per_image: 'one', its 'label'; 'several', its 'all_labels', of any number; or 'both',
       where 'label' is the class of the largest object and 'all_labels' are those of all.
+    found: what is used and what is left out, in words: rows of a run's plan by their titles.
   """
 
   kind: str
@@ -50,6 +51,7 @@ class Source:
   records: Mapping[str, Records]
   shuffled: bool = False
   labels_per_image: str = 'one'
+  found: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class FileRecords:

@@ -10,11 +10,15 @@ from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
 _SLICE = re.compile(r'^(?P<name>[\w\-.]+)(?:\[(?P<from>[^:\]]*):(?P<to>[^:\]]*)\])?$')
 _BOUND = re.compile(r'^(?P<number>-?\d[\d_]*(?:\.\d+)?)(?P<percent>%?)$')
-_ALIASES = {'valid': 'val', 'validation': 'val'}
+_ALIASES = {
+  **dict.fromkeys(('valid', 'validation', 'validate', 'dev', 'development'), 'val'),
+  'training': 'train',
+  'testing': 'test',
+}
 
 
 def canonical(name: str) -> str:
-  """One name for a split: 'valid' and 'validation' are 'val'."""
+  """One name for a split: 'valid', 'validation' and 'dev' are 'val', 'Training' is 'train'."""
   return _ALIASES.get(name.lower(), name.lower())
 
 

@@ -90,7 +90,7 @@ class Experiment:
     kept = self._kept_classes()
     variables, report = fit(
       self.weights,
-      body if kept is None else body.clone(num_classes=len(self.weights.classes)),
+      body if kept is None else body.clone(num_classes=len(self._classes_of_weights)),
       self.image_hw,
       Options(head=self.head),
     )
@@ -104,11 +104,16 @@ class Experiment:
       report.reinitialised += [n for n in tree.flatten(fresh) if n.startswith('params/head')]
     return variables, str(report)
 
+  @property
+  def _classes_of_weights(self) -> tuple[str, ...]:
+    """Classes by output; without names, the dataset's, of which numbers are in their order."""
+    assert self.weights is not None
+    return self.weights.classes or class_names.in_order_of_numbers(self.dataset.classes)
+
   def _kept_classes(self) -> np.ndarray | None:
     """Outputs of a kept classifier that are this dataset's classes, by name; None for all of it."""
-    assert self.weights is not None
-    classes = self.weights.classes
-    if self.head == 'reset' or not classes or classes == self.dataset.classes:
+    classes = self._classes_of_weights
+    if self.head == 'reset' or classes == self.dataset.classes:
       return None
     if backbone_of(self.module) is not self.module:
       return None
