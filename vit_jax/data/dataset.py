@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data import splits as splits_lib
-from vit_jax.data.records import PooledRecords, Records, Source
+from vit_jax.data.records import FileRecords, PooledRecords, Records, Source
 from vit_jax.data.sources import find_source
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
@@ -56,6 +56,13 @@ class Examples:
   def id(self, index: int) -> str:
     """The image's name, without reading it."""
     return self._records[self._part[index]].id(int(self._row[index]))
+
+  def path(self, index: int) -> str | None:
+    """The image's file; None where it is part of another."""
+    records = self._records[self._part[index]]
+    if not isinstance(records, FileRecords):
+      return None
+    return records.path(int(self._row[index]))
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """The examples at these indices, in their order."""
@@ -127,7 +134,7 @@ class Dataset:
 
   def has_split(self, name: str) -> bool:
     """Whether there is such a split, under any of its names."""
-    return splits_lib.canonical(name) in self._base
+    return name in self._base or splits_lib.canonical(name) in self._base
 
   def split(self, spec: str) -> Examples:
     """The examples of a split string, for example 'train[:90%]' or 'train+val'.
@@ -140,6 +147,12 @@ class Dataset:
       wanted = splits_lib.parse_split(spec, self.splits)
     except DatasetError as e:
       raise DatasetError([f'dataset {self.name}: {p}' for p in e.problems]) from None
+    bare = [name for name, _, _ in wanted if all(r.unlabelled for r, _ in self._base[name])]
+    if bare:
+      raise DatasetError(
+        f'dataset {self.name}: the images of split {bare[0]!r} have no labels (they are -1): it '
+        f"can be neither trained on nor scored; choose another split, or '' for none"
+      )
     for name, first, end in wanted:
       for records, rows in self._base[name]:
         part = rows[min(first, len(rows)) : min(end, len(rows))]

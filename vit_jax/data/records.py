@@ -19,6 +19,10 @@ class Records(Protocol):
   def labels(self) -> np.ndarray:
     """int32 `[n]` class of each image; may have to read them all."""
 
+  @property
+  def unlabelled(self) -> bool:
+    """Whether no image has a label, as in the test splits of contests; judged by a few."""
+
   def id(self, row: int) -> str:
     """A name of the image that is the same on every machine."""
 
@@ -64,6 +68,8 @@ class FileRecords:
     extra: arrays `[n, ...]` that belong to the images, such as 'box'.
   """
 
+  unlabelled = False
+
   def __init__(
     self,
     root: str,
@@ -82,8 +88,12 @@ class FileRecords:
   def id(self, row: int) -> str:
     return self.names[row]
 
+  def path(self, row: int) -> str:
+    """The file."""
+    return os.path.join(self.root, self.names[row])
+
   def read(self, row: int) -> dict[str, Any]:
-    path = os.path.join(self.root, self.names[row])
+    path = self.path(row)
     try:
       with open(path, 'rb') as f:
         data = f.read()
@@ -101,6 +111,8 @@ class ArrayRecords:
     labels: class of each.
     prefix: what the ids begin with.
   """
+
+  unlabelled = False
 
   def __init__(self, images: np.ndarray, labels: Sequence[int], prefix: str):
     self.images = images
@@ -130,6 +142,10 @@ class PooledRecords:
 
   def __len__(self) -> int:
     return int(self.starts[-1])
+
+  @property
+  def unlabelled(self) -> bool:
+    return all(records.unlabelled for records in self.pool)
 
   def _find(self, row: int) -> tuple[Records, int]:
     part = int(np.searchsorted(self.starts, row, side='right')) - 1

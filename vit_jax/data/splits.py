@@ -43,7 +43,7 @@ def parse_split(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int
         f'split {text!r} in {spec!r} cannot be read; write train, train[:90%] or train[100:200]'
       )
       continue
-    name = canonical(match['name'])
+    name = match['name'] if match['name'] in sizes else canonical(match['name'])
     if name == 'all' and name not in sizes and match['from'] is None:
       parts += [(split, 0, size) for split, size in sizes.items()]
     elif name not in sizes:

@@ -14,6 +14,7 @@ import numpy as np
 from vit_jax import data, models, rng, tasks, tree
 from vit_jax.config import Config
 from vit_jax.data import class_names
+from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
 from vit_jax.errors import ConfigError, Problems, UserError
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import description, variable_shapes
@@ -171,16 +172,10 @@ def open_inputs(config: Config) -> Inputs:
     with problems.collect():
       weights = read(config.init_from, pretrained_dir=config.pretrained_dir)
   problems.raise_if_any()
-  for role, examples in held_out.items():
-    shared = examples.overlap(train) if train is not None else 0
-    if shared:
-      log.warning(
-        '%d of %d %s images are trained on too (config.dataset.train=%r, config.dataset.%s=%r): '
-        'the %s metrics are of images that the model has seen',
-        shared, len(examples), role, config.dataset.train, role, getattr(config.dataset, role),
-        role,
-      )  # fmt: skip
   assert dataset and train and train_transform and eval_transform
+  splits = {'train': train, **held_out}
+  warn_of_overlap(splits, {role: getattr(config.dataset, role) for role in splits})
+  warn_of_duplicates(dataset.name, splits)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
 
 
@@ -246,6 +241,11 @@ def _check_task(
       f'config.task.name={name!r} needs label sets, and images of {which} have one class each: use '
       "a folder with YOLO, COCO or Pascal VOC annotations, or a TFDS dataset with 'labels' or "
       "'objects'"
+    )
+  if len(dataset.classes) == 1 and task.labels_per_image == 'one' and not task.needs_boxes:
+    problems.append(
+      f'{which} has one class, {dataset.classes[0]!r}, and telling classes apart takes two: '
+      'expected a folder for each class, CLASS/image.jpg'
     )
   if task.labels_per_image == 'one' and dataset.labels_per_image == 'several':
     problems.append(

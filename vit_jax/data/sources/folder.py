@@ -168,12 +168,12 @@ def _found(layout: Layout, splits: Mapping[str, _Classes], all_found: Scan) -> d
   places = [f'splits {", ".join(tops)}'] if any(splits) else []
   places += [f'class folders in {top!r}' for split, top in layout.tops.items() if top and not split]
   counts = [f'{count:,} {ending}' for ending, count in endings.most_common()]
-  rows = {'dataset': '; '.join([*places, ', '.join(counts)])}
+  rows = {'read': '; '.join([*places, ', '.join(counts)])}
   if len(splits) > 1 and 'train' in splits:
     for split in splits:
       lacking = [name for name in splits['train'] if name not in splits[split]]
       if lacking:
-        rows['dataset'] += f'; {split} lacks {_some(lacking)}'
+        rows['read'] += f'; {split} lacks {_some(lacking)}'
   if all_found.left_out:
     rows['left out'] = str(all_found)
   return rows
