@@ -1,6 +1,7 @@
 """Datasets under one interface: open one by name, take splits, read examples."""
 
 import copy
+import logging
 import unicodedata
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
@@ -12,6 +13,8 @@ from vit_jax.data import splits as splits_lib
 from vit_jax.data.records import FileRecords, PooledRecords, Records, Source
 from vit_jax.data.sources import find_source
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 Rows = tuple[Records, np.ndarray]
 
@@ -272,7 +275,8 @@ def _select(
   """Rows of one stored split, in the order in which the split is sliced."""
   if source.shuffled and not per_class and len(chosen) == len(source.classes):
     return np.arange(len(records))  # no need to read the labels
-  return splits_lib.interleave(relabel(records.labels, new_label), chosen, seed, per_class)
+  labels = relabel(_stored_labels(records), new_label)
+  return splits_lib.interleave(labels, chosen, seed, per_class)
 
 
 def _split_anew(
@@ -286,10 +290,22 @@ def _split_anew(
   """Pools all images and splits them by class."""
   pool = list(source.records.values())
   records = pool[0] if len(pool) == 1 else PooledRecords(pool)
-  labels = relabel(records.labels, new_label)
+  labels = relabel(_stored_labels(records), new_label)
   order = splits_lib.interleave(labels, chosen, seed, per_class)
   made = splits_lib.stratified(labels, order, fractions)
   return {split: [(records, rows)] for split, rows in made.items()}
+
+
+def _stored_labels(records: Records) -> np.ndarray:
+  """The stored labels; warns of images that have none, which are not chosen."""
+  labels = records.labels
+  bare = np.flatnonzero(labels < 0)
+  if len(bare):
+    log.warning(
+      '%d of %d images have no label and are left out, such as %s',
+      len(bare), len(labels), records.id(int(bare[0])),
+    )  # fmt: skip
+  return labels
 
 
 def relabel(labels: np.ndarray, new_label: np.ndarray) -> np.ndarray:

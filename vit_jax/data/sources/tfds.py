@@ -111,7 +111,7 @@ def tfds_source(
 
 
 def _by_our_names(splits: list[str]) -> dict[str, str]:
-  """Our name of each split; where two have one, such as 'validation' and 'dev', one keeps its own."""
+  """Our name of each split; of two with one, such as 'validation' and 'dev', one keeps its own."""
   named: dict[str, str] = {}
   for split in sorted(splits, key=lambda s: (s != canonical(s), s != 'validation')):
     ours = canonical(split)
