@@ -74,9 +74,10 @@ def _read(root: str, layout: Layout, on_error: str) -> _Read:
     for folder in folders:
       where = os.path.join(top, folder)
       found = scan(root, where)
-      read.all.add(found)
       if not found.images and (OUTPUTS in found.left_out or layout.is_output):
-        continue  # of a run, which has nothing to do with classes
+        read.all.leave_out(OUTPUTS, where, where)
+        continue
+      read.all.add(found)
       if problem := _unusable_name(folder):
         read.problems.append(f'class folder {os.path.join(root, top)}/{folder!r} {problem}')
       elif not found.images:

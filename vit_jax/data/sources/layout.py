@@ -60,14 +60,8 @@ def find_layout(root: str) -> Layout:
   Raises:
     DatasetError: two folders for one split; split folders with images but no class folders.
   """
-  top, look = '', _look(root)
-  while not (splits := _splits(look)):
-    if len(look.folders) != 1 or look.images:
-      break
-    inner = _look(os.path.join(look.path, look.folders[0]))
-    if inner.images or (len(inner.folders) < 2 and not _splits(inner)):
-      break  # it is a class
-    top, look = os.path.join(top, look.folders[0]), inner
+  look, splits = _unwrapped(_look(root))
+  top = os.path.relpath(look.path, root) if look.path != root else ''
   is_run = is_output(root, entries(root))
   if not splits:
     _warn_of_loose(look)
@@ -106,6 +100,17 @@ def _look(path: str) -> _Look:
     elif ending_of(entry.name) in _TABLES:
       tables.append(entry.name)
   return _Look(path, sorted(folders), images, sorted(tables))
+
+
+def _unwrapped(look: _Look) -> tuple[_Look, dict[str, str]]:
+  """The folder that holds splits or several classes, where each above holds one folder alone."""
+  first = look
+  while not (splits := _splits(look)):
+    if len(look.folders) != 1 or look.images:
+      break
+    look = _look(os.path.join(look.path, look.folders[0]))
+  several = splits or (len(look.folders) > 1 and not look.images)
+  return (look, splits) if several else (first, {})
 
 
 def _splits(look: _Look) -> dict[str, str]:
