@@ -152,7 +152,7 @@ def main(argv: list[str] | None = None) -> int:
   splits = {name: dataset.split(name) for name in dict.fromkeys((args.train, val, test)) if name}
   specs = {'train': args.train, 'val': val, 'test': test}
   roles = {role: splits[spec] for role, spec in specs.items() if spec}
-  warn_of_overlap(roles, specs)
+  warn_of_overlap(roles, {role: f'--{role}={spec}' for role, spec in specs.items()})
   warn_of_duplicates(dataset.name, roles)
   began = time.monotonic()
   loaded = load(

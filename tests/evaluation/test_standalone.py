@@ -77,6 +77,22 @@ def test_classes_without_names_must_be_as_many(save, tmp_path):
     evaluate(save(num_classes=5), dataset=folder)
 
 
+def test_folders_that_are_numbers_are_matched_by_number(save, tmp_path, caplog):
+  folder = _images(tmp_path / 'images', *map(str, range(11)))
+  assert evaluate(save(num_classes=11), dataset=folder).metrics['examples'] == 11
+  assert all(fact in caplog.text for fact in ('by number', "'10' after '9'"))
+
+
+def test_an_empty_class_folder_is_skipped_with_the_images_that_are(save, tmp_path, caplog):
+  folder = _images(tmp_path / 'images', 'ant', 'bee')
+  (tmp_path / 'images' / 'cat').mkdir()
+  path = save(('ant', 'bee'))
+  with raises(DatasetError, 'images/cat'):
+    evaluate(path, dataset=folder)
+  assert evaluate(path, dataset=folder, on_error='skip').metrics['examples'] == 2
+  assert 'images/cat' in caplog.text
+
+
 def test_trained_parameters_are_counted_where_the_options_still_hold():
   variables = small.variables(small.build('vit_ti16'))
   every = measure(variables, {'optimizer': {}})

@@ -17,20 +17,20 @@ _HEAD = 4096  # bytes that are compared before whole files are
 _Where = tuple[str, int]  # split and index
 
 
-def warn_of_overlap(splits: Mapping[str, Examples], specs: Mapping[str, str]) -> None:
+def warn_of_overlap(splits: Mapping[str, Examples], options: Mapping[str, str]) -> None:
   """Warns of held-out images that are trained on too.
 
   Args:
     splits: examples of 'train' and of held-out splits.
-    specs: the split string of each, as it was given.
+    options: by split, what the user set: "config.dataset.val='train[90%:]'".
   """
   for role, examples in splits.items():
     shared = examples.overlap(splits['train']) if role != 'train' else 0
     if shared:
       log.warning(
-        '%d of %d %s images are trained on too (train=%r, %s=%r): the %s metrics are of images '
-        'that the model has seen',
-        shared, len(examples), role, specs['train'], role, specs[role], role,
+        '%d of %d %s images are trained on too (%s, %s): the %s metrics are of images that the '
+        'model has seen',
+        shared, len(examples), role, options['train'], options[role], role,
       )  # fmt: skip
 
 

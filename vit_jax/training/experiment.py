@@ -174,7 +174,9 @@ def open_inputs(config: Config) -> Inputs:
   problems.raise_if_any()
   assert dataset and train and train_transform and eval_transform
   splits = {'train': train, **held_out}
-  warn_of_overlap(splits, {role: getattr(config.dataset, role) for role in splits})
+  warn_of_overlap(
+    splits, {role: f'config.dataset.{role}={getattr(config.dataset, role)!r}' for role in splits}
+  )
   warn_of_duplicates(dataset.name, splits)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
 
