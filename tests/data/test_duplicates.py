@@ -80,3 +80,12 @@ def test_a_split_that_links_to_another_is_told(pets, caplog):
 def test_arrays_are_not_searched(caplog):
   duplicates.warn_of_duplicates('digits', opened('digits', test='test'))
   check_told(caplog, '')
+
+
+def test_splits_that_are_made_of_pooled_ones_are_searched(pets, caplog):
+  for k in range(4):
+    write(pets / f'train/cat/{k}.jpg', b'same')
+  dataset = open_dataset(str(pets), resplit=True, split_fractions=(0.5, 0.5, 0))
+  splits = {'train': dataset.split('train'), 'val': dataset.split('val')}
+  duplicates.warn_of_duplicates('pets', splits)
+  check_told(caplog, 'val images training train/cat')

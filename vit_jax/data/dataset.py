@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data import splits as splits_lib
-from vit_jax.data.records import FileRecords, PooledRecords, Records, Source
+from vit_jax.data.records import PooledRecords, Records, Source, path_of
 from vit_jax.data.sources import find_source
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
@@ -61,11 +61,8 @@ class Examples:
     return self._records[self._part[index]].id(int(self._row[index]))
 
   def path(self, index: int) -> str | None:
-    """The image's file; None where it is part of another."""
-    records = self._records[self._part[index]]
-    if not isinstance(records, FileRecords):
-      return None
-    return records.path(int(self._row[index]))
+    """The image's file; None where images are not files."""
+    return path_of(self._records[self._part[index]], int(self._row[index]))
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """The examples at these indices, in their order."""

@@ -225,7 +225,8 @@ def scan(root: str, folder: str = '') -> Scan:
   while waiting:
     path, prefix = waiting.pop()
     here = entries(path)
-    if (folder or path != start) and is_output(path, here):
+    own = is_output(path, here)
+    if own and (folder or path != start):
       found.leave_out(OUTPUTS, prefix[:-1], folder)
       continue
     for entry in here:
@@ -235,6 +236,8 @@ def scan(root: str, folder: str = '') -> Scan:
       if is_folder(entry):
         if not is_visible(name):
           found.leave_out(f'{name}/', prefix + name, folder)
+        elif own and name == 'checkpoints':
+          found.leave_out(OUTPUTS, prefix + name, folder)
         elif known.has(entry):
           found.leave_out(LINKS, prefix + name, folder)
         else:

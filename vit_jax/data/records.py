@@ -89,7 +89,6 @@ class FileRecords:
     return self.names[row]
 
   def path(self, row: int) -> str:
-    """The file."""
     return os.path.join(self.root, self.names[row])
 
   def read(self, row: int) -> dict[str, Any]:
@@ -159,6 +158,15 @@ class PooledRecords:
     records, row = self._find(row)
     return records.id(row)
 
+  def path(self, row: int) -> str | None:
+    return path_of(*self._find(row))
+
   def read(self, row: int) -> dict[str, Any]:
     records, row = self._find(row)
     return records.read(row)
+
+
+def path_of(records: Records, row: int) -> str | None:
+  """The file of an image; None of records whose images are not files, which need not say so."""
+  path = getattr(records, 'path', None)
+  return path(row) if path else None

@@ -18,7 +18,7 @@ import numpy as np
 from vit_jax.data import boxes
 from vit_jax.data.image_files import list_images
 from vit_jax.data.records import FileRecords, Source
-from vit_jax.data.sources.layout import SPLITS, subfolders
+from vit_jax.data.sources.folder import SPLITS, subfolders
 from vit_jax.data.splits import canonical
 from vit_jax.errors import DatasetError
 
