@@ -1,7 +1,9 @@
 """Evaluates a saved model on a dataset, with a report where one is wanted."""
 
 import dataclasses
+import json
 import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterable
@@ -70,8 +72,11 @@ def evaluate(
     raise WeightsError(f'{model} has no classifier to score: fine-tune it first')
   opened = _open(model, dataset, data_dir, loaded.config, on_error)
   whole = bool(dataset) and opened.made_split
+  asked_for_training = 'train' in (split or '')
   split = split or ('+'.join(opened.splits) if whole else 'test')
   examples = opened.split(split)
+  if checkpoint.is_run(model) and not asked_for_training:
+    _warn_of_trained(pathlib.Path(model), loaded.config, opened.name, examples)
   classes = loaded.classes or _names_by_index(opened.classes, loaded.module.num_classes)
   to_model = class_names.align(opened.classes, classes)
   task = loaded.task
@@ -158,6 +163,21 @@ def _open(
   options = parse_saved({'dataset': config['dataset']}).dataset
   data_dir = data_dir or options.data_dir
   return dataclasses.replace(options, data_dir=data_dir, on_error=on_error).open()
+
+
+def _warn_of_trained(run: pathlib.Path, config: dict, name: str, examples: data.Examples) -> None:
+  """Warns of images that were in the training split when the run split the dataset."""
+  path = run / 'split.json'
+  recorded = (config.get('dataset') or {}).get('name', '')
+  if not path.exists() or os.path.realpath(recorded) != os.path.realpath(name):
+    return
+  trained = set(json.loads(path.read_text('utf-8')).get('train', ()))
+  count = sum(examples.id(i) in trained for i in range(len(examples)))
+  if count:
+    log.warning(
+      '%d of %d images were trained on, says %s: the dataset changed since, or all of it is scored',
+      count, len(examples), path,
+    )  # fmt: skip
 
 
 def _names_by_index(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
