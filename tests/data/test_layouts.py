@@ -71,6 +71,12 @@ CASES = {
     f'{SPLIT} test:5', splits={'train': 8}, told="'test' 5 images"
   ),
   'flat_root_with_a_table': Case('a.jpg b.jpg labels.csv', error='labels.csv CLASS'),
+  'one_flat_folder_with_a_table': Case(
+    'images:4 labels.csv', classes='images', told="'images' one class labels.csv"
+  ),
+  'one_flat_folder_with_annotations': Case(
+    'train:4 train:4.xml', classes='train', told="'train' train/0.xml"
+  ),
   'train_is_a_class': Case('plane:3 ship:3 train:3', classes='plane ship train'),
   'dev_is_a_class': Case('dev:3 prod:3', classes='dev prod'),
   'training_testing': Case(

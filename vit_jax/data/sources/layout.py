@@ -65,6 +65,7 @@ def find_layout(root: str) -> Layout:
   is_run = is_output(root, entries(root))
   if not splits:
     _warn_of_loose(look)
+    _warn_of_one(look)
     return Layout({'': top}, is_run)
   _warn_of_others(look, splits)
   tops = {split: os.path.join(top, splits[split]) for split in SPLITS if split in splits}
@@ -178,6 +179,19 @@ def _warn_of_loose(look: _Look) -> None:
     log.warning(
       'dataset %s: left out %d images that lie in no class folder; expected CLASS/image.jpg%s',
       look.path, look.images, _of_tables(look),
+    )  # fmt: skip
+
+
+def _warn_of_one(look: _Look) -> None:
+  """Warns where a table may say the classes of the images of one folder."""
+  if len(look.folders) != 1:
+    return
+  only = _look(os.path.join(look.path, look.folders[0]))
+  tables = _of_tables(look, only)
+  if tables:
+    log.warning(
+      'dataset %s: its one folder %r is its one class%s; expected a folder for each class',
+      look.path, look.folders[0], tables,
     )  # fmt: skip
 
 
