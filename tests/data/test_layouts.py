@@ -32,9 +32,21 @@ def tree(root, spec):
 
 
 def write(path, content=None):
-  path.parent.mkdir(parents=True, exist_ok=True)
-  path.write_bytes(os.fsencode(path) if content is None else content)
+  """Writes bytes that no other file has, or these."""
+  try:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(repr(path).encode() if content is None else content)
+  except OSError:
+    pytest.skip('this file system does not store such names')
   return path
+
+
+def link(path, target):
+  """Makes a link to a folder."""
+  try:
+    path.symlink_to(target, target_is_directory=True)
+  except OSError:
+    pytest.skip('this user may make no links')
 
 
 @dataclasses.dataclass
@@ -178,6 +190,9 @@ CASES = {
 
 @pytest.mark.parametrize('case', CASES.values(), ids=CASES)
 def test_layouts(tmp_path, caplog, case):
+  (tmp_path / 'case').touch()
+  if 'A a' in case.classes and (tmp_path / 'CASE').exists():
+    pytest.skip('this file system does not tell case')
   root = tree(tmp_path / 'set', case.files.split())
   if case.error:
     with raises(DatasetError, *case.error.split()):
@@ -205,13 +220,10 @@ def check_told(caplog, told):
     assert any(all(fact in text for fact in told.split()) for text in warnings), warnings
 
 
-@pytest.mark.parametrize('name, what', [('a\nb', 'line break'), (os.fsdecode(b'caf\xe9'), 'UTF-8')])
+@pytest.mark.parametrize('name, what', [('a\nb', 'line break'), ('caf\udce9', 'UTF-8')])
 def test_class_names_that_cannot_be_written_are_refused(tmp_path, name, what):
   root = tree(tmp_path, ['dog:3'])
-  try:
-    write(root / name / '0.jpg')
-  except OSError:
-    pytest.skip('this file system does not store such names')
+  write(root / name / '0.jpg')
   with raises(DatasetError, what, 'rename'):
     open_dataset(str(root))
 
@@ -230,13 +242,13 @@ LINKS = {
 }
 
 
-@pytest.mark.parametrize('link', LINKS)
-def test_links(tmp_path, link):
-  target, images, classes = LINKS[link]
+@pytest.mark.parametrize('name', LINKS)
+def test_links(tmp_path, name):
+  target, images, classes = LINKS[name]
   root = tree(tmp_path / 'set', PETS.split())
   tree(tmp_path, ['pool/x:3'])
-  (tmp_path / 'pool' / 'x' / 'back').symlink_to(tmp_path, target_is_directory=True)
-  (root / link).symlink_to(target, target_is_directory=True)
+  link(tmp_path / 'pool' / 'x' / 'back', tmp_path)
+  link(root / name, target)
   dataset = open_dataset(str(root))
   assert dataset.classes == tuple(classes.split())
   assert sum(dataset.splits.values()) == images
@@ -244,7 +256,7 @@ def test_links(tmp_path, link):
 
 def test_a_split_may_be_a_link_to_another(tmp_path):
   root = tree(tmp_path / 'set', f'{SPLIT} test/cat:2'.split())
-  (root / 'val').symlink_to('test', target_is_directory=True)
+  link(root / 'val', 'test')
   assert open_dataset(str(root)).splits == {'train': 8, 'val': 2, 'test': 2}
 
 
@@ -298,7 +310,7 @@ def test_pillow_says_which_optional_endings_are_images(tmp_path, monkeypatch, ca
 def test_commands_find_what_datasets_find(tmp_path, caplog):
   files = [*PETS.split(), *RUN, 'runs/a/report:2.png', 'cat/@eaDir:2', 'dog/note.txt', 'dog:1.xyz']
   root = tree(tmp_path, files)
-  (root / 'cat' / 'up').symlink_to('..', target_is_directory=True)
+  link(root / 'cat' / 'up', '..')
   assert len(find_images([str(root)])) == 12
   check_told(caplog, '1 .xyz dog/0.xyz')
   assert len(find_images([str(root / '*' / '*')])) == 12
