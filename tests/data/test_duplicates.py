@@ -1,9 +1,11 @@
 """Images that are trained on and scored, or are in two classes: by split strings and by bytes."""
 
+import numpy as np
 import pytest
 
 from tests.data.test_layouts import check_told, link, tree, write
-from vit_jax.data import duplicates, open_dataset
+from vit_jax.data import Examples, duplicates, open_dataset
+from vit_jax.data.records import ArrayRecords
 
 
 def opened(root, train='train', **held_out):
@@ -78,7 +80,9 @@ def test_a_split_that_links_to_another_is_told(pets, caplog):
 
 
 def test_arrays_are_not_searched(caplog):
-  duplicates.warn_of_duplicates('digits', opened('digits', test='test'))
+  records = ArrayRecords(np.zeros((4, 3, 2, 3), np.uint8), [0, 0, 1, 1], 'same')
+  examples = [Examples([(records, rows)], np.arange(2)) for rows in (np.arange(2), np.arange(2, 4))]
+  duplicates.warn_of_duplicates('arrays', dict(zip(('train', 'test'), examples)))
   check_told(caplog, '')
 
 
