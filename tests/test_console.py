@@ -1,6 +1,8 @@
 """The console: what is printed where, and that nothing stays attached."""
 
+import io
 import logging
+import sys
 
 import pytest
 
@@ -68,3 +70,14 @@ def test_the_inner_of_two_consoles_prints(capsys):
   assert capsys.readouterr() == ('heard\n', 'warning: be careful\nwarning: again\n')
   assert (outer.warnings, inner.warnings) == (['again'], ['be careful'])
   assert warnings_so_far() == ()
+
+
+@pytest.mark.parametrize('encoding, text', [('cp1252', 'cat 🐱'), ('utf-8', 'caf\udce9.png')])
+def test_what_a_stream_cannot_encode_is_escaped(monkeypatch, encoding, text):
+  raw = io.BytesIO()
+  monkeypatch.setattr(sys, 'stdout', io.TextIOWrapper(raw, encoding=encoding, write_through=True))
+  with Console():
+    log.info(text)
+    print(text)
+  first, second = raw.getvalue().decode(encoding).splitlines()
+  assert first == second and first.startswith('ca') and '\\U0001f431' in first or 'udce9' in first

@@ -67,3 +67,13 @@ def test_names_are_unique_where_case_makes_no_difference():
   wished = ['a', 'A', 'a_2', 'a', 'b', 'STRASSE', 'straße']
   found = [files.unique_stem(stem, used) for stem in wished]
   assert found == ['a', 'A_2', 'a_2_2', 'a_3', 'b', 'STRASSE', 'straße_2']
+
+
+def test_file_names_of_other_systems_are_escaped_and_read_back(tmp_path):
+  name = 'caf\udce9.png'
+  files.write_json(tmp_path / 'x.json', [name, 'é'])
+  assert json.loads((tmp_path / 'x.json').read_text('utf-8')) == [name, 'é']
+  files.write_csv(tmp_path / 'x.csv', ['image'], [[name]])
+  files.write_text(tmp_path / 'x.txt', name)
+  for path in ('x.csv', 'x.txt'):
+    assert 'caf\\udce9.png' in (tmp_path / path).read_text('utf-8')

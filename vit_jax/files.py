@@ -159,7 +159,7 @@ def make_workdir(path: pathlib.Path) -> None:
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
   """Writes a table; what is not a number stays empty."""
-  with open(path, 'w', newline='', encoding='utf-8') as f:
+  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
     table = csv.writer(f)
     table.writerow(header)
     table.writerows([_cell(value) for value in row] for row in rows)

@@ -129,6 +129,7 @@ def main(argv: list[str] | None = None) -> int:
   args = _parser().parse_args(argv)
   _check(args)
   from vit_jax.config import Dataset
+  from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
   from vit_jax.evaluation import frozen_features
   from vit_jax.evaluation.feature_cache import FeatureCache
   from vit_jax.files import cache_folder
@@ -149,6 +150,10 @@ def main(argv: list[str] | None = None) -> int:
   val, test = frozen_features.choose_splits(args.val, args.test, dataset)
   options = dataclasses.replace(options, val=val, test=test)
   splits = {name: dataset.split(name) for name in dict.fromkeys((args.train, val, test)) if name}
+  specs = {'train': args.train, 'val': val, 'test': test}
+  roles = {role: splits[spec] for role, spec in specs.items() if spec}
+  warn_of_overlap(roles, {role: f'--{role}={spec}' for role, spec in specs.items()})
+  warn_of_duplicates(dataset.name, roles)
   began = time.monotonic()
   loaded = load(
     args.model,

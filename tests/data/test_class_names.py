@@ -123,3 +123,20 @@ def test_a_kept_classifier_keeps_the_datasets_classes_by_name(weights, classes, 
 def test_classes_that_a_kept_classifier_does_not_know_are_refused(weights):
   with pytest.raises(UserError, match=r"head='keep': .*such as '2'.*head='reset'"):
     _kept(weights[0], '1,2')
+
+
+@pytest.mark.parametrize(
+  'names, ordered',
+  [
+    (('0', '1', '10', '2'), ('0', '1', '2', '10')),
+    (('01', '02', '10'), ('01', '02', '10')),
+    (('0', '1', '10', 'x'), ('0', '1', '10', 'x')),
+    ((), ()),
+  ],
+)
+def test_numbers_are_ordered_by_value(names, ordered):
+  assert class_names.in_order_of_numbers(names) == ordered
+
+
+def test_names_match_in_any_unicode_form():
+  assert class_names.align(('cafe\u0301', 'tea'), ('tea', 'caf\u00e9')).tolist() == [1, 0]

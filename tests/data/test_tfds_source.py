@@ -8,8 +8,15 @@ import pytest
 from PIL import Image
 
 from tests.support import raises
-from vit_jax.data import decode_image, open_dataset, parse_transform, train_batches
-from vit_jax.errors import DatasetError
+from vit_jax.data import (
+  decode_image,
+  eval_batches,
+  open_dataset,
+  parse_transform,
+  train_batches,
+)
+from vit_jax.data.sources.tfds import _by_our_names
+from vit_jax.errors import DatasetError, ImageError
 
 tfds = pytest.importorskip('tensorflow_datasets')
 writers = pytest.importorskip('array_record.python.array_record_module')
@@ -27,6 +34,16 @@ def jpeg(red):
 @pytest.fixture
 def data_dir(tmp_path):
   """A prepared dataset `trees` of 22 images; image i has label i % 3 and red value 10 i."""
+  return prepare(tmp_path, lambda split, i: i % 3)
+
+
+def prepare(tmp_path, kind):
+  """Writes the dataset.
+
+  Args:
+    tmp_path: data folder.
+    kind: the label by split and index.
+  """
   from tensorflow_datasets.proto import tf_example_pb2
 
   root = tmp_path / 'trees' / '1.0.0'
@@ -39,7 +56,7 @@ def data_dir(tmp_path):
       example = tf_example_pb2.Example()
       feature = example.features.feature
       feature['photo'].bytes_list.value.append(jpeg(10 * i))
-      feature['kind'].int64_list.value.append(i % 3)
+      feature['kind'].int64_list.value.append(kind(split, i))
       feature['height'].int64_list.value.append(i)
       feature['tags'].int64_list.value.extend(range(i % 3))  # none, the first, the first two
       feature['objects/kind'].int64_list.value.extend([i % 3, 2])
@@ -160,6 +177,54 @@ def test_several_classes_per_image(data_dir, key, wanted):
     assert examples[i]['labels'].tolist() == wanted(i)
   with train_batches(examples, parse_transform('decode|resize(3)'), batch_size=5, seed=0) as found:
     assert next(found)['labels'].shape == (5, 3)
+
+
+def test_a_split_without_labels_is_refused(tmp_path):
+  dataset = open_dataset(
+    'trees', data_dir=str(prepare(tmp_path, lambda split, i: i % 3 if split == 'train' else -1))
+  )
+  assert len(dataset.split('train')) == 17
+  for spec in ('validation', 'val[:2]', 'train+val'):
+    with raises(DatasetError, 'trees', "'val'", 'no labels'):
+      dataset.split(spec)
+
+
+@pytest.fixture
+def partly(tmp_path):
+  """Every fifth image has no label."""
+  return str(prepare(tmp_path, lambda split, i: i % 3 if i % 5 else -1))
+
+
+@pytest.mark.parametrize('batches', [train_batches, eval_batches])
+def test_images_without_labels_are_refused_or_skipped(partly, batches):
+  examples = open_dataset('trees', data_dir=partly).split('train')
+  options = {'batch_size': 17, 'threads': 0} | ({'seed': 0} if batches is train_batches else {})
+  transform = parse_transform('decode|resize(3)')
+  with raises(ImageError, 'no label', 'train/0', 'on_error'):
+    list(zip(range(1), batches(examples.take(np.arange(1)), transform, **options)))
+  found = batches(examples, transform, on_error='skip', **options)
+  batch = next(iter(found))
+  assert found.skipped == 4 and set(found.unreadable) == {f'train/{i}' for i in (0, 5, 10, 15)}
+  assert batch['label'].min() == 0 and batch.get('mask', np.ones(13)).sum() == 13
+
+
+def test_images_without_labels_are_left_out_of_a_choice(partly, caplog):
+  dataset = open_dataset('trees', data_dir=partly, resplit=True, split_fractions=(0.5, 0.5))
+  assert sum(dataset.splits.values()) == 22 - 4 - 1
+  assert '5 of 22 images have no label' in caplog.text
+
+
+@pytest.mark.parametrize(
+  'names, ours',
+  [
+    (['train', 'validation'], {'train': 'train', 'validation': 'val'}),
+    (['dev', 'validation'], {'dev': 'dev', 'validation': 'val'}),
+    (['val', 'validation'], {'val': 'val', 'validation': 'validation'}),
+    (['dev', 'testing'], {'dev': 'val', 'testing': 'test'}),
+  ],
+)
+def test_two_splits_of_one_name_keep_apart(names, ours):
+  assert _by_our_names(names) == ours
 
 
 def test_not_prepared_says_what_to_type(tmp_path):

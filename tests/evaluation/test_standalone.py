@@ -5,9 +5,10 @@ from PIL import Image
 
 from tests.models import small
 from tests.support import raises
-from vit_jax import convert
-from vit_jax.data import Preprocess
+from vit_jax import convert, files
+from vit_jax.data import Preprocess, open_dataset
 from vit_jax.errors import ConfigError, DatasetError, WeightsError
+from vit_jax.evaluation import standalone
 from vit_jax.evaluation.measure import measure
 from vit_jax.evaluation.standalone import evaluate
 
@@ -75,6 +76,38 @@ def test_classes_without_names_must_be_as_many(save, tmp_path):
   assert evaluate(save(num_classes=3), dataset=folder).metrics['examples'] == 3
   with raises(DatasetError, '5 classes', ' 3'):
     evaluate(save(num_classes=5), dataset=folder)
+
+
+def test_folders_that_are_numbers_are_matched_by_number(save, tmp_path, caplog):
+  folder = _images(tmp_path / 'images', *map(str, range(11)))
+  assert evaluate(save(num_classes=11), dataset=folder).metrics['examples'] == 11
+  assert all(fact in caplog.text for fact in ('by number', "'10' after '9'"))
+
+
+def test_an_empty_class_folder_is_skipped_with_the_images_that_are(save, tmp_path, caplog):
+  folder = _images(tmp_path / 'images', 'ant', 'bee')
+  (tmp_path / 'images' / 'cat').mkdir()
+  path = save(('ant', 'bee'))
+  with raises(DatasetError, 'images/cat'):
+    evaluate(path, dataset=folder)
+  assert evaluate(path, dataset=folder, on_error='skip').metrics['examples'] == 2
+  assert 'images/cat' in caplog.text
+
+
+@pytest.mark.parametrize(
+  'name, split, told', [('images', 'all', True), ('images', 'test', False), ('other', 'all', False)]
+)
+def test_images_that_the_run_was_trained_on_are_told(tmp_path, caplog, name, split, told):
+  folder = tmp_path / 'images'
+  for kind in ('ant', 'bee'):
+    (folder / kind).mkdir(parents=True)
+    for k in range(5):
+      (folder / kind / f'{k}.png').write_text(f'{kind} {k}')
+  dataset = open_dataset(str(folder))
+  files.write_json(tmp_path / 'split.json', dataset.manifest())
+  config = {'dataset': {'name': str(tmp_path / name)}}
+  standalone._warn_of_trained(tmp_path, config, dataset.name, dataset.split(split))
+  assert (f'{dataset.splits["train"]} of 10 images were trained on' in caplog.text) is told
 
 
 def test_trained_parameters_are_counted_where_the_options_still_hold():

@@ -1,12 +1,15 @@
 """From options to a dataset, model, task and weights that fit together."""
 
+import shutil
+
 import jax
 import numpy as np
 import pytest
+from PIL import Image
 
 from tests.support import raises
 from tests.training import runs
-from vit_jax import tree
+from vit_jax import convert, tree
 from vit_jax.errors import ConfigError, DatasetError
 from vit_jax.training import loop
 from vit_jax.training.experiment import build_experiment
@@ -45,6 +48,53 @@ def test_held_out_images_that_are_trained_on_are_warned_of(caplog):
   caplog.clear()
   build_experiment(runs.options(dataset__train='train[:90%]', dataset__val='train[90%:]'))
   assert not caplog.records
+
+
+def folder(root, *classes):
+  """A folder with ten images of each class."""
+  for i, name in enumerate(classes):
+    (root / name).mkdir(parents=True)
+    for k in range(10):
+      Image.new('RGB', (16, 16), (20 * k, 90 * i, 0)).save(root / name / f'{k}.png')
+  return str(root)
+
+
+def test_one_class_cannot_be_told_from_others(tmp_path):
+  name = folder(tmp_path / 'images', 'cat')
+  with raises(ConfigError, name, "'cat'", 'one class', 'CLASS/image.jpg'):
+    build_experiment(runs.options(dataset__name=name))
+  with raises(ConfigError, "'3'", 'one class'):
+    build_experiment(runs.options(dataset__classes='3'))
+
+
+def test_the_same_image_in_two_splits_is_warned_of(tmp_path, caplog):
+  name = folder(tmp_path / 'images', 'cat', 'dog')
+  build_experiment(runs.options(dataset__name=name))
+  assert not caplog.records
+  for k in range(10):
+    shutil.copy(tmp_path / 'images' / 'cat' / f'{k}.png', tmp_path / 'images' / 'cat' / f'a{k}.png')
+  build_experiment(runs.options(dataset__name=name))
+  assert 'images are also images of training' in caplog.text and "'cat/" in caplog.text
+
+
+def test_kept_outputs_without_names_are_in_the_order_of_numbers(tmp_path):
+  name = folder(tmp_path / 'images', *map(str, range(12)))
+  run = build_experiment(runs.options(dataset__name=name))
+  variables, _ = run.variables()
+  variables['params']['head']['bias'] = np.arange(12, dtype=np.float32)
+  path = tmp_path / 'nameless.safetensors'
+  convert.write(
+    path,
+    variables,
+    run.module,
+    'vit_jax',
+    model=run.model_record,
+    classes=(),
+    preprocess=run.preprocess,
+  )
+  kept = build_experiment(runs.options(dataset__name=name, init_from=str(path), head='keep'))
+  found = kept.variables()[0]['params']['head']['bias']
+  assert found.tolist() == [int(name) for name in run.dataset.classes] != sorted(found)
 
 
 def test_the_fingerprint_is_of_the_images_of_each_split():

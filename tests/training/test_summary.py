@@ -89,6 +89,35 @@ def test_a_run_is_summarized(described):
   assert 'MiB' in rows['memory'] and 'float32' in rows['precision']
 
 
+@pytest.mark.parametrize(
+  'lacking, pairs',
+  [
+    ({'dataset__val': 'absent'}, ("train='train[:90%]'", "val='train[90%:]'")),
+    (
+      {'dataset__val': 'absent', 'dataset__test': 'gone'},
+      ("train='train[:80%]'", "val='train[80%:90%]'", "test='train[90%:]'"),
+    ),
+  ],
+)
+def test_the_splits_that_are_recommended_do_not_overlap(described, lacking, pairs):
+  notes = [line for line in described(**lacking).splitlines() if 'note:' in line]
+  assert len(notes) == len(lacking)
+  for note in notes:
+    assert all(f'config.dataset.{pair}' in note for pair in pairs)
+
+
+def test_the_summary_says_what_of_a_folder_is_used_and_left_out(described, tmp_path):
+  for name in ('Training/cat', 'Training/dog', 'dev/cat', 'dev/dog'):
+    (tmp_path / name).mkdir(parents=True)
+    for k in range(4):
+      (tmp_path / name / f'{k}.png').write_text(f'{name} {k}')
+    (tmp_path / name / 'note.txt').write_text('')
+  rows = described(dataset__name=str(tmp_path)).splitlines()
+  (read,) = [row for row in rows if row.split()[0] == 'read']
+  (left,) = [row for row in rows if row.split()[:2] == ['left', 'out']]
+  assert all(fact in read for fact in ("'Training'", "'dev'", '16 .png')) and '4 .txt' in left
+
+
 def test_a_split_that_the_dataset_lacks_is_mentioned(described):
   text = described(dataset__val='valid_set', dataset__test='')
   assert "'valid_set'" in text and 'config.dataset.val' in text

@@ -56,6 +56,7 @@ class Dataset:
       per_class=self.per_class,
       split_fractions=self.split_fractions,
       resplit=self.resplit,
+      on_error=self.on_error,
     )
 
 

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import numpy as np
@@ -59,7 +60,7 @@ def normalize(name: str) -> str:
   match = _WORDNET.match(name)
   if match:
     return match[1]
-  return re.sub(r'[\s_-]+', '_', name.strip().lower())
+  return re.sub(r'[\s_-]+', '_', unicodedata.normalize('NFC', name).strip().lower())
 
 
 def index_of(classes: Sequence[str]) -> dict[str, int]:
@@ -110,3 +111,10 @@ def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> n
       f"dataset's {len(dataset_classes)}, such as {unknown[0]!r}: {hint}"
     )
   return np.array(found, np.int32)
+
+
+def in_order_of_numbers(names: tuple[str, ...]) -> tuple[str, ...]:
+  """Names that are numbers ('0' to '11') by value, where 10 comes after 9; others as they are."""
+  if not names or not all(name.isdecimal() for name in names):
+    return names
+  return tuple(sorted(names, key=lambda name: (int(name), name)))

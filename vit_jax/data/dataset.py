@@ -1,7 +1,10 @@
 """Datasets under one interface: open one by name, take splits, read examples."""
 
 import copy
-from collections.abc import Sequence
+import logging
+import unicodedata
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,8 @@ from vit_jax.data import splits as splits_lib
 from vit_jax.data.records import PooledRecords, Records, Source, path_of
 from vit_jax.data.sources import find_source
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
+
+log = logging.getLogger(__name__)
 
 Rows = tuple[Records, np.ndarray]
 
@@ -94,7 +99,7 @@ class Dataset:
     base: stored images and rows by split name.
     new_label: int32, the label by stored label.
     made_split: whether the split was made here, by seed, and should be saved with the run.
-    labels_per_image: as in `Source`.
+    labels_per_image, found: as in `Source`.
   """
 
   def __init__(
@@ -106,12 +111,14 @@ class Dataset:
     new_label: np.ndarray,
     made_split: bool,
     labels_per_image: str = 'one',
+    found: Mapping[str, str] = MappingProxyType({}),
   ):
     self.name = name
     self.kind = kind
     self.classes = classes
     self.made_split = made_split
     self.labels_per_image = labels_per_image
+    self.found = found
     self._base = base
     self._new_label = new_label
 
@@ -127,7 +134,7 @@ class Dataset:
 
   def has_split(self, name: str) -> bool:
     """Whether there is such a split, under any of its names."""
-    return splits_lib.canonical(name) in self._base
+    return name in self._base or splits_lib.canonical(name) in self._base
 
   def split(self, spec: str) -> Examples:
     """The examples of a split string, for example 'train[:90%]' or 'train+val'.
@@ -140,6 +147,12 @@ class Dataset:
       wanted = splits_lib.parse_split(spec, self.splits)
     except DatasetError as e:
       raise DatasetError([f'dataset {self.name}: {p}' for p in e.problems]) from None
+    bare = [name for name, _, _ in wanted if all(r.unlabelled for r, _ in self._base[name])]
+    if bare:
+      raise DatasetError(
+        f'dataset {self.name}: the images of split {bare[0]!r} have no labels (they are -1): it '
+        f"can be neither trained on nor scored; choose another split, or '' for none"
+      )
     for name, first, end in wanted:
       for records, rows in self._base[name]:
         part = rows[min(first, len(rows)) : min(end, len(rows))]
@@ -170,6 +183,7 @@ def open_dataset(
   resplit: bool = False,
   image_key: str | None = None,
   label_key: str | None = None,
+  on_error: str = 'raise',
 ) -> Dataset:
   """Opens a dataset of any kind.
 
@@ -187,6 +201,7 @@ def open_dataset(
     resplit: pool the dataset's own splits and split anew.
     image_key: TFDS feature with the image, where the dataset names none.
     label_key: TFDS feature with the class, likewise.
+    on_error: 'skip' passes over class folders without images, with a warning.
 
   Raises:
     ConfigError: an argument out of its range.
@@ -203,7 +218,7 @@ def open_dataset(
     problems += e.problems
   if problems:
     raise ConfigError(problems)
-  source = find_source(name, data_dir, image_key, label_key)
+  source = find_source(name, data_dir, image_key, label_key, on_error)
   chosen, new_label = _choose_classes(name, source.classes, tuple(classes))
   own_splits = '' not in source.records
   if own_splits and not resplit:
@@ -217,7 +232,9 @@ def open_dataset(
   if not base:
     raise DatasetError(f'dataset {name}: no images of the classes {", ".join(chosen)}')
   made_split = not own_splits or resplit
-  return Dataset(name, source.kind, chosen, base, new_label, made_split, source.labels_per_image)
+  return Dataset(
+    name, source.kind, chosen, base, new_label, made_split, source.labels_per_image, source.found
+  )
 
 
 def _choose_classes(
@@ -226,6 +243,10 @@ def _choose_classes(
   """The classes to keep and, by stored label, the new label or -1."""
   if isinstance(wanted, str):
     wanted = (wanted,)
+  composed = {unicodedata.normalize('NFC', c): c for c in have}
+  wanted = tuple(
+    c if c in have else composed.get(unicodedata.normalize('NFC', c), c) for c in wanted
+  )
   problems = [
     f'dataset {name} has no class {c!r}: {did_you_mean(c, have)}' for c in wanted if c not in have
   ]
@@ -251,7 +272,8 @@ def _select(
   """Rows of one stored split, in the order in which the split is sliced."""
   if source.shuffled and not per_class and len(chosen) == len(source.classes):
     return np.arange(len(records))  # no need to read the labels
-  return splits_lib.interleave(relabel(records.labels, new_label), chosen, seed, per_class)
+  labels = relabel(_stored_labels(records), new_label)
+  return splits_lib.interleave(labels, chosen, seed, per_class)
 
 
 def _split_anew(
@@ -265,10 +287,22 @@ def _split_anew(
   """Pools all images and splits them by class."""
   pool = list(source.records.values())
   records = pool[0] if len(pool) == 1 else PooledRecords(pool)
-  labels = relabel(records.labels, new_label)
+  labels = relabel(_stored_labels(records), new_label)
   order = splits_lib.interleave(labels, chosen, seed, per_class)
   made = splits_lib.stratified(labels, order, fractions)
   return {split: [(records, rows)] for split, rows in made.items()}
+
+
+def _stored_labels(records: Records) -> np.ndarray:
+  """The stored labels; warns of images that have none, which are not chosen."""
+  labels = records.labels
+  bare = np.flatnonzero(labels < 0)
+  if len(bare):
+    log.warning(
+      '%d of %d images have no label and are left out, such as %s',
+      len(bare), len(labels), records.id(int(bare[0])),
+    )  # fmt: skip
+  return labels
 
 
 def relabel(labels: np.ndarray, new_label: np.ndarray) -> np.ndarray:

@@ -76,8 +76,10 @@ class Loader:
 
   def load(self, index: int, position: int) -> dict:
     """One transformed example; its random decisions depend on the seed and the position alone."""
-    rng = example_rng(self.seed, position)
-    return self.transform({**self.examples[index], 'index': index}, rng)
+    example = self.examples[index]
+    if example['label'] < 0 and 'labels' not in example:
+      raise ImageError(f"{example['id']} has no label: remove it, or pass on_error='skip'")
+    return self.transform({**example, 'index': index}, example_rng(self.seed, position))
 
   def load_readable(self, index: int, position: int, problems: Problems) -> dict:
     """Like `load`, but an image that cannot be read is replaced by the next one that can."""

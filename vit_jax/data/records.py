@@ -19,6 +19,10 @@ class Records(Protocol):
   def labels(self) -> np.ndarray:
     """int32 `[n]` class of each image; may have to read them all."""
 
+  @property
+  def unlabelled(self) -> bool:
+    """Whether no image has a label, as in the test splits of contests; judged by a few."""
+
   def id(self, row: int) -> str:
     """A name of the image that is the same on every machine."""
 
@@ -43,6 +47,7 @@ class Source:
     shuffled: whether the stored order is random already and should be kept.
     labels_per_image: 'one', its 'label'; 'several', its 'all_labels', of any number; or 'both',
       where 'label' is the class of the largest object and 'all_labels' are those of all.
+    found: what is used and what is left out, in words: rows of a run's plan by their titles.
   """
 
   kind: str
@@ -50,6 +55,7 @@ class Source:
   records: Mapping[str, Records]
   shuffled: bool = False
   labels_per_image: str = 'one'
+  found: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class FileRecords:
@@ -61,6 +67,8 @@ class FileRecords:
     labels: class of each file.
     extra: arrays `[n, ...]` that belong to the images, such as 'box'.
   """
+
+  unlabelled = False
 
   def __init__(
     self,
@@ -103,6 +111,8 @@ class ArrayRecords:
     prefix: what the ids begin with.
   """
 
+  unlabelled = False
+
   def __init__(self, images: np.ndarray, labels: Sequence[int], prefix: str):
     self.images = images
     self.labels = np.asarray(labels, np.int32)
@@ -131,6 +141,10 @@ class PooledRecords:
 
   def __len__(self) -> int:
     return int(self.starts[-1])
+
+  @property
+  def unlabelled(self) -> bool:
+    return all(records.unlabelled for records in self.pool)
 
   def _find(self, row: int) -> tuple[Records, int]:
     part = int(np.searchsorted(self.starts, row, side='right')) - 1

@@ -10,11 +10,15 @@ from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
 _SLICE = re.compile(r'^(?P<name>[\w\-.]+)(?:\[(?P<from>[^:\]]*):(?P<to>[^:\]]*)\])?$')
 _BOUND = re.compile(r'^(?P<number>-?\d[\d_]*(?:\.\d+)?)(?P<percent>%?)$')
-_ALIASES = {'valid': 'val', 'validation': 'val'}
+_ALIASES = {
+  **dict.fromkeys(('valid', 'validation', 'validate', 'dev', 'development'), 'val'),
+  'training': 'train',
+  'testing': 'test',
+}
 
 
 def canonical(name: str) -> str:
-  """One name for a split: 'valid' and 'validation' are 'val'."""
+  """One name for a split: 'valid', 'validation' and 'dev' are 'val', 'Training' is 'train'."""
   return _ALIASES.get(name.lower(), name.lower())
 
 
@@ -39,7 +43,7 @@ def parse_split(spec: str, sizes: Mapping[str, int]) -> list[tuple[str, int, int
         f'split {text!r} in {spec!r} cannot be read; write train, train[:90%] or train[100:200]'
       )
       continue
-    name = canonical(match['name'])
+    name = match['name'] if match['name'] in sizes else canonical(match['name'])
     if name == 'all' and name not in sizes and match['from'] is None:
       parts += [(split, 0, size) for split, size in sizes.items()]
     elif name not in sizes:

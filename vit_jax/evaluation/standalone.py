@@ -1,6 +1,9 @@
 """Evaluates a saved model on a dataset, with a report where one is wanted."""
 
 import dataclasses
+import json
+import logging
+import os
 import pathlib
 import sys
 from collections.abc import Iterable
@@ -16,6 +19,8 @@ from vit_jax.errors import ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled
 from vit_jax.evaluation.measure import measure
 from vit_jax.inference.loaded import Loaded, load
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,10 +70,13 @@ def evaluate(
   loaded = load(model, pretrained_dir=pretrained_dir)
   if not loaded.module.num_classes:
     raise WeightsError(f'{model} has no classifier to score: fine-tune it first')
-  opened = _open(model, dataset, data_dir, loaded.config)
+  opened = _open(model, dataset, data_dir, loaded.config, on_error)
   whole = bool(dataset) and opened.made_split
+  asked_for_training = 'train' in (split or '')
   split = split or ('+'.join(opened.splits) if whole else 'test')
   examples = opened.split(split)
+  if checkpoint.is_run(model) and not asked_for_training:
+    _warn_of_trained(pathlib.Path(model), loaded.config, opened.name, examples)
   classes = loaded.classes or _names_by_index(opened.classes, loaded.module.num_classes)
   to_model = class_names.align(opened.classes, classes)
   task = loaded.task
@@ -145,13 +153,31 @@ def _report(
   return pathlib.Path(report_dir) / 'report.html'
 
 
-def _open(model: str, dataset: str | None, data_dir: str, config: dict) -> data.Dataset:
+def _open(
+  model: str, dataset: str | None, data_dir: str, config: dict, on_error: str
+) -> data.Dataset:
   if dataset:
-    return Dataset(name=dataset, data_dir=data_dir).open()
+    return Dataset(name=dataset, data_dir=data_dir, on_error=on_error).open()
   if not config.get('dataset'):
     raise ConfigError(f'{model} records no dataset: use --dataset=PATH')
   options = parse_saved({'dataset': config['dataset']}).dataset
-  return dataclasses.replace(options, data_dir=data_dir or options.data_dir).open()
+  data_dir = data_dir or options.data_dir
+  return dataclasses.replace(options, data_dir=data_dir, on_error=on_error).open()
+
+
+def _warn_of_trained(run: pathlib.Path, config: dict, name: str, examples: data.Examples) -> None:
+  """Warns of images that were in the training split when the run split the dataset."""
+  path = run / 'split.json'
+  recorded = (config.get('dataset') or {}).get('name', '')
+  if not path.exists() or os.path.realpath(recorded) != os.path.realpath(name):
+    return
+  trained = set(json.loads(path.read_text('utf-8')).get('train', ()))
+  count = sum(examples.id(i) in trained for i in range(len(examples)))
+  if count:
+    log.warning(
+      '%d of %d images were trained on, says %s: the dataset changed since, or all of it is scored',
+      count, len(examples), path,
+    )  # fmt: skip
 
 
 def _names_by_index(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]:
@@ -161,4 +187,10 @@ def _names_by_index(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]
       f'the model has {num_classes} classes without names and the dataset has {len(names)}: '
       'they cannot be matched'
     )
-  return names
+  by_number = class_names.in_order_of_numbers(names)
+  if by_number != names:
+    log.warning(
+      'the model names no classes: the class folders are matched by number, %r after %r; weights '
+      'that were trained in another order give wrong scores', by_number[-1], by_number[-2],
+    )  # fmt: skip
+  return by_number

@@ -14,6 +14,7 @@ import numpy as np
 from vit_jax import data, models, rng, tasks, tree
 from vit_jax.config import Config
 from vit_jax.data import class_names
+from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
 from vit_jax.errors import ConfigError, Problems, UserError
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import description, variable_shapes
@@ -90,7 +91,7 @@ class Experiment:
     kept = self._kept_classes()
     variables, report = fit(
       self.weights,
-      body if kept is None else body.clone(num_classes=len(self.weights.classes)),
+      body if kept is None else body.clone(num_classes=len(self._classes_of_weights)),
       self.image_hw,
       Options(head=self.head),
     )
@@ -104,11 +105,16 @@ class Experiment:
       report.reinitialised += [n for n in tree.flatten(fresh) if n.startswith('params/head')]
     return variables, str(report)
 
+  @property
+  def _classes_of_weights(self) -> tuple[str, ...]:
+    """Classes by output; without names, the dataset's, of which numbers are in their order."""
+    assert self.weights is not None
+    return self.weights.classes or class_names.in_order_of_numbers(self.dataset.classes)
+
   def _kept_classes(self) -> np.ndarray | None:
     """Outputs of a kept classifier that are this dataset's classes, by name; None for all of it."""
-    assert self.weights is not None
-    classes = self.weights.classes
-    if self.head == 'reset' or not classes or classes == self.dataset.classes:
+    classes = self._classes_of_weights
+    if self.head == 'reset' or classes == self.dataset.classes:
       return None
     if backbone_of(self.module) is not self.module:
       return None
@@ -170,16 +176,12 @@ def open_inputs(config: Config) -> Inputs:
     with problems.collect():
       weights = read(config.init_from, pretrained_dir=config.pretrained_dir)
   problems.raise_if_any()
-  for role, examples in held_out.items():
-    shared = examples.overlap(train) if train is not None else 0
-    if shared:
-      log.warning(
-        '%d of %d %s images are trained on too (config.dataset.train=%r, config.dataset.%s=%r): '
-        'the %s metrics are of images that the model has seen',
-        shared, len(examples), role, config.dataset.train, role, getattr(config.dataset, role),
-        role,
-      )  # fmt: skip
   assert dataset and train and train_transform and eval_transform
+  splits = {'train': train, **held_out}
+  warn_of_overlap(
+    splits, {role: f'config.dataset.{role}={getattr(config.dataset, role)!r}' for role in splits}
+  )
+  warn_of_duplicates(dataset.name, splits)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
 
 
@@ -245,6 +247,11 @@ def _check_task(
       f'config.task.name={name!r} needs label sets, and images of {which} have one class each: use '
       "a folder with YOLO, COCO or Pascal VOC annotations, or a TFDS dataset with 'labels' or "
       "'objects'"
+    )
+  if len(dataset.classes) == 1 and task.labels_per_image == 'one' and not task.needs_boxes:
+    problems.append(
+      f'{which} has one class, {dataset.classes[0]!r}, and telling classes apart takes two: '
+      'expected a folder for each class, CLASS/image.jpg'
     )
   if task.labels_per_image == 'one' and dataset.labels_per_image == 'several':
     problems.append(

@@ -86,28 +86,41 @@ def describe(
   part = config.batch_size // n // config.accumulate
   epochs = total_steps * config.batch_size / len(experiment.train)
   sizes = {'train': len(experiment.train)} | {k: len(v) for k, v in experiment.held_out.items()}
+  dataset = experiment.dataset
   rows = {
     'devices': f'{n} x {kind} in {jax.process_count()} processes, {config.parallel}',
     'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
     f'steps x {part}',
     'model': f'{experiment.model_name}, {count(state.params):,} parameters',
     'input': f'{h} x {w} pixels{_tokens(module, h, w)}',
+    'dataset': f'{dataset.name} ({dataset.kind})',
+    **dataset.found,
     'images': ', '.join(f'{size:,} {split}' for split, size in sizes.items()),
-    'classes': f'{len(experiment.dataset.classes):,}',
+    'classes': f'{len(dataset.classes):,}',
     'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
     'memory': _memory(module, state, (part, h, w, 3), bool(config.optimizer.sam_rho)),
     'precision': _precision(module),
     **runtime.describe(),
   }
   lines = [f'  {name:9} {text}' for name, text in rows.items()]
-  for role, spec in (('val', config.dataset.val), ('test', config.dataset.test)):
-    if spec and role not in experiment.held_out:
-      lines.append(
-        f'  note: {experiment.dataset.name} has no split {spec!r}, so there is no {role} metric; '
-        f"set config.dataset.train='train[:90%]' and config.dataset.{role}='train[90%:]', say, or "
-        'resplit=True'
-      )
-  return '\n'.join(lines)
+  return '\n'.join([*lines, *_notes(config, experiment)])
+
+
+def _notes(config: Config, experiment: Experiment) -> list[str]:
+  """Which splits are missing, and splits that do not overlap to set instead."""
+  wanted = {'val': config.dataset.val, 'test': config.dataset.test}
+  missing = [role for role, spec in wanted.items() if spec and role not in experiment.held_out]
+  first = 100 - 10 * len(missing)
+  slices = {'train': f'train[:{first}%]'}
+  for i, role in enumerate(missing):
+    start, end = first + 10 * i, first + 10 * (i + 1)
+    slices[role] = f'train[{start}%:{end}%]' if end < 100 else f'train[{start}%:]'
+  words = [f'config.dataset.{role}={spec!r}' for role, spec in slices.items()]
+  return [
+    f'  note: {experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
+    f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or resplit=True'
+    for role in missing
+  ]
 
 
 def _memory(module: nn.Module, state: TrainState, image_shape: tuple[int, ...], sam: bool) -> str:

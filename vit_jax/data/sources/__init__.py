@@ -11,7 +11,11 @@ from vit_jax.errors import ConfigError, DatasetError
 
 
 def find_source(
-  name: str, data_dir: str = '', image_key: str | None = None, label_key: str | None = None
+  name: str,
+  data_dir: str = '',
+  image_key: str | None = None,
+  label_key: str | None = None,
+  on_error: str = 'raise',
 ) -> Source:
   """Opens the storage that a dataset's name refers to.
 
@@ -38,7 +42,7 @@ def find_source(
         parent, base = os.path.split(os.path.abspath(path))
         return tfds_source(base, parent, image_key, label_key)
       kind = annotated_kind(path)
-      return annotated_source(path, kind) if kind else folder_source(path)
+      return annotated_source(path, kind) if kind else folder_source(path, on_error)
   if name[0] in '.~/' or name.endswith('/') or os.sep in name and name.count('/') != 1:
     raise DatasetError(f'dataset folder {name} does not exist; check the path')
   return tfds_source(name, data_dir, image_key, label_key)

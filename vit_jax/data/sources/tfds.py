@@ -39,6 +39,12 @@ class TfdsRecords:
       self._labels = np.fromiter(labels, np.int32, len(rows))
     return self._labels
 
+  @property
+  def unlabelled(self) -> bool:
+    rows = {0, len(self) // 2, len(self) - 1} if len(self) else set()
+    labels = [self._read_labels(self.source[row]) for row in rows]
+    return bool(labels) and all(label.ndim == 0 and label < 0 for label in labels)
+
   def id(self, row: int) -> str:
     return f'{self.split}/{row}'
 
@@ -92,15 +98,25 @@ def tfds_source(
   image_key, label_key = _keys(builder, name, image_key, label_key)
   decoders = {image_key: tfds.decode.SkipDecoding()}
   records = {}
+  named = _by_our_names(list(builder.info.splits))
   for split in builder.info.splits:
     try:
       source = builder.as_data_source(split, decoders=decoders)
     except (NotImplementedError, ValueError) as e:
       raise DatasetError(_wrong_format(builder, name, str(e))) from None
-    records[canonical(split)] = TfdsRecords(source, split, image_key, label_key)
+    records[named[split]] = TfdsRecords(source, split, image_key, label_key)
   label, several = _label_feature(builder.info.features, label_key)
   each = 'several' if several else 'one'
   return Source('tfds', tuple(label.names), records, shuffled=True, labels_per_image=each)
+
+
+def _by_our_names(splits: list[str]) -> dict[str, str]:
+  """Our name of each split; of two with one, such as 'validation' and 'dev', one keeps its own."""
+  named: dict[str, str] = {}
+  for split in sorted(splits, key=lambda s: (s != canonical(s), s != 'validation')):
+    ours = canonical(split)
+    named[split] = split if ours in named.values() else ours
+  return named
 
 
 def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:

@@ -13,7 +13,7 @@ warned of. Each cause is one sentence, however many files have it.
 import os
 from collections.abc import Callable
 
-from vit_jax.data.image_files import SUFFIXES, list_files, list_images
+from vit_jax.data.image_files import ending_of, is_image, list_files, list_images
 from vit_jax.data.records import Source
 from vit_jax.data.sources.annotated.coco import coco_files, coco_source
 from vit_jax.data.sources.annotated.findings import Findings
@@ -68,7 +68,7 @@ def annotated_kind(root: str) -> str | None:
 def _beside_an_image(folder: str) -> str | None:
   """An annotation file that lies beside the image of its name, in no class folder."""
   names = sorted(os.listdir(folder))
-  images = {os.path.splitext(name)[0] for name in names if name.lower().endswith(SUFFIXES)}
+  images = {os.path.splitext(name)[0] for name in names if is_image(ending_of(name))}
   annotations = (name for name in names if name.lower().endswith(('.xml', '.txt')))
   return next((name for name in annotations if os.path.splitext(name)[0] in images), None)
 

@@ -1,0 +1,213 @@
+"""Where the splits and the class folders of a dataset folder are."""
+
+import dataclasses
+import logging
+import os
+import re
+from collections.abc import Mapping
+
+from vit_jax.data.image_files import (
+  ending_of,
+  entries,
+  is_folder,
+  is_image,
+  is_output,
+  is_visible,
+  is_within,
+  link_target,
+  scan,
+)
+from vit_jax.data.splits import canonical
+from vit_jax.errors import DatasetError
+
+log = logging.getLogger(__name__)
+
+SPLITS = ('train', 'val', 'test')
+_TABLES = ('.csv', '.tsv', '.txt', '.xml', '.json', '.jsonl', '.mat', '.xlsx')
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+  """Which folders hold the class folders.
+
+  Attributes:
+    tops: folder relative to the dataset's by split; {'': top} where there are no splits.
+    is_output: whether the dataset's folder is a run's as well.
+  """
+
+  tops: dict[str, str]
+  is_output: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+  """What lies right in a folder: sorted names of folders and tables, and how many images."""
+
+  path: str
+  folders: list[str]
+  images: int
+  tables: list[str]
+
+
+def find_layout(root: str) -> Layout:
+  """Finds the splits of a folder, or the one folder that holds the class folders.
+
+  Read are CLASS/* and {train,val,test}/CLASS/*, with the names that `canonical` knows or with these
+  as parts of names (seg_train and seg_test, training_set and test_set), and both further down where
+  each level is one folder alone (Kaggle's seg_train/seg_train/CLASS). What else holds images is
+  warned of.
+
+  Raises:
+    DatasetError: two folders for one split; split folders with images but no class folders.
+  """
+  look, splits = _unwrapped(_look(root))
+  top = os.path.relpath(look.path, root) if look.path != root else ''
+  is_run = is_output(root, entries(root))
+  if not splits:
+    _warn_of_loose(look)
+    _warn_of_one(look)
+    return Layout({'': top}, is_run)
+  _warn_of_others(look, splits)
+  tops = {split: os.path.join(top, splits[split]) for split in SPLITS if split in splits}
+  tops = _deeper(root, tops)
+  for folder in tops.values():
+    _warn_of_loose(_look(os.path.join(root, folder)))
+  return Layout(tops, is_run)
+
+
+def subfolders(path: str) -> list[str]:
+  """Sorted names of the folders in a folder, without hidden ones and links that lead up."""
+  return _look(path).folders
+
+
+def no_classes(path: str) -> str:
+  """The problem of a folder that should hold class folders and has none."""
+  look = _look(path)
+  what = 'has images but no class folders' if look.images else 'has no class folders'
+  return f'dataset {path} {what}; expected {path}/CLASS/image.jpg{_of_tables(look)}'
+
+
+def _look(path: str) -> _Look:
+  folders, tables, images = [], [], 0
+  for entry in entries(path):
+    if not is_visible(entry.name):
+      continue
+    if is_folder(entry):
+      target = link_target(entry)
+      if target is None or not is_within(os.path.realpath(path), target):
+        folders.append(entry.name)
+    elif is_image(ending_of(entry.name)):
+      images += 1
+    elif ending_of(entry.name) in _TABLES:
+      tables.append(entry.name)
+  return _Look(path, sorted(folders), images, sorted(tables))
+
+
+def _unwrapped(look: _Look) -> tuple[_Look, dict[str, str]]:
+  """The folder that holds splits or several classes, where each above holds one folder alone."""
+  first = look
+  while not (splits := _splits(look)):
+    if len(look.folders) != 1 or look.images:
+      break
+    look = _look(os.path.join(look.path, look.folders[0]))
+  several = splits or (len(look.folders) > 1 and not look.images)
+  return (look, splits) if several else (first, {})
+
+
+def _splits(look: _Look) -> dict[str, str]:
+  """Name of the folder by split; empty where the folders are classes.
+
+  A folder 'train' is a split only with folders in it: it may be a class of trains.
+  """
+  named: dict[str, list[str]] = {}
+  for name in look.folders:
+    if canonical(name) in SPLITS:
+      named.setdefault(canonical(name), []).append(name)
+  named = named or _by_part(look)
+  inner = {n: _look(os.path.join(look.path, n)) for names in named.values() for n in names}
+  nested = {s: [n for n in names if inner[n].folders] for s, names in named.items()}
+  flat = {n: s for s, ns in named.items() for n in ns if inner[n].images and not inner[n].folders}
+  twice = [names for names in nested.values() if len(names) > 1]
+  if twice:
+    both = ' and '.join(map(repr, twice[0]))
+    raise DatasetError(f'dataset {look.path} has both {both} for one split; keep one of them')
+  found = {split: names[0] for split, names in nested.items() if names}
+  is_flat = len(set(flat.values())) > 1 and ('train' in flat.values() or len(flat) == len(inner))
+  if ('train' in flat.values() and 'train' not in found) if found else is_flat:
+    first = next(name for name in flat if flat[name] == 'train' or 'train' not in flat.values())
+    raise DatasetError(
+      f'dataset {look.path}: {" and ".join(sorted(flat))} hold images but no class folders; '
+      f'expected {first}/CLASS/image.jpg{_of_tables(look, inner[first])}'
+    )
+  return found
+
+
+def _by_part(look: _Look) -> dict[str, list[str]]:
+  """Folders by split whose names are alike but for a part that names it, such as seg_train."""
+  alike: dict[str, dict[str, list[str]]] = {}
+  for name in look.folders:
+    for part in re.findall('[A-Za-z]+', name):
+      if canonical(part) in SPLITS:
+        rest = name.replace(part, '*', 1).lower()
+        alike.setdefault(rest, {}).setdefault(canonical(part), []).append(name)
+  groups = [group for group in alike.values() if 'train' in group and len(group) > 1]
+  if len(groups) > 1:
+    names = sorted(name for group in groups for names in group.values() for name in names)
+    raise DatasetError(
+      f'dataset {look.path}: the folders {", ".join(names)} are named like splits, several for '
+      'each; expected train/CLASS/image.jpg and test/CLASS/image.jpg'
+    )
+  return groups[0] if groups else {}
+
+
+def _deeper(root: str, tops: dict[str, str]) -> dict[str, str]:
+  """The split folders, or those within that hold the classes where each holds one folder alone."""
+  while True:
+    looks = [_look(os.path.join(root, top)) for top in tops.values()]
+    if any(look.images or len(look.folders) != 1 for look in looks):
+      return tops
+    names = [look.folders[0] for look in looks]
+    doubled = all(n == os.path.basename(look.path) for n, look in zip(names, looks))
+    inner = [_look(os.path.join(look.path, n)) for n, look in zip(names, looks)]
+    if any(i.images or not i.folders for i in inner) or not (doubled or len(set(names)) == 1):
+      return tops
+    tops = {split: os.path.join(top, n) for (split, top), n in zip(tops.items(), names)}
+
+
+def _warn_of_loose(look: _Look) -> None:
+  if look.images and look.folders:
+    log.warning(
+      'dataset %s: left out %d images that lie in no class folder; expected CLASS/image.jpg%s',
+      look.path, look.images, _of_tables(look),
+    )  # fmt: skip
+
+
+def _warn_of_one(look: _Look) -> None:
+  """Warns where a table may say the classes of the images of one folder."""
+  if len(look.folders) != 1:
+    return
+  only = _look(os.path.join(look.path, look.folders[0]))
+  tables = _of_tables(look, only)
+  if tables:
+    log.warning(
+      'dataset %s: its one folder %r is its one class%s; expected a folder for each class',
+      look.path, look.folders[0], tables,
+    )  # fmt: skip
+
+
+def _warn_of_others(look: _Look, splits: Mapping[str, str]) -> None:
+  """Warns of folders beside the splits that hold images, and of splits without any."""
+  others = [name for name in look.folders if name not in splits.values()]
+  counts = {name: len(scan(look.path, name).images) for name in others}
+  words = [f'{name!r} ({n:,} images)' for name, n in counts.items() if n]
+  words += [f'{n!r} (no images)' for n in others if canonical(n) in SPLITS and not counts[n]]
+  if words:
+    log.warning(
+      'dataset %s: left out %s: the splits are the folders %s, and a split holds CLASS/image.jpg',
+      look.path, ', '.join(words), ', '.join(map(repr, splits.values())),
+    )  # fmt: skip
+
+
+def _of_tables(*looks: _Look) -> str:
+  tables = [os.path.join(look.path, name) for look in looks for name in look.tables]
+  return f' (a table such as {tables[0]} is not read)' if tables else ''
