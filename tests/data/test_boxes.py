@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from vit_jax.data import boxes, parse_transform
-from vit_jax.data.decode import turn_upright
+from vit_jax.data.header import turn_upright
 from vit_jax.data.transforms.operations import OPERATIONS
 
 HW = (40, 80)

@@ -87,7 +87,7 @@ CASES = {
     'images:4 labels.csv', classes='images', told="'images' one class labels.csv"
   ),
   'one_flat_folder_with_annotations': Case(
-    'train:4 train:4.xml', classes='train', told="'train' train/0.xml"
+    'train:4 train:4.xml', error='set/train 0.xml annotations/'
   ),
   'train_is_a_class': Case('plane:3 ship:3 train:3', classes='plane ship train'),
   'dev_is_a_class': Case('dev:3 prod:3', classes='dev prod'),
