@@ -179,6 +179,12 @@ CASES = {
     f'{PETS} cat:2.xyz dog:3.xyz dog:1.svg', told='5 .xyz 2 folders cat/0.xyz 1 .svg'
   ),
   'no_ending': Case(f'{PETS} dog/IMG_0001 dog/README', told='2 no ending dog/IMG_0001'),
+  'numbers_for_endings': Case(
+    f'{PETS} cat:2.0001 dog/scan.0002 dog/Mr.Smith_of_the_north', told='4 no ending 2 folders'
+  ),
+  'endings_of_many_kinds': Case(
+    f'{PETS} ' + ' '.join(f'cat:1.a{letter}' for letter in 'abcdefg'), told='1 of other kinds'
+  ),
   'endings_of_downloads': Case(f'{PETS} dog/a.jpg_large dog/b.JPG.txt', told='1 .jpg_large'),
   'annotations_beside_images': Case(f'{PETS} cat:6.xml dog:6.txt dog/a.csv cat/video.mp4'),
   'a_downloaded_page_beside_images': Case(f'{PETS} cat/index.html'),

@@ -45,6 +45,7 @@ _DROPPINGS = _words(
 )
 _OWN_PAGES = frozenset({'report.html', 'index.html', 'compare.html'})
 _RUN = frozenset({'config.json', 'classes.json'})
+_MOST_KINDS = 6  # that one line lists
 LINKS, OUTPUTS, NOTHING = 'links that lead back', 'folders of runs and reports', 'no ending'
 
 
@@ -98,7 +99,7 @@ class Scan:
 
   def __str__(self) -> str:
     """What is left out, in words; empty for nothing."""
-    return ', '.join(_describe(kind, found) for kind, found in sorted(self.left_out.items()))
+    return _describe(self.left_out)
 
   def warn(self, where: str) -> None:
     """Warns of files that are left out and may well be images.
@@ -108,16 +109,21 @@ class Scan:
     """
     doubtful = {k: v for k, v in self.left_out.items() if k == NOTHING or _may_be_image(k)}
     if doubtful:
-      words = ', '.join(_describe(kind, found) for kind, found in sorted(doubtful.items()))
       log.warning(
         '%s: left out %s: no image format that is read here by its ending; convert or rename '
-        'them, or remove them', where, words,
+        'them, or remove them', where, _describe(doubtful),
       )  # fmt: skip
 
 
-def _describe(kind: str, found: LeftOut) -> str:
-  where = f' in {len(found.folders):,} folders' if len(found.folders) > 1 else ''
-  return f'{found.count:,} {kind}{where} (such as {found.example!r})'
+def _describe(left_out: Mapping[str, LeftOut]) -> str:
+  """Kinds with counts, folders and an example, the most frequent first."""
+  kinds = sorted(left_out.items(), key=lambda item: (-item[1].count, item[0]))
+  words = []
+  for kind, found in kinds[:_MOST_KINDS]:
+    where = f' in {len(found.folders):,} folders' if len(found.folders) > 1 else ''
+    words.append(f'{found.count:,} {kind}{where} (such as {found.example!r})')
+  others = sum(found.count for _, found in kinds[_MOST_KINDS:])
+  return ', '.join([*words, f'{others:,} of other kinds'] if others else words)
 
 
 def _may_be_image(kind: str) -> bool:
@@ -147,6 +153,11 @@ def ending_of(name: str) -> str:
   """A file name's last dot and what follows, in lower case; empty where there is none."""
   dot = name.rfind('.')
   return name[dot:].lower() if dot > 0 else ''
+
+
+def _kind_of(ending: str) -> str:
+  """How a file that is left out is counted: names with other dots have no ending."""
+  return ending if 1 < len(ending) < 13 and not ending[1:].isdecimal() else NOTHING
 
 
 def is_visible(name: str) -> bool:
@@ -250,7 +261,7 @@ def scan(root: str, folder: str = '', wanted: Callable[[str], bool] = is_image) 
       if wanted(ending) and (entry.is_file() or entry.is_symlink()):
         found.images.append(prefix + name)
       elif is_visible(name):
-        found.leave_out(ending or NOTHING, prefix + name, folder)
+        found.leave_out(_kind_of(ending), prefix + name, folder)
   found.images.sort()
   return found
 
@@ -320,12 +331,11 @@ def _matches(pattern: str, inside: Scan) -> list[str]:
   files = [p for p in files if not _DROPPINGS & {part.lower() for part in pathlib.Path(p).parts}]
   images = [p for p in files if is_image(ending_of(os.path.basename(p)))]
   for path in set(files) - set(images) if images else ():
-    inside.leave_out(ending_of(os.path.basename(path)) or NOTHING, path, pattern)
+    inside.leave_out(_kind_of(ending_of(os.path.basename(path))), path, pattern)
   return images or files
 
 
 def no_images(problem: str, left_out: Mapping[str, LeftOut]) -> str:
   """The problem, with what is there instead and the endings that are read."""
-  there = ', '.join(_describe(kind, found) for kind, found in sorted(left_out.items()))
-  instead = f' but {there}' if there else ''
+  instead = f' but {_describe(left_out)}' if left_out else ''
   return f'{problem}{instead} (endings that are read: {", ".join(SUFFIXES)})'
