@@ -260,6 +260,8 @@ def load(
   format: str = 'auto',
   pretrained_dir: str | pathlib.Path = '',
   batch_size: int = 32,
+  submodel: str = '',
+  input_range: tuple[float, float] | None = None,
   **overrides: Any,
 ) -> Loaded:
   """Opens a run, a weights file or a pretrained model for use; usually nothing else is needed.
@@ -274,25 +276,24 @@ def load(
     format: of the file, one of `weights.formats.base.FORMATS`.
     pretrained_dir: a folder searched for named weights before any download.
     batch_size: most images that are computed at once.
+    submodel: which of several models in a file, such as 'teacher'.
+    input_range: what pixels of 0 and 255 are to the model, such as (-1, 1), where the weights do
+      not state it.
     **overrides: fields of the model, such as dtype='bfloat16'.
 
   Raises:
     UserError: nothing there, or tensors and model do not fit.
   """
-  weights = read(path_or_name, format, pretrained_dir=pretrained_dir)
+  weights = read(path_or_name, format, pretrained_dir=pretrained_dir, submodel=submodel)
   module = build(weights, model, **overrides)
   if module.num_classes:
     module = tasks.of_config(weights.config, module.num_classes).wrap(module)
   name = model or weights.model['name']
-  preprocess = preprocess or weights.preprocess_of(name)
+  preprocess = preprocess or weights.preprocess_for(name, input_range)
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
   variables, _ = fit(weights, module, preprocess.image_size)
-  names = tuple(classes if classes is not None else weights.classes)
-  if names and len(names) != module.num_classes:
-    if classes is not None:
-      raise ConfigError(f'{len(names)} class names for a model of {module.num_classes} classes')
-    names = ()
+  names = weights.classes_for(module.num_classes or 0, classes)
   config = {**weights.config, 'model': description(module, name)}
   return Loaded(module, variables, config, names, preprocess, batch_size)
 

@@ -72,6 +72,7 @@ def load_with_report(
   resize: str = 'bilinear',
   source_grid: tuple[int, int] | None = None,
   pretrained_dir: str | pathlib.Path = '',
+  submodel: str = '',
 ) -> tuple[dict[str, Any], Report]:
   """Loads weights into a model and reports what became of every tensor.
 
@@ -86,6 +87,7 @@ def load_with_report(
     resize: 'bilinear' (as the official code) or 'bicubic' (antialiased) for position embeddings.
     source_grid: (h, w) of the file's position embeddings where they are no square.
     pretrained_dir: a folder that is searched for a pretrained model before any download.
+    submodel: which of several models in a file, as in `read`.
 
   Returns:
     {'params': ..., 'batch_stats': ...} of float32 numpy arrays, and the report.
@@ -94,7 +96,7 @@ def load_with_report(
     UserError: with all problems at once; a WeightsError where file and model do not fit.
   """
   options = Options(head, resize, source_grid)
-  weights = read(path_or_name, format, pretrained_dir=pretrained_dir)
+  weights = read(path_or_name, format, pretrained_dir=pretrained_dir, submodel=submodel)
   if image_size is None:
     image_size = weights.preprocess.image_size if weights.preprocess else (224, 224)
   if isinstance(image_size, int):
@@ -115,7 +117,7 @@ def fit(
   own = naming == OWN_NAMES
   table = own_table(target) if own else family_of(model).table(naming, target)
   report = Report(str(weights.tensors.path), weights.format)
-  tensors, report.ignored = table.normalized(weights.tensors)
+  tensors, report.ignored = table.normalized(weights.tensors, weights.prefix)
   if channels is None:  # the file's, where its first layer shows them
     channels = _channels_of(tensors, table, target)
     if channels != 3:

@@ -4,7 +4,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
-from vit_jax.errors import WeightsError
+from vit_jax.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
   from vit_jax.data.preprocess import Preprocess
@@ -84,6 +84,19 @@ def at_size(preprocess: 'Preprocess', image_size: Size) -> 'Preprocess':
     scaled = round(old.scaled[0] * h / old_h), round(old.scaled[1] * w / old_w)
   new = Crop(image_size, old.interpolation, scaled)
   return dataclasses.replace(preprocess, transform=new.transform())
+
+
+def in_range(preprocess: 'Preprocess', low: float, high: float) -> 'Preprocess':
+  """The same preprocessing with pixels of 0 and 255 as `low` and `high`.
+
+  Raises:
+    ConfigError: `high` is not above `low`.
+  """
+  if not high > low:
+    raise ConfigError(f'input_range: expected LOW below HIGH, got {low:g},{high:g}')
+  count = len(preprocess.mean)
+  mean, std = (-low / (high - low),) * count, (1 / (high - low),) * count
+  return dataclasses.replace(preprocess, mean=mean, std=std)
 
 
 def google(size: Size) -> 'Preprocess':

@@ -75,6 +75,10 @@ class Format:
     """The tensors under the names that the rules know, where a container has others."""
     return tensors
 
+  def file_record(self, tensors: 'Tensors') -> Record | None:
+    """What a file of this format states beside its arrays; None where it states nothing."""
+    return None
+
   def folder_record(self, folder: pathlib.Path) -> Record | None:
     """What JSON files beside the arrays in a folder state; None for those of other formats."""
     return None

@@ -151,7 +151,11 @@ def family_of_name(model: str) -> Family:
 
 
 def recognise(
-  tensors: Tensors, naming: str, hint: str = '', known: Mapping[str, Any] | None = None
+  tensors: Tensors,
+  naming: str,
+  hint: str = '',
+  known: Mapping[str, Any] | None = None,
+  prefix: str | None = None,
 ) -> Recognised | None:
   """The model that a file's tensors belong to; None where no registered one fits.
 
@@ -159,12 +163,13 @@ def recognise(
     tensors: of the file.
     naming: of its arrays, another one than our own.
     hint, known: see `Evidence`.
+    prefix: as in `Table.normalized`.
   """
   for family in sorted(FAMILIES.values(), key=lambda f: f.fallback):
     if naming not in family.tables or not family.recognises(tensors):
       continue
     variant = [ours for sign, ours in family.variants.items() if any(sign in n for n in tensors)]
-    shapes = our_shapes(family.table(naming, variant), tensors)
+    shapes = our_shapes(family.table(naming, variant), tensors, prefix)
     try:
       found = family.model_of(Evidence(tensors, naming, shapes, known or {}, hint.lower()))
     except (KeyError, IndexError, ValueError, TypeError):

@@ -47,9 +47,11 @@ class Recognised:
   num_classes: int = 0
 
 
-def our_shapes(table: Table, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+def our_shapes(
+  table: Table, tensors: Tensors, prefix: str | None = None
+) -> dict[str, tuple[int, ...]]:
   """See `Evidence.shapes`."""
-  normalized, _ = table.normalized(tensors)
+  normalized, _ = table.normalized(tensors, prefix)
   found = {}
   for name, spec in normalized.specs.items():
     for rule in table.rules:
