@@ -69,7 +69,9 @@ def in_order(table: Any) -> tuple[str, ...]:
   if isinstance(table, list | tuple) and all(isinstance(v, str | int | float) for v in table):
     return tuple(map(str, table))
   if not isinstance(table, dict):
-    raise ConfigError(f'class names: expected a list, or names by index, got {type(table).__name__}')
+    raise ConfigError(
+      f'class names: expected a list, or names by index, got {type(table).__name__}'
+    )
   by_index = {_index(key): value for key, value in table.items()}
   if table and None in by_index:
     by_index = {_index(value): key for key, value in table.items()}

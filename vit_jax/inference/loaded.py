@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import functools
+import logging
 import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -24,6 +25,9 @@ from vit_jax.weights import preprocessing
 from vit_jax.weights.building import build
 from vit_jax.weights.loading import fit
 from vit_jax.weights.reading import read
+from vit_jax.weights.report import some
+
+log = logging.getLogger(__name__)
 
 # A small box in the middle of an image; where the transform moves it says where any box comes from.
 _MARK = np.array([0.5, 0.5, 0.01, 0.01], np.float32)
@@ -292,7 +296,17 @@ def load(
   preprocess = preprocess or weights.preprocess_for(name, input_range)
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
-  variables, _ = fit(weights, module, preprocess.image_size)
+  variables, report = fit(weights, module, preprocess.image_size)
+  if report.resized and image_size is None:
+    log.warning(
+      '%s: for images of %d x %d pixels, as is stated, resized: %s', weights.tensors.path,
+      *preprocess.image_size, ', '.join(report.resized),
+    )  # fmt: skip
+  if report.left_out:
+    log.warning(
+      '%s: tensors beside those of the model are not used: %s', weights.tensors.path,
+      some(report.left_out),
+    )  # fmt: skip
   names = weights.classes_for(module.num_classes or 0, classes)
   config = {**weights.config, 'model': description(module, name)}
   return Loaded(module, variables, config, names, preprocess, batch_size)

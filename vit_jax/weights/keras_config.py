@@ -107,8 +107,9 @@ def describe(
   resizing = next((x for x in reversed(before) if x.kind == 'Resizing'), None)
   if resizing is not None:
     shape = (resizing.config['height'], resizing.config['width'], *shape[2:])
-  size = (int(shape[0]), int(shape[1])) if shape and shape[0] and shape[1] else None
-  count = int(shape[2]) if len(shape) > 2 and shape[2] else 3
+  height, width, depth = [*shape, None, None, None][:3]
+  size = (int(height), int(width)) if height and width else None
+  count = int(depth or 3)
   channels = _scaling(before, statistics, count, path)
   head, activation, units = _head(after, training, path)
   epsilon = norm.config.get('epsilon') if norm else None
@@ -287,9 +288,7 @@ def _affine(x: tuple[Channel, ...], scale: Any, offset: Any) -> tuple[Channel, .
   return tuple((c, a * s, b * s + o) for (c, a, b), s, o in zip(x, scales, offsets))
 
 
-def _head(
-  layers: Sequence[Leaf], training: Mapping[str, Any], path: str
-) -> tuple[str, str, int]:
+def _head(layers: Sequence[Leaf], training: Mapping[str, Any], path: str) -> tuple[str, str, int]:
   """(name of the Dense layer, activation, outputs) behind the backbone."""
   pooled, dense, activation = False, None, 'linear'
   for layer in layers:

@@ -4,7 +4,7 @@ import dataclasses
 import json
 import logging
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax import models, tree
@@ -39,6 +39,7 @@ class Weights:
     preprocess: how images become input, or None.
     num_classes: outputs of the head, 0 without one.
     grid: (h, w) of the position embeddings, None where unknown.
+    known: what is stated of the model beside its arrays, as in `Record`.
     prefix: of the names of the model that is meant; None where the file holds one model.
     states_preprocess: whether `preprocess` is stated, not what the model's authors used.
   """
@@ -50,6 +51,7 @@ class Weights:
   preprocess: Preprocess | None = None
   num_classes: int = 0
   grid: tuple[int, int] | None = None
+  known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   prefix: str | None = None
   states_preprocess: bool = True
 
@@ -67,7 +69,6 @@ class Weights:
     """
     naming = FORMATS[self.format].naming
     return self.preprocess or family.family_of_name(model).preprocess(model, naming, size)
-
 
   def preprocess_for(
     self, model: str, input_range: tuple[float, float] | None = None
@@ -90,9 +91,7 @@ class Weights:
       )  # fmt: skip
     return preprocess
 
-  def classes_for(
-    self, num_classes: int, names: Sequence[str] | None = None
-  ) -> tuple[str, ...]:
+  def classes_for(self, num_classes: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
     """Class names for a model of so many outputs; () where there are none.
 
     Args:
@@ -167,9 +166,7 @@ def _record_of(entry: hub.PretrainedModel) -> Record:
   )
 
 
-def _open(
-  path: pathlib.Path, format: str, known: Record = Record(), submodel: str = ''
-) -> Weights:
+def _open(path: pathlib.Path, format: str, known: Record = Record(), submodel: str = '') -> Weights:
   """Opens a path; `known` is used where the files state nothing."""
   if path.is_dir():
     for container in _by_rank():
@@ -291,6 +288,7 @@ def _describe(
     record = stated.over(record)
   tensors = FORMATS[format].canonical(tensors)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
+  weights.known = record.known
   weights.states_preprocess = record.preprocess is not None or naming in _GOOGLE
   if record.config is not None:  # our own record states everything
     weights.config = dict(record.config)
@@ -306,6 +304,11 @@ def _describe(
     return weights  # a model that is given by name may fit all the same
   weights.config = {'model': found.model, **({'task': dict(record.task)} if record.task else {})}
   weights.num_classes, weights.grid = found.num_classes, found.grid
+  if found.num_classes == 1 and not record.task:
+    log.warning(
+      '%s has one output: by softmax its probability is always 1. A sigmoid of one logit z is the '
+      'softmax of (0, z)', tensors.path,
+    )  # fmt: skip
   if found.num_classes and weights.classes and len(weights.classes) != found.num_classes:
     log.warning(
       '%s states %d class names and has %d outputs: the names are left out; give others with '
@@ -316,7 +319,9 @@ def _describe(
     weights.classes = class_names.by_count(found.num_classes)
   if weights.preprocess is None:
     size = record.known.get('image_size')
-    weights.preprocess = weights.preprocess_of(found.model['name'], size or _image_size(weights))
+    weights.preprocess = found.preprocess or weights.preprocess_of(
+      found.model['name'], size or _image_size(weights)
+    )
     if size and naming == 'keras':  # whose loaders squash images, by what filter is not stated
       squashed = preprocessing.Crop(size, 'bicubic', scaled=size).transform()
       weights.preprocess = dataclasses.replace(weights.preprocess, transform=squashed)

@@ -111,7 +111,9 @@ def _state_dict(content: Any) -> dict[str, TensorRef]:
   dicts = _state_dicts(content)
   if len(dicts) == 1:
     return next(iter(dicts.values()))
-  return {f'{key}.{name}'.lstrip('.'): ref for key, refs in dicts.items() for name, ref in refs.items()}
+  return {
+    f'{key}.{name}'.lstrip('.'): ref for key, refs in dicts.items() for name, ref in refs.items()
+  }
 
 
 def _state_dicts(content: Any, key: str = '', depth: int = 0) -> dict[str, dict[str, TensorRef]]:

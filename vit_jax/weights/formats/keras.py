@@ -158,9 +158,7 @@ def _preprocess(description: 'Description', tensors: 'Tensors') -> Any:
 
 def _old_names(tensors: 'Tensors') -> dict[str, str]:
   """Names LAYER/WEIGHT to names in the file."""
-  numbered = any(
-    _NUMBERED.fullmatch(name) and not name.startswith('optimizer') for name in tensors
-  )
+  numbered = any(_NUMBERED.fullmatch(name) and not name.startswith('optimizer') for name in tensors)
   return _by_order(tensors) if numbered else _by_path(tensors)
 
 
@@ -237,9 +235,11 @@ def _by_order(tensors: 'Tensors') -> dict[str, str]:
     for layer, number in zip(names, numbers):
       weights = layers[kind, number]
       found.update({f'{layer}/{word}': weights[i] for word, i in zip(words, sorted(weights))})
-  for place, (head, weights) in enumerate(sorted(heads.items())):
+  for place, (_, weights) in enumerate(sorted(heads.items())):
     layer = _HEAD if len(heads) == 1 else f'dense_{place}'
-    found.update({f'{layer}/{word}': weights[i] for word, i in zip(('kernel', 'bias'), sorted(weights))})
+    found.update(
+      {f'{layer}/{word}': weights[i] for word, i in zip(('kernel', 'bias'), sorted(weights))}
+    )
   return found
 
 
@@ -273,16 +273,19 @@ def _complete_head(
 
   spec, kernel = made[f'{_HEAD}/kernel']
   inputs, outputs = spec.shape
-  made.setdefault(
-    f'{_HEAD}/bias', (Spec((outputs,)), lambda: np.zeros(outputs, np.float32))
-  )
+  made.setdefault(f'{_HEAD}/bias', (Spec((outputs,)), lambda: np.zeros(outputs, np.float32)))
   if outputs == 1 and description is not None and description.activation == 'sigmoid':
     for name, axes in (('kernel', (inputs, 2)), ('bias', (2,))):
       one = made[f'{_HEAD}/{name}'][1]
-      made[f'{_HEAD}/{name}'] = (
-        Spec(axes, spec.dtype),
-        lambda one=one: np.concatenate([np.zeros_like(one()), one()], axis=-1),
-      )
+      made[f'{_HEAD}/{name}'] = Spec(axes, spec.dtype), functools.partial(_with_zero, one)
+
+
+def _with_zero(read: 'Callable[[], np.ndarray]') -> 'np.ndarray':
+  """An array [..., 1] behind zeros: [..., 2]."""
+  import numpy as np
+
+  array = read()
+  return np.concatenate([np.zeros_like(array), array], axis=-1)
 
 
 def _write_h5(path: pathlib.Path, arrays: Mapping[str, 'np.ndarray'], layers: list[str]) -> None:

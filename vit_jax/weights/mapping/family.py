@@ -1,5 +1,6 @@
 """What a family of models is to foreign weights, and the registry of families."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
@@ -176,5 +177,5 @@ def recognise(
       continue
     if found is not None:
       num_classes = math.prod(shapes.get('params/head/bias', (0,)))
-      return Recognised(found.model, found.grid, num_classes)
+      return dataclasses.replace(found, num_classes=num_classes)
   return None

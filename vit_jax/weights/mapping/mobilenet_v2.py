@@ -90,7 +90,7 @@ class MobileNetV2(Family):
   keras_layers = _keras_layers()
 
   def model_of(self, file: Evidence) -> Recognised:
-    # The stem's width is rounded to 16 for several multipliers, the last block's to none that differ.
+    # Several multipliers have the same width of the stem, which is rounded.
     width = file.shapes[f'params/block_{len(_PLACES) - 1:02d}/project/conv/kernel'][3]
     facts: dict[str, Any] = {'width_multiplier': width / 320}
     if file.naming == 'keras':

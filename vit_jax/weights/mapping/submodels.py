@@ -14,8 +14,16 @@ _CONVENTIONS = (
   (r'ema|averaged|shadow', r'', "EMA parameters are what training scripts' authors evaluate"),
   (r'teacher', r'student', 'of a student and its teacher, DINO, iBOT and DINOv2 use the teacher'),
   (r'', r'teacher', "beside a model lies its teacher's"),
-  (r'img|image|visual|vision|image_encoder', r'txt|text|textual|language', 'of two towers, that of images'),
-  (r'base|query|encoder_q|online', r'momentum|key|encoder_k|target', 'momentum and target encoders serve training alone'),
+  (
+    r'img|image|visual|vision|image_encoder',
+    r'txt|text|textual|language',
+    'of two towers, that of images',
+  ),
+  (
+    r'base|query|encoder_q|online',
+    r'momentum|key|encoder_k|target',
+    'momentum and target encoders serve training alone',
+  ),
 )
 
 

@@ -44,9 +44,7 @@ class Table:
   ignored: str = ''
   class_slot: bool = True
 
-  def normalized(
-    self, tensors: Tensors, prefix: str | None = None
-  ) -> tuple[Tensors, list[str]]:
+  def normalized(self, tensors: Tensors, prefix: str | None = None) -> tuple[Tensors, list[str]]:
     """The tensors under the rules' names, and the names of those that were left out.
 
     Args:
