@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.command_line import run_cli
 from vit_jax.errors import ConfigError, WeightsError
+from vit_jax.inference.arguments import add_weights_arguments, weights_options
 from vit_jax.weights.formats.base import FORMATS
 
 if TYPE_CHECKING:
@@ -59,6 +60,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--set', action='append', default=[], metavar='FIELD=VALUE', help='a field of the model')
   add('--pretrained_dir', default='', help='folder searched for pretrained models first')
   add('--cache_dir', default='', help='where downloads are kept (default: VIT_JAX_CACHE)')
+  add_weights_arguments(parser)
   return parser
 
 
@@ -77,6 +79,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _convert(args: argparse.Namespace) -> None:
+  opening = weights_options(args)
   to = args.to or _format_of_target(args.target)
   from vit_jax.models.shapes import description
   from vit_jax.weights import loading, preprocessing
@@ -86,11 +89,16 @@ def _convert(args: argparse.Namespace) -> None:
   options = loading.Options(args.head, args.resize)
   size = _image_size(args.image_size)
   weights = read(
-    args.source, args.format, pretrained_dir=args.pretrained_dir, cache_dir=args.cache_dir
+    args.source,
+    args.format,
+    pretrained_dir=args.pretrained_dir,
+    cache_dir=args.cache_dir,
+    submodel=args.submodel,
   )
   module = _module(args, weights, to)
   name = args.model or weights.model['name']
-  preprocess = weights.preprocess_of(name)
+  classes = weights.classes_for(module.num_classes or 0, opening.get('classes'))
+  preprocess = weights.preprocess_for(name, opening.get('input_range'))
   if size:
     preprocess = preprocessing.at_size(preprocess, size)
   variables, report = loading.fit(weights, module, preprocess.image_size, options)
@@ -103,7 +111,7 @@ def _convert(args: argparse.Namespace) -> None:
     module,
     to,
     model=description(module, name),
-    classes=weights.classes if module.num_classes == len(weights.classes) else (),
+    classes=classes,
     preprocess=preprocess,
     config={k: v for k, v in weights.config.items() if k not in left_out},
   )

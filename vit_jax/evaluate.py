@@ -4,6 +4,7 @@ import argparse
 import json
 
 from vit_jax.command_line import run_cli
+from vit_jax.inference.arguments import add_weights_arguments, weights_options
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -32,12 +33,14 @@ def _parser() -> argparse.ArgumentParser:
   add('--pretrained_dir', default='', help='folder searched for named weights before a download')
   add('--report', default='', metavar='DIR', help='write report.html, figures and tables there')
   add('--json', action='store_true', help='print one JSON object')
+  add_weights_arguments(parser)
   return parser
 
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
+  opening = weights_options(args)
   from vit_jax.evaluation.standalone import evaluate  # --help must not wait for JAX
 
   found = evaluate(
@@ -50,6 +53,7 @@ def main(argv: list[str] | None = None) -> int:
     on_error=args.on_error,
     pretrained_dir=args.pretrained_dir,
     report_dir=args.report,
+    opening=opening,
   )
   if args.json:
     what = {'model': args.model, 'dataset': found.dataset, 'split': found.split}

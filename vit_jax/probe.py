@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.command_line import run_cli
 from vit_jax.errors import ConfigError
+from vit_jax.inference.arguments import add_weights_arguments, weights_options
 
 if TYPE_CHECKING:
   from vit_jax.config import Dataset
@@ -82,6 +83,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--architecture', default='', help='model name, for weights whose tensors do not tell')
   add('--cache_dir', default='', help="where features are cached; default: the user's cache")
   add('--json', action='store_true', help='print one JSON object')
+  add_weights_arguments(parser, classes=False)
   return parser
 
 
@@ -128,6 +130,7 @@ def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
   _check(args)
+  opening = weights_options(args)
   from vit_jax.config import Dataset
   from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
   from vit_jax.evaluation import frozen_features
@@ -160,6 +163,7 @@ def main(argv: list[str] | None = None) -> int:
     model=args.architecture,
     pretrained_dir=args.pretrained_dir,
     batch_size=args.batch_size,
+    **opening,
   )
   folder = cache_folder(args.cache_dir) / 'features'
   name = os.path.abspath(args.dataset) if os.path.isdir(args.dataset) else args.dataset

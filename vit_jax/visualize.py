@@ -9,6 +9,7 @@ from vit_jax.command_line import run_cli
 from vit_jax.console import Console
 from vit_jax.data.image_files import find_images
 from vit_jax.errors import ConfigError, UserError, did_you_mean
+from vit_jax.inference.arguments import add_weights_arguments, weights_options
 from vit_jax.visualization.request import FUSIONS, OLD_NAMES, WHATS, ImageSize, Request
 
 _DESCRIPTION = """\
@@ -65,6 +66,7 @@ def _parser() -> argparse.ArgumentParser:
   add('--count', type=int, default=5, metavar='K', help='nearest images shown (5)')
   add('--architecture', default='', help='model name, where the weights file does not determine it')
   add('--pretrained_dir', default='', help='folder searched for named weights before a download')
+  add_weights_arguments(parser)
   return parser
 
 
@@ -127,6 +129,7 @@ def request(argv: list[str] | None = None) -> Request:
     'channels': lambda: _numbers('channel', args.channel),
     'patches': lambda: tuple(_pair('patch', text) for text in args.patch),
     'image_size': lambda: _size(args.image_size),
+    'opening': lambda: weights_options(args),
   }.items():
     try:
       values[field] = read()

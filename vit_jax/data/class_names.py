@@ -1,14 +1,16 @@
 """Names of ImageNet's classes, and how class names of two sources are matched."""
 
 import functools
+import json
 import pathlib
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import DatasetError, did_you_mean
+from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
 _WORDNET = re.compile(r'(n\d{8})(?:$|[_ -])')
 
@@ -53,6 +55,64 @@ def by_count(count: int) -> tuple[str, ...]:
   text = pathlib.Path(__file__).with_name('imagenet21k.txt').read_text('utf-8')
   rows = (line.split(' ', 2) for line in text.splitlines())
   return tuple(f'{wordnet}_{word}' for wordnet, marks, word in rows if IMAGENET21K[count] in marks)
+
+
+def in_order(table: Any) -> tuple[str, ...]:
+  """Class names in order, from JSON values in any of the forms that people keep them in.
+
+  Args:
+    table: a list of names; {index: name}, where an index may be 0, '0' or 'LABEL_0'; or
+      {name: index}.
+
+  Raises:
+    ConfigError: another form, or indices that do not count from 0.
+  """
+  if isinstance(table, list | tuple) and all(isinstance(v, str | int | float) for v in table):
+    return tuple(map(str, table))
+  if not isinstance(table, dict):
+    raise ConfigError(
+      f'class names: expected a list, or names by index, got {type(table).__name__}'
+    )
+  by_index = {_index(key): value for key, value in table.items()}
+  if table and None in by_index:
+    by_index = {_index(value): key for key, value in table.items()}
+  if len(by_index) != len(table) or set(by_index) != set(range(len(table))):
+    shown = ', '.join(map(repr, list(table.items())[:3]))
+    raise ConfigError(
+      f'class names: expected indices 0 to {max(0, len(table) - 1)}, each once, got {shown}'
+    )
+  return tuple(str(by_index[i]) for i in range(len(table)))
+
+
+def _index(value: Any) -> int | None:
+  if isinstance(value, str) and (match := re.fullmatch(r'(?:LABEL_)?(\d+)', value)):
+    return int(match[1])
+  return value if isinstance(value, int) and not isinstance(value, bool) else None
+
+
+def read_file(path: str | pathlib.Path) -> tuple[str, ...]:
+  """Class names of a file: one a line, or JSON in a form of `in_order`.
+
+  Raises:
+    ConfigError: naming the file and what is wrong with it.
+  """
+  try:
+    text = pathlib.Path(path).read_text('utf-8-sig')
+  except (OSError, UnicodeError) as e:
+    reason = getattr(e, 'strerror', None) or 'it is not text in UTF-8'
+    raise ConfigError(f'cannot read the class names in {path}: {reason}') from e
+  if text.lstrip()[:1] in ('[', '{'):
+    try:
+      return in_order(json.loads(text))
+    except (ValueError, ConfigError) as e:
+      raise ConfigError(f'{path}: {e}') from e
+  lines = [line.strip() for line in text.rstrip().splitlines()]
+  if not lines:
+    raise ConfigError(f'{path} holds no class names')
+  empty = [i for i, line in enumerate(lines, 1) if not line]
+  if empty:
+    raise ConfigError(f'{path}: line {empty[0]} is empty; expected a class name a line')
+  return tuple(lines)
 
 
 def normalize(name: str) -> str:

@@ -6,7 +6,7 @@ import logging
 import os
 import pathlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -50,6 +50,7 @@ def evaluate(
   on_error: str = 'raise',
   pretrained_dir: str = '',
   report_dir: str = '',
+  opening: Mapping[str, Any] | None = None,
 ) -> Evaluation:
   """Scores every example of a split once.
 
@@ -63,11 +64,12 @@ def evaluate(
     on_error: policy for images that cannot be decoded: 'raise' or 'skip'.
     pretrained_dir: a folder searched for named weights before any download.
     report_dir: where report.html goes; '' for none.
+    opening: more arguments of `vit_jax.load`, such as class names.
 
   Raises:
     UserError: model, dataset and split do not fit together.
   """
-  loaded = load(model, pretrained_dir=pretrained_dir)
+  loaded = load(model, pretrained_dir=pretrained_dir, **(opening or {}))
   if not loaded.module.num_classes:
     raise WeightsError(f'{model} has no classifier to score: fine-tune it first')
   opened = _open(model, dataset, data_dir, loaded.config, on_error)

@@ -3,6 +3,7 @@
 import concurrent.futures
 import dataclasses
 import functools
+import logging
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
@@ -23,6 +24,9 @@ from vit_jax.weights import preprocessing
 from vit_jax.weights.building import build
 from vit_jax.weights.loading import fit
 from vit_jax.weights.reading import read
+from vit_jax.weights.report import some
+
+log = logging.getLogger(__name__)
 
 # A small box in the middle of an image; where the transform moves it says where any box comes from.
 _MARK = np.array([0.5, 0.5, 0.01, 0.01], np.float32)
@@ -261,6 +265,8 @@ def load(
   format: str = 'auto',
   pretrained_dir: str | pathlib.Path = '',
   batch_size: int = 32,
+  submodel: str = '',
+  input_range: tuple[float, float] | None = None,
   **overrides: Any,
 ) -> Loaded:
   """Opens a run, a weights file or a pretrained model for use; usually nothing else is needed.
@@ -275,25 +281,34 @@ def load(
     format: of the file, one of `weights.formats.base.FORMATS`.
     pretrained_dir: a folder searched for named weights before any download.
     batch_size: most images that are computed at once.
+    submodel: which of several models in a file, such as 'teacher'.
+    input_range: what pixels of 0 and 255 are to the model, such as (-1, 1), where the weights do
+      not state it.
     **overrides: fields of the model, such as dtype='bfloat16'.
 
   Raises:
     UserError: nothing there, or tensors and model do not fit.
   """
-  weights = read(path_or_name, format, pretrained_dir=pretrained_dir)
+  weights = read(path_or_name, format, pretrained_dir=pretrained_dir, submodel=submodel)
   module = build(weights, model, **overrides)
   if module.num_classes:
     module = tasks.of_config(weights.config, module.num_classes).wrap(module)
   name = model or weights.model['name']
-  preprocess = preprocess or weights.preprocess_of(name)
+  preprocess = preprocess or weights.preprocess_for(name, input_range)
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
-  variables, _ = fit(weights, module, preprocess.image_size)
-  names = tuple(classes if classes is not None else weights.classes)
-  if names and len(names) != module.num_classes:
-    if classes is not None:
-      raise ConfigError(f'{len(names)} class names for a model of {module.num_classes} classes')
-    names = ()
+  variables, report = fit(weights, module, preprocess.image_size)
+  if report.resized and image_size is None:
+    log.warning(
+      '%s: for images of %d x %d pixels, as is stated, resized: %s', weights.tensors.path,
+      *preprocess.image_size, ', '.join(report.resized),
+    )  # fmt: skip
+  if report.left_out:
+    log.warning(
+      '%s: tensors beside those of the model are not used: %s', weights.tensors.path,
+      some(report.left_out),
+    )  # fmt: skip
+  names = weights.classes_for(module.num_classes or 0, classes)
   config = {**weights.config, 'model': description(module, name)}
   return Loaded(module, variables, config, names, preprocess, batch_size)
 

@@ -47,7 +47,12 @@ def run(request: Request) -> Result:
       to draw.
   """
   figures.new_figure(1, 1, '', '')  # a missing matplotlib is reported before the work
-  loaded = load(request.model, model=request.architecture, pretrained_dir=request.pretrained_dir)
+  loaded = load(
+    request.model,
+    model=request.architecture,
+    pretrained_dir=request.pretrained_dir,
+    **request.opening,
+  )
   session = Session(loaded, request)
   request.out.mkdir(parents=True, exist_ok=True)
   drawn = []

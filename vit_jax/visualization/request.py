@@ -2,7 +2,8 @@
 
 import dataclasses
 import pathlib
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 WHATS = (
   'attention',
@@ -41,6 +42,7 @@ class Request:
     gallery: files to search for nearest images; empty for the images themselves.
     count: how many nearest images.
     architecture, pretrained_dir: as `vit_jax.load` takes them.
+    opening: more arguments of it, such as class names.
   """
 
   model: str
@@ -60,3 +62,4 @@ class Request:
   count: int = 5
   architecture: str = ''
   pretrained_dir: str = ''
+  opening: Mapping[str, Any] = dataclasses.field(default_factory=dict)

@@ -1,19 +1,21 @@
 """From a weights file to a model's variables, with every difference named."""
 
 import dataclasses
+import logging
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
 import flax.linen as nn
 import numpy as np
 
-from vit_jax import tree
+from vit_jax import models, tree
 from vit_jax.errors import ConfigError, UserError, WeightsError, did_you_mean
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import variable_specs
 from vit_jax.weights import resize
-from vit_jax.weights.containers.tensors import Spec, Tensors, to_float32
+from vit_jax.weights.containers.tensors import FLOATS, Spec, Tensors, to_float32
 from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
 from vit_jax.weights.mapping.family import family_of
 from vit_jax.weights.mapping.rules import Binding
@@ -22,6 +24,13 @@ from vit_jax.weights.matching import Shapes, match, raise_problems
 from vit_jax.weights.reading import Weights, read
 from vit_jax.weights.report import Report
 
+log = logging.getLogger(__name__)
+
+# Of models: no array shows them, and the same arrays compute something else with other values.
+_UNSEEN_FIELDS = (
+  'gelu', 'norm_epsilon', 'padding', 'stride_in_conv', 'kernel_epsilon', 'stem_epsilon',
+  'query_scale',
+)  # fmt: skip
 HEADS = ('keep', 'reset')
 
 
@@ -72,6 +81,7 @@ def load_with_report(
   resize: str = 'bilinear',
   source_grid: tuple[int, int] | None = None,
   pretrained_dir: str | pathlib.Path = '',
+  submodel: str = '',
 ) -> tuple[dict[str, Any], Report]:
   """Loads weights into a model and reports what became of every tensor.
 
@@ -86,6 +96,7 @@ def load_with_report(
     resize: 'bilinear' (as the official code) or 'bicubic' (antialiased) for position embeddings.
     source_grid: (h, w) of the file's position embeddings where they are no square.
     pretrained_dir: a folder that is searched for a pretrained model before any download.
+    submodel: which of several models in a file, as in `read`.
 
   Returns:
     {'params': ..., 'batch_stats': ...} of float32 numpy arrays, and the report.
@@ -94,7 +105,7 @@ def load_with_report(
     UserError: with all problems at once; a WeightsError where file and model do not fit.
   """
   options = Options(head, resize, source_grid)
-  weights = read(path_or_name, format, pretrained_dir=pretrained_dir)
+  weights = read(path_or_name, format, pretrained_dir=pretrained_dir, submodel=submodel)
   if image_size is None:
     image_size = weights.preprocess.image_size if weights.preprocess else (224, 224)
   if isinstance(image_size, int):
@@ -115,7 +126,10 @@ def fit(
   own = naming == OWN_NAMES
   table = own_table(target) if own else family_of(model).table(naming, target)
   report = Report(str(weights.tensors.path), weights.format)
-  tensors, report.ignored = table.normalized(weights.tensors)
+  _warn_of_other_fields(weights, model)
+  tensors, report.ignored = table.normalized(weights.tensors, weights.prefix)
+  if weights.prefix is None:  # a file of several models has told that the others are left out
+    report.left_out = [n for n in report.ignored if _is_weight(n, weights.tensors, table)]
   if channels is None:  # the file's, where its first layer shows them
     channels = _channels_of(tensors, table, target)
     if channels != 3:
@@ -132,6 +146,33 @@ def fit(
     variables[name] = _fresh(name, target[name].shape)
     report.reinitialised.append(name)
   return tree.unflatten(variables), report
+
+
+def _is_weight(name: str, tensors: Tensors, table: Table) -> bool:
+  """Whether a tensor that was left out might belong to the model."""
+  spec = tensors.specs[name]
+  if spec.dtype not in FLOATS or not spec.shape or name.startswith(('opt', 'loss', 'criterion')):
+    return False
+  return not (table.ignored and re.search(table.ignored, name))
+
+
+def _warn_of_other_fields(weights: Weights, model: nn.Module) -> None:
+  """Warns of fields that change no array but what is computed from it."""
+  if not weights.model:
+    return
+  backbone = backbone_of(model)
+  fields = {**models.fields(weights.model['name']), **weights.model}
+  other = [
+    f'{field}={fields[field]!r} (here {getattr(backbone, field)!r})'
+    for field in (*_UNSEEN_FIELDS, *(['num_heads'] if 'num_heads' in weights.known else ()))
+    if field in fields and getattr(backbone, field, fields[field]) != fields[field]
+  ]
+  if other:
+    log.warning(
+      '%s: the weights are of a model with %s and will compute something else here: build the '
+      'model with these values, or let weights.building.build do it',
+      weights.tensors.path, ', '.join(other),
+    )  # fmt: skip
 
 
 def _grid(model: nn.Module, image_size: tuple[int, int]) -> tuple[int, int]:

@@ -1,10 +1,11 @@
 """Evaluation preprocessing as the ecosystems describe it: scale or squash, then a central crop."""
 
 import dataclasses
+import math
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
-from vit_jax.errors import WeightsError
+from vit_jax.errors import ConfigError, WeightsError
 
 if TYPE_CHECKING:
   from vit_jax.data.preprocess import Preprocess
@@ -84,6 +85,59 @@ def at_size(preprocess: 'Preprocess', image_size: Size) -> 'Preprocess':
     scaled = round(old.scaled[0] * h / old_h), round(old.scaled[1] * w / old_w)
   new = Crop(image_size, old.interpolation, scaled)
   return dataclasses.replace(preprocess, transform=new.transform())
+
+
+def channel_values(value: Any, where: str) -> tuple[float, ...] | None:
+  """A mean or standard deviation of a foreign record as three numbers; None where it states none.
+
+  Args:
+    value: one number, which is for all channels, or three.
+    where: file and field, for messages.
+
+  Raises:
+    WeightsError: it is something else.
+  """
+  if value is None:
+    return None
+  if isinstance(value, list | tuple) and len(value) == 1:
+    value = value[0]  # of a model of grey images
+  values = [value] * 3 if isinstance(value, int | float) else value
+  if (
+    isinstance(value, bool)
+    or not isinstance(values, list | tuple)
+    or len(values) != 3
+    or not all(type(v) in (int, float) and math.isfinite(v) for v in values)
+  ):
+    raise WeightsError(f'{where} is {value!r}; expected a number, or three for red, green and blue')
+  return tuple(map(float, values))
+
+
+def check_scale(mean: tuple[float, ...], std: tuple[float, ...], where: str) -> None:
+  """Refuses statistics that are not on the scale of pixels of 0 to 1.
+
+  Raises:
+    WeightsError: they are of bytes, or no standard deviations.
+  """
+  if min(std) <= 0:
+    raise WeightsError(f'{where}: standard deviations of {std}; expected positive numbers')
+  if max(mean) > 4 or max(std) > 4:
+    raise WeightsError(
+      f'{where}: mean {mean} and std {std} are on the scale of 0 to 255, and pixels of 0 to 1 are '
+      'what they are applied to: divide both by 255'
+    )
+
+
+def in_range(preprocess: 'Preprocess', low: float, high: float) -> 'Preprocess':
+  """The same preprocessing with pixels of 0 and 255 as `low` and `high`.
+
+  Raises:
+    ConfigError: `high` is not above `low`.
+  """
+  if not high > low:
+    raise ConfigError(f'input_range: expected LOW below HIGH, got {low:g},{high:g}')
+  count = len(preprocess.mean)
+  mean, std = (-low / (high - low),) * count, (1 / (high - low),) * count
+  return dataclasses.replace(preprocess, mean=mean, std=std)
 
 
 def google(size: Size) -> 'Preprocess':

@@ -2,22 +2,27 @@
 
 import dataclasses
 import json
+import logging
 import pathlib
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax import models, tree
 from vit_jax.data import class_names
 from vit_jax.data.preprocess import Preprocess
-from vit_jax.errors import WeightsError
-from vit_jax.weights import hub
+from vit_jax.errors import ConfigError, WeightsError
+from vit_jax.weights import hub, preprocessing
 from vit_jax.weights.containers.base import CONTAINERS, Container
 from vit_jax.weights.containers.checks import damaged, read_json, what_is_it
 from vit_jax.weights.containers.tensors import Arrays, Merged, Tensors
 from vit_jax.weights.formats import base as formats
 from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
-from vit_jax.weights.mapping import family
+from vit_jax.weights.mapping import family, submodels
 from vit_jax.weights.record import METADATA, Record, record_path
 
+log = logging.getLogger(__name__)
+
+_GOOGLE = ('npz', 'big_vision')  # namings of files that all take the same values of pixels
 _OTHER_SIZE = (224, 224)  # of images, where neither arrays nor records show it
 
 
@@ -34,6 +39,9 @@ class Weights:
     preprocess: how images become input, or None.
     num_classes: outputs of the head, 0 without one.
     grid: (h, w) of the position embeddings, None where unknown.
+    known: what is stated of the model beside its arrays, as in `Record`.
+    prefix: of the names of the model that is meant; None where the file holds one model.
+    states_preprocess: whether `preprocess` is stated, not what the model's authors used.
   """
 
   format: str
@@ -43,6 +51,9 @@ class Weights:
   preprocess: Preprocess | None = None
   num_classes: int = 0
   grid: tuple[int, int] | None = None
+  known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  prefix: str | None = None
+  states_preprocess: bool = True
 
   @property
   def model(self) -> dict[str, Any]:
@@ -59,6 +70,50 @@ class Weights:
     naming = FORMATS[self.format].naming
     return self.preprocess or family.family_of_name(model).preprocess(model, naming, size)
 
+  def preprocess_for(
+    self, model: str, input_range: tuple[float, float] | None = None
+  ) -> Preprocess:
+    """`preprocess_of` for use, which warns where it is an assumption.
+
+    Args:
+      model: a model's name.
+      input_range: what pixels of 0 and 255 are to the model; None for what is stated or assumed.
+    """
+    preprocess = self.preprocess_of(model)
+    if input_range is not None:
+      return preprocessing.in_range(preprocess, *input_range)
+    if not self.states_preprocess:
+      log.warning(
+        '%s does not state how images become its input: assuming %s, (x / 255 - %s) / %s, %s; '
+        'where pixels were scaled otherwise, give --input_range=LOW,HIGH',
+        self.tensors.path, preprocess.transform, _rounded(preprocess.mean),
+        _rounded(preprocess.std), preprocess.channels,
+      )  # fmt: skip
+    return preprocess
+
+  def classes_for(self, num_classes: int, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Class names for a model of so many outputs; () where there are none.
+
+    Args:
+      num_classes: outputs of the head.
+      names: that the user gives; None for the weights' own, which are left out where they are of
+        another number.
+
+    Raises:
+      ConfigError: the user's are of another number.
+    """
+    if names is None:
+      return self.classes if len(self.classes) == num_classes else ()
+    if len(names) != num_classes:
+      raise ConfigError(
+        f'{len(names)} class names for a model of {num_classes} classes ({self.tensors.path})'
+      )
+    return tuple(names)
+
+
+def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
+  return tuple(round(value, 4) for value in values)
+
 
 def read(
   path_or_name: str | pathlib.Path,
@@ -66,6 +121,7 @@ def read(
   *,
   pretrained_dir: str | pathlib.Path = '',
   cache_dir: str | pathlib.Path = '',
+  submodel: str = '',
 ) -> Weights:
   """Opens weights without reading their arrays.
 
@@ -75,9 +131,11 @@ def read(
     format: one of `FORMATS`, or 'auto' to recognise it.
     pretrained_dir: a folder that is searched for a pretrained model before any download.
     cache_dir: where downloads are kept; '' for the usual place.
+    submodel: which of several models in a file, such as 'teacher'; '' where there is one, or for
+      the one that is used by convention, of which a warning tells.
 
   Raises:
-    ConfigError: no such format or pretrained model name.
+    ConfigError: no such format, pretrained model name or submodel.
     WeightsError: no such file, or no weights in it.
     DownloadError: no source gave the weights.
   """
@@ -85,7 +143,7 @@ def read(
     FORMATS[format]  # raises for an unknown one
   path = pathlib.Path(path_or_name)
   if path.exists():
-    return _open(path, format)
+    return _open(path, format, submodel=submodel)
   name = str(path_or_name)
   pretrained = hub.pretrained_models()
   if name not in pretrained:
@@ -94,7 +152,7 @@ def read(
       raise WeightsError(f'no weights at {path}')
   entry = pretrained[name]
   found = hub.fetch(name, pretrained_dir=pretrained_dir, cache_dir=cache_dir)
-  return _open(found, format, _record_of(entry))
+  return _open(found, format, _record_of(entry), submodel)
 
 
 def _record_of(entry: hub.PretrainedModel) -> Record:
@@ -108,17 +166,24 @@ def _record_of(entry: hub.PretrainedModel) -> Record:
   )
 
 
-def _open(path: pathlib.Path, format: str, known: Record = Record()) -> Weights:
+def _open(path: pathlib.Path, format: str, known: Record = Record(), submodel: str = '') -> Weights:
   """Opens a path; `known` is used where the files state nothing."""
   if path.is_dir():
-    for container in CONTAINERS.values():
+    for container in _by_rank():
       parts = [container.open(file) for file in _files_of(path, container)]
       if parts:
-        return _open_folder(path, parts, format, known)
+        return _open_folder(path, parts, format, known, submodel)
     return _open_run(path)
   tensors = open_file(path)
+  # A file that is named without its folder has its config beside it all the same.
+  if path.name in {c.folder_file for c in CONTAINERS.values()} - {''}:
+    return _open_folder(path.resolve().parent, [tensors], format, known, submodel)
   record = _own_record(tensors) or Record()
-  return _describe(tensors, format, record.over(known), path.name)
+  return _describe(tensors, format, record.over(known), path.name, submodel)
+
+
+def _by_rank() -> list[Container]:
+  return sorted(CONTAINERS.values(), key=lambda container: container.folder_rank)
 
 
 def open_file(path: pathlib.Path) -> Tensors:
@@ -166,7 +231,9 @@ def _files_of(folder: pathlib.Path, container: Container) -> list[pathlib.Path]:
   return [folder / name for name in names]
 
 
-def _open_folder(folder: pathlib.Path, parts: list[Tensors], format: str, known: Record) -> Weights:
+def _open_folder(
+  folder: pathlib.Path, parts: list[Tensors], format: str, known: Record, submodel: str
+) -> Weights:
   tensors = parts[0] if len(parts) == 1 else Merged(parts)
   record = _own_record(tensors)
   if record is None:
@@ -177,14 +244,14 @@ def _open_folder(folder: pathlib.Path, parts: list[Tensors], format: str, known:
         record = candidate.folder_record(folder)
       if record is not None:
         break
-  return _describe(tensors, format, (record or Record()).over(known), folder.name)
+  return _describe(tensors, format, (record or Record()).over(known), folder.name, submodel)
 
 
 def _open_run(path: pathlib.Path) -> Weights:
   from vit_jax import checkpoint  # orbax, which is slow to import
 
   if not checkpoint.is_run(str(path)):
-    expected = ', '.join(c.folder_file for c in CONTAINERS.values() if c.folder_file)
+    expected = ', '.join(c.folder_file for c in _by_rank() if c.folder_file)
     raise WeightsError(f'{path} holds neither a run nor weights (expected one of {expected})')
   run = checkpoint.load_run(str(path))
   tensors = Arrays(tree.flatten(run.variables), path)
@@ -210,13 +277,19 @@ def _grid(model: dict[str, Any], preprocess: Preprocess | None) -> tuple[int, in
   return h // patch[0], w // patch[1]
 
 
-def _describe(tensors: Tensors, format: str, record: Record, file_name: str) -> Weights:
+def _describe(
+  tensors: Tensors, format: str, record: Record, file_name: str, submodel: str
+) -> Weights:
   """Puts together what the tensors show and what is stated beside them."""
   if format == 'auto':
     format = record.format or formats.recognise(list(tensors))
   naming = FORMATS[format].naming
+  if record.config is None and (stated := FORMATS[format].file_record(tensors)):
+    record = stated.over(record)
   tensors = FORMATS[format].canonical(tensors)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
+  weights.known = record.known
+  weights.states_preprocess = record.preprocess is not None or naming in _GOOGLE
   if record.config is not None:  # our own record states everything
     weights.config = dict(record.config)
     weights.num_classes = record.num_classes
@@ -224,13 +297,34 @@ def _describe(tensors: Tensors, format: str, record: Record, file_name: str) -> 
     return weights
   if naming == OWN_NAMES:
     return weights
-  found = family.recognise(tensors, naming, f'{record.hint} {file_name}', record.known)
+  weights.prefix = submodels.choose(tensors, naming, submodel)
+  hint = f'{record.hint} {file_name}'
+  found = family.recognise(tensors, naming, hint, record.known, weights.prefix)
   if found is None:
     return weights  # a model that is given by name may fit all the same
-  weights.config = {'model': found.model}
+  weights.config = {'model': found.model, **({'task': dict(record.task)} if record.task else {})}
   weights.num_classes, weights.grid = found.num_classes, found.grid
-  weights.classes = weights.classes or class_names.by_count(found.num_classes)
-  weights.preprocess = weights.preprocess_of(found.model['name'], _image_size(weights))
+  if found.num_classes == 1 and not record.task:
+    log.warning(
+      '%s has one output: by softmax its probability is always 1. A sigmoid of one logit z is the '
+      'softmax of (0, z)', tensors.path,
+    )  # fmt: skip
+  if found.num_classes and weights.classes and len(weights.classes) != found.num_classes:
+    log.warning(
+      '%s states %d class names and has %d outputs: the names are left out; give others with '
+      '--classes=FILE', tensors.path, len(weights.classes), found.num_classes,
+    )  # fmt: skip
+    weights.classes = ()
+  elif not weights.classes:
+    weights.classes = class_names.by_count(found.num_classes)
+  if weights.preprocess is None:
+    size = record.known.get('image_size')
+    weights.preprocess = found.preprocess or weights.preprocess_of(
+      found.model['name'], size or _image_size(weights)
+    )
+    if size and naming == 'keras':  # whose loaders squash images, by what filter is not stated
+      squashed = preprocessing.Crop(size, 'bicubic', scaled=size).transform()
+      weights.preprocess = dataclasses.replace(weights.preprocess, transform=squashed)
   return weights
 
 

@@ -27,6 +27,8 @@ class Record:
     preprocess: how images become input; None where it is not stated.
     grid: (h, w) of the position embeddings; None where unknown.
     known: what arrays do not show of a model: 'num_heads', 'gelu', 'norm_epsilon', 'grid', ...
+    task: options of the task, where a foreign file states that it is another than classification
+      by softmax.
     hint: words that decide between models of the same tensors, such as an architecture's name.
   """
 
@@ -37,6 +39,7 @@ class Record:
   preprocess: 'Preprocess | None' = None
   grid: tuple[int, int] | None = None
   known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   hint: str = ''
 
   def over(self, other: 'Record') -> 'Record':

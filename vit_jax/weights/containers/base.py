@@ -26,6 +26,7 @@ class Container:
     write: (path, arrays by name, texts by name); None where nothing here writes it.
     keeps_metadata: whether the texts are written too and come back as `Tensors.metadata`.
     folder_file: its name in a model's folder; '' where it does not occur there.
+    folder_rank: of several such files in a folder, that of the lowest rank is read.
   """
 
   recognises: Callable[[pathlib.Path, bytes], bool]
@@ -34,6 +35,7 @@ class Container:
   write: Writer | None = None
   keeps_metadata: bool = False
   folder_file: str = ''
+  folder_rank: int = 0
 
 
 CONTAINERS: Registry[Container] = Registry('container of arrays', 'vit_jax.weights.containers')

@@ -21,6 +21,7 @@ from vit_jax.weights.containers.tensors import Spec, Tensors
 
 _MAX_HEADER = 10_000
 _BLOCK = 16 << 20
+_OTHER_ARCHIVES = ('data.pkl', 'model.weights.h5')  # PyTorch's and Keras' zips have these
 _METHODS = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
 
 
@@ -120,7 +121,9 @@ def write(path: str | pathlib.Path, arrays: Mapping[str, np.ndarray]) -> None:
 CONTAINERS.add(
   'npz',
   Container(
-    recognises=lambda path, start: start[:2] == b'PK' and not zip_has(path, 'data.pkl'),
+    recognises=lambda path, start: (
+      start[:2] == b'PK' and not any(zip_has(path, name) for name in _OTHER_ARCHIVES)
+    ),
     open=Npz,
     endings=('.npz',),
     write=lambda path, arrays, metadata: write(path, arrays),

@@ -8,7 +8,7 @@ claims.
 import dataclasses
 import math
 import pathlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -120,6 +120,22 @@ class View(Tensors):
     if self._last is None or self._last[0] != old:  # a stack is looked up slice after slice
       self._last = (old, self._base[old])
     return self._last[1][index]
+
+
+class Derived(Tensors):
+  """Tensors that are computed from those of another file when they are looked up.
+
+  Args:
+    base: the file.
+    made: name -> (shape and dtype, what gives the array).
+  """
+
+  def __init__(self, base: Tensors, made: Mapping[str, tuple[Spec, Callable[[], np.ndarray]]]):
+    super().__init__(base.path, {name: spec for name, (spec, _) in made.items()}, base.metadata)
+    self._made = dict(made)
+
+  def _read(self, name: str) -> np.ndarray:
+    return self._made[name][1]()
 
 
 class Merged(Tensors):

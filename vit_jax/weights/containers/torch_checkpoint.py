@@ -2,6 +2,7 @@
 
 import io
 import pathlib
+import re
 import struct
 import zipfile
 from typing import Any
@@ -17,8 +18,8 @@ from vit_jax.weights.containers.torch_pickle import Storage, TensorRef, UnsafePi
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the format before zip
 _MAX_PICKLE = 64 << 20
-# Where training scripts put the weights; averaged ones first, as their authors evaluate those.
-_KEYS = ('state_dict_ema', 'model_ema', 'model', 'state_dict', 'model_state_dict', 'module', 'net')
+# What training scripts keep beside the weights.
+_NO_WEIGHTS = re.compile('optim|sched|scaler|loss|centers?$|queue|metric|epoch|args|config', re.I)
 
 
 class TorchCheckpoint(Tensors):
@@ -106,15 +107,27 @@ class TorchCheckpoint(Tensors):
 
 
 def _state_dict(content: Any) -> dict[str, TensorRef]:
-  for _ in range(4):
-    if not isinstance(content, dict):
-      return {}
-    found = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, TensorRef)}
-    inner = next((k for k in _KEYS if isinstance(content.get(k), dict) and content[k]), None)
-    if found or inner is None:
-      return found
-    content = content[inner]
-  return {}
+  """The tensors of a checkpoint; where it has several state dicts, with their keys in front."""
+  dicts = _state_dicts(content)
+  if len(dicts) == 1:
+    return next(iter(dicts.values()))
+  return {
+    f'{key}.{name}'.lstrip('.'): ref for key, refs in dicts.items() for name, ref in refs.items()
+  }
+
+
+def _state_dicts(content: Any, key: str = '', depth: int = 0) -> dict[str, dict[str, TensorRef]]:
+  """The dictionaries of tensors in a checkpoint, by the keys that lead to them."""
+  if not isinstance(content, dict) or depth > 4:
+    return {}
+  found = {k: v for k, v in content.items() if isinstance(k, str) and isinstance(v, TensorRef)}
+  if found and (depth or any('.' in k for k in found)):
+    return {key: found}
+  dicts = {}
+  for k, v in content.items():
+    if isinstance(k, str) and not _NO_WEIGHTS.search(k):
+      dicts.update(_state_dicts(v, f'{key}.{k}'.lstrip('.'), depth + 1))
+  return dicts or ({key: found} if found else {})
 
 
 CONTAINERS.add(
@@ -126,5 +139,6 @@ CONTAINERS.add(
     open=TorchCheckpoint,
     endings=('.pth', '.pt', '.bin', '.pth.tar'),
     folder_file='pytorch_model.bin',
+    folder_rank=1,
   ),
 )

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
+from vit_jax.errors import WeightsError
 from vit_jax.files import make_folder, write_json
 from vit_jax.registry import Registry
 from vit_jax.weights.containers.base import CONTAINERS
@@ -75,6 +76,10 @@ class Format:
     """The tensors under the names that the rules know, where a container has others."""
     return tensors
 
+  def file_record(self, tensors: 'Tensors') -> Record | None:
+    """What a file of this format states beside its arrays; None where it states nothing."""
+    return None
+
   def folder_record(self, folder: pathlib.Path) -> Record | None:
     """What JSON files beside the arrays in a folder state; None for those of other formats."""
     return None
@@ -132,6 +137,29 @@ def recognise(names: Collection[str]) -> str:
   return next(format.name for format in in_order() if format.recognises(names))
 
 
-def gelu_of(activation: str) -> str:
-  """The `gelu` of our models that an activation of timm or transformers means."""
-  return 'tanh' if activation in ('gelu_tanh', 'gelu_pytorch_tanh', 'gelu_new') else 'exact'
+_GELUS = {
+  'exact': ('', 'gelu', 'gelu_python', 'gelu_erf', 'GELU'),
+  'tanh': (
+    'gelu_tanh', 'gelu_pytorch_tanh', 'gelu_new', 'gelu_fast', 'gelu_accurate',
+    'gelu_python_tanh', 'GELUTanh',
+  ),
+}  # fmt: skip
+
+
+def gelu_of(activation: str, where: str) -> str:
+  """The `gelu` of our models that an activation of timm or transformers means.
+
+  Args:
+    activation: its name there; '' for the default.
+    where: the file and option, for messages.
+
+  Raises:
+    WeightsError: an activation that our models do not have.
+  """
+  found = next((kind for kind, names in _GELUS.items() if activation in names), None)
+  if found is None:
+    raise WeightsError(
+      f'{where} is {activation!r}, which our models do not have: expected the exact GELU '
+      "('gelu') or its tanh approximation ('gelu_pytorch_tanh', 'gelu_tanh')"
+    )
+  return found

@@ -1,5 +1,6 @@
 """What a family of models is to foreign weights, and the registry of families."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
@@ -151,7 +152,11 @@ def family_of_name(model: str) -> Family:
 
 
 def recognise(
-  tensors: Tensors, naming: str, hint: str = '', known: Mapping[str, Any] | None = None
+  tensors: Tensors,
+  naming: str,
+  hint: str = '',
+  known: Mapping[str, Any] | None = None,
+  prefix: str | None = None,
 ) -> Recognised | None:
   """The model that a file's tensors belong to; None where no registered one fits.
 
@@ -159,17 +164,18 @@ def recognise(
     tensors: of the file.
     naming: of its arrays, another one than our own.
     hint, known: see `Evidence`.
+    prefix: as in `Table.normalized`.
   """
   for family in sorted(FAMILIES.values(), key=lambda f: f.fallback):
     if naming not in family.tables or not family.recognises(tensors):
       continue
     variant = [ours for sign, ours in family.variants.items() if any(sign in n for n in tensors)]
-    shapes = our_shapes(family.table(naming, variant), tensors)
+    shapes = our_shapes(family.table(naming, variant), tensors, prefix)
     try:
       found = family.model_of(Evidence(tensors, naming, shapes, known or {}, hint.lower()))
     except (KeyError, IndexError, ValueError, TypeError):
       continue
     if found is not None:
       num_classes = math.prod(shapes.get('params/head/bias', (0,)))
-      return Recognised(found.model, found.grid, num_classes)
+      return dataclasses.replace(found, num_classes=num_classes)
   return None

@@ -90,9 +90,11 @@ class MobileNetV2(Family):
   keras_layers = _keras_layers()
 
   def model_of(self, file: Evidence) -> Recognised:
-    facts: dict[str, Any] = {'width_multiplier': file.shapes['params/stem/conv/kernel'][3] / 32}
+    # Several multipliers have the same width of the stem, which is rounded.
+    width = file.shapes[f'params/block_{len(_PLACES) - 1:02d}/project/conv/kernel'][3]
+    facts: dict[str, Any] = {'width_multiplier': width / 320}
     if file.naming == 'keras':
-      facts |= {'padding': 'same', 'norm_epsilon': 1e-3}
+      facts |= {'padding': 'same', 'norm_epsilon': file.known.get('norm_epsilon', 1e-3)}
     return Recognised(choose(facts, ['mobilenet_v2'], (), 'mobilenet_v2'))
 
   def preprocess(self, model: str, naming: str, size: tuple[int, int]):

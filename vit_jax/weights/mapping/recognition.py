@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from vit_jax import models
+from vit_jax.data.preprocess import Preprocess
 from vit_jax.weights.containers.tensors import Tensors
 from vit_jax.weights.mapping import rules
 from vit_jax.weights.mapping.table import Table
@@ -40,16 +41,20 @@ class Recognised:
     model: {'name': ..., field: value, ...}.
     grid: (h, w) of the position embeddings; None where unknown.
     num_classes: outputs of the head; 0 without one.
+    preprocess: of the authors, where the arrays show that they are not the family's; else None.
   """
 
   model: dict[str, Any]
   grid: tuple[int, int] | None = None
   num_classes: int = 0
+  preprocess: Preprocess | None = None
 
 
-def our_shapes(table: Table, tensors: Tensors) -> dict[str, tuple[int, ...]]:
+def our_shapes(
+  table: Table, tensors: Tensors, prefix: str | None = None
+) -> dict[str, tuple[int, ...]]:
   """See `Evidence.shapes`."""
-  normalized, _ = table.normalized(tensors)
+  normalized, _ = table.normalized(tensors, prefix)
   found = {}
   for name, spec in normalized.specs.items():
     for rule in table.rules:

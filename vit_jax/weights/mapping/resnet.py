@@ -80,7 +80,8 @@ class ResNet(Family):
       'width': file.shapes['params/root/conv/kernel'][3],
     }
     if file.naming == 'keras':
-      facts |= {'stride_in_conv': 1, 'conv_bias': True, 'norm_epsilon': 1.001e-5}
+      facts |= {'stride_in_conv': 1, 'conv_bias': True}
+      facts['norm_epsilon'] = file.known.get('norm_epsilon', 1.001e-5)
     return Recognised(choose(facts, ['resnet50'], ('blocks',), 'resnet50'))
 
   def preprocess(self, model: str, naming: str, size: tuple[int, int]):

@@ -44,11 +44,17 @@ class Table:
   ignored: str = ''
   class_slot: bool = True
 
-  def normalized(self, tensors: Tensors) -> tuple[Tensors, list[str]]:
-    """The tensors under the rules' names, and the names of those that were left out."""
+  def normalized(self, tensors: Tensors, prefix: str | None = None) -> tuple[Tensors, list[str]]:
+    """The tensors under the rules' names, and the names of those that were left out.
+
+    Args:
+      tensors: of a file.
+      prefix: of the model that is meant; None for the only one.
+    """
     names: dict[str, tuple[str, int | None]] = {}
     left_out = []
-    prefix = self._prefix(tensors)
+    if prefix is None:
+      prefix = next(iter(self.prefixes(tensors)), '')
     for old in tensors:
       new = old.removeprefix(prefix)
       if not old.startswith(prefix) or (self.ignored and re.search(self.ignored, new)):
@@ -78,16 +84,16 @@ class Table:
       name = re.sub(pattern, replacement, name)
     return name
 
-  def _prefix(self, tensors: Tensors) -> str:
-    found = []
+  def prefixes(self, tensors: Iterable[str]) -> list[str]:
+    """What stands before the anchor's name, once for each model that a file holds."""
+    found = set()
     for name in tensors:
       renamed = self._renamed(name)
       if renamed.endswith(self.anchor):
         prefix = renamed.removesuffix(self.anchor)
         if name.startswith(prefix) and (not prefix or prefix[-1] in './'):
-          found.append(prefix)
-    # Of two towers the one of images is meant; of a model and its teacher, the shorter prefix.
-    return min(found, key=lambda p: ('img' not in p, len(p), p), default='')
+          found.add(prefix)
+    return sorted(found, key=lambda p: (len(p), p))
 
 
 def own_table(our_names: Iterable[str]) -> Table:

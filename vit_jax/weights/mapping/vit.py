@@ -1,5 +1,6 @@
 """ViT, hybrids and DeiT: the official files, big_vision's, timm's (and DeiT's), Hugging Face's."""
 
+import logging
 import re
 from collections.abc import Collection, Mapping
 from typing import Any
@@ -8,6 +9,8 @@ import flax.linen as nn
 import numpy as np
 
 from vit_jax import models
+from vit_jax.data.preprocess import Preprocess
+from vit_jax.errors import WeightsError
 from vit_jax.models import posemb
 from vit_jax.weights import preprocessing
 from vit_jax.weights.mapping.family import Family, register
@@ -33,6 +36,8 @@ from vit_jax.weights.mapping.recognition import (
 )
 from vit_jax.weights.mapping.rules import Rule
 from vit_jax.weights.mapping.table import Table
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 'encoder/block_{i:02d}'
 _STEM_UNIT = 'stem/block{b}/unit{u:02d}'
@@ -119,6 +124,7 @@ def _timm(our_names: Collection[str]) -> Table:
       *_timm_stem(our_names),
     ),
     'patch_embed.proj.weight',
+    ignored=r'^mask_token$',
     class_slot='params/registers' not in our_names,
   )
 
@@ -155,11 +161,15 @@ def _hugging_face(our_names: Collection[str]) -> Table:
       *torch_linear(f'{tower}.pooler.dense', 'pre_logits', role='representation'),
       *torch_linear('cls_classifier' if distilled else 'classifier', 'head', role='head'),
       *torch_linear('distillation_classifier', 'head_distillation', role='head'),
+      Rule(f'{tower}.encoder.layer.{{i}}.layer_scale1.lambda1', f'{_BLOCK}/scale1/gamma'),
+      Rule(f'{tower}.encoder.layer.{{i}}.layer_scale2.lambda1', f'{_BLOCK}/scale2/gamma'),
     ),
     f'{embeddings}.patch_embeddings.projection.weight',
     (
       *_NEWER_HF,
-      (r'^(vit|deit)\.', f'{tower}.'),
+      (r'^(vit|deit|dinov2)\.', f'{tower}.'),
+      (r'(encoder\.layer\.\d+)\.norm1\.', r'\1.layernorm_before.'),  # DINOv2
+      (r'(encoder\.layer\.\d+)\.norm2\.', r'\1.layernorm_after.'),
       # A bare ViTModel has no word in front.
       (r'^(embeddings|encoder|layernorm|pooler)\.', rf'{tower}.\1.'),
     ),
@@ -225,17 +235,32 @@ class ViT(Family):
       'position_embedding': 'learned' if 'params/position_embedding' in shapes else 'sincos_2d',
       'position_for_class_token': slots == tokens,
       'gelu': known.get('gelu', 'tanh' if google else 'exact'),
-      'norm_epsilon': known.get('norm_epsilon', 1e-6),
+      'norm_epsilon': known.get('norm_epsilon', 1e-12 if file.naming == 'hf' else 1e-6),
     }
+    if has_class and known.get('global_pool') in ('avg', 'avgmax', 'max', 'map'):
+      raise WeightsError(
+        f'{file.tensors.path}: global_pool={known["global_pool"]!r} with a class token: our models '
+        'classify by the class token, or average the patches of a model without one'
+      )
     if stem is not None and file.naming == 'timm':
       facts['stem_epsilon'] = 1e-5  # another one than in the code that trained the weights
     key = ('width', 'depth', 'mlp_dim', 'patch_size', 'stem_blocks', 'distilled')
     chosen = choose(facts, _prefixes(file.hint, distilled, scaled), key, 'vit_b16')
-    _add_unseen_fields(chosen, facts, known.get('num_heads') or _heads(file), scaled)
-    return Recognised(chosen, grid)
+    heads = known.get('num_heads') or _heads(file)
+    _add_unseen_fields(chosen, facts, heads, scaled)
+    if heads is None and 'width' in chosen:
+      log.warning(
+        '%s does not state its number of attention heads: assuming %d for a width of %d; give '
+        'another with num_heads=N (convert: --set=num_heads=N)',
+        file.tensors.path, chosen.get('num_heads') or models.fields(chosen['name'])['num_heads'],
+        kernel[3],
+      )  # fmt: skip
+    return Recognised(chosen, grid, preprocess=_self_supervised(file, grid, kernel[0], scaled))
 
   def problems(self, naming: str, module: nn.Module) -> list[str]:
     problems = []
+    if naming == 'hf' and module.layer_scale is not None:
+      problems.append("the hf format's ViT has no LayerScale, this model has")
     if module.position_embedding == 'none' and naming in ('timm', 'hf', 'npz'):
       problems.append(f'the {naming} format has position embeddings, this model has none')
     if naming == 'hf' and module.pool != 'token':
@@ -327,9 +352,28 @@ class ViT(Family):
     }
 
 
+def _self_supervised(
+  file: Evidence, grid: tuple[int, int] | None, patch: int, scaled: bool
+) -> Preprocess | None:
+  """The preprocessing of DINO and DINOv2, whose files state none; None for other weights."""
+  masked = scaled and any(name.endswith('mask_token') for name in file.tensors)
+  if grid is None or not (masked or 'dino' in file.hint):
+    return None
+  size = grid[0] * patch, grid[1] * patch
+  return preprocessing.imagenet(size, crop_fraction=1.0 if max(size) > 224 else 0.875)
+
+
+def _known_grid(file: Evidence) -> tuple[int, int] | None:
+  """(h, w) in patches where a config states it, or the size of the images."""
+  size, kernel = file.known.get('image_size'), file.shapes['params/patch_embedding/kernel']
+  if 'grid' in file.known or size is None or 'params/stem/root/conv/kernel' in file.shapes:
+    return file.known.get('grid')
+  return size[0] // kernel[0], size[1] // kernel[1]
+
+
 def _slots_and_grid(file: Evidence, tokens: int) -> tuple[int, tuple[int, int] | None]:
   """Position embeddings in front of the grid, and (h, w) of the grid; (tokens, None) without."""
-  shape, known = file.shapes.get('params/position_embedding'), file.known.get('grid')
+  shape, known = file.shapes.get('params/position_embedding'), _known_grid(file)
   if not shape:
     return tokens, None
   n = shape[-2]
