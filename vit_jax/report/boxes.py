@@ -14,7 +14,7 @@ from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.metrics import wilson
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
-from vit_jax.report.text import percent
+from vit_jax.report.text import counted, percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -82,7 +82,7 @@ def cards(context: Context) -> list[Card]:
   if 'boxes' not in result:
     return []
   return [
-    Card('Mean IoU', f'{result["mean_iou"]:.3f}', f'of {result["boxes"]:,} boxes'),
+    Card('Mean IoU', f'{result["mean_iou"]:.3f}', f'of {counted(result["boxes"], "box", "boxes")}'),
     Card('IoU of at least 0.5', percent(result['iou50']), sections.interval_of(result, 'iou50')),
   ]
 
@@ -93,6 +93,7 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   if 'boxes' not in result:
     return None
   values = context.once(overlaps)
+  found = counted(result['boxes'], 'box', 'boxes')
   rows = []
   for threshold in THRESHOLDS:
     name = f'iou{100 * threshold:.0f}'
@@ -104,7 +105,7 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
         'iou',
         histogram(values[np.isfinite(values)]),
         'Overlap with the true boxes',
-        f'Intersection over union of {result["boxes"]:,} boxes; mean {result["mean_iou"]:.3f}, '
+        f'Intersection over union of {found}; mean {result["mean_iou"]:.3f}, '
         f'median {result["median_iou"]:.3f}.',
       ),
       page.table(('IoU', 'images', '95\u00a0% interval'), rows),
@@ -137,7 +138,7 @@ def histogram(values: np.ndarray) -> 'Figure':
     axes.text(
       threshold - 0.01,
       top * 0.985,
-      f'{100 * share:.0f} %\n≥ {threshold:g}',
+      f'{percent(share)}\n≥ {threshold:g}',
       ha='right',
       va='top',
       fontsize=8.5,

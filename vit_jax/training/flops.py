@@ -15,8 +15,8 @@ import numpy as np
 from vit_jax import tree
 from vit_jax.models.heads import backbone_of, with_backbone
 
-# Dense matmuls of half-precision operands with float32 sums, without sparsity, in TFLOP/s of one JAX
-# device: of TPU v2 and v3 that is a core, half a chip. Source: the makers' data sheets.
+# Dense matmuls of half-precision operands with float32 sums, without sparsity, in TFLOP/s of a JAX
+# device, which on TPU v2 and v3 is a core, half a chip. Source: the makers' data sheets.
 _HALF_PEAKS = {
   'V100': 125,
   'T4': 65,
