@@ -19,6 +19,8 @@ from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.errors import CheckpointError
 
+FORMAT_VERSION = 1  # of checkpoints; those of version 0.1 state none
+
 logging.getLogger('absl').setLevel(logging.ERROR)  # orbax tells every step of every save
 
 
@@ -107,15 +109,23 @@ class Checkpointer:
       args=ocp.args.Composite(
         variables=ocp.args.StandardSave(variables),
         training=ocp.args.StandardSave(training),
-        meta=ocp.args.JsonSave({**meta, 'step': step, 'metrics': metrics}),
+        meta=ocp.args.JsonSave(
+          {**meta, 'format_version': FORMAT_VERSION, 'step': step, 'metrics': metrics}
+        ),
       ),
       metrics=metrics or None,
     )
 
   def latest_meta(self) -> dict:
-    """The metadata of the newest checkpoint; see `save`."""
+    """The metadata of the newest checkpoint; see `save`.
+
+    Raises:
+      CheckpointError: a newer version of this program wrote it.
+    """
     step = self.latest_step()
-    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    meta = self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    _refuse_newer(meta, pathlib.Path(self._manager.directory) / str(step))
+    return meta
 
   def restore(self, variables: dict, training: dict) -> tuple[dict, dict]:
     """The newest checkpoint's variables and training state, as numpy arrays.
@@ -215,6 +225,8 @@ def _opened(path: str, which: str) -> Iterator[tuple[ocp.CheckpointManager, int,
       s: manager.restore(s, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
       for s in steps
     }
+    for s, meta in metas.items():
+      _refuse_newer(meta, folder / str(s))
     step = _choose(metas, which if named is None else str(named), folder)
     lacking = {'config', 'model', 'classes', 'preprocess', 'metrics'} - metas[step].keys()
     if lacking:
@@ -223,6 +235,15 @@ def _opened(path: str, which: str) -> Iterator[tuple[ocp.CheckpointManager, int,
         'it was written by another program'
       )
     yield manager, step, metas[step]
+
+
+def _refuse_newer(meta: Mapping[str, Any], path: pathlib.Path) -> None:
+  version = meta.get('format_version', 0)
+  if version > FORMAT_VERSION:
+    raise CheckpointError(
+      f'{path} has format {version}, and this version of vit_jax reads up to {FORMAT_VERSION}: '
+      'update vit_jax to a newer version'
+    )
 
 
 def _choose(metas: dict[int, dict], which: str, folder: pathlib.Path) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from vit_jax import data, parallel, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
@@ -310,4 +311,6 @@ class _Loop:
       'dataset': self._experiment.fingerprint,
     }
     one = self._placement.get_state(state)
+    # The metrics of a step are those before its update, which may have overflowed.
+    self._refuse_nan(int(one.step), {'weights': float(optax.tree.norm(one.variables))})
     self._checkpointer.save(int(one.step), *to_checkpoint(one), meta, validated)
