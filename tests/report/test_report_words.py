@@ -187,3 +187,24 @@ def test_images_without_a_box_are_in_no_share_of_boxes():
   p = fakes.predictions([0, 1, 2], np.eye(3), boxes_cxcywh=box, true_boxes_cxcywh=true)
   text = _words(boxes.section, p, compute=lambda p: metrics.compute(p) | boxes.compute(p))
   assert 'of 1 box;' in text
+
+
+def test_every_share_of_boxes_has_an_interval():
+  box = np.array([[0.5, 0.5, 0.2, 0.2]] * 3)
+  p = fakes.predictions([0, 1, 1], np.eye(3), boxes_cxcywh=box, true_boxes_cxcywh=box)
+  result = boxes.compute(p)
+  assert result['box50_right'] == 2 / 3
+  assert result['box50_right_interval'] == list(metrics.wilson(2, 3))
+  text = _words(boxes.section, p, compute=lambda p: metrics.compute(p) | boxes.compute(p))
+  assert '20.8 to 93.9 %' in text and 'share of boxes' in text
+
+
+def test_images_that_show_no_class_are_counted_beside_the_share_that_they_lower():
+  """The most confident class of an image without any is never shown."""
+  shown = np.array([[1, 0, 0], [0, 0, 0], [0, 0, 0]], np.uint8)
+  p = fakes.predictions(
+    [-1] * 3, np.eye(3)[[0, 0, 0]], facts=Facts('s', activation='sigmoid'), multi_hot=shown
+  )
+  context = _context(p, label_sets.compute)
+  (card,) = (c for c in label_sets.cards(context) if 'Most confident' in c.name)
+  assert card.note == 'of images, of which 2 show no class'

@@ -199,7 +199,9 @@ def _classes(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
   )
   order = np.argsort(-np.ptp(values, axis=0), kind='stable')[:_CLASSES]
   caption = 'The runs differ most at the top.'
-  if len(present) > len(order):
+  if not np.ptp(values, axis=0).any():
+    caption = 'The runs do not differ in any class.'
+  elif len(present) > len(order):
     caption = f'The {len(order)} of {len(present):,} classes that the runs differ most in.'
   drawing = figures.recalls(runs, [base.names[present[i]] for i in order], values[:, order])
   return [_figure(out, 'recall', drawing, 'Recall of each class', caption)]

@@ -57,7 +57,7 @@ def compute(predictions: Predictions) -> dict[str, Any]:
     name = f'iou{100 * threshold:.0f}'
     result |= {name: hits / n, f'{name}_interval': list(wilson(hits, n))}
   both = int(((found >= 0.5) & predictions.correct[known]).sum())
-  return result | {'box50_right': both / n}
+  return result | {'box50_right': both / n, 'box50_right_interval': list(wilson(both, n))}
 
 
 def spread(predictions: Predictions, most: int = 12) -> list[int]:
@@ -98,7 +98,8 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   for threshold in THRESHOLDS:
     name = f'iou{100 * threshold:.0f}'
     rows.append((f'≥ {threshold:g}', percent(result[name]), sections.span_of(result, name)))
-  rows.append(('≥ 0.5 and class correct', percent(result['box50_right']), ''))
+  both = sections.span_of(result, 'box50_right')
+  rows.append(('≥ 0.5 and class correct', percent(result['box50_right']), both))
   parts = [
     page.figures(
       context.figure(
@@ -108,7 +109,7 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
         f'Intersection over union of {found}; mean {result["mean_iou"]:.3f}, '
         f'median {result["median_iou"]:.3f}.',
       ),
-      page.table(('IoU', 'images', '95\u00a0% interval'), rows),
+      page.table(('IoU', 'share of boxes', '95\u00a0% interval'), rows),
     )
   ]
   if context.load_image:

@@ -84,13 +84,15 @@ def lead(context: Context) -> list[Markup]:
 def cards(context: Context) -> list[Card]:
   """Mean average precision and shares of images."""
   result = context.result
+  none = int((~truth(context.predictions).any(axis=1)).sum())
+  images = f'of images, of which {none:,} show no class' if none else 'of images'
   return [
     Card(
       'Mean average precision',
       '–' if result['map'] is None else f'{result["map"]:.3f}',
       'of classes that occur',
     ),
-    Card('Most confident class is shown', percent(result['accuracy']), 'of images'),
+    Card('Most confident class is shown', percent(result['accuracy']), images),
     Card('All classes correct', percent(result['exact']), 'of images, at a threshold of 0.5'),
   ]
 

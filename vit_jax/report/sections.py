@@ -138,7 +138,7 @@ def _curve(context: Context, name: str) -> Markup:
     f'curve_{name}',
     figures.learning_curve(context.rows, name, title.text, title.percent),
     f'{_heading(context, name)} over training',
-    title.note or f'Of {" and ".join(seen)}.',
+    title.note or f'Of {", ".join(seen)}.',
   )
 
 

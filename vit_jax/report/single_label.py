@@ -377,7 +377,7 @@ def mistakes_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
     return title, [page.paragraph('There is no mistake among these images.')]
   items = thumbnails.predicted(context.predictions, rows, context.load_image)
   text = (
-    'A wrong label would be among them: check whether it is the model that is wrong, or the label.'
+    'Wrong labels may be among them: check whether it is the model that is wrong, or the label.'
   )
   return title, [page.paragraph(text), thumbnails_and_sheet(context, 'confident_mistakes', items)]
 
