@@ -1,5 +1,11 @@
 """Means over splits: every example once, whatever the batch size and device count."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -126,3 +132,24 @@ def test_labels_become_the_models_indices():
   found = relabeled(batch, np.array([3, 1]), 4)
   np.testing.assert_array_equal(found['label'], [3, 1, -1])
   np.testing.assert_array_equal(found['labels'], [[0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['data', 'pmap'])
+def test_two_processes_count_every_example_once(name):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  words = [sys.executable, '-m', 'tests.evaluation.two_processes']
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  both = [
+    subprocess.Popen(
+      [*words, str(i), str(port), name], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    for i in range(2)
+  ]
+  for process in both:
+    found = json.loads(process.communicate(timeout=300)[0].splitlines()[-1])
+    assert (found['processes'], found['examples']) == (2, 17) and 'skipped' not in found
+    assert found['accuracy'] == pytest.approx(13 / 17)
+    assert found['index'] == list(range(17))
