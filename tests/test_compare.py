@@ -10,7 +10,7 @@ import pytest
 from tests.report import fakes
 from tests.support import raises
 from vit_jax import compare as command
-from vit_jax.comparison import gather, significance
+from vit_jax.comparison import gather, page, significance
 from vit_jax.errors import CheckpointError, ConfigError, DatasetError
 from vit_jax.report import Facts
 
@@ -42,7 +42,7 @@ def make_run(folder, seed: int, skill: float, n: int = 53, labels=None, **rest):
   return p
 
 
-def test_mcnemar_and_bootstrap_by_hand():
+def test_mcnemar_and_the_interval_by_hand():
   first = np.array([1] * 10 + [0] * 2 + [1] * 60 + [0] * 28, bool)
   second = np.array([0] * 10 + [1] * 2 + [1] * 60 + [0] * 28, bool)
   got = significance.paired(first, second)
@@ -50,8 +50,14 @@ def test_mcnemar_and_bootstrap_by_hand():
   assert got.p_value == pytest.approx(2 * (1 + 12 + 66) / 2**12, abs=1e-12)
   # Standard error of the difference: sqrt(0.12 - 0.08 ** 2) / 10.
   assert got.interval == pytest.approx((0.08 - 1.96 * 0.0337, 0.08 + 1.96 * 0.0337), abs=0.011)
+  # By hand, of 11/102 and 3/102: their difference, and sqrt((14/102 - (8/102)^2) / 102).
+  assert got.interval == pytest.approx(
+    (8 / 102 - 1.96 * 0.0358516, 8 / 102 + 1.96 * 0.0358516), abs=1e-4
+  )
   same = significance.paired(first, first)
-  assert same.p_value == 1.0 and same.difference == 0 and same.interval == (0, 0)
+  assert same.p_value == 1.0 and same.difference == 0
+  # 1/102 twice: sqrt(2 / 102 / 102).
+  assert same.interval == pytest.approx((-1.96 * 0.013865, 1.96 * 0.013865), abs=1e-5)
 
 
 def test_the_other_way_round_is_the_mirror_image():
@@ -86,8 +92,8 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
   with open(out / 'compare.csv', newline='') as f:
     rows = list(csv.DictReader(f))
   assert [r['run'] for r in rows] == ['vit', 'cnn'] and float(rows[0]['accuracy_low']) < 1
-  page = fakes.read(out / 'compare.html')
-  assert all(x.startswith(('data:', '#')) for x in page.addresses)
+  html = fakes.read(out / 'compare.html')
+  assert all(x.startswith(('data:', '#')) for x in html.addresses)
   for words in (
     'Most accurate is vit',
     'McNemar',
@@ -98,8 +104,47 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
     'added up from the training rate',
     'significant (p < 0.05)',
   ):
-    assert words.replace(' µs', '\u00a0µs') in page.text, words
-  assert 'learning_rate' not in page.text  # the same in both
+    assert words.replace(' µs', '\u00a0µs') in html.text, words
+  assert 'learning_rate' not in html.text  # the same in both
+
+
+def test_five_images_on_which_two_runs_agree_do_not_show_that_they_are_equal():
+  """The bootstrap said 0.0 to 0.0 points, of any two runs without a disagreement."""
+  got = significance.paired(np.ones(5, bool), np.ones(5, bool))
+  assert got.interval[0] < -0.3 and got.interval[1] > 0.3
+  none = significance.paired(np.ones(1, bool), np.zeros(1, bool))
+  assert -1 <= none.interval[0] < none.interval[1] <= 1
+
+
+@pytest.mark.parametrize(
+  'skills, said, not_said',
+  [
+    ((9.0, 9.0), 'a and b are most accurate', 'its lead'),
+    ((9.0, 9.0, 0.0), 'a and b are most accurate', 'most accurate is'),
+    ((9.0, 0.0), 'most accurate is a', 'not significant'),
+  ],
+)
+def test_the_most_accurate_are_all_named(tmp_path, skills, said, not_said):
+  """All that are right on the same number of images."""
+  folders = [tmp_path / name for name in 'abc'[: len(skills)]]
+  for folder, skill in zip(folders, skills):
+    make_run(folder, 0, skill + 20 * (skill > 1))
+  runs = gather.gather([str(f) for f in folders])
+  text = str(page._lead(runs, significance.pairs(runs))[0])
+  assert said.lower() in text.lower() and not_said.lower() not in text.lower(), text
+
+
+def test_rates_of_a_single_batch_are_named_in_a_comparison(tmp_path):
+  """One run has no rate without compilation: the note does not say that it was excluded."""
+  for name in 'ab':
+    make_run(tmp_path / name, 0, 1.0)
+  runs = gather.gather([str(tmp_path / name) for name in 'ab'])
+  assert 'single batch' in str(page._notes(runs)) and 'a, b' in str(page._notes(runs))
+  warm = [
+    dataclasses.replace(r, predictions=dataclasses.replace(r.predictions, img_sec=9.0))
+    for r in runs
+  ]
+  assert 'single batch' not in str(page._notes(warm))
 
 
 def test_images_are_paired_by_id_whatever_their_order(tmp_path):
@@ -215,7 +260,7 @@ def test_reports_of_version_0_1_are_read(tmp_path):
     (tmp_path / name / 'metrics.json').write_text('{"accuracy": 0.5}')
   a, b = gather.gather([str(tmp_path / 'a'), str(tmp_path / 'b')])
   assert (a.predictions.facts.activation, a.predictions.facts.image_size) == ('sigmoid', (32, 48))
-  assert a.predictions.facts.to_json() == {**facts, 'image_size': (32, 48)}
+  assert a.predictions.facts.to_json() == {**facts, 'image_size': (32, 48), 'warnings': ()}
   logits = a.predictions.logits
   np.testing.assert_allclose(a.predictions.probabilities, 1 / (1 + np.exp(-logits)), rtol=1e-5)
   assert b.predictions.skipped == 1
@@ -229,7 +274,7 @@ def test_hostile_names_of_runs_are_shown_and_nothing_else(tmp_path):
   runs = [str(tmp_path / name) for name in names]
   assert command.main([*runs, f'--out={tmp_path / "out"}']) == 0
   source = (tmp_path / 'out' / 'compare.html').read_text()
-  page = fakes.read(tmp_path / 'out' / 'compare.html')
-  assert page.tags <= fakes.TAGS and '\x07' not in source
+  html = fakes.read(tmp_path / 'out' / 'compare.html')
+  assert html.tags <= fakes.TAGS and '\x07' not in source
   for name in ('<script>x<', '{{ 7 * 7 }}"\ufffd'):
-    assert name in page.text
+    assert name in html.text

@@ -92,7 +92,7 @@ def test_few_shots_compute_only_the_images_drawn(tmp_path, capsys, weights, imag
   first = run(capsys, weights, images, tmp_path, *words)
   assert (first['trained_on'], first['examples'], first['computed']) == (6, 9, 15)
   assert first['scores'].keys() == {'fewshot_1', 'fewshot_2'}
-  assert first['scores']['fewshot_2'] == {'accuracy': 1.0, 'std': 0.0}  # colours are easy
+  assert first['scores']['fewshot_2'] == {'accuracy': 1.0}  # colours are easy; one draw, no std
   again = run(capsys, weights, images, tmp_path, *words)
   assert again['computed'] == 0 and again['scores'] == first['scores']
   text = command.main([str(weights), f'--dataset={images}', f'--cache_dir={tmp_path}', *words])

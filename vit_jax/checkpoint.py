@@ -30,7 +30,7 @@ from vit_jax.errors import CheckpointError, StorageError
 log = logging.getLogger(__name__)
 
 # Grows when a reader of the version before could not make sense of what is written.
-FORMAT = 2
+FORMAT_VERSION = 1
 
 _ITEMS = ('variables', 'training', 'meta')
 # What every reader needs of 'meta'.
@@ -138,7 +138,7 @@ class Checkpointer:
     self.wait()
     meta = {
       **meta,
-      'format': FORMAT,
+      'format_version': FORMAT_VERSION,
       'step': step,
       'metrics': metrics,
     }
@@ -436,11 +436,12 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
     raise DamagedCheckpointError(f'{folder} is damaged ({path.name}: {reason})') from e
   if not isinstance(meta, dict):
     raise DamagedCheckpointError(f'{folder} is damaged ({path.name} is no JSON object)')
-  if isinstance(meta.get('format'), int) and meta['format'] > FORMAT:
+  if isinstance(meta.get('format_version'), int) and meta['format_version'] > FORMAT_VERSION:
     raise CheckpointError(
-      f'{folder} has format {meta["format"]} and this version reads up to {FORMAT}: update vit_jax'
+      f'{folder} has format {meta["format_version"]}, of a newer version than this one (which reads '
+      f'{FORMAT_VERSION}): update vit_jax'
     )
-  if 'format' in meta and not (folder / checksums.FILE).exists():
+  if 'format_version' in meta and not (folder / checksums.FILE).exists():
     raise DamagedCheckpointError(f'{folder} is damaged ({checksums.FILE} is missing)')
   lacking = [name for name in (*_NEEDED, 'step') if name not in meta]
   if lacking:

@@ -22,22 +22,30 @@ def rank_of_label(logits: A, labels: Any) -> A:
   """How many classes are predicted before the true one; 0 means that it is the prediction.
 
   Among equal logits the lower class index comes first, as in `argmax`. A label whose logit is not
-  a number ranks last.
+  a number ranks last, as does a label that is no class: -1 stands for none.
 
   Args:
     logits: [b, k].
     labels: class indices [b], of the same library.
 
   Returns:
-    Ranks [b], from 0 to k - 1, or k for a NaN.
+    Ranks [b], from 0 to k - 1; k for a NaN and for a label that is no class.
   """
   xp = logits.__array_namespace__()
   x = xp.asarray(logits)
   k = x.shape[-1]
+  labels = xp.asarray(labels)
+  known = (labels >= 0) & (labels < k)
+  labels = xp.where(known, labels, 0)
   true = xp.take_along_axis(x, labels[:, None], axis=-1)  # [b, 1]
   earlier = xp.arange(k)[None, :] < labels[:, None]
   ahead = (x > true) | ((x == true) & earlier)  # [b, k]
-  return xp.where(xp.isnan(true[:, 0]), k, ahead.sum(axis=-1))
+  return xp.where(known & ~xp.isnan(true[:, 0]), ahead.sum(axis=-1), k)
+
+
+def accuracy(logits: np.ndarray, labels: np.ndarray, k: int = 1) -> float:
+  """The share of images whose true class is among the k predicted first: [n, c], [n]."""
+  return float((rank_of_label(logits, labels) < k).mean())
 
 
 def softmax(logits: A) -> A:

@@ -246,7 +246,8 @@ def _print(
   )
   if linear:
     print(f'  accuracy   {linear["accuracy"]:.4f}')
-    print(f'  top3       {linear["top3"]:.4f}')
+    if 'top3' in linear:
+      print(f'  top3       {linear["top3"]:.4f}')
     print(f'  train      {more["train_accuracy"]:.4f}')
     print(f'  c          {more["c"]:.3g} ({more["chosen"]})')
   else:

@@ -4,7 +4,7 @@ import numpy as np
 
 from tests.support import raises
 from vit_jax.data import Preprocess, open_dataset
-from vit_jax.errors import DatasetError, ImageError, StorageError
+from vit_jax.errors import DatasetError, DivergenceError, ImageError, StorageError
 from vit_jax.evaluation.feature_cache import FeatureCache
 
 PREPROCESS = Preprocess('decode|resize(16, 24)')
@@ -82,3 +82,12 @@ def test_images_that_cannot_be_decoded_are_named_or_left_out(tmp_path):
   np.testing.assert_array_equal(found.labels, [3, 3])
   with raises(DatasetError, 'test'):
     cache.features(_examples(b'bad'), 'test', on_error='skip')
+
+
+def test_features_that_are_not_numbers_are_refused(tmp_path):
+  """k-NN among NaNs would have an accuracy like any other."""
+  fake, test = Fake(), open_dataset('digits', per_class=7).split('test')
+  means = fake.features
+  fake.features = lambda *arguments: means(*arguments) * np.nan
+  with raises(DivergenceError, f'{len(test)} of {len(test)}', 'test'):
+    FeatureCache(fake, tmp_path, 'digits').features(test, 'test')

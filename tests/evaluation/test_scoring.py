@@ -1,5 +1,11 @@
 """Means over splits: every example once, whatever the batch size and device count."""
 
+import json
+import os
+import socket
+import subprocess
+import sys
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +15,7 @@ import pytest
 from tests.support import raises
 from vit_jax import data, parallel, tasks
 from vit_jax.errors import DatasetError
-from vit_jax.evaluation.evaluator import make_eval_step, relabeled
+from vit_jax.evaluation.evaluator import Evaluator, make_eval_step, relabeled
 from vit_jax.evaluation.scoring import score
 
 CLASSES = 7
@@ -62,7 +68,7 @@ def _plain(outputs):
 
 
 def test_a_metric_may_be_of_some_examples_alone():
-  """A pair of values and weights; of no example, it is 0."""
+  """A pair of values and weights; of no example, it is not known."""
   values, weights = np.array([1.0, 5.0, np.nan, 9.0]), np.array([1.0, 3.0, 0.0, 1.0])
   batch = {'label': np.zeros(4, np.int32), 'value': values, 'weight': weights}
   placement, step = _plain(
@@ -70,7 +76,7 @@ def test_a_metric_may_be_of_some_examples_alone():
   )
   mask = np.array([True, True, True, False])  # the last is padding
   found = score(step, placement, placement.put_state({}), [{**batch, 'mask': mask}])
-  assert found == {'some': (1 + 3 * 5) / 4, 'none': 0.0, 'examples': 3}
+  assert found == {'some': (1 + 3 * 5) / 4, 'examples': 3}
 
 
 def test_metrics_of_a_split_see_all_examples_without_padding():
@@ -97,9 +103,53 @@ def test_nothing_to_score_is_an_error():
     score(step, placement, placement.put_state({}), [batch])
 
 
+class _Twos:
+  """Examples whose third has no label."""
+
+  def __len__(self):
+    return 4
+
+  def id(self, i):
+    return f'image {i}'
+
+  def __getitem__(self, i):
+    label = np.int32(-1 if i == 2 else i)
+    return {'image': np.full((8, 8, 3), i, np.uint8), 'label': label, 'id': self.id(i), 'index': i}
+
+
+def test_images_without_a_label_are_refused_not_scored_as_the_last_class():
+  placement = parallel.make('data', jax.devices()[:1])
+  transform = data.parse_transform('decode|resize(8)', train=False)
+  task = tasks.build('classify', CLASSES)
+  evaluator = Evaluator(_Oracle(), task, PREPROCESS, placement, transform, 3, {'threads': 0})
+  with raises(DatasetError, 'image 2', '1 '):
+    evaluator(_Twos(), placement.put_state({}))
+
+
 def test_labels_become_the_models_indices():
   """The dataset's classes 0 and 1 are the model's 3 and 1."""
   batch = {'label': np.array([0, 1, -1]), 'labels': np.array([[1, 0], [1, 1], [0, 0]], np.uint8)}
   found = relabeled(batch, np.array([3, 1]), 4)
   np.testing.assert_array_equal(found['label'], [3, 1, -1])
   np.testing.assert_array_equal(found['labels'], [[0, 0, 0, 1], [0, 1, 0, 1], [0, 0, 0, 0]])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('name', ['data', 'pmap'])
+def test_two_processes_count_every_example_once(name):
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  words = [sys.executable, '-m', 'tests.evaluation.two_processes']
+  environment = {k: v for k, v in os.environ.items() if k != 'XLA_FLAGS'}
+  both = [
+    subprocess.Popen(
+      [*words, str(i), str(port), name], stdout=subprocess.PIPE, env=environment, text=True
+    )
+    for i in range(2)
+  ]
+  for process in both:
+    found = json.loads(process.communicate(timeout=300)[0].splitlines()[-1])
+    assert (found['processes'], found['examples']) == (2, 17) and 'skipped' not in found
+    assert found['accuracy'] == pytest.approx(13 / 17)
+    assert found['index'] == list(range(17))

@@ -87,6 +87,20 @@ def test_sigmoid_models_predict_each_class_on_its_own():
   np.testing.assert_allclose(found[0].probability, 1 / (1 + np.exp(-logits.max())), rtol=1e-5)
 
 
+def test_the_most_probable_class_is_that_of_the_reports_where_probabilities_round_to_one():
+  """Sigmoids of 20 and 30 are both 1 in float32; the report takes the greater logit."""
+  loaded = make()
+  loaded.config['task'] = {'loss': 'sigmoid'}
+  bias = np.arange(len(loaded.classes), dtype=np.float32) * 10 + 20
+  loaded.variables['params']['head']['bias'] = bias
+  loaded.variables['params']['head']['kernel'] = np.zeros_like(
+    loaded.variables['params']['head']['kernel']
+  )
+  found = loaded.predict(pixels(), top_k=3)[0]
+  last = len(bias) - 1
+  assert [p.index for p in found] == [last, last - 1, last - 2]
+
+
 def test_any_number_of_images_compiles_at_most_three_sizes():
   loaded = make()
   images = [pixels(20 + i, 30, seed=i) for i in range(13)]

@@ -10,7 +10,7 @@ from tests.report import fakes
 from tests.support import raises
 from vit_jax.errors import CheckpointError, DatasetError, DivergenceError
 from vit_jax.logits import rank_of_label
-from vit_jax.report import Collector, Facts, compute, examples, load_predictions, metrics
+from vit_jax.report import Collector, Facts, Timing, compute, examples, load_predictions, metrics
 
 
 def check_against_sklearn(p) -> None:
@@ -149,6 +149,18 @@ def test_the_collector_drops_masked_rows_and_restores_the_order(monkeypatch):
   assert (got.ids[3], got.ids[5]) == ('image 3', 'caf\\udce9')
   assert got.skipped == 2 and got.img_sec > 0
   check_against_sklearn(got)
+
+
+def test_the_rate_of_an_evaluation_is_without_its_first_batch(monkeypatch):
+  """3 images while the step compiles, 40 s; then 3 and 1 in 2 s. A single batch has it all."""
+  clock = [100.0]
+  monkeypatch.setattr('vit_jax.report.collect.time.monotonic', lambda: clock[0])
+  timing = Timing()
+  for seconds, images, rate in ((40.0, 3, 3 / 40), (1.5, 3, 2.0), (0.5, 1, 2.0)):
+    clock[0] += seconds
+    timing({'mask': np.arange(3) < images}, None)
+    assert timing.rate() == pytest.approx(rate)
+  assert timing.seconds == pytest.approx(42)
 
 
 def test_an_evaluation_of_nothing_is_refused():

@@ -108,7 +108,7 @@ def test_metrics_and_tables_say_the_same(written):
     'steps': 5,
     'seconds': 16.0,
     'seconds_estimated': True,
-    'img_sec': 4.0,
+    'img_sec': 3.0,
     'memory_bytes': None,
   }
   with open(out / 'per_class.csv', newline='', encoding='utf-8') as f:

@@ -47,12 +47,55 @@ def test_peaks_are_known_or_measured():
   assert rate > 1e6 and source.startswith('measured')
 
 
-def test_training_takes_three_forward_passes_with_nothing_frozen():
-  module = models.build('vit_ti16', 5, depth=1)
-  shapes, shape = _shapes(module, 32), (1, 32, 32, 3)
-  assert flops.training_flops(module, shapes, shape) == 3 * flops.forward_flops(
-    module, shapes, shape
-  )
+@pytest.mark.parametrize(
+  'kind, dtype, teraflops',
+  [
+    ('NVIDIA L40S', 'bfloat16', 362),  # not those of the L40, 181
+    ('NVIDIA L40', 'bfloat16', 181),
+    ('NVIDIA H100 NVL', 'bfloat16', 835),
+    ('NVIDIA A10G', 'bfloat16', 70),
+    ('NVIDIA RTX A1000', 'bfloat16', None),  # no A100
+    ('NVIDIA L4', 'float32', 60.5),  # TF32
+    ('Tesla V100-SXM2-16GB', 'float32', 15.7),  # has no TF32
+    ('Tesla T4', 'float32', 8.1),
+    ('TPU v4', 'float32', 275),  # XLA rounds the operands of matmuls to bfloat16
+    ('TPU v3', 'bfloat16', 61.5),  # a device is one of the two cores of a chip
+    ('TPU v5p', 'bfloat16', 459),
+    ('TPU v5 lite', 'bfloat16', 197),
+  ],
+)
+def test_peaks_of_devices_that_are_easily_mistaken(kind, dtype, teraflops):
+  found = flops.peak(kind, dtype)
+  assert (found and found[0] / 1e12) == (teraflops and pytest.approx(teraflops))
+
+
+def test_training_flops_of_a_transformer_by_hand():
+  """Three forward passes, but for the gradient of the images, which nobody computes."""
+  n, d, m = 10, 6, 11
+  patches = 9 * 7 * 7 * 3 * d
+  block = n * d * 3 * d + 2 * n * n * d + n * d * d + 2 * n * d * m
+  fields = {'patch_size': 7, 'width': d, 'depth': 2, 'num_heads': 3, 'mlp_dim': m}
+  for more in ({}, {'scan': True}, {'remat': 'block'}):
+    module = models.build('vit_ti16', 5, **fields, **more)
+    found = flops.training_flops(module, _shapes(module, 21), (1, 21, 21, 3))
+    assert found == 2 * (2 * patches + 3 * (2 * block + d * 5)), more
+
+
+@pytest.mark.parametrize('trained', [0, 1, 2])
+def test_training_flops_of_frozen_blocks_by_hand(trained):
+  """The gradient stops where nothing below is trained; a linear probe needs none of the trunk."""
+  n, d, m, depth = 10, 6, 11, 2
+  patches, head = 9 * 7 * 7 * 3 * d, d * 5
+  linear, products = n * d * 3 * d + n * d * d + 2 * n * d * m, 2 * n * n * d
+  fields = {'patch_size': 7, 'width': d, 'depth': depth, 'num_heads': 3, 'mlp_dim': m}
+  module = models.build('vit_ti16', 5, **fields)
+  shapes = _shapes(module, 21)
+  words = ('embeddings', f'blocks:{depth - trained}', 'encoder/norm') if trained < 2 else ()
+  frozen = optimizers.frozen_names(shapes['params'], words or ('embeddings',))
+  found = flops.training_flops(module, shapes, (1, 21, 21, 3), frozen)
+  forward = patches + depth * (linear + products) + head
+  backward = trained * 2 * (linear + products) + head + (head if trained else 0)
+  assert found == 2 * (forward + backward)
 
 
 class _Two(nn.Module):
@@ -70,6 +113,7 @@ class _Two(nn.Module):
   'frozen, matmuls',
   [
     # Forward both; backward the kernels' gradients, and the activations' between the layers.
+    (set(), 12 * 7 + 7 * 5 + 12 * 7 + 7 * 5 + 7 * 5),
     ({'head/bias'}, 12 * 7 + 7 * 5 + 12 * 7 + 7 * 5 + 7 * 5),
     ({'body/kernel', 'body/bias'}, 12 * 7 + 7 * 5 + 7 * 5),
     ({'head/kernel'}, 12 * 7 + 7 * 5 + 12 * 7 + 7 * 5),
@@ -106,3 +150,5 @@ def test_mfu_at_one_image_per_second():
   needed = flops.training_flops(module, shapes, (1, 32, 32, 3))
   assert one == pytest.approx(needed / flops.peak('cpu', 'float32')[0])
   assert flops.mfu_of_rate(module, shapes, (32, 32, 3), devices, passes=2) == pytest.approx(2 * one)
+  with_teacher = flops.mfu_of_rate(module, shapes, (32, 32, 3), devices, teacher=3 * needed)
+  assert with_teacher == pytest.approx(4 * one)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.support import error_line, raises
 from tests.training.runs import ROOT, command, options, timeless_rows
-from vit_jax import checkpoint, config, evaluate
+from vit_jax import checkpoint, config, evaluate, optimizers
 from vit_jax.console import Console
 from vit_jax.errors import (
   CheckpointError,
@@ -279,6 +279,28 @@ def test_a_finished_run_is_not_trained_again(finished):
   after = _arrays(finished, 24)[0]
   assert all(after[name].tobytes() == value.tobytes() for name, value in before.items())
   assert [r['split'] for r in read_metrics(finished)].count('test') == 1
+
+
+@pytest.mark.parametrize(
+  'overrides, fact',
+  [
+    # The first gradient is finite, that of SAM's ascended weights is not.
+    ({'optimizer__sam_rho': '0.1', 'total': '2 steps'}, 'sam_grad_norm'),
+    # Both the loss and the gradient of the last step are finite; the weights after it are not.
+    (
+      {'optimizer__name': 'sgd', 'optimizer__multipliers': '.*=1e38', 'total': '1 steps'},
+      'weights',
+    ),
+  ],
+)
+def test_nothing_is_saved_that_is_not_finite(tmp_path, monkeypatch, overrides, fact):
+  monkeypatch.setattr(
+    optimizers.Sharpness, 'ascend', lambda _, p, *more: jax.tree.map(lambda x: x * np.nan, p)
+  )
+  more = {'schedule__name': 'constant', 'schedule__warmup': '0 steps', 'dataset__val': ''}
+  with raises(DivergenceError, 'none was saved', fact):
+    loop.train(options(**more, **overrides), str(tmp_path / 'run'))
+  assert not checkpoint.has_checkpoint(tmp_path / 'run')
 
 
 def test_nan_stops_and_keeps_the_last_good_checkpoint(tmp_path):

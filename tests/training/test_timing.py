@@ -51,7 +51,7 @@ def test_rates_are_of_the_steps_since_the_last_report(time):
     time.now += 100
   assert window.rates() == pytest.approx({'img_sec': 3.5, 'input_wait': 0.25})
   window.restart()
-  assert window.rates() == {} and window.rows() == {}
+  assert window.rates() == {} and list(window.rows()) == [1, 2, 3]  # of the window before
 
 
 def test_compilation_is_excluded_from_rates_but_not_its_metrics(time):
@@ -66,11 +66,51 @@ def test_compilation_is_excluded_from_rates_but_not_its_metrics(time):
   assert window.means()['loss'] == pytest.approx(42 / 14)
 
 
+def test_steps_that_run_on_into_a_pause_are_no_pause(time):
+  """Steps are started ahead: a validation begins by waiting for those that were."""
+
+  def fetch(metrics):
+    time.now += 3.0  # the device is still busy with the step
+    return _fetch(metrics)
+
+  window = timing.Window(7, fetch)
+  window.add(1, _metrics(1))
+  time.now += 0.5
+  with window.paused():
+    window.rows()
+    time.now += 100  # validation
+    window.rows()
+  assert window.rates()['img_sec'] == pytest.approx(7 / 3.5)
+
+
 def test_means_are_weighed_and_the_learning_rate_is_the_last():
+  """A metric of no example is not known: an IoU of 0 would say that all boxes were missed."""
   window = timing.Window(7, _fetch)
-  for step, (total, weight, rate) in enumerate([(6, 3, 0.1), (0, 0, 0.2), (4, 2, 0.3)]):
+  for step, (total, weight, rate) in enumerate([(6, 3, 0.1), (0, 0, 0.2), (4, 2, 0.3)], 1):
     window.add(step, _metrics(total, weight, rate) | {'iou': (0.0, 0.0)})
-  assert window.means() == {'loss': 2.0, 'iou': 0.0, 'learning_rate': 0.3}
+  assert window.means() == {'loss': 2.0, 'learning_rate': 0.3}
+
+
+@pytest.mark.parametrize('resumed', [False, True])
+def test_a_short_last_window_is_filled_up_with_the_steps_before_it(time, resumed):
+  """9 steps reported every 4: the last row is of steps 6 to 9, not of step 9 alone."""
+  window = timing.Window(7, _fetch)
+  for step in range(1, 9):
+    time.now += 2.0
+    window.add(step, _metrics(7 * step))
+    if step % 4 == 0:
+      assert window.means()['loss'] == step - 1.5
+      window.restart()
+  if resumed:
+    state = json.loads(json.dumps({'rows': window.rows(), 'reported': window.reported}))
+    window = timing.Window(7, _fetch, **state)
+  time.now += 1.0
+  window.add(9, _metrics(7 * 9))
+  assert window.means()['loss'] == 9.0
+  assert window.means(least=4)['loss'] == 7.5
+  if not resumed:
+    assert window.rates() == {'img_sec': 7.0, 'input_wait': 0.0}
+    assert window.rates(least=4)['img_sec'] == pytest.approx(7 * 5 / 9)
 
 
 def test_a_window_is_resumed_from_json():

@@ -252,3 +252,27 @@ def test_mixing_is_of_the_whole_batch_on_any_number_of_devices(name, accumulate)
     return placement.get_state(state).params, placement.get_metrics(metrics)
 
   _assert_close(run(1, 1), run(4, accumulate))
+
+
+@pytest.mark.parametrize('seed', range(4))
+def test_accuracy_of_mixed_images_is_of_the_class_with_the_larger_share(seed):
+  """Mixup of two by two swaps which of them prevails; a model that tells it is right always."""
+  task = tasks.build('classify', CLASSES, label_smoothing=0.1)
+  batch = {**_batch(), 'label': np.arange(BATCH, dtype=np.int32) % CLASSES}
+  key = jax.random.key(seed)
+  found = train_step.mixed(Mixing(mixup=1.0, per_pair=True), task, batch, key)
+  prevails = np.asarray(found['target']).argmax(axis=-1)
+  np.testing.assert_array_equal(found['label'], prevails)
+  assert (prevails != batch['label']).any()
+  logits = jax.nn.one_hot(prevails, CLASSES)
+  assert task.metrics(logits, found)['accuracy'].mean() == 1.0
+
+
+def test_label_sets_of_mixed_images_are_the_classes_with_more_than_half():
+  task = tasks.build('multilabel', 3, label_smoothing=0.2)
+  labels = np.array([[1, 0, 1], [0, 1, 1]] * 2, np.uint8)[[0, 0, 1, 1]]
+  batch = {'image': np.zeros((4, 8, 8, 3), np.uint8), 'labels': labels}
+  found = train_step.mixed(Mixing(mixup=1.0, per_pair=True), task, batch, jax.random.key(1))
+  clean = (np.asarray(found['target']) - 0.1) / 0.8
+  np.testing.assert_array_equal(found['labels'], clean > 0.5)
+  np.testing.assert_array_equal(np.asarray(found['labels'])[:, 2], 1)

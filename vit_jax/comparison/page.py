@@ -60,22 +60,32 @@ def _figure(
 
 
 def _lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
-  best = max(runs, key=lambda run: run.metrics['accuracy'])
-  base = runs[0].predictions
+  top = max(run.metrics['accuracy'] for run in runs)
+  best = [run for run in runs if run.metrics['accuracy'] == top]
+  first, base = best[0], runs[0].predictions
+  leader = f'Most accurate is {first.name} with {percent(top)}. '
+  if len(best) > 1:
+    named = f'{", ".join(run.name for run in best[:-1])} and {best[-1].name}'
+    leader = f'{named} are most accurate, with {percent(top)} each. '
   text = (
     f'All were tested on the same {len(base):,} images ({base.facts.split or "the split"} of '
-    f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}). Most accurate is {best.name} '
-    f'with {percent(best.metrics["accuracy"])}. '
+    f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}). ' + leader
   )
+  others = [run for run in runs if run not in best]
   unsure = [
-    (pair.second if pair.first is best else pair.first).name
-    for pair in pairs
-    if best in (pair.first, pair.second) and not pair.significant
+    run.name
+    for run in others
+    if not all(
+      p.significant
+      for p in pairs
+      if run in (p.first, p.second) and (p.first in best or p.second in best)
+    )
   ]
+  whose = 'Their' if len(best) > 1 else 'Its'
   if unsure:
-    text += f'Its difference from {", ".join(unsure)} is not significant (p ≥ {LEVEL:g}).'
-  else:
-    text += f'Its lead over every other run is significant (p < {LEVEL:g}).'
+    text += f'{whose} difference from {", ".join(unsure)} is not significant (p ≥ {LEVEL:g}).'
+  elif others:
+    text += f'{whose} lead over every other run is significant (p < {LEVEL:g}).'
   parts = [page.paragraph(text, 'lead')]
   datasets = sorted({run.predictions.facts.dataset for run in runs})
   if len(datasets) > 1:
@@ -94,9 +104,12 @@ def _notes(runs: Sequence[Run]) -> Markup:
     )
   if len({run.predictions.facts.devices for run in runs}) > 1:
     notes.append('The runs were evaluated on different devices: times are not comparable.')
+  single = [run.name for run in runs if run.predictions.img_sec is None]
   notes.append(
     'Evaluation time includes compilation; evaluation images/s exclude the first batch, which '
-    'compiles. –: not known.'
+    'compiles'
+    + (f', but for those of a single batch ({", ".join(single)})' if single else '')
+    + '. –: not known.'
   )
   return page.paragraph(' '.join(notes))
 
@@ -120,8 +133,8 @@ def _accuracy(out: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Pair]) -> 
     'p-value': [p_text(pair.test.p_value) for pair in pairs],
   }
   text = (
-    "McNemar's exact test on the images that only one of the two predicts correctly; bootstrap "
-    'interval of the difference over images.'
+    "McNemar's exact test on the images that only one of the two predicts correctly; adjusted Wald "
+    'interval of the difference.'
   )
   if len(pairs) > 1:
     columns['p-value (Holm)'] = [p_text(pair.adjusted_p) for pair in pairs]
@@ -186,7 +199,9 @@ def _classes(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
   )
   order = np.argsort(-np.ptp(values, axis=0), kind='stable')[:_CLASSES]
   caption = 'The runs differ most at the top.'
-  if len(present) > len(order):
+  if not np.ptp(values, axis=0).any():
+    caption = 'The runs do not differ in any class.'
+  elif len(present) > len(order):
     caption = f'The {len(order)} of {len(present):,} classes that the runs differ most in.'
   drawing = figures.recalls(runs, [base.names[present[i]] for i in order], values[:, order])
   return [_figure(out, 'recall', drawing, 'Recall of each class', caption)]

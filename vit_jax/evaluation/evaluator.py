@@ -1,7 +1,6 @@
 """Scores a model on splits: validation in the loop, the final test and `vit_jax.evaluate` alike."""
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -9,9 +8,10 @@ import jax
 import numpy as np
 
 from vit_jax import data
+from vit_jax.errors import DatasetError
 from vit_jax.evaluation.scoring import score
 from vit_jax.parallel import Placement, round_up
-from vit_jax.report import Collector
+from vit_jax.report import Collector, Timing
 from vit_jax.tasks import Task
 
 
@@ -69,25 +69,41 @@ class Evaluator:
       wrap: changes the stream of batches: a progress bar, other class indices.
 
     Returns:
-      Means by metric, 'examples' that were scored, 'img_sec' (compilation included), and 'skipped'
+      Means by metric, 'examples' that were scored, 'img_sec' (see `report.Timing`), and 'skipped'
       where some could not be read.
+
+    Raises:
+      DatasetError: there is no example to score, or one without a label.
     """
     batches = data.eval_batches(
       examples, self._transform, batch_size=self._batch_size, **self._loading
     )
-    began = time.monotonic()
+    timing = collector.timing if collector else Timing()
+    labelled = self._task.labels_per_image == 'one'
     result = score(
       self._step,
       self._placement,
       variables,
-      wrap(batches),
-      collector,
+      _refuse_unlabelled(wrap(batches), examples) if labelled else wrap(batches),
+      collector or timing,
       self._task.split_metrics if self._task.has_split_metrics else None,
     )
-    result['img_sec'] = result['examples'] / (time.monotonic() - began)
-    if batches.skipped:
-      result['skipped'] = batches.skipped
+    result['img_sec'] = timing.rate()
+    if skipped := len(examples) - int(result['examples']):  # by all processes
+      result['skipped'] = skipped
     return result
+
+
+def _refuse_unlabelled(batches: Iterable[dict], examples: data.Examples) -> Iterator[dict]:
+  """The batches; raises a `DatasetError` at an image without a label, which has -1."""
+  for batch in batches:
+    bad = batch['index'][batch['mask'] & (batch['label'] < 0)]
+    if len(bad):
+      raise DatasetError(
+        f'{len(bad)} of {int(batch["mask"].sum())} images of a batch have no label, such as '
+        f'{examples.id(int(bad[0]))}: this split cannot be scored'
+      )
+    yield batch
 
 
 def loader_options(threads: int = 0, on_error: str = 'raise') -> dict[str, Any]:

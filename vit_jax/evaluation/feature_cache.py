@@ -12,7 +12,7 @@ import tqdm
 
 from vit_jax import tree
 from vit_jax.data import Examples
-from vit_jax.errors import DatasetError, ImageError, StorageError, UserError
+from vit_jax.errors import DatasetError, DivergenceError, ImageError, StorageError, UserError
 from vit_jax.files import make_folder
 from vit_jax.inference.loaded import Loaded
 from vit_jax.weights.containers import npz
@@ -69,6 +69,7 @@ class FeatureCache:
     Raises:
       ImageError: naming an image that cannot be decoded.
       DatasetError: a missing label, or nothing that can be decoded.
+      DivergenceError: features that are not finite.
     """
     rows: list[np.ndarray] = []
     labels: list[int] = []
@@ -86,6 +87,12 @@ class FeatureCache:
           labels.append(example['label'])
     if not rows:
       raise DatasetError(f'the split {name} has no image that can be decoded')
+    bad = sum(not np.isfinite(row).all() for row in rows)
+    if bad:
+      raise DivergenceError(
+        f"the model's features of {bad} of {len(rows)} images of the split {name} are not finite "
+        'numbers'
+      )
     return Features(np.stack(rows), np.array(labels, np.int32), len(self._rows) - before, skipped)
 
   def save(self) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_jax.errors import DatasetError
 from vit_jax.evaluation.linear import Linear
+from vit_jax.logits import accuracy
 
 BIAS = 100.0  # the constant feature: so large that the penalty hardly touches the bias
 _TINY = 1e-5  # added to each deviation
@@ -95,8 +96,7 @@ def _best(penalties, u, s, projected, targets, labels) -> float:
     shrunk = l2 / (s**2 + l2)  # [r]
     error = u @ (projected * shrunk[:, None]) + outside
     error /= ((u**2) @ shrunk + free)[:, None]
-    correct = ((targets - error).argmax(axis=1) == labels).sum()
-    ranked.append((-correct, (error**2).sum(), l2))
+    ranked.append((-accuracy(targets - error, labels), (error**2).sum(), l2))
   return min(ranked)[2]
 
 
@@ -127,5 +127,5 @@ def accuracies(
   for x, labels in drawn:
     rows = few(labels, shots)
     scores = fit(x[rows], labels[rows], num_classes, penalties)(test[0])
-    found.append(float((scores.argmax(axis=1) == test[1]).mean()))
+    found.append(accuracy(scores, test[1]))
   return found

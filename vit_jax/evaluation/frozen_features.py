@@ -1,6 +1,7 @@
 """What frozen features are worth: by a linear probe, by few-shot least squares, by k-NN."""
 
 import dataclasses
+import statistics
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -87,7 +88,9 @@ def few_shot_scores(
     found = few_shot.accuracies(
       [(d.x, d.labels) for d in drawn], (tested.x, tested.labels), num_classes, count, penalties
     )
-    scores[f'fewshot_{count}'] = {'accuracy': float(np.mean(found)), 'std': float(np.std(found))}
+    scores[f'fewshot_{count}'] = {'accuracy': float(np.mean(found))}
+    if draws > 1:  # of one draw no spread is known
+      scores[f'fewshot_{count}']['std'] = statistics.stdev(found)
   return _result(scores, len(set(np.concatenate(rows).tolist())), tested, drawn)
 
 

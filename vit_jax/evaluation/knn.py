@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from vit_jax.logits import accuracy
+
 _CHUNK = 1024  # images compared with all others at once
 
 
@@ -76,7 +78,7 @@ def accuracies(
   votes = [
     vote(train[1][rows[:, :k]], similarities[:, :k], num_classes, temperature) for k in neighbours
   ]
-  return [float((shares.argmax(axis=1) == test[1]).mean()) for shares in votes]
+  return [accuracy(shares, test[1]) for shares in votes]
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

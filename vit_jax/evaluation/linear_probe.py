@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_jax.errors import DatasetError
 from vit_jax.evaluation.linear import Linear
-from vit_jax.logits import rank_of_label
+from vit_jax.logits import accuracy, rank_of_label
 
 # Inverse strengths of the penalty that are tried: a factor of about three between neighbours.
 PENALTIES = tuple(float(c) for c in np.logspace(-4, 1, 11))
@@ -86,7 +86,7 @@ def _best_penalty(trials: Sequence[tuple], num_classes: int) -> float:
   for x, labels, x_val, labels_val in trials:
     for i, head in enumerate(_path(x, labels, num_classes, PENALTIES)):
       logits = head(x_val)
-      correct[i] += (logits.argmax(axis=1) == labels_val).sum()
+      correct[i] += (rank_of_label(logits, labels_val) < 1).sum()
       loss[i] -= _log_softmax(logits)[np.arange(len(logits)), labels_val].sum()
   return PENALTIES[np.lexsort((loss, -correct))[0]]
 
@@ -117,13 +117,12 @@ def _log_softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def score(head: Head, x: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-  """Accuracy, top3 and loss of a head on features [n, d]."""
+  """Accuracy, of more than three classes 'top3', and loss of a head on features [n, d]."""
   logits = head(x)
-  rank = rank_of_label(logits, labels)
   loss = -_log_softmax(logits)[np.arange(len(logits)), labels]
   return {
-    'accuracy': float((rank < 1).mean()),
-    'top3': float((rank < 3).mean()),
+    'accuracy': accuracy(logits, labels),
+    **({'top3': accuracy(logits, labels, 3)} if len(head.bias) > 3 else {}),
     'loss': float(loss.mean()),
     'examples': len(labels),
   }

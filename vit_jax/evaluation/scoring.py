@@ -33,8 +33,8 @@ def score(
       all examples.
 
   Returns:
-    The mean of each metric (0 where it is of no example) and 'examples', how many there were, over
-    all processes.
+    The mean of each metric (left out where it is of no example) and 'examples', how many there
+    were, over all processes.
 
   Raises:
     DatasetError: there is no example to score.
@@ -64,7 +64,7 @@ def score(
   sums, count = _over_processes(sums, count)
   if not count:
     raise DatasetError('no image could be evaluated: the split is empty or undecodable')
-  means = {name: float(total / n) if n else 0.0 for name, (total, n) in sums.items()}
+  means = {name: float(total / n) for name, (total, n) in sums.items() if n}
   if split_metrics:
     rows = parallel.gather({name: np.concatenate(parts) for name, parts in kept.items()})
     valid = {name: values[rows['mask']] for name, values in rows.items() if name != 'mask'}

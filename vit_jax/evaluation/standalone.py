@@ -19,6 +19,7 @@ from vit_jax.errors import ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled
 from vit_jax.evaluation.measure import measure
 from vit_jax.inference.loaded import Loaded, load
+from vit_jax.models.shapes import title
 
 log = logging.getLogger(__name__)
 
@@ -132,7 +133,7 @@ def _report(
   is_run = checkpoint.is_run(model)
   facts = report.Facts(
     name=pathlib.Path(model).name,
-    model=loaded.config['model']['name'],
+    model=title(loaded.config['model']),
     dataset=dataset,
     split=split,
     step=checkpoint.chosen_step(model) if is_run else None,

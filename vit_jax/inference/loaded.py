@@ -122,7 +122,8 @@ class Loaded:
     boxes: list[tuple[float, ...] | None] = [None] * len(marks)
     if 'box' in outputs:
       boxes = [_in_image(box, mark) for box, mark in zip(outputs['box'], marks)]
-    rows = zip(probabilities(outputs['logits'], self.task.activation), boxes)
+    logits = outputs['logits']
+    rows = zip(logits, probabilities(logits, self.task.activation), boxes)
     return [
       problems[i] if problems and i in problems else self._top(*next(rows), top_k)
       for i in range(len(images))
@@ -154,9 +155,14 @@ class Loaded:
       return self._transform(example)
 
   def _top(
-    self, probabilities: np.ndarray, box: tuple[float, ...] | None, top_k: int
+    self,
+    logits: np.ndarray,
+    probabilities: np.ndarray,
+    box: tuple[float, ...] | None,
+    top_k: int,
   ) -> list[Prediction]:
-    best = np.argsort(-probabilities, kind='stable')[:top_k]
+    # By logits, as reports and metrics rank them: probabilities near 1 round to the same number.
+    best = np.argsort(-logits, kind='stable')[:top_k]
     return [
       Prediction(int(i), self.classes[i] if self.classes else str(i), float(probabilities[i]), box)
       for i in best

@@ -46,3 +46,26 @@ def description(module: nn.Module, name: str) -> dict[str, Any]:
   module = backbone_of(module)
   changed = {k: getattr(module, k) for k, v in fields(name).items() if getattr(module, k) != v}
   return {'name': name, **changed}
+
+
+# Fields that say how a model is trained or computed, not which it is.
+_NOT_IN_TITLES = (
+  *('dropout', 'attention_dropout', 'token_dropout', 'drop_path_rate', 'drop_path_schedule'),
+  *('head_bias_init', 'norm_momentum', 'norm_frozen', 'axis_name'),
+  *('attention', 'remat', 'scan', 'dtype'),
+  *('gelu', 'norm_epsilon', 'stem_epsilon', 'kernel_epsilon', 'padding'),  # fixed by weights
+)
+
+
+def title(record: Mapping[str, Any]) -> str:
+  """A model's name for people, with what makes it another: 'resnet50 (width=8)'.
+
+  Args:
+    record: as `description` gives it.
+  """
+  changed = [
+    f'{name}={",".join(map(str, value)) if isinstance(value, list | tuple) else value}'
+    for name, value in record.items()
+    if name != 'name' and name not in _NOT_IN_TITLES
+  ]
+  return f'{record["name"]} ({" ".join(changed)})' if changed else record['name']

@@ -12,7 +12,7 @@ from typing import Any
 
 _LAZY = {
   'canvas': ('can_draw',),
-  'collect': ('Collector', 'image_loader'),
+  'collect': ('Collector', 'Timing', 'image_loader'),
   'facts': ('Facts',),
   'layout': ('Context', 'ReportLayout', 'Table', 'Title'),
   'live': ('live_images',),

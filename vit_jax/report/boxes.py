@@ -14,7 +14,7 @@ from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.metrics import wilson
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
-from vit_jax.report.text import percent
+from vit_jax.report.text import counted, percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -57,7 +57,7 @@ def compute(predictions: Predictions) -> dict[str, Any]:
     name = f'iou{100 * threshold:.0f}'
     result |= {name: hits / n, f'{name}_interval': list(wilson(hits, n))}
   both = int(((found >= 0.5) & predictions.correct[known]).sum())
-  return result | {'box50_right': both / n}
+  return result | {'box50_right': both / n, 'box50_right_interval': list(wilson(both, n))}
 
 
 def spread(predictions: Predictions, most: int = 12) -> list[int]:
@@ -82,7 +82,7 @@ def cards(context: Context) -> list[Card]:
   if 'boxes' not in result:
     return []
   return [
-    Card('Mean IoU', f'{result["mean_iou"]:.3f}', f'of {result["boxes"]:,} boxes'),
+    Card('Mean IoU', f'{result["mean_iou"]:.3f}', f'of {counted(result["boxes"], "box", "boxes")}'),
     Card('IoU of at least 0.5', percent(result['iou50']), sections.interval_of(result, 'iou50')),
   ]
 
@@ -93,21 +93,23 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   if 'boxes' not in result:
     return None
   values = context.once(overlaps)
+  found = counted(result['boxes'], 'box', 'boxes')
   rows = []
   for threshold in THRESHOLDS:
     name = f'iou{100 * threshold:.0f}'
     rows.append((f'≥ {threshold:g}', percent(result[name]), sections.span_of(result, name)))
-  rows.append(('≥ 0.5 and class correct', percent(result['box50_right']), ''))
+  both = sections.span_of(result, 'box50_right')
+  rows.append(('≥ 0.5 and class correct', percent(result['box50_right']), both))
   parts = [
     page.figures(
       context.figure(
         'iou',
         histogram(values[np.isfinite(values)]),
         'Overlap with the true boxes',
-        f'Intersection over union of {result["boxes"]:,} boxes; mean {result["mean_iou"]:.3f}, '
+        f'Intersection over union of {found}; mean {result["mean_iou"]:.3f}, '
         f'median {result["median_iou"]:.3f}.',
       ),
-      page.table(('IoU', 'images', '95\u00a0% interval'), rows),
+      page.table(('IoU', 'share of boxes', '95\u00a0% interval'), rows),
     )
   ]
   if context.load_image:
@@ -137,7 +139,7 @@ def histogram(values: np.ndarray) -> 'Figure':
     axes.text(
       threshold - 0.01,
       top * 0.985,
-      f'{100 * share:.0f} %\n≥ {threshold:g}',
+      f'{percent(share)}\n≥ {threshold:g}',
       ha='right',
       va='top',
       fontsize=8.5,

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +14,46 @@ from vit_jax.report.text import encodable
 LoadImage = Callable[[int], np.ndarray]  # position in a split -> uint8 [h, w, c]
 
 
+class Timing:
+  """How long an evaluation took, and its rate: one definition for terminal, logs and reports.
+
+  It is an `on_batch` of `evaluation.scoring.score`.
+
+  Attributes:
+    seconds: from its making to the end of the last batch, compilation included.
+  """
+
+  def __init__(self) -> None:
+    self._began = time.monotonic()
+    self._ended: list[tuple[float, int]] = []  # of each batch, with its images
+
+  def __call__(self, batch: Mapping[str, np.ndarray], outputs: Any) -> None:
+    """Takes a batch whose outputs are there; of 'mask' [b] it counts the images."""
+    self._ended.append((time.monotonic(), int(np.sum(batch['mask']))))
+
+  @property
+  def seconds(self) -> float:
+    return self._ended[-1][0] - self._began if self._ended else 0.0
+
+  def warm_rate(self) -> float | None:
+    """Images/s of all processes after the first batch, which compiles; None if there is but one.
+
+    Every process has to call it.
+    """
+    from vit_jax import parallel  # reading predictions needs no JAX
+
+    images = _over_processes(parallel, sum(count for _, count in self._ended[1:]))
+    seconds = self._ended[-1][0] - self._ended[0][0] if self._ended else 0.0
+    return images / seconds if seconds > 0 else None
+
+  def rate(self) -> float:
+    """`warm_rate`; of a single batch its rate, compilation included."""
+    from vit_jax import parallel
+
+    images = _over_processes(parallel, sum(count for _, count in self._ended))
+    return self.warm_rate() or images / max(self.seconds, 1e-9)
+
+
 class Collector:
   """Keeps the outputs of an evaluation: the `on_batch` of `evaluation.scoring.score`.
 
@@ -22,14 +63,16 @@ class Collector:
     examples: the split that the batches come from.
     classes: the model's, which 'label' of the batches indexes.
     label_sets: whether the truth is 'labels' of the batches, any number of classes per image.
+
+  Attributes:
+    timing: of the batches.
   """
 
   def __init__(self, examples: Examples, classes: Sequence[str], label_sets: bool = False):
     self._examples, self._classes, self._label_sets = examples, tuple(classes), label_sets
     self._rows: dict[str, list[np.ndarray]] = {'index': [], 'label': [], 'mask': [], 'logits': []}
     self._more: dict[str, list[np.ndarray]] = {}
-    self._began = time.monotonic()
-    self._ended: list[float] = []
+    self.timing = Timing()
 
   def __call__(
     self, batch: Mapping[str, np.ndarray], outputs: np.ndarray | Mapping[str, np.ndarray]
@@ -51,7 +94,7 @@ class Collector:
     for name in ('index', 'label', 'mask'):
       self._rows[name].append(np.asarray(batch[name]))
     self._rows['logits'].append(np.asarray(outputs['logits'], np.float32))
-    self._ended.append(time.monotonic())
+    self.timing(batch, outputs)
 
   def predictions(self, facts: Facts | None = None) -> Predictions:
     """The record over all processes; every process has to call it.
@@ -68,13 +111,10 @@ class Collector:
       for name, parts in self._rows.items()
     }
     rows |= {name: np.concatenate(parts) for name, parts in self._more.items()}
-    after_first = np.array([sum(int(m.sum()) for m in self._rows['mask'][1:])])
-    images_after_first = int(parallel.gather({'count': after_first})['count'].sum())
     rows = parallel.gather(rows)
     kept = np.flatnonzero(rows['mask'])
     kept = kept[np.argsort(rows['index'][kept], kind='stable')]
     index = rows['index'][kept].astype(np.int64)
-    warm = self._ended[-1] - self._ended[0] if len(self._ended) > 1 else 0.0
     return Predictions(
       classes=self._classes,
       labels=rows['label'][kept].astype(np.int32),
@@ -82,13 +122,17 @@ class Collector:
       ids=tuple(encodable(self._examples.id(int(i))) for i in index),
       index=index,
       facts=facts or Facts('evaluation'),
-      seconds=self._ended[-1] - self._began if self._ended else 0.0,
-      img_sec=images_after_first / warm if warm > 0 else None,
+      seconds=self.timing.seconds,
+      img_sec=self.timing.warm_rate(),
       skipped=len(self._examples) - len(kept),
       boxes_cxcywh=rows['boxes_cxcywh'][kept] if 'boxes_cxcywh' in rows else None,
       true_boxes_cxcywh=rows['true_boxes_cxcywh'][kept] if 'true_boxes_cxcywh' in rows else None,
       multi_hot=rows['multi_hot'][kept] if 'multi_hot' in rows else None,
     )
+
+
+def _over_processes(parallel: Any, count: int) -> int:
+  return int(parallel.gather({'count': np.array([count])})['count'].sum())
 
 
 def image_loader(examples: Examples, transform: Transform) -> LoadImage:

@@ -11,7 +11,7 @@ class Facts:
 
   Attributes:
     name: of the run, or of the weights.
-    model: its registered name.
+    model: its registered name, with the fields that make it another.
     dataset: its name.
     split: that was evaluated, such as 'test'.
     step: of the checkpoint.

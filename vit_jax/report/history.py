@@ -1,6 +1,8 @@
 """What metrics.jsonl records of the training itself."""
 
+import bisect
 import dataclasses
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -38,14 +40,14 @@ def training(rows: Rows, batch_size: int | None) -> Training | None:
   if not trained:
     return None
   steps = max(row['step'] for row in trained)
-  rates = sorted(row['img_sec'] for row in trained if row.get('img_sec'))
+  rates = [row['img_sec'] for row in trained if row.get('img_sec')]
   timed = [row['seconds'] for row in trained if row.get('seconds') is not None]
   memory = [int(row['memory_bytes']) for row in trained if row.get('memory_bytes')]
   return Training(
     steps=steps,
     seconds=max(timed) if timed else _added_up(trained, batch_size),
     seconds_estimated=not timed,
-    img_sec=rates[len(rates) // 2] if rates else None,
+    img_sec=statistics.median(rates) if rates else None,
     memory_bytes=max(memory, default=None),
   )
 
@@ -62,16 +64,27 @@ def _added_up(rows: Rows, batch_size: int | None) -> float | None:
 
 
 def with_seconds(rows: Rows, batch_size: int | None) -> list[dict[str, Any]]:
-  """The rows, each with 'seconds' of training so far, estimated where a run recorded none."""
-  result: list[dict[str, Any]] = []
-  at: dict[int, float] = {}
-  passed, last = 0.0, 0
+  """The rows, each with 'seconds' of training so far, estimated where a run recorded none.
+
+  A validation between two training rows came in proportion between them.
+  """
+  steps, seconds = [0], [0.0]
+  passed = 0.0
   for row in rows:
     if row['split'] == 'train':
       if row.get('img_sec') and batch_size:
-        passed += (row['step'] - last) * batch_size / row['img_sec']
-      last = row['step']
-      at[row['step']] = row.get('seconds', passed)
-    # Validation and test come after the training row of their step, if it has one.
-    result.append({**row, 'seconds': row.get('seconds', at.get(row['step']))})
-  return result
+        passed += (row['step'] - steps[-1]) * batch_size / row['img_sec']
+      steps.append(row['step'])
+      seconds.append(row.get('seconds', passed))
+  return [{**row, 'seconds': row.get('seconds', _at(row['step'], steps, seconds))} for row in rows]
+
+
+def _at(step: int, steps: Sequence[int], seconds: Sequence[float]) -> float | None:
+  """Seconds at a step, linear between known ones; None before the first and after the last."""
+  i = bisect.bisect_left(steps, step)
+  if i == len(steps) or len(steps) == 1:
+    return None
+  if steps[i] == step or i == 0:
+    return seconds[i]
+  share = (step - steps[i - 1]) / (steps[i] - steps[i - 1])
+  return seconds[i - 1] + share * (seconds[i] - seconds[i - 1])

@@ -7,11 +7,11 @@ import numpy as np
 from markupsafe import Markup
 
 from vit_jax import logits as logits_lib
-from vit_jax.report import page, sections
+from vit_jax.report import metrics, page, sections
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
-from vit_jax.report.text import percent
+from vit_jax.report.text import counted, percent
 
 TITLES = {
   'map': Title('mean average precision'),
@@ -42,11 +42,11 @@ def compute(predictions: Predictions) -> dict[str, Any]:
     'skipped': predictions.skipped,
     'classes': len(predictions.classes),
     'classes_present': int(known.sum()),
-    'map': float(precision[known].mean()) if known.any() else 0.0,
+    'map': float(precision[known].mean()) if known.any() else None,
     'accuracy': float(shown[np.arange(len(shown)), best].mean()),
     'exact': float(((predictions.logits > 0) == shown).all(axis=-1).mean()),
     'seconds': predictions.seconds,
-    'img_sec': predictions.img_sec,
+    'img_sec': metrics.throughput(predictions),
   }
 
 
@@ -63,14 +63,18 @@ def classes_table(context: Context) -> Table:
 def lead(context: Context) -> list[Markup]:
   """Mean average precision; excluded images."""
   result, facts = context.result, context.predictions.facts
-  parts = [
-    page.paragraph(
-      f'{facts.model or "The model"} predicts which of {result["classes"]:,} classes each of '
-      f'{result["examples"]:,} images shows, with a mean average precision of '
-      f'{result["map"]:.3f} over the {result["classes_present"]:,} classes that occur.',
-      'lead',
+  text = (
+    f'{facts.model or "The model"} predicts which of {result["classes"]:,} classes each of '
+    f'{result["examples"]:,} images shows'
+  )
+  if result['map'] is None:
+    text += '. No image shows any of them, so that there is no average precision.'
+  else:
+    text += (
+      f', with a mean average precision of {result["map"]:.3f} over the '
+      f'{counted(result["classes_present"], "class", "classes")} that occur.'
     )
-  ]
+  parts = [page.paragraph(text, 'lead')]
   if result['skipped']:
     text = f'{result["skipped"]:,} images could not be decoded and are excluded.'
     parts.append(page.paragraph(text, 'note'))
@@ -80,9 +84,15 @@ def lead(context: Context) -> list[Markup]:
 def cards(context: Context) -> list[Card]:
   """Mean average precision and shares of images."""
   result = context.result
+  none = int((~truth(context.predictions).any(axis=1)).sum())
+  images = f'of images, of which {none:,} show no class' if none else 'of images'
   return [
-    Card('Mean average precision', f'{result["map"]:.3f}', 'of classes that occur'),
-    Card('Most confident class is shown', percent(result['accuracy']), 'of images'),
+    Card(
+      'Mean average precision',
+      '–' if result['map'] is None else f'{result["map"]:.3f}',
+      'of classes that occur',
+    ),
+    Card('Most confident class is shown', percent(result['accuracy']), images),
     Card('All classes correct', percent(result['exact']), 'of images, at a threshold of 0.5'),
   ]
 
@@ -96,5 +106,5 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
     (names[i], f'{support[i]:,}', '–' if np.isnan(precision[i]) else f'{precision[i]:.3f}')
     for i in worst_first
   ]
-  caption = 'Worst first; all of it: per_class.csv'
+  caption = 'Worst first. – : no image shows the class. All of it: per_class.csv'
   return 'Classes', sections.long_table(('class', 'images', 'average precision'), rows, caption)

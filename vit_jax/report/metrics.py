@@ -189,6 +189,22 @@ def calibration(predictions: Predictions, bins: int = BINS) -> Calibration:
   return Calibration(edges, counts, mean, accuracy)
 
 
+def chance_ece(found: Calibration, draws: int = 1000) -> float:
+  """The ECE that a perfectly calibrated model stays below in 95 of 100 draws of as many images.
+
+  With few images a bin's accuracy differs from its confidence by chance alone: an ECE is never 0.
+
+  Args:
+    found: whose confidences and counts are taken.
+    draws: at random, of which images are correct.
+  """
+  filled = found.counts > 0
+  counts, confidence = found.counts[filled], found.confidence[filled].clip(0, 1)
+  hits = np.random.default_rng(0).binomial(counts, confidence, (draws, len(counts)))
+  errors = np.abs(hits - counts * confidence).sum(axis=1) / counts.sum()
+  return float(np.quantile(errors, CONFIDENCE_LEVEL))
+
+
 def compute(predictions: Predictions) -> dict[str, Any]:
   """The metrics of all images together, as metrics.json has them.
 

@@ -45,8 +45,7 @@ def page_title(facts: Facts) -> str:
 
 def span_of(result: Mapping[str, Any], name: str) -> str:
   """The interval of a metric, such as '80.5 to 88.6 %'."""
-  low, high = result[f'{name}_interval']
-  return f'{100 * low:.1f} to {100 * high:.1f}\u00a0%'
+  return text.interval(*result[f'{name}_interval'])
 
 
 def interval_of(result: Mapping[str, Any], name: str) -> str:
@@ -75,7 +74,13 @@ def _throughput(context: Context) -> list[Card]:
   rate, devices = context.result.get('img_sec'), context.predictions.facts.devices
   if not rate:
     return []
-  return [Card('Throughput', f'{number(rate)} /s', f'images, {devices}' if devices else 'images')]
+  note = ', '.join(['images', *([devices] if devices else [])]) + _compiled(context)
+  return [Card('Throughput', f'{number(rate)} /s', note)]
+
+
+def _compiled(context: Context) -> str:
+  """What is said of a rate that compilation is part of."""
+  return ' (with compilation)' if context.predictions.img_sec is None else ''
 
 
 def long_table(
@@ -133,7 +138,7 @@ def _curve(context: Context, name: str) -> Markup:
     f'curve_{name}',
     figures.learning_curve(context.rows, name, title.text, title.percent),
     f'{_heading(context, name)} over training',
-    title.note or f'Of {" and ".join(seen)}.',
+    title.note or f'Of {", ".join(seen)}.',
   )
 
 
@@ -160,8 +165,8 @@ def logged_metrics(context: Context) -> tuple[str, Sequence[Markup]] | None:
       shown = percent(value) if title.percent else number(value, 4)
       cells.append((_heading(context, name), name, shown))
   text = (
-    f'As the run logged them at its end, with the checkpoint of step {rows[-1]["step"]:,}; the '
-    'second column has their names in metrics.jsonl.'
+    'As the run logged them at its end, of its own test split and the checkpoint of step '
+    f'{rows[-1]["step"]:,}; the second column has their names in metrics.jsonl.'
   )
   table = page.table(('metric', 'name', 'test'), cells, text=(1,))
   return 'Test metrics', [page.paragraph(text), table]
@@ -173,16 +178,16 @@ def time_and_memory(context: Context) -> tuple[str, Sequence[Markup]]:
   facts, trained = predictions.facts, result['training']
   rows: list[tuple[str, str]] = []
   if trained:
-    how = ' (without compilation, validation and saving)' if trained['seconds_estimated'] else ''
+    how = 'without' if trained['seconds_estimated'] else 'with'
+    how = f' ({how} compilation, validation and saving)'
     rows += [
       ('training', duration(trained['seconds']) + how),
       ('steps', f'{trained["steps"]:,}'),
       ('training images/s', number(trained['img_sec'])),
     ]
-  first = ' (with compilation)' if predictions.img_sec is None else ''
   rows += [
     ('evaluation', duration(predictions.seconds or None) + ', compilation included'),
-    ('evaluation images/s', number(result.get('img_sec')) + first),
+    ('evaluation images/s', number(result.get('img_sec')) + _compiled(context)),
     ('devices', facts.devices or '–'),
     ('parameters', number(facts.parameters)),
   ]

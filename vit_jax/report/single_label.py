@@ -1,7 +1,7 @@
 """Building blocks of reports about one class per image: tables, summary, sections."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -10,7 +10,7 @@ from vit_jax.report import examples, figures, matrices, metrics, page, thumbnail
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.sections import interval_of, long_table, thumbnails_and_sheet
-from vit_jax.report.text import percent
+from vit_jax.report.text import counted, percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -88,11 +88,14 @@ def lead(context: Context) -> list[Markup]:
   result, predictions = context.result, context.predictions
   hits, n = int(predictions.correct.sum()), len(predictions)
   baseline = context.once(metrics.per_class).support.max() / n
+  low, high = result['accuracy_interval']
+  place = 'below' if baseline < low else 'above' if baseline > high else 'within'
+  images = counted(n, 'image', 'images')
   parts = [
     page.paragraph(
-      f'{predictions.facts.model or "The model"} predicts the class of {hits:,} of {n:,} images '
+      f'{predictions.facts.model or "The model"} predicts the class of {hits:,} of {images} '
       f'correctly: {percent(result["accuracy"])} ({interval_of(result, "accuracy")}). '
-      f'Majority-class baseline: {percent(baseline)}.',
+      f'Majority-class baseline: {percent(baseline)}, {place} that interval.',
       'lead',
     )
   ]
@@ -105,7 +108,7 @@ def lead(context: Context) -> list[Markup]:
       )
     )
   if predictions.skipped:
-    text = f'{predictions.skipped:,} images could not be decoded and are excluded.'
+    text = f'{counted(predictions.skipped, "image", "images")} could not be decoded: excluded.'
     parts.append(page.paragraph(text, 'note'))
   return parts
 
@@ -121,9 +124,17 @@ def cards(context: Context) -> list[Card]:
       for name, words in names.items()
       if name in result
     ),
-    Card('Macro F1', f'{result["macro_f1"]:.3f}', 'mean over classes'),
+    Card('Macro F1', f'{result["macro_f1"]:.3f}', f'mean over {_which_classes(result)}'),
     Card('Calibration error', percent(result['ece']), f'ECE; mean confidence {confidence}'),
   ]
+
+
+def _which_classes(result: Mapping[str, Any]) -> str:
+  """Those that means are over: 'classes', or 'the 3 classes that have images'."""
+  present = result['classes_present']
+  if present == result['classes']:
+    return 'classes'
+  return f'the {counted(present, "class that has", "classes that have")} images'
 
 
 def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
@@ -148,36 +159,36 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
     for i in table.worst_first.tolist()
   ]
   header = ('class', 'images', 'precision', 'recall', 'F1', 'wrongly predicted as (images)')
-  caption = 'Worst F1 first. – : no such prediction. All of it: per_class.csv'
+  caption = 'Worst F1 first. – : no such prediction. Classes without images: per_class.csv'
   shown = long_table(header, rows, caption, text=(5,))
   result = context.result
-  means = page.paragraph(
-    f'Mean over classes: precision {result["macro_precision"]:.3f}, recall '
+  never = int((table.predicted[table.present] == 0).sum())
+  means = (
+    f'Mean over {_which_classes(result)}: precision {result["macro_precision"]:.3f}, recall '
     f'{result["balanced_accuracy"]:.3f} (balanced accuracy), F1 {result["macro_f1"]:.3f}; F1 '
     f'weighted by images {result["weighted_f1"]:.3f}.'
   )
+  if never:
+    which = ('class that is never predicted counts', 'classes that are never predicted count')
+    means += f' {counted(never, *which)} with a precision of 0.'
   text = (
     "Recall: share of the class's images that are predicted as it. Precision: share of the images "
     'predicted as the class that belong to it. F1: their harmonic mean.'
   )
   drawing = figures.per_class(table, names)
   figure = context.figure('per_class', drawing, 'Precision, recall and F1', text)
-  return 'Classes', [means, figure, *shown]
+  return 'Classes', [page.paragraph(means), figure, *shown]
 
 
 def calibration_section(context: Context) -> tuple[str, Sequence[Markup]]:
   """Whether confidence can be taken at its word."""
   found, predictions = context.once(metrics.calibration), context.predictions
-  lean = context.result['mean_confidence'] - context.result['accuracy']
-  word = 'overconfident' if lean > 0 else 'underconfident'
-  text = (
-    f'Expected calibration error {percent(found.ece)}, largest gap of a bin '
-    f'{percent(found.worst)}. Mean confidence is {percent(context.result["mean_confidence"])} '
-    f'and accuracy {percent(context.result["accuracy"])}: '
-    + ('the two agree.' if abs(lean) < 0.01 else f'on the whole the model is {word}.')
-  )
+  right = int(predictions.correct.sum())
+  apart = 'The further apart the two are, the better a threshold finds mistakes.'
+  if right in (0, len(predictions)):
+    apart = f'There are no {"wrong" if right else "correct"} predictions.'
   return 'Calibration', [
-    page.paragraph(text),
+    page.paragraph(_calibration_words(context, found)),
     page.figures(
       context.figure(
         'reliability',
@@ -190,10 +201,36 @@ def calibration_section(context: Context) -> tuple[str, Sequence[Markup]]:
         'confidence',
         figures.confidence(predictions.confidence, predictions.correct),
         'Confidence of correct and wrong predictions',
-        'The further apart the two are, the better a threshold finds mistakes.',
+        apart,
       ),
     ),
   ]
+
+
+def _calibration_words(context: Context, found: metrics.Calibration) -> str:
+  """Mean confidence beside the interval of the accuracy, and the ECE beside what chance makes."""
+  result, n = context.result, len(context.predictions)
+  confidence, accuracy = result['mean_confidence'], result['accuracy']
+  low, high = result['accuracy_interval']
+  images = counted(n, 'image', 'images')
+  text = f'Mean confidence is {percent(confidence)} and accuracy {percent(accuracy)}'
+  if low <= confidence <= high:
+    text += (
+      f'. The confidence lies within the {interval_of(result, "accuracy")}: {images} do not show '
+      'that the model is over- or underconfident on the whole.'
+    )
+  else:
+    word = 'over' if confidence > accuracy else 'under'
+    gap = 100 * abs(confidence - accuracy)
+    text += f': on the whole the model is {word}confident by {gap:.1f} points.'
+  chance, worst = metrics.chance_ece(found), int(np.nanargmax(found.gaps))
+  more = 'more' if found.ece > chance else 'no more'
+  return text + (
+    f' Expected calibration error {percent(found.ece)}, {more} than chance explains: of a '
+    f'calibrated model with these confidences {images} show up to {percent(chance)} in 95 of 100 '
+    f'draws. Largest gap of a bin: {percent(found.worst)}, of '
+    f'{counted(int(found.counts[worst]), "image", "images")}.'
+  )
 
 
 _BY_COUNT = (
@@ -317,13 +354,14 @@ def worst_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
     if context.load_image:
       items = thumbnails.predicted(predictions, worst.missed, context.load_image)
       for c, row in worst.lookalikes:
-        caption = f'a typical {names[c]}'
+        caption = f'example of {names[c]}'
         items.append(thumbnails.example_of(predictions, row, caption, context.load_image))
       parts.append(thumbnails_and_sheet(context, f'worst_{number}', items))
   if parts and context.load_image:
     text = (
       'Missed images, as the model saw them, with the prediction and its probability; then, in a '
-      'grey frame, the most confident example of each class that they were predicted as.'
+      'grey frame, of each class that they were predicted as, the image with the highest '
+      'probability of it.'
     )
     parts.insert(0, page.paragraph(text))
   return 'Worst classes', parts
@@ -339,7 +377,7 @@ def mistakes_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
     return title, [page.paragraph('There is no mistake among these images.')]
   items = thumbnails.predicted(context.predictions, rows, context.load_image)
   text = (
-    'Wrong labels show up here first: check whether it is the model that is wrong, or the label.'
+    'Wrong labels may be among them: check whether it is the model that is wrong, or the label.'
   )
   return title, [page.paragraph(text), thumbnails_and_sheet(context, 'confident_mistakes', items)]
 

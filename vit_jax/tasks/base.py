@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import operator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -60,6 +61,17 @@ class Task:
     """What the logits are trained towards: [b, k]."""
     raise NotImplementedError
 
+  def prevailing(self, targets: jax.Array) -> dict[str, jax.Array]:
+    """What metrics compare with where images are mixed: the class with the largest share.
+
+    Args:
+      targets: mixed [b, k].
+
+    Returns:
+      {'label': [b]}, or what else the task's metrics read of a batch.
+    """
+    return {'label': targets.argmax(axis=-1)}
+
   def losses(self, outputs: Outputs, batch: Batch) -> jax.Array:
     """The loss of each example [b], float32."""
     raise NotImplementedError
@@ -111,9 +123,13 @@ class Task:
     Args:
       logits: [n, k].
       batch: 'labels' [n, k] or 'label' [n], of all examples.
+
+    Returns:
+      By name, without those that are NaN: not known of this split.
     """
     named = {'logits': logits}
-    return {m.name: float(m.compute(named, batch)) for m in self._metrics if m.of_split}
+    found = {m.name: float(m.compute(named, batch)) for m in self._metrics if m.of_split}
+    return {name: value for name, value in found.items() if not math.isnan(value)}
 
 
 def build(name: str, num_classes: int, **options: Any) -> Task:

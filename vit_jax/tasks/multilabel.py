@@ -37,6 +37,10 @@ class MultiLabel(Classify):
     labels = batch['labels'].astype(jnp.float32)
     return labels * (1.0 - self.label_smoothing) + self.label_smoothing / 2
 
+  def prevailing(self, targets: jax.Array) -> dict[str, jax.Array]:
+    """The classes that make up more than half of the mixed image: {'labels': [b, k]}."""
+    return {'labels': targets > 0.5}
+
   def report_layout(self) -> 'ReportLayout':
     from vit_jax.report import ReportLayout, label_sets, sections
 
@@ -65,6 +69,6 @@ def exact(outputs: Mapping[str, Any], batch: Batch) -> jax.Array:
 
 @metric('map', 'Mean average precision', 'labels', of_split=True)
 def mean_average_precision(outputs: Mapping[str, Any], batch: Batch) -> float:
-  """Mean average precision over the classes that occur; 0 where none does."""
+  """Mean average precision over the classes that occur; NaN where none does."""
   precision = average_precision(outputs['logits'], batch['labels'])
-  return float(np.nanmean(precision)) if np.isfinite(precision).any() else 0.0
+  return float(np.nanmean(precision)) if np.isfinite(precision).any() else float('nan')

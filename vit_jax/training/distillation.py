@@ -15,6 +15,7 @@ from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, StorageError, UserError
 from vit_jax.inference.loaded import Loaded, load
 from vit_jax.parallel import Placement
+from vit_jax.training import flops
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.train_step import mixed, step_key
 
@@ -48,7 +49,7 @@ class Teacher:
   def __init__(
     self, config: Config, experiment: Experiment, placement: Placement, name: str, loaded: Loaded
   ):
-    self._placement = placement
+    self._placement, self._loaded = placement, loaded
     if not loaded.module.num_classes:
       raise ConfigError(f'config.task.teacher={name} has no classifier')
     known = loaded.classes or tuple(str(i) for i in range(loaded.module.num_classes))
@@ -66,6 +67,14 @@ class Teacher:
       depends = _cache_key(config, experiment, name, loaded)
       shape = config.batch_size // jax.process_count(), len(columns)
       self._cache = _LogitsCache(pathlib.Path(folder), depends, shape)
+
+  @property
+  def flops_per_image(self) -> int:
+    """FLOPs of its forward pass; 0 where a cache is to save them."""
+    if self._cache:
+      return 0
+    shape = (1, *self._loaded.preprocess.image_size, 3)
+    return flops.forward_flops(self._loaded.module, self._loaded.variables, shape)
 
   def __call__(self, step: int, batch: dict, key: jax.Array) -> jax.Array:
     """Logits of a batch.

@@ -2,6 +2,7 @@
 
 import functools
 import math
+import re
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -14,25 +15,33 @@ import numpy as np
 from vit_jax import tree
 from vit_jax.models.heads import backbone_of, with_backbone
 
-# Dense matmuls with float32 sums, without sparsity, in TFLOP/s. Source: the makers' data sheets.
+# Dense matmuls of half-precision operands with float32 sums, without sparsity, in TFLOP/s of a JAX
+# device, which on TPU v2 and v3 is a core, half a chip. Source: the makers' data sheets.
 _HALF_PEAKS = {
   'V100': 125,
   'T4': 65,
   'A100': 312,
   'A10': 125,
+  'A10G': 70,
   'L4': 121,
   'L40': 181,
+  'L40S': 362,
   'H100 PCIe': 756,
+  'H100 NVL': 835,
   'H100': 989,
   'H200': 989,
   'B200': 2250,
-  'TPU v2': 45,
-  'TPU v3': 123,
+  'TPU v2': 22.5,
+  'TPU v3': 61.5,
   'TPU v4': 275,
   'TPU v5 lite': 197,
   'TPU v5': 459,
+  'TPU v5p': 459,
   'TPU v6 lite': 918,
 }
+# The same of float32 operands, where that is not half as much (TF32) or, on a TPU, which rounds
+# them to bfloat16, as much.
+_FLOAT32_PEAKS = {'V100': 15.7, 'T4': 8.1}
 
 
 def forward_flops(module: nn.Module, variables: Mapping, image_shape: tuple[int, ...]) -> int:
@@ -58,9 +67,10 @@ def training_flops(
 ) -> int:
   """FLOPs of a forward and backward pass: what the gradient of the trained parameters needs.
 
-  What is computed again to save memory is not counted (PaLM, 2204.02311, appendix B), nor are
-  gradients that frozen parameters make unnecessary. With nothing frozen it is taken for three times
-  the forward pass (Kaplan et al., 2001.08361, section 2.1), which is quick to trace.
+  With nothing frozen that is three forward passes (Kaplan et al., 2001.08361, section 2.1), but for
+  the gradient of the images, which is not needed. What is computed again to save memory is not
+  counted (PaLM, 2204.02311, appendix B), nor are gradients that frozen parameters make unnecessary:
+  a linear probe takes a forward pass and the gradient of its head.
 
   Args:
     module: the model.
@@ -68,10 +78,10 @@ def training_flops(
     image_shape: [b, h, w, c].
     frozen: names of parameters that are not trained.
   """
-  if not frozen:
-    return 3 * forward_flops(module, variables, image_shape)
   body = backbone_of(module)
-  fields = {k: v for k, v in (('remat', 'none'), ('scan', False)) if hasattr(body, k)}
+  # A loop over blocks is traced quickly, but has gradients of all its blocks or of none.
+  choices = {'remat': 'none', 'scan': not frozen}
+  fields = {k: v for k, v in choices.items() if hasattr(body, k)}
   module = with_backbone(module, **fields) if fields else module
   trained, fixed = tree.split(variables['params'], frozen)
   rest = {k: v for k, v in variables.items() if k != 'params'}
@@ -129,9 +139,11 @@ def peak(kind: str, dtype: str = 'float32') -> tuple[float, str] | None:
   if kind.lower() == 'cpu':
     return measured_peak(dtype), 'measured: matmul of 1024 x 1024'
   for name in sorted(_HALF_PEAKS, key=len, reverse=True):
-    if name.lower() in kind.lower():
-      share = 1.0 if jnp.dtype(dtype).itemsize == 2 else 0.5  # TF32, where there is one
-      return share * _HALF_PEAKS[name] * 1e12, f'data sheet of {name}'
+    if re.search(rf'\b{name}\b', kind, re.IGNORECASE):  # an 'RTX A1000' is no A100
+      rate = _HALF_PEAKS[name]
+      if jnp.dtype(dtype).itemsize > 2 and not name.startswith('TPU'):
+        rate = _FLOAT32_PEAKS.get(name, rate / 2)
+      return rate * 1e12, f'data sheet of {name}'
   return None
 
 
@@ -155,6 +167,7 @@ def mfu_of_rate(
   devices: Sequence[jax.Device],
   frozen: frozenset[str] = frozenset(),
   passes: int = 1,
+  teacher: int = 0,
 ) -> float | None:
   """MFU of training at one image per second; None where the devices' peak is unknown.
 
@@ -165,10 +178,13 @@ def mfu_of_rate(
     devices: those that share a batch.
     frozen: names of parameters that are not trained.
     passes: forward and backward passes of a step: 2 with SAM.
+    teacher: FLOPs of a teacher's forward pass of an image.
   """
   found = peak(devices[0].device_kind, backbone_of(module).dtype)
   if found is None:
     return None
-  count = 1 if devices[0].platform == 'cpu' else len(devices)
-  needed = passes * training_flops(module, variables, (1, *image_shape), frozen)
+  # The CPU devices of a process share its cores, whose peak was measured.
+  on_cpu = devices[0].platform == 'cpu'
+  count = len({d.process_index for d in devices}) if on_cpu else len(devices)
+  needed = passes * training_flops(module, variables, (1, *image_shape), frozen) + teacher
   return needed / (found[0] * count)

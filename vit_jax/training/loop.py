@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import optax
 
 from vit_jax import data, parallel, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
@@ -124,7 +125,7 @@ def _train(
     console.start_progress(total_steps, int(state.step))
     loop = _Loop(
       config, experiment, placement, durations, total_steps, callbacks, checkpointer, writer,
-      batches, console, meta.get('window', {}),
+      batches, console, meta,
     )  # fmt: skip
     with stop.deferred():
       loop.run(state, optimization, stop)
@@ -161,15 +162,18 @@ class _Loop:
     writer: MetricWriter,
     batches: data.TrainBatches,
     console: Console,
-    window: Mapping,
+    meta: Mapping[str, Any],
   ):
     self._config, self._experiment, self._placement = config, experiment, placement
     self._durations, self._total, self._callbacks = durations, total_steps, callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
     self._console = console
-    self._window = Window(config.batch_size, self._fetch, window)
+    self._window = Window(
+      config.batch_size, self._fetch, meta.get('window'), meta.get('reported', 0)
+    )
     self._began = time.monotonic()
-    self._seconds_before = writer.last('seconds')
+    # Version 0.1 saved no seconds: those after its last report are not known.
+    self._seconds_before = meta.get('seconds', writer.last('seconds'))
     self.validation = Validation(config, experiment, placement, writer, self._refuse_nan)
     self._mfu_of_rate: float | None = None
     self.interrupted_at = 0
@@ -178,6 +182,7 @@ class _Loop:
   def run(self, state: TrainState, optimization: Optimization, stop: StopSignal) -> None:
     """Trains to the end, or until a signal."""
     config, experiment, placement = self._config, self._experiment, self._placement
+    teacher = distillation.start(config, experiment, placement)
     self._mfu_of_rate = flops.mfu_of_rate(
       experiment.module,
       experiment.shapes,
@@ -185,6 +190,7 @@ class _Loop:
       placement.devices,
       optimization.frozen,
       passes=2 if optimization.sharpness else 1,
+      teacher=teacher.flops_per_image if teacher else 0,
     )
     step_fn = placement.compile_train(
       make_train_step(
@@ -201,7 +207,6 @@ class _Loop:
         ema=config.ema,
       )
     )
-    teacher = distillation.start(config, experiment, placement)
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True
@@ -223,7 +228,7 @@ class _Loop:
 
       last = step == self._total
       if last or self._durations.due(step, config.log.every):
-        self._report(step)
+        self._report(step, last)
       with self._window.paused():
         state = self._evaluate_and_save(step, state, last, stop.requested)
       if stop.requested and not last:
@@ -256,9 +261,12 @@ class _Loop:
     multiplier = self._placement.put_state(np.float32(self._callbacks.lr_multiplier))
     return state.replace(rate_scale=multiplier)
 
-  def _report(self, step: int) -> None:
+  def _report(self, step: int, last: bool) -> None:
     self._check_window()
-    self.last_metrics = self._window.means() | self._window.rates() | {'seconds': self._seconds()}
+    # The last window may be of a step or two: it is made as long as the others.
+    least = self._durations.steps(self._config.log.every) if last else 1
+    means, rates = self._window.means(least), self._window.rates(least)
+    self.last_metrics = means | rates | {'seconds': self._seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:
       self.last_metrics['mfu'] = self.last_metrics['img_sec'] * self._mfu_of_rate
     if self._batches.skipped:
@@ -304,7 +312,11 @@ class _Loop:
       'watch': self._callbacks.get_state(),
       'window': self._window.rows(),
       'rows': self._writer.get_state(),
+      'reported': self._window.reported,
+      'seconds': self._seconds(),
       'dataset': self._experiment.fingerprint,
     }
     one = self._placement.get_state(state)
+    # The metrics of a step are those before its update, which may have overflowed.
+    self._refuse_nan(int(one.step), {'weights': float(optax.tree.norm(one.variables))})
     self._checkpointer.save(int(one.step), *to_checkpoint(one), meta, validated)

@@ -15,6 +15,7 @@ from vit_jax import runtime
 from vit_jax.config import Config
 from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of, with_backbone
+from vit_jax.models.shapes import title
 from vit_jax.models.stack import chosen_scan
 from vit_jax.optimizers import Factors
 from vit_jax.training.experiment import Experiment
@@ -91,7 +92,7 @@ def describe(
     'devices': f'{n} x {kind} in {jax.process_count()} processes, {config.parallel}',
     'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
     f'steps x {part}',
-    'model': f'{experiment.model_name}, {count(state.params):,} parameters',
+    'model': f'{title(experiment.model_record)}, {count(state.params):,} parameters',
     'input': f'{h} x {w} pixels{_tokens(module, h, w)}',
     'dataset': f'{dataset.name} ({dataset.kind})',
     **dataset.found,

@@ -13,12 +13,17 @@ Row = dict[str, tuple[float, float]]  # by metric: total and weight
 class Window:
   """Metrics of the steps since the last report, and their rate. Pauses are not timed.
 
-  Metrics stay on the device until they are read.
+  Metrics stay on the device until they are read. Those of the window before are kept: the last
+  report of a run may be of a few steps, and is then filled up with the steps before.
 
   Args:
     batch_size: examples a step.
     fetch: brings a step's metrics to the host, {name: (total, weight)}.
     rows: read before an interruption, see `rows`.
+    reported: the step of the last report then.
+
+  Attributes:
+    reported: the step of the last report.
   """
 
   def __init__(
@@ -26,13 +31,17 @@ class Window:
     batch_size: int,
     fetch: Callable[[Any], Row],
     rows: Mapping[str, Mapping[str, tuple[float, float]]] | None = None,
+    reported: int = 0,
   ):
     self._batch_size, self._fetch = batch_size, fetch
     self._rows: dict[int, Row] = {
       int(step): {name: (total, weight) for name, (total, weight) in row.items()}
       for step, row in (rows or {}).items()
     }
+    self.reported = reported
     self._pending: list[tuple[int, Any]] = []
+    self._pausing = False
+    self._before = (0, 0.0, 0.0)  # timed steps of the window before, their seconds and their waits
     self._restart_clock()
 
   def _restart_clock(self) -> None:
@@ -47,11 +56,13 @@ class Window:
 
   @contextlib.contextmanager
   def paused(self) -> Iterator[None]:
-    """Excludes the time within: validation, saving."""
+    """Excludes the time within (validation, saving), but for what `rows` waits for steps."""
     began = time.monotonic()
+    self._pausing = True
     try:
       yield
     finally:
+      self._pausing = False
       self._paused += time.monotonic() - began
 
   def add(self, step: int, metrics: Any) -> None:
@@ -67,34 +78,53 @@ class Window:
     return seconds
 
   def rows(self) -> dict[int, Row]:
-    """The metrics of every step since the last report, as JSON values."""
+    """The metrics of every step since the last report and of the window before, as JSON values."""
+    began = time.monotonic()
     for step, metrics in self._pending:
       self._rows[step] = self._fetch(metrics)
     self._pending = []
+    if self._pausing:  # steps run on after they were started
+      self._paused -= time.monotonic() - began
     return self._rows
 
-  def means(self) -> dict[str, float]:
-    """The mean of each metric over the window; of no weight, 0."""
-    rows = list(self.rows().values())
+  def means(self, least: int = 1) -> dict[str, float]:
+    """The mean of each metric over the window; without those that are of no example.
+
+    Args:
+      least: steps that it is over, those of the window before included.
+    """
+    kept = self.rows()
+    since = min(self.reported, max(kept) - least)
+    rows = [row for step, row in kept.items() if step > since]
     found = {}
     for name in rows[0]:
       total, weight = (sum(row[name][i] for row in rows) for i in (0, 1))
-      found[name] = total / weight if weight else 0.0
+      if weight:
+        found[name] = total / weight
     return found | {'learning_rate': rows[-1]['learning_rate'][0]}
 
-  def rates(self) -> dict[str, float]:
-    """'img_sec', and the share of the time waited for input; empty before any timed step."""
-    seconds = time.monotonic() - self._began - self._paused
-    if not self._timed_steps:
+  def rates(self, least: int = 1) -> dict[str, float]:
+    """'img_sec', and the share of the time waited for input; empty before any timed step.
+
+    Args:
+      least: steps that they are over; if there are fewer, the window before is added.
+    """
+    steps, seconds, waited = self._timed()
+    if not steps:
       return {}
-    return {
-      'img_sec': self._timed_steps * self._batch_size / seconds,
-      'input_wait': self._waited / seconds,
-    }
+    if steps < least:
+      before = self._before
+      steps, seconds, waited = steps + before[0], seconds + before[1], waited + before[2]
+    return {'img_sec': steps * self._batch_size / seconds, 'input_wait': waited / seconds}
+
+  def _timed(self) -> tuple[int, float, float]:
+    return self._timed_steps, time.monotonic() - self._began - self._paused, self._waited
 
   def restart(self) -> None:
     """Begins a new window."""
-    self._rows, self._pending = {}, []
+    self._before = self._timed()
+    self._rows = {step: row for step, row in self.rows().items() if step > self.reported}
+    self.reported = max(self._rows, default=self.reported)
     self._restart_clock()
 
 

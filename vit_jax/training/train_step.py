@@ -144,11 +144,11 @@ def step_key(rng: jax.Array, step: jax.Array, axis_name: str | None) -> jax.Arra
 
 
 def mixed(mixing: Mixing | None, task: Task, batch: dict, key: jax.Array) -> dict:
-  """The batch with mixed images and 'target' [b, k], or as it is."""
+  """The batch with mixed images, 'target' [b, k] and the truth of what prevails; or as it is."""
   if not mixing:
     return batch
   images, targets = mixing(named(key, 'mixing'), batch['image'], task.targets(batch))
-  return {**batch, 'image': images, 'target': targets}
+  return {**batch, 'image': images, 'target': targets, **task.prevailing(targets)}
 
 
 def _averaged(state: TrainState, ema: Ema | None) -> TrainState:

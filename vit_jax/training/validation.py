@@ -16,6 +16,7 @@ from vit_jax.evaluation.evaluator import Evaluator, loader_options
 from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
 from vit_jax.metric_writer import MetricWriter, read_metrics
+from vit_jax.models.shapes import title
 from vit_jax.parallel import Placement
 from vit_jax.training.experiment import Experiment
 
@@ -128,7 +129,7 @@ class Validation:
     predictions = collector.predictions(
       report.Facts(
         name=path.name,
-        model=experiment.model_name,
+        model=title(experiment.model_record),
         dataset=experiment.dataset.name,
         split=self._config.dataset.test,
         step=best.step,

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
   from vit_jax.data.preprocess import Preprocess
 
 
+VERSION = 1  # of our own records; those of version 0.1 state none
+
+
 @dataclasses.dataclass(frozen=True)
 class Record:
   """What our own files, the config of a repository, or the list of pretrained models state.
@@ -50,6 +53,7 @@ class Record:
   def to_json(self) -> dict[str, Any]:
     """Our own record as JSON values, as it is written into or beside a weights file."""
     record: dict[str, Any] = {
+      'version': VERSION,
       'format': self.format,
       'config': self.config,
       'num_classes': self.num_classes,
@@ -73,9 +77,15 @@ class Record:
       path: the weights file, for messages.
 
     Raises:
-      WeightsError: the record is damaged.
+      WeightsError: the record is damaged, or written by a newer version of this program.
     """
     with damaged(path, 'its record'):
+      version = int(record.get('version') or 0)
+      if version > VERSION:
+        raise WeightsError(
+          f'{path}: its record has format {version}, and this version of vit_jax reads up to '
+          f'{VERSION}: update vit_jax to a newer version'
+        )
       try:
         preprocess = record.get('preprocess')
         preprocess = data.Preprocess.from_json(preprocess) if preprocess else None

@@ -1,0 +1,77 @@
+"""The format of checkpoints and of weights' records is stated, and a newer one is refused."""
+
+import json
+import pathlib
+
+import numpy as np
+import pytest
+
+from tests.support import raises
+from vit_jax import checkpoint, checksums
+from vit_jax.errors import CheckpointError, WeightsError
+from vit_jax.weights import record
+
+META = {
+  'data_state': {},
+  'config': {'checkpoint': {'best': 'accuracy', 'best_mode': 'max'}},
+  'model': {'name': 'vit_ti16'},
+  'classes': ['a'],
+  'preprocess': {},
+}
+
+
+@pytest.fixture
+def saved(tmp_path):
+  keeper = checkpoint.Checkpointer(tmp_path, 2, 'accuracy', 'max')
+  keeper.save(3, {'params': {'w': np.ones(5)}}, {'step': np.int32(3)}, META, {})
+  keeper.wait()
+  keeper.close()
+  return tmp_path
+
+
+def _rewrite(folder, version):
+  """Sets or removes the version in the metadata of a checkpoint."""
+  (file,) = (p for p in pathlib.Path(folder).rglob('metadata') if p.parent.name == 'meta')
+  meta = json.loads(file.read_text())
+  written = meta.pop('format_version', None)
+  if version is not None:
+    meta['format_version'] = version
+  file.write_text(json.dumps(meta))
+  if version is None:  # as version 0.1 wrote it
+    (file.parents[1] / checksums.FILE).unlink()
+  else:
+    checksums.write(file.parents[1])
+  return written
+
+
+def _opened(folder):
+  keeper = checkpoint.Checkpointer(folder, 2, 'accuracy', 'max')
+  try:
+    return keeper.read_newest().meta
+  finally:
+    keeper.close()
+
+
+def test_a_checkpoint_states_its_format(saved):
+  assert _rewrite(saved, None) == checkpoint.FORMAT_VERSION == 1
+  assert checkpoint.load_run(str(saved)).step == 3  # as all before had none
+  assert _opened(saved)['step'] == 3
+
+
+def test_a_checkpoint_of_a_newer_format_is_refused(saved):
+  _rewrite(saved, 2)
+  for opened in (checkpoint.load_run, checkpoint.chosen_step, _opened):
+    with raises(CheckpointError, 'format 2', 'checkpoints/3', 'newer') as caught:
+      opened(str(saved))
+    assert '\n' not in str(caught.value)
+
+
+def test_a_record_states_its_format_and_a_newer_one_is_refused():
+  path = pathlib.Path('w.safetensors')
+  written = record.Record(format='vit_jax', num_classes=2).to_json()
+  assert written['version'] == record.VERSION == 1
+  assert record.Record.from_json(written, path).num_classes == 2
+  older = {k: v for k, v in written.items() if k != 'version'}
+  assert record.Record.from_json(older, path).num_classes == 2
+  with raises(WeightsError, 'w.safetensors', 'format 7', 'newer'):
+    record.Record.from_json({**written, 'version': 7}, path)
