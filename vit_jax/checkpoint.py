@@ -436,10 +436,11 @@ def _read_meta(folder: pathlib.Path) -> dict[str, Any]:
     raise DamagedCheckpointError(f'{folder} is damaged ({path.name}: {reason})') from e
   if not isinstance(meta, dict):
     raise DamagedCheckpointError(f'{folder} is damaged ({path.name} is no JSON object)')
-  if isinstance(meta.get('format_version'), int) and meta['format_version'] > FORMAT_VERSION:
+  version = meta.get('format_version')
+  if isinstance(version, int) and version > FORMAT_VERSION:
     raise CheckpointError(
-      f'{folder} has format {meta["format_version"]}, of a newer version than this one (which reads '
-      f'{FORMAT_VERSION}): update vit_jax'
+      f'{folder} has format {version}, of a newer version than this one, which reads '
+      f'{FORMAT_VERSION}: update vit_jax'
     )
   if 'format_version' in meta and not (folder / checksums.FILE).exists():
     raise DamagedCheckpointError(f'{folder} is damaged ({checksums.FILE} is missing)')

@@ -98,7 +98,7 @@ def describe(
       f'{path} is a Keras model with a backbone that is unknown here (its convolutions: '
       f'{", ".join(kinds[:3]) or "none"}); known are MobileNetV2 and ResNet50'
     )
-  outputs = model['config'].get('output_layers') or ()
+  outputs = list(model['config'].get('output_layers') or ())
   if len(outputs) > 1 and isinstance(outputs[0], list):
     raise WeightsError(f'{path} is a Keras model of {len(outputs)} outputs; expected one')
   before, after = leaves[: inside[0]], leaves[inside[-1] + 1 :]
