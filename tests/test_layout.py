@@ -28,6 +28,7 @@ LAYERS = [
   ['models'],
   ['data'],
   ['metric_writer'],
+  ['arguments'],
   ['options'],
   ['command_line'],
   ['runtime'],

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import json
 import math
 import numbers
@@ -10,7 +11,7 @@ import pathlib
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vit_jax.errors import StorageError
+from vit_jax.errors import ConfigError, StorageError, shown
 
 
 @contextlib.contextmanager
@@ -83,19 +84,89 @@ def cache_folder(given: str | pathlib.Path = '') -> pathlib.Path:
     raise StorageError('this user has no home folder: set VIT_JAX_CACHE to a folder') from e
 
 
-def make_workdir(path: pathlib.Path) -> None:
-  """Makes the folder and proves that it can be written.
+def path_of(name: str, text: str) -> str:
+  """A path as the user typed it, with the home folder in the place of a leading '~'.
+
+  Args:
+    name: how the option is called in the message.
+    text: '' stays as it is.
+
+  Raises:
+    ConfigError: it is blank, no file can have this name, or the user's home folder is unknown.
+  """
+  if text and not text.strip():
+    raise ConfigError(f'{name} is blank')
+  try:
+    path = str(pathlib.Path(text).expanduser()) if text[:1] == '~' else text
+    os.lstat(path)
+    return path
+  except RuntimeError as e:
+    raise ConfigError(f'{name}={shown(text)}: {e}') from None
+  except ValueError:
+    raise ConfigError(f'{name}={shown(text)}: a path cannot hold this character') from None
+  except OSError as e:
+    if e.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+      raise ConfigError(f'{name}={shown(text)}: {e.strerror}') from None
+    return path  # not there, or not to be seen: whoever opens it says so
+
+
+def refuse_system_folder(path: str) -> None:
+  """Raises a `ConfigError` for the system's own folders, which nobody means to search."""
+  real = pathlib.Path(os.path.realpath(path))
+  parts = real.parts[1:2] if os.name == 'posix' else ()
+  if real == pathlib.Path(real.anchor) or parts in (('proc',), ('sys',)) or str(real) == '/dev':
+    raise ConfigError(f'{path} is a folder of the operating system: name a folder of images')
+
+
+def workdir_of(text: str) -> str:
+  """A run's folder as the user typed it, with the home folder in the place of a leading '~'.
+
+  Raises:
+    ConfigError: it is empty, or no folder can have this name.
+  """
+  if not text.strip():
+    raise ConfigError('--workdir is empty: name a folder for the run')
+  return path_of('--workdir', text)
+
+
+def make_workdir(path: pathlib.Path) -> list[pathlib.Path]:
+  """Makes a folder and proves that it can be written.
+
+  Returns:
+    The folders that were not there before, innermost first.
 
   Raises:
     StorageError: naming the folder and the system's reason.
   """
+  made = []
   try:
+    made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)
     probe = path / f'.probe.{os.getpid()}'
     probe.write_text('')
     probe.unlink()
   except OSError as e:
+    remove_empty(made)
     raise StorageError(f'cannot write to --workdir={path}: {e.strerror}') from e
+  return made
+
+
+@contextlib.contextmanager
+def workdir_unless_it_fails(path: pathlib.Path) -> Iterator[None]:
+  """`make_workdir`; where the block fails, what was made is removed again if it is still empty."""
+  made = make_workdir(path)
+  try:
+    yield
+  except BaseException:
+    remove_empty(made)
+    raise
+
+
+def remove_empty(folders: Sequence[pathlib.Path]) -> None:
+  """Removes folders, innermost first, as far as nothing is in them."""
+  for folder in folders:
+    with contextlib.suppress(OSError):
+      folder.rmdir()
 
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:

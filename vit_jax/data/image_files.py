@@ -5,6 +5,7 @@ import os
 import pathlib
 
 from vit_jax.errors import DatasetError
+from vit_jax.files import refuse_system_folder
 
 # Endings, in any case, of the raster formats that `decode_image` reads in every installation.
 SUFFIXES = (
@@ -44,6 +45,7 @@ def find_images(patterns: list[str]) -> list[str]:
   for pattern in patterns:
     path = pathlib.Path(pattern)
     if path.is_dir():
+      refuse_system_folder(pattern)
       matches = [str(path / name) for name in list_images(pattern, '')]
     elif path.exists() or not glob.has_magic(pattern):
       matches = [pattern]

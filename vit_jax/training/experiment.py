@@ -13,7 +13,7 @@ import numpy as np
 
 from vit_jax import data, models, rng, tasks, tree
 from vit_jax.config import Config
-from vit_jax.data import class_names
+from vit_jax.data import class_names, splits
 from vit_jax.errors import ConfigError, Problems, UserError
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import description, variable_shapes
@@ -160,7 +160,7 @@ def open_inputs(config: Config) -> Inputs:
       train = dataset.split(config.dataset.train)
     for role, spec in (('val', config.dataset.val), ('test', config.dataset.test)):
       with problems.collect():
-        if spec and (dataset.has_split(spec) or not spec.isidentifier()):
+        if spec and (dataset.has_split(spec) or splits.canonical(spec) != role):  # or it has none
           held_out[role] = dataset.split(spec)
   if config.init_from:
     with problems.collect():

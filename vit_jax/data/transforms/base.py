@@ -18,6 +18,7 @@ Size = tuple[int, int]  # height and width in pixels
 
 OPS: Registry[type['Op']] = Registry('transform', 'vit_jax.data.transforms')
 
+LARGEST_SIDE = 8192  # pixels of an image for a model
 METHODS = ('bilinear', 'bicubic', 'lanczos', 'nearest')
 _MISSING = object()
 
@@ -48,6 +49,8 @@ class Arg:
       size = value if isinstance(value, tuple) else (value, value)
       if len(size) != 2 or not all(is_int(v) and v >= 1 for v in size):
         raise ValueError('a positive integer or (height, width)')
+      if max(size) > LARGEST_SIDE:
+        raise ValueError(f'at most {LARGEST_SIDE} pixels a side')
       return size
     if self.choices:
       if value not in self.choices:
