@@ -63,6 +63,13 @@ class Parser(argparse.ArgumentParser):
     Raises:
       ConfigError: naming every problem found.
     """
+    found, problems = self.read(args, namespace)
+    if problems:
+      raise ConfigError(problems)
+    return found
+
+  def read(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    """Like `parse_args`, with the problems beside the values, which are text where wrong."""
     words = list(sys.argv[1:] if args is None else args)
     found, unknown = self.parse_known_args(words, namespace)
     problems = [*self._repeated(words), *(self.unknown(word) for word in unknown)]
@@ -74,9 +81,7 @@ class Parser(argparse.ArgumentParser):
         setattr(found, dest, self._checked(flag, given, kind, rule, self.get_default(dest)))
       except ConfigError as e:
         problems += e.problems
-    if problems:
-      raise ConfigError(problems)
-    return found
+    return found, problems
 
   def _checked(self, flag: str, given: Any, kind: Any, rule: Rule, default: Any) -> Any:
     texts = given if isinstance(given, list) else [given]

@@ -110,6 +110,38 @@ def path_of(name: str, text: str) -> str:
     return path  # not there, or not to be seen: whoever opens it says so
 
 
+def check_new_file(path: str, ending: str = '') -> None:
+  """Raises a `ConfigError` unless a file can be written here, which is known before long work.
+
+  Args:
+    path: of the file; '' for none.
+    ending: that its name must have.
+  """
+  if not path:
+    return
+  folder = os.path.dirname(path) or '.'
+  if not path.endswith(ending):
+    raise ConfigError(f'must end in {ending}, got {path}')
+  if os.path.isdir(path):
+    raise ConfigError(f'{path} is a folder: name a file')
+  if not os.path.isdir(folder):
+    raise ConfigError(f'there is no folder {folder}')
+  if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+    raise ConfigError(f'cannot write {path}: permission denied')
+
+
+def check_new_folder(path: str) -> None:
+  """Raises a `ConfigError` unless a folder can be made or written here; '' is none."""
+  if not path:
+    return
+  found = pathlib.Path(path).absolute()
+  there = next(p for p in (found, *found.parents) if os.path.lexists(p))
+  if not there.is_dir():
+    raise ConfigError(f'{there} is a file: name a folder')
+  if not os.access(there, os.W_OK):
+    raise ConfigError(f'cannot write to {there}: permission denied')
+
+
 def refuse_system_folder(path: str) -> None:
   """Raises a `ConfigError` for the system's own folders, which nobody means to search."""
   real = pathlib.Path(os.path.realpath(path))

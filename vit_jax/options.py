@@ -18,6 +18,8 @@ from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
 from vit_jax.files import path_of
 from vit_jax.registry import Registry
 
+LARGEST_SIDE = 8192  # pixels of an image for a model
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:

@@ -11,10 +11,9 @@ from typing import Any
 
 from vit_jax.data import Dataset as OpenedDataset
 from vit_jax.data import open_dataset
-from vit_jax.data.transforms.base import LARGEST_SIDE
 from vit_jax.optimizers import OPTIMIZERS, SCHEDULES
 from vit_jax.optimizers.parameter_groups import check_pattern, parse_multiplier
-from vit_jax.options import Length, component_options, option, rule_of
+from vit_jax.options import LARGEST_SIDE, Length, component_options, option, rule_of
 from vit_jax.parallel import PLACEMENTS
 from vit_jax.registry import Registry
 from vit_jax.tasks import TASKS, Mixing

@@ -1,19 +1,85 @@
 """Command-line arguments that the commands on a model and images share."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
+from vit_jax.arguments import Parser
+from vit_jax.errors import ConfigError, shown
+from vit_jax.options import from_text
 
-def image_parser(command: str, description: str) -> argparse.ArgumentParser:
+ON_ERROR = ('raise', 'skip')  # policies for images that cannot be decoded
+
+
+def image_parser(command: str, description: str) -> Parser:
   """A parser with MODEL, IMAGE... and how the model is opened."""
-  parser = argparse.ArgumentParser(prog=f'python -m vit_jax.{command}', description=description)
-  add = parser.add_argument
-  add('model', help="a run's workdir, a weights file or a pretrained model's name")
-  add('images', nargs='+', metavar='IMAGE', help='files, folders (searched recursively) or globs')
-  add('--batch_size', type=int, default=32, help='most images computed at once')
-  add('--pretrained_dir', default='', help='folder searched for named weights before a download')
-  add('--architecture', default='', help='model name, for weights whose tensors do not tell')
+  parser = Parser(command, description=description)
+  model_option(parser)
+  parser.option(
+    'images',
+    tuple[str, ...],
+    'files, folders (searched recursively) or globs',
+    metavar='IMAGE',
+    path=True,
+  )
+  opening_options(parser)
   return parser
+
+
+def model_option(parser: Parser) -> None:
+  """MODEL."""
+  what = "a run's workdir, a weights file or a pretrained model's name"
+  parser.option('model', str, what, path=True)
+
+
+def batch_option(parser: Parser) -> None:
+  """--batch_size."""
+  what = 'most images computed at once'
+  parser.option('--batch_size', int, what, 32, low=1, high=1 << 20)
+
+
+def opening_options(parser: Parser) -> None:
+  """How a model's weights are found and recognised."""
+  searched = 'folder searched for named weights before a download'
+  parser.option('--pretrained_dir', str, searched, '', path=True)
+  parser.option(
+    '--architecture',
+    str,
+    'model name, for weights whose tensors do not tell',
+    '',
+    parse=check_model_name,
+  )
+
+
+def fields_of(pairs: Sequence[str]) -> dict[str, Any]:
+  """'FIELD=VALUE' of a model, as --set takes them.
+
+  Raises:
+    ConfigError: of another form, given twice, or no field.
+  """
+  fields: dict[str, Any] = {}
+  problems = []
+  for pair in pairs:
+    name, equals, text = pair.partition('=')
+    if not equals:
+      problems.append(f'--set needs FIELD=VALUE, got {shown(pair)}')
+    elif not name.isidentifier() or name in ('name', 'num_classes', 'head', 'weights'):
+      problems.append(f'--set={shown(pair)}: {name!r} is not a field of a model')
+    elif name in fields:
+      problems.append(f'--set: {name!r} is given twice')
+    else:
+      fields[name] = from_text(text, Any)
+  if problems:
+    raise ConfigError(problems)
+  return fields
+
+
+def check_model_name(name: str) -> None:
+  """Raises a `ConfigError` unless a model has this name, or none is named."""
+  from vit_jax import models  # --help must not wait for it
+
+  if name:
+    models.fields(name)
 
 
 def load_model(args: argparse.Namespace) -> Any:

@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vit_jax.options import LARGEST_SIDE
 from vit_jax.registry import Registry
 
 Size = tuple[int, int]  # height and width in pixels
 
 OPS: Registry[type['Op']] = Registry('transform', 'vit_jax.data.transforms')
 
-LARGEST_SIDE = 8192  # pixels of an image for a model
 METHODS = ('bilinear', 'bicubic', 'lanczos', 'nearest')
 _MISSING = object()
 

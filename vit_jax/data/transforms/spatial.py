@@ -7,7 +7,8 @@ import numpy as np
 from vit_jax.data import boxes
 from vit_jax.data.decode import decode_image, with_channels
 from vit_jax.data.transforms import geometry
-from vit_jax.data.transforms.base import LARGEST_SIDE, METHODS, ImageSpec, Op, Size, arg, register
+from vit_jax.data.transforms.base import METHODS, ImageSpec, Op, Size, arg, register
+from vit_jax.options import LARGEST_SIDE
 
 
 def _sized(spec: ImageSpec, hw: Size | None) -> ImageSpec:
