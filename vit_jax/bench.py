@@ -111,6 +111,7 @@ def measure(
   from vit_jax.training import flops
 
   module = models.build(name, classes, **(fields or {}))
+  models.check_image_size(module, (image_size, image_size))
   device = jax.devices()[0]
   found = flops.peak(device.device_kind, module.dtype)
   row: dict[str, Any] = {

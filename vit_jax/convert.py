@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.errors import ConfigError, WeightsError
-from vit_jax.files import path_of
+from vit_jax.errors import ConfigError, Problems, WeightsError
+from vit_jax.files import check_new_file, check_new_folder, path_of
 from vit_jax.inference.arguments import check_model_name, fields_of
 from vit_jax.options import LARGEST_SIDE, Rule, checked, from_text
 from vit_jax.weights.formats.base import FORMATS
@@ -81,27 +81,51 @@ def main(argv: list[str] | None = None) -> int:
     return 0
   if not (args.source or '').strip() or not (args.target or '').strip():
     raise ConfigError('expected SOURCE and TARGET, see --help; --list shows pretrained models')
-  args.source = path_of('SOURCE', args.source)
-  args.target = path_of('TARGET', args.target)
-  if os.path.realpath(args.source) == os.path.realpath(args.target):
-    raise ConfigError(f'SOURCE and TARGET are the same: {args.target}')
-  _convert(args)
+  problems = Problems()
+  to, size, fields = '', None, {}
+  with problems.collect():
+    args.source = path_of('SOURCE', args.source)
+  with problems.collect():
+    args.target = path_of('TARGET', args.target)
+    if os.path.realpath(args.source) == os.path.realpath(args.target):
+      raise ConfigError(f'SOURCE and TARGET are the same: {args.target}')
+    to = args.to or _format_of_target(args.target)
+    _check_target(args.target, to)
+  with problems.collect():
+    size = _image_size(args.image_size)
+  with problems.collect():
+    fields = fields_of(args.set)
+  problems.raise_if_any()
+  _convert(args, to, size, fields)
   return 0
 
 
-def _convert(args: argparse.Namespace) -> None:
-  to = args.to or _format_of_target(args.target)
+def _check_target(target: str, to: str) -> None:
+  """Raises a `ConfigError` unless the target can be written; a folder's format makes the folder."""
+  try:
+    if FORMATS[to].ending and target.endswith(FORMATS[to].ending):
+      check_new_file(target)
+    else:
+      check_new_folder(os.path.dirname(target) or '.')
+      if to == 'hf':
+        check_new_folder(target)
+  except ConfigError as e:
+    raise ConfigError(f'TARGET: {e}') from None
+
+
+def _convert(
+  args: argparse.Namespace, to: str, size: tuple[int, int] | None, fields: dict[str, Any]
+) -> None:
   from vit_jax.models.shapes import description
   from vit_jax.weights import loading, preprocessing
   from vit_jax.weights.reading import read
   from vit_jax.weights.saving import write
 
   options = loading.Options(args.head, args.resize)
-  size = _image_size(args.image_size)
   weights = read(
     args.source, args.format, pretrained_dir=args.pretrained_dir, cache_dir=args.cache_dir
   )
-  module = _module(args, weights, to)
+  module = _module(args, weights, to, fields)
   name = args.model or weights.model['name']
   preprocess = weights.preprocess_of(name)
   if size:
@@ -141,13 +165,13 @@ def _image_size(words: list[str] | None) -> tuple[int, int] | None:
   return sides[0], sides[-1]
 
 
-def _module(args: argparse.Namespace, weights: 'Weights', to: str) -> Any:
+def _module(args: argparse.Namespace, weights: 'Weights', to: str, fields: dict[str, Any]) -> Any:
   """The model of the weights, with the heads of their task where these are kept."""
   from vit_jax import tasks
   from vit_jax.weights.building import build
   from vit_jax.weights.formats.base import OWN_NAMES
 
-  module = build(weights, args.model, args.head, args.num_classes, **fields_of(args.set))
+  module = build(weights, args.model, args.head, args.num_classes, **fields)
   if args.head == 'reset' or not module.num_classes:
     return module
   wrapped = tasks.of_config(weights.config, module.num_classes).wrap(module)

@@ -4,6 +4,7 @@ import argparse
 import dataclasses
 import functools
 import json
+import logging
 import os
 import time
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,14 @@ if TYPE_CHECKING:
   from vit_jax.config import Dataset
   from vit_jax.evaluation.linear_probe import Head
   from vit_jax.inference.loaded import Loaded
+
+log = logging.getLogger(__name__)
+
+_OF_METHOD = {
+  'linear': ('c',),
+  'fewshot': ('shots', 'draws', 'l2'),
+  'knn': ('neighbours', 'temperature'),
+}
 
 
 def _parser() -> Parser:
@@ -96,9 +105,13 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
+  parser = _parser()
+  args = parser.parse_args(argv)
   if args.out and args.method != 'linear':
     raise ConfigError(f'--out needs --method=linear: {args.method} makes no model')
+  for flag in (f for method, flags in _OF_METHOD.items() if method != args.method for f in flags):
+    if getattr(args, flag) != parser.get_default(flag):
+      log.warning('--%s has no effect with --method=%s', flag, args.method)
   from vit_jax.config import Dataset
   from vit_jax.evaluation import frozen_features
   from vit_jax.evaluation.feature_cache import FeatureCache
@@ -120,6 +133,12 @@ def main(argv: list[str] | None = None) -> int:
   val, test = frozen_features.choose_splits(args.val, args.test, dataset)
   options = dataclasses.replace(options, val=val, test=test)
   splits = {name: dataset.split(name) for name in dict.fromkeys((args.train, val, test)) if name}
+  if shared := splits[test].overlap(splits[args.train]):
+    log.warning(
+      '%d of %d images of --test=%s are also of --train=%s: the scores are of images that the head '
+      'has seen',
+      shared, len(splits[test]), test, args.train,
+    )  # fmt: skip
   began = time.monotonic()
   loaded = load(
     args.model,

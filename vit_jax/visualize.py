@@ -11,6 +11,7 @@ from vit_jax.data.image_files import find_images
 from vit_jax.errors import ConfigError, UserError, did_you_mean
 from vit_jax.files import check_new_folder
 from vit_jax.inference.arguments import image_parser
+from vit_jax.options import LARGEST_SIDE, Rule, checked
 from vit_jax.visualization.request import FUSIONS, OLD_NAMES, WHATS, ImageSize, Request
 
 _DESCRIPTION = """\
@@ -88,7 +89,17 @@ def _pair(option: str, text: str) -> tuple[int, int]:
 def _size(text: str | None) -> ImageSize:
   if text is None:
     return None
-  return 'whole' if text == 'whole' else _pair('image_size', text)
+  if text == 'whole':
+    return 'whole'
+  size = _pair('image_size', text)
+  checked('--image_size', size, tuple[int, int], Rule(low=1, high=LARGEST_SIDE))
+  return size
+
+
+def _classes(names: list[str]) -> tuple[str, ...]:
+  if not all(name.strip() for name in names):
+    raise ConfigError('--class is empty: name a class, or its number')
+  return tuple(names)
 
 
 def _names(option: str, text: str | None, valid: tuple[str, ...]) -> tuple[str, ...]:
@@ -128,6 +139,7 @@ def request(argv: list[str] | None = None) -> Request:
     'channels': lambda: _numbers('channel', args.channel),
     'patches': lambda: tuple(_pair('patch', text) for text in args.patch),
     'image_size': lambda: _size(args.image_size),
+    'classes': lambda: _classes(args.classes),
   }.items():
     try:
       values[field] = read()
@@ -139,7 +151,6 @@ def request(argv: list[str] | None = None) -> Request:
     model=args.model,
     out=pathlib.Path(args.out),
     explicit=args.what is not None,
-    classes=tuple(args.classes),
     discard=args.discard,
     count=args.count,
     architecture=args.architecture,
