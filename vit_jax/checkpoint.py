@@ -21,6 +21,14 @@ from vit_jax.errors import CheckpointError
 
 logging.getLogger('absl').setLevel(logging.ERROR)  # orbax tells every step of every save
 
+# Types of the metadata that are read again.
+_META: dict[str, type] = {
+  **dict.fromkeys(('config', 'model', 'preprocess', 'metrics', 'data_state', 'watch'), dict),
+  'classes': list,
+}
+# What orbax raises for a file that is missing, cut short, or of another structure.
+_UNREADABLE = (ValueError, KeyError, TypeError, OSError, AttributeError)
+
 
 @dataclasses.dataclass(frozen=True)
 class Run:
@@ -60,13 +68,14 @@ class Checkpointer:
       return sign * metrics.get(best, -sign * np.inf)
 
     self._best, self._score = best, score
+    self._folder = pathlib.Path(workdir).resolve() / 'checkpoints'
 
     policies = [
       checkpoint_managers.LatestN(max(1, keep)),
       checkpoint_managers.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
     ]
     self._manager = ocp.CheckpointManager(
-      pathlib.Path(workdir).resolve() / 'checkpoints',
+      self._folder,
       options=ocp.CheckpointManagerOptions(
         preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
         best_fn=score,
@@ -115,7 +124,10 @@ class Checkpointer:
   def latest_meta(self) -> dict:
     """The metadata of the newest checkpoint; see `save`."""
     step = self.latest_step()
-    return self._manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    assert step is not None
+    meta = _meta(self._manager, self._folder, step)
+    _refuse_lacking(meta, {'config', 'classes', 'data_state', 'watch'}, self._folder / str(step))
+    return meta
 
   def restore(self, variables: dict, training: dict) -> tuple[dict, dict]:
     """The newest checkpoint's variables and training state, as numpy arrays.
@@ -127,6 +139,7 @@ class Checkpointer:
       CheckpointError: the checkpoint holds another model's or optimizer's state.
     """
     step = self.latest_step()
+    assert step is not None
     try:
       found = self._manager.restore(
         step,
@@ -135,7 +148,10 @@ class Checkpointer:
           training=ocp.args.StandardRestore(jax.tree.map(_empty, training)),
         ),
       )
-    except (ValueError, KeyError, TypeError) as e:
+    except _UNREADABLE as e:
+      with _undamaged(self._folder, step):  # by itself, whatever this config expects of it
+        _restored(self._manager, step, 'variables')
+        _restored(self._manager, step, 'training')
       reason = ' '.join(str(e).split())[:300]
       raise CheckpointError(
         f'the checkpoint at step {step} does not fit this config: {reason}'
@@ -148,6 +164,36 @@ class Checkpointer:
 
   def close(self) -> None:
     self._manager.close()
+
+
+@contextlib.contextmanager
+def _undamaged(folder: pathlib.Path, step: int) -> Iterator[None]:
+  """Says of a checkpoint that cannot be read in the block that it is damaged."""
+  try:
+    yield
+  except _UNREADABLE as e:
+    others = [p for p in folder.iterdir() if p.name.isdigit() and p.name != str(step)]
+    rest = f'the one before it, of step {max(int(p.name) for p in others)}' if others else 'none'
+    raise CheckpointError(
+      f'the checkpoint {folder / str(step)} is damaged, as by a power cut or a full disk while it '
+      f'was written: remove that folder to continue from {rest}'
+    ) from e
+
+
+def _restored(manager: ocp.CheckpointManager, step: int, item: str) -> Any:
+  """One item of a checkpoint in its own structure, as numpy arrays."""
+  structure = manager.item_metadata(step)[item]
+  restore = ocp.args.StandardRestore(jax.tree.map(_empty, structure))
+  return manager.restore(step, args=ocp.args.Composite(**{item: restore}))[item]
+
+
+def _meta(manager: ocp.CheckpointManager, folder: pathlib.Path, step: int) -> dict:
+  with _undamaged(folder, step):
+    meta = manager.restore(step, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
+    wrong = [k for k, kind in _META.items() if not isinstance(meta.get(k, kind()), kind)]
+    if wrong:
+      raise ValueError(f'{", ".join(wrong)} in its metadata')
+    return meta
 
 
 def _empty(x: Any) -> np.ndarray:
@@ -176,12 +222,8 @@ def load_run(path: str, which: str = 'best') -> Run:
   Raises:
     CheckpointError: where there is no complete checkpoint.
   """
-  with _opened(path, which) as (manager, step, meta):
-    structure = manager.item_metadata(step).variables
-    variables = manager.restore(
-      step,
-      args=ocp.args.Composite(variables=ocp.args.StandardRestore(jax.tree.map(_empty, structure))),
-    ).variables
+  with _opened(path, which) as (manager, step, meta), _undamaged(_located(path)[0], step):
+    variables = _restored(manager, step, 'variables')
   return Run(
     variables=variables,
     config={**meta['config'], 'model': meta['model']},
@@ -201,28 +243,33 @@ def chosen_step(path: str, which: str = 'best') -> int:
 @contextlib.contextmanager
 def _opened(path: str, which: str) -> Iterator[tuple[ocp.CheckpointManager, int, dict]]:
   """A run's checkpoints, the chosen step, and its metadata."""
-  located = _locate(pathlib.Path(path))
-  if located is None:
-    raise CheckpointError(f'{path} holds no checkpoint of a run')
-  folder, named = located
+  folder, named = _located(path)
   with ocp.CheckpointManager(
     folder.resolve(), item_names=('variables', 'meta', 'training', 'metrics')
   ) as manager:
     steps = sorted(manager.all_steps())
     if not steps:
       raise CheckpointError(f'{folder} holds no complete checkpoint')
-    metas = {
-      s: manager.restore(s, args=ocp.args.Composite(meta=ocp.args.JsonRestore())).meta
-      for s in steps
-    }
+    metas = {s: _meta(manager, folder, s) for s in steps}
     step = _choose(metas, which if named is None else str(named), folder)
-    lacking = {'config', 'model', 'classes', 'preprocess', 'metrics'} - metas[step].keys()
-    if lacking:
-      raise CheckpointError(
-        f'checkpoint {folder / str(step)} lacks {", ".join(sorted(lacking))}: '
-        'it was written by another program'
-      )
+    needed = {'config', 'model', 'classes', 'preprocess', 'metrics'}
+    _refuse_lacking(metas[step], needed, folder / str(step))
     yield manager, step, metas[step]
+
+
+def _located(path: str) -> tuple[pathlib.Path, int | None]:
+  """As `_locate`, or a `CheckpointError`."""
+  located = _locate(pathlib.Path(path))
+  if located is None:
+    raise CheckpointError(f'{path} holds no checkpoint of a run')
+  return located
+
+
+def _refuse_lacking(meta: dict, needed: set[str], path: pathlib.Path) -> None:
+  if lacking := needed - meta.keys():
+    raise CheckpointError(
+      f'checkpoint {path} lacks {", ".join(sorted(lacking))}: it was written by another program'
+    )
 
 
 def _choose(metas: dict[int, dict], which: str, folder: pathlib.Path) -> int:
@@ -230,13 +277,14 @@ def _choose(metas: dict[int, dict], which: str, folder: pathlib.Path) -> int:
   if which == 'last':
     return last
   if which == 'best':
-    kept = metas[last]['config']['checkpoint']
-    scored = {
-      s: m['metrics'][kept['best']] for s, m in metas.items() if kept['best'] in m['metrics']
-    }
+    config = metas[last].get('config')
+    kept = config.get('checkpoint') if isinstance(config, Mapping) else None
+    options: Mapping = kept if isinstance(kept, Mapping) else {}
+    metric = str(options.get('best', 'accuracy'))
+    scored = {s: m['metrics'][metric] for s, m in metas.items() if metric in m.get('metrics', {})}
     if not scored:
       return last
-    pick = max if kept['best_mode'] == 'max' else min
+    pick = min if options.get('best_mode') == 'min' else max
     best = pick(scored.values())
     return max(s for s, value in scored.items() if value == best)
   if not which.isdigit() or int(which) not in metas:

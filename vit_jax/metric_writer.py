@@ -74,11 +74,14 @@ class MetricWriter:
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
-  """The rows of a run's metrics.jsonl; a last line cut short by a kill is left out."""
+  """The rows of a run's metrics.jsonl; what a kill or a power cut left of a row is left out."""
   rows = []
-  for line in (pathlib.Path(workdir) / 'metrics.jsonl').read_text().splitlines():
+  text = (pathlib.Path(workdir) / 'metrics.jsonl').read_text('utf-8', errors='replace')
+  for line in text.splitlines():
     try:
-      rows.append(json.loads(line))
+      row = json.loads(line)
     except json.JSONDecodeError:
       continue
+    if isinstance(row, dict) and isinstance(row.get('step'), int) and 'split' in row:
+      rows.append(row)
   return rows

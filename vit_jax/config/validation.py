@@ -1,6 +1,7 @@
 """Config validation: names, types, ranges and combinations, all problems at once."""
 
 import dataclasses
+import json
 import logging
 import math
 import typing
@@ -53,22 +54,52 @@ def parse_saved(config: Mapping[str, Any]) -> Config:
   Options that no longer exist are passed over, those that are new are at their defaults, and
   combinations are not checked: the run exists.
   """
+  return _build_saved(config)[0]
+
+
+def usable(config: Mapping[str, Any]) -> dict[str, Any]:
+  """What a run saved of its options, nested, without those that `parse_saved` does not use.
+
+  Args:
+    config: nested; some groups or options alone where not all were saved. 'model' is kept as it is.
+  """
+  parsed, kept = _build_saved({k: v for k, v in config.items() if k != 'model'})
+  known = json.loads(json.dumps(_like(parsed.to_json(), kept)))
+  return known | {k: v for k, v in config.items() if k == 'model'}
+
+
+def _build_saved(config: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
+  """The options, and those among the saved ones that this version knows; warns of the rest once."""
   problems: list[str] = []
-  kept = _known(schema(), config, '')
+  unknown: list[str] = []
+  kept = _known(schema(), config, '', unknown)
   parsed = _build(schema(), kept, '', problems)
-  for problem in problems:
-    log.warning('a saved option is not used: %s', problem)
-  return parsed
+  if unknown:
+    problems.append(f'this version has no option {", ".join(unknown)}')
+  if problems:
+    log.warning('some options that the run saved are not used: %s', '; '.join(problems))
+  return parsed, kept
 
 
-def _known(cls: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _like(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+  """The values whose names occur, group by group."""
+  return {
+    name: _like(value, names[name])
+    if isinstance(value, Mapping) and isinstance(names[name], Mapping)
+    else value
+    for name, value in values.items()
+    if name in names
+  }
+
+
+def _known(cls: type, values: Mapping[str, Any], prefix: str, unknown: list[str]) -> dict[str, Any]:
   fields = {f.name: f for f in dataclasses.fields(cls)}
   kept = {}
   for name, value in values.items():
     if name not in fields:
-      log.info('this version has no option %s%s, which the run saved', prefix, name)
+      unknown.append(prefix + name)
     elif (group := group_of(fields[name])) is not None and isinstance(value, Mapping):
-      kept[name] = _known(group, value, f'{prefix}{name}.')
+      kept[name] = _known(group, value, f'{prefix}{name}.', unknown)
     else:
       kept[name] = value
   return kept

@@ -6,6 +6,7 @@ import pathlib
 from typing import Any
 
 from vit_jax import models, tree
+from vit_jax.config import usable
 from vit_jax.data import class_names
 from vit_jax.data.preprocess import Preprocess
 from vit_jax.errors import WeightsError
@@ -193,7 +194,7 @@ def _open_run(path: pathlib.Path) -> Weights:
   return Weights(
     OWN_NAMES,
     tensors,
-    config=run.config,
+    config=usable(run.config),
     classes=tuple(run.classes),
     preprocess=preprocess,
     num_classes=len(run.classes) or head,
@@ -218,7 +219,7 @@ def _describe(tensors: Tensors, format: str, record: Record, file_name: str) -> 
   tensors = FORMATS[format].canonical(tensors)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
   if record.config is not None:  # our own record states everything
-    weights.config = dict(record.config)
+    weights.config = usable(record.config)
     weights.num_classes = record.num_classes
     weights.grid = record.grid or _grid(weights.model, record.preprocess)
     return weights
