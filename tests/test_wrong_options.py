@@ -15,7 +15,6 @@ import vit_jax.train
 from tests.support import raises
 from vit_jax import arguments, config, main, models
 from vit_jax.errors import ConfigError, UserError
-from vit_jax.inference import loaded
 from vit_jax.models.base import MODELS
 from vit_jax.options import Length, rule_of
 from vit_jax.training import experiment
@@ -45,7 +44,6 @@ def place(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('HOME', str(tmp_path / 'home'))
   monkeypatch.setattr(experiment.Experiment, 'variables', start)
-  monkeypatch.setattr(loaded, 'read', start)
   return tmp_path
 
 
@@ -148,7 +146,7 @@ def test_a_wrong_run_is_refused_before_it_starts(place, words, facts):
     ["--workdir=a=b,c:d e'f"],
     ['--workdir=run', "--config.dataset.classes=['3', '5']"],
     ['--workdir=run', "--config.dataset.classes=('3', '5')"],
-    ['--workdir=run', '--config.batch_size=1_0'],
+    ['--workdir=run', '--config.batch_size=1_6'],
     ['--workdir=run', '--config.dataset.resplit=TRUE'],
     ['--workdir=run', '--config.dataset.name=~/../images'],
   ],
@@ -160,11 +158,12 @@ def test_what_is_right_is_not_refused(place, words):
   assert not (place / 'run').exists() and not (place / 'home' / 'runs').exists()
 
 
-def test_options_that_have_no_effect_or_never_take_effect_are_told(place, caplog):
+def test_options_that_have_no_effect_or_never_take_effect_are_told(place, caplog, capsys):
   words = ['--config.input.image_size=17', '--config.schedule.warmup=9 epochs']
   with pytest.raises(Started):
     main.main([DIGITS, '--workdir=run', '--config.total=1 epoch', *words])
   told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
+  told += capsys.readouterr().err.splitlines()  # of the run, which has a console
   assert any('config.input.image_size=(17,)' in text and '16x16' in text for text in told)
   assert any('config.schedule.warmup' in text and "'1 epoch'" in text for text in told)
 

@@ -154,5 +154,7 @@ def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
   node = config
   for group in groups:
     node = node[group]
-  with node.ignore_type(), node.unlocked():  # `parse` checks types, all of them at once
-    node[leaf] = value
+  with node.unlocked():
+    if leaf in node:  # or its old value's type would be forced on it: true would become 1.0
+      del node[leaf]
+    node[leaf] = value  # `parse` checks types, all of them at once
