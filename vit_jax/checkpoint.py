@@ -173,10 +173,10 @@ def _undamaged(folder: pathlib.Path, step: int) -> Iterator[None]:
     yield
   except _UNREADABLE as e:
     others = [p for p in folder.iterdir() if p.name.isdigit() and p.name != str(step)]
-    rest = f'the one before it, of step {max(int(p.name) for p in others)}' if others else 'none'
+    rest = f'continue from step {max(int(p.name) for p in others)}' if others else 'start anew'
     raise CheckpointError(
       f'the checkpoint {folder / str(step)} is damaged, as by a power cut or a full disk while it '
-      f'was written: remove that folder to continue from {rest}'
+      f'was written: remove that folder to {rest}'
     ) from e
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.errors import ConfigError, Problems, WeightsError
+from vit_jax.errors import ConfigError, Problems, StorageError, WeightsError
 from vit_jax.files import check_new_file, check_new_folder, path_of
 from vit_jax.inference.arguments import check_model_name, fields_of
 from vit_jax.options import LARGEST_SIDE, Rule, checked, from_text
@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_target(target: str, to: str) -> None:
-  """Raises a `ConfigError` unless the target can be written; a folder's format makes the folder."""
+  """Raises a `StorageError` unless the target can be written; a folder's format makes the folder."""
   try:
     if FORMATS[to].ending and target.endswith(FORMATS[to].ending):
       check_new_file(target)
@@ -110,7 +110,7 @@ def _check_target(target: str, to: str) -> None:
       if to == 'hf':
         check_new_folder(target)
   except ConfigError as e:
-    raise ConfigError(f'TARGET: {e}') from None
+    raise StorageError(f'cannot write TARGET {target}: {e}') from None
 
 
 def _convert(
