@@ -101,7 +101,7 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _check_target(target: str, to: str) -> None:
-  """Raises a `StorageError` unless the target can be written; a folder's format makes the folder."""
+  """Raises a `StorageError` unless the target can be written."""
   try:
     if FORMATS[to].ending and target.endswith(FORMATS[to].ending):
       check_new_file(target)
