@@ -30,8 +30,8 @@ class Dataset:
     '', 'where prepared TFDS datasets lie; empty: ~/tensorflow_datasets', path=True
   )
   train: str = option('train', "split trained on, in TFDS notation: 'train[:90%]'")
-  val: str = option('val', 'split validated on during training; empty or absent: none')
-  test: str = option('test', 'split scored once at the end; empty or absent: none')
+  val: str = option('val', 'split validated on during training; empty: none')
+  test: str = option('test', 'split scored once at the end; empty: none')
   classes: tuple[str, ...] = option((), 'use these classes alone, in this order; empty: all')
   per_class: int = option(0, 'at most this many images of each class, by seed; 0: all', low=0)
   split_fractions: tuple[float, ...] = option(
