@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from tests.support import raises
-from vit_jax import checkpoint, checksums
+from vit_jax import checkpoint
+from vit_jax.checkpoint import checksums
 from vit_jax.errors import CheckpointError, WeightsError
 from vit_jax.weights import record
 

@@ -113,8 +113,8 @@ def test_k_nearest_neighbours(tmp_path, capsys, weights, images):
   'words, kind, facts',
   [
     (['--method=knn', '--out=probe.safetensors'], ConfigError, ['--out', '--method=linear']),
-    (['--shots=1,0'], ConfigError, ['--shots', "'1,0'"]),
-    (['--neighbours='], ConfigError, ['--neighbours', "''"]),
+    (['--shots=1,0'], ConfigError, ['--shots', 'at least 1', '(1, 0)']),
+    (['--neighbours='], ConfigError, ['--neighbours is empty', 'integers']),
     (['--l2=much'], ConfigError, ['--l2', "'much'"]),
     (['--temperature=0'], ConfigError, ['--temperature']),
     (['--draws=0'], ConfigError, ['--draws']),

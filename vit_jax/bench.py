@@ -1,6 +1,5 @@
 """Measures training, inference and input speed of a model: `python -m vit_jax.bench MODEL...`."""
 
-import argparse
 import json
 import os
 import pathlib
@@ -9,8 +8,11 @@ import tempfile
 import time
 from typing import Any
 
+from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.errors import ConfigError
+from vit_jax.files import check_new_file
+from vit_jax.inference.arguments import check_model_name, fields_of
+from vit_jax.options import LARGEST_SIDE
 
 _DESCRIPTION = """\
 Measures models on this machine: images/s in training (AdamW) and inference, the time to
@@ -33,10 +35,7 @@ PARTS = ('train', 'infer', 'input')
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
-  for name in ('batch_size', 'image_size', 'steps', 'classes'):
-    if getattr(args, name) < 1:
-      raise ConfigError(f'--{name} must be positive, got {getattr(args, name)}')
-  fields = dict(_field(text) for text in args.set)
+  fields = fields_of(args.set)
   rows = []
   for model in args.models:
     rows.append(
@@ -59,35 +58,24 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
-def _parser() -> argparse.ArgumentParser:
-  made = argparse.ArgumentParser(
-    prog='python -m vit_jax.bench',
-    description=_DESCRIPTION,
-    allow_abbrev=False,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-  )
-  add = made.add_argument
-  add('models', nargs='+', metavar='MODEL', help='registered names, such as vit_s16')
-  add('--only', action='append', choices=PARTS, help='measure this part (may be repeated)')
-  add('--batch_size', type=int, default=16, help='global batch size')
-  add('--image_size', type=int, default=224, help='height and width, pixels')
-  add('--classes', type=int, default=1000, help='outputs of the head')
-  add('--steps', type=int, default=8, help='timed steps')
-  add('--dtype', default='float32', help='precision of the computation: float32 or bfloat16')
-  add('--set', action='append', default=[], metavar='FIELD=VALUE', help='any field of the model')
-  add('--dataset', default='', help='images to read; otherwise JPEGs of 500 x 375 are made')
-  add('--json', default='', metavar='FILE', help="also write JSON here ('-': to standard output)")
+def _parser() -> Parser:
+  made = Parser('bench', description=_DESCRIPTION)
+  add = made.option
+  named = 'registered names, such as vit_s16'
+  add('models', tuple[str, ...], named, metavar='MODEL', parse=check_model_name)
+  parts = 'measure this part (may be repeated)'
+  made.add_argument('--only', action='append', choices=PARTS, help=parts)
+  add('--batch_size', int, 'global batch size', 16, low=1, high=1 << 20)
+  add('--image_size', int, 'height and width, pixels', 224, low=1, high=LARGEST_SIDE)
+  add('--classes', int, 'outputs of the head', 1000, low=1, high=1 << 20)
+  add('--steps', int, 'timed steps', 8, low=1, high=10**6)
+  add('--dtype', str, 'precision of the computation: float32 or bfloat16', 'float32')
+  setting = 'any field of the model'
+  made.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE', help=setting)
+  add('--dataset', str, 'images to read; otherwise JPEGs of 500 x 375 are made', '', path=True)
+  written = "also write JSON here ('-': to standard output)"
+  add('--json', str, written, '', metavar='FILE', path=True, parse=check_new_file)
   return made
-
-
-def _field(text: str) -> tuple[str, Any]:
-  name, equals, value = text.partition('=')
-  if not equals:
-    raise ConfigError(f'--set needs FIELD=VALUE, got {text!r}')
-  try:
-    return name, json.loads(value)
-  except ValueError:
-    return name, value
 
 
 def measure(
@@ -122,6 +110,7 @@ def measure(
   from vit_jax.training import flops
 
   module = models.build(name, classes, **(fields or {}))
+  models.check_image_size(module, (image_size, image_size))
   device = jax.devices()[0]
   found = flops.peak(device.device_kind, module.dtype)
   row: dict[str, Any] = {

@@ -1,10 +1,10 @@
 """The command: `python -m vit_jax.compare RUN RUN... --out=DIR`."""
 
-import argparse
-
+from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console
 from vit_jax.errors import ConfigError
+from vit_jax.files import check_new_folder
 
 _DESCRIPTION = """\
 Compares runs of any models on the same test images: accuracies with confidence intervals, whether
@@ -16,16 +16,22 @@ run without a report is evaluated first, on its test split.
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m vit_jax.compare',
+def _parser() -> Parser:
+  parser = Parser(
+    'compare',
     description=_DESCRIPTION,
     epilog='example: python -m vit_jax.compare runs/vit runs/resnet --out=runs/vit_vs_resnet',
-    formatter_class=argparse.RawDescriptionHelpFormatter,
   )
-  parser.add_argument('runs', nargs='+', metavar='RUN', help="a run's folder or a report's")
-  parser.add_argument(
-    '--out', required=True, metavar='DIR', help='folder for the page, tables and figures'
+  what = "a run's folder or a report's"
+  parser.option('runs', tuple[str, ...], what, metavar='RUN', path=True)
+  parser.option(
+    '--out',
+    str,
+    'folder for the page, tables and figures',
+    ...,
+    metavar='DIR',
+    path=True,
+    parse=check_new_folder,
   )
   return parser
 

@@ -1,13 +1,21 @@
 """Converts weights between formats: `python -m vit_jax.convert SOURCE TARGET --model=NAME`."""
 
 import argparse
-import ast
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
+from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.errors import ConfigError, WeightsError
-from vit_jax.inference.arguments import add_weights_arguments, weights_options
+from vit_jax.errors import ConfigError, Problems, StorageError, WeightsError
+from vit_jax.files import check_new_file, check_new_folder, path_of
+from vit_jax.inference.arguments import (
+  check_model_name,
+  fields_of,
+  weights_arguments,
+  weights_options,
+)
+from vit_jax.options import LARGEST_SIDE, Rule, checked, from_text
 from vit_jax.weights.formats.base import FORMATS
 
 if TYPE_CHECKING:
@@ -34,9 +42,9 @@ def __getattr__(name: str) -> Any:
   return getattr(importlib.import_module(f'vit_jax.{_LAZY[name]}'), name)
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m vit_jax.convert',
+def _parser() -> Parser:
+  parser = Parser(
+    'convert',
     description='Converts weights; every tensor that is left over on either side is an error.',
     epilog='example: python -m vit_jax.convert ViT-B_16.npz vit_b16/ --model=vit_b16 --to=hf',
   )
@@ -44,8 +52,10 @@ def _parser() -> argparse.ArgumentParser:
   add('source', nargs='?', help="a file, a model's folder, a workdir or a pretrained model name")
   add('target', nargs='?', help='a file; a folder for hf, and for timm with its config')
   add('--list', action='store_true', help='show the pretrained models that can be downloaded')
-  add('--model', default='', help='model name; needed where the tensors do not show it')
-  add('--to', choices=tuple(FORMATS), help='default: by the ending of TARGET')
+  option = parser.option
+  named = 'model name; needed where the tensors do not show it'
+  option('--model', str, named, '', parse=check_model_name)
+  option('--to', str, 'default: by the ending of TARGET', choices=tuple(FORMATS))
   add(
     '--from',
     dest='format',
@@ -53,14 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     choices=('auto', *FORMATS),
     help='format of SOURCE (default: recognised)',
   )
-  add('--head', default='keep', choices=('keep', 'reset'), help='reset: zeros, for --num_classes')
-  add('--num_classes', type=int, help="classes of the new head; default: the file's")
-  add('--image_size', type=int, nargs='+', metavar='PIXELS', help='side, or height and width')
-  add('--resize', default='bilinear', choices=('bilinear', 'bicubic'), help='position embeddings')
+  head = 'reset: zeros, for --num_classes'
+  option('--head', str, head, 'keep', choices=('keep', 'reset'))
+  classes = "classes of the new head; default: the file's"
+  option('--num_classes', int, classes, low=0, high=1 << 24)
+  add('--image_size', nargs='+', metavar='PIXELS', help='side, or height and width')
+  zoom = 'interpolation of position embeddings'
+  option('--resize', str, zoom, 'bilinear', choices=('bilinear', 'bicubic'))
   add('--set', action='append', default=[], metavar='FIELD=VALUE', help='a field of the model')
-  add('--pretrained_dir', default='', help='folder searched for pretrained models first')
-  add('--cache_dir', default='', help='where downloads are kept (default: VIT_JAX_CACHE)')
-  add_weights_arguments(parser)
+  option('--pretrained_dir', str, 'folder searched for pretrained models first', '', path=True)
+  option('--cache_dir', str, 'where downloads are kept; default: VIT_JAX_CACHE', '', path=True)
+  weights_arguments(parser)
   return parser
 
 
@@ -72,22 +85,55 @@ def main(argv: list[str] | None = None) -> int:
 
     print(hub.table())
     return 0
-  if not args.source or not args.target:
+  if not (args.source or '').strip() or not (args.target or '').strip():
     raise ConfigError('expected SOURCE and TARGET, see --help; --list shows pretrained models')
-  _convert(args)
+  problems = Problems()
+  to, size, fields, opening = '', None, {}, {}
+  with problems.collect():
+    args.source = path_of('SOURCE', args.source)
+  with problems.collect():
+    args.target = path_of('TARGET', args.target)
+    if os.path.realpath(args.source) == os.path.realpath(args.target):
+      raise ConfigError(f'SOURCE and TARGET are the same: {args.target}')
+    to = args.to or _format_of_target(args.target)
+    _check_target(args.target, to)
+  with problems.collect():
+    size = _image_size(args.image_size)
+  with problems.collect():
+    fields = fields_of(args.set)
+  with problems.collect():
+    opening = weights_options(args)
+  problems.raise_if_any()
+  _convert(args, to, size, fields, opening)
   return 0
 
 
-def _convert(args: argparse.Namespace) -> None:
-  opening = weights_options(args)
-  to = args.to or _format_of_target(args.target)
+def _check_target(target: str, to: str) -> None:
+  """Raises a `StorageError` unless the target can be written."""
+  try:
+    if FORMATS[to].ending and target.endswith(FORMATS[to].ending):
+      check_new_file(target)
+    else:
+      check_new_folder(os.path.dirname(target) or '.')
+      if to == 'hf':
+        check_new_folder(target)
+  except ConfigError as e:
+    raise StorageError(f'cannot write TARGET {target}: {e}') from None
+
+
+def _convert(
+  args: argparse.Namespace,
+  to: str,
+  size: tuple[int, int] | None,
+  fields: dict[str, Any],
+  opening: dict[str, Any],
+) -> None:
   from vit_jax.models.shapes import description
   from vit_jax.weights import loading, preprocessing
   from vit_jax.weights.reading import read
   from vit_jax.weights.saving import write
 
   options = loading.Options(args.head, args.resize)
-  size = _image_size(args.image_size)
   weights = read(
     args.source,
     args.format,
@@ -95,7 +141,7 @@ def _convert(args: argparse.Namespace) -> None:
     cache_dir=args.cache_dir,
     submodel=args.submodel,
   )
-  module = _module(args, weights, to)
+  module = _module(args, weights, to, fields)
   name = args.model or weights.model['name']
   classes = weights.classes_for(module.num_classes or 0, opening.get('classes'))
   preprocess = weights.preprocess_for(name, opening.get('input_range'))
@@ -127,21 +173,22 @@ def _format_of_target(target: str) -> str:
   raise ConfigError(f'cannot tell the format of {target!r}: add --to={"|".join(FORMATS)}')
 
 
-def _image_size(sides: list[int] | None) -> tuple[int, int] | None:
-  if not sides:
+def _image_size(words: list[str] | None) -> tuple[int, int] | None:
+  if not words:
     return None
-  if len(sides) > 2:
-    raise ConfigError(f'--image_size expects one or two numbers, got {len(sides)}')
+  rule = Rule(low=1, high=LARGEST_SIDE, lengths=(1, 2))
+  text = ','.join(words)
+  sides = checked('--image_size', from_text(text, tuple[int, ...]), tuple[int, ...], rule)
   return sides[0], sides[-1]
 
 
-def _module(args: argparse.Namespace, weights: 'Weights', to: str) -> Any:
+def _module(args: argparse.Namespace, weights: 'Weights', to: str, fields: dict[str, Any]) -> Any:
   """The model of the weights, with the heads of their task where these are kept."""
   from vit_jax import tasks
   from vit_jax.weights.building import build
   from vit_jax.weights.formats.base import OWN_NAMES
 
-  module = build(weights, args.model, args.head, args.num_classes, **_fields(args.set))
+  module = build(weights, args.model, args.head, args.num_classes, **fields)
   if args.head == 'reset' or not module.num_classes:
     return module
   wrapped = tasks.of_config(weights.config, module.num_classes).wrap(module)
@@ -151,19 +198,6 @@ def _module(args: argparse.Namespace, weights: 'Weights', to: str) -> Any:
       'them out with --head=reset'
     )
   return wrapped
-
-
-def _fields(pairs: list[str]) -> dict[str, Any]:
-  fields: dict[str, Any] = {}
-  for pair in pairs:
-    name, equals, text = pair.partition('=')
-    if not equals:
-      raise ConfigError(f'--set expects FIELD=VALUE, got {pair!r}')
-    try:
-      fields[name] = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
-      fields[name] = text
-  return fields
 
 
 if __name__ == '__main__':

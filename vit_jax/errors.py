@@ -135,6 +135,18 @@ class Problems:
       raise type(self._errors[0])(self.sentences) from self._errors[0]
 
 
+_LONGEST_SHOWN = 120  # characters of a value in a message
+
+
+def shown(value: Any) -> str:
+  """A value for a message, cut where it is long."""
+  try:
+    text = repr(value)
+  except ValueError:  # an integer of thousands of digits
+    return 'a number of thousands of digits'
+  return text if len(text) <= _LONGEST_SHOWN else f'{text[:_LONGEST_SHOWN]}...'
+
+
 def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
   """Says the nearest valid names, or all of them when they are few.
 

@@ -1,39 +1,45 @@
 """Scores a model on any split: `python -m vit_jax.evaluate MODEL`."""
 
-import argparse
 import json
 
+from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.inference.arguments import add_weights_arguments, weights_options
+from vit_jax.files import check_new_folder
+from vit_jax.inference.arguments import ON_ERROR, model_option, weights_arguments, weights_options
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m vit_jax.evaluate',
+def _parser() -> Parser:
+  parser = Parser(
+    'evaluate',
     description='Scores a model: every example of a split once, whatever the batch size.',
     epilog='example: python -m vit_jax.evaluate runs/dogs --split=test',
   )
-  add = parser.add_argument
-  add('model', help="a run's workdir, a weights file or a pretrained model's name")
-  add('--dataset', help="a folder, a TFDS name or 'digits'; default: the run's own")
-  add('--data_dir', default='', help='where prepared TFDS datasets lie')
+  add = parser.option
+  model_option(parser)
+  add('--dataset', str, "a folder, a TFDS name or 'digits'; default: the run's own", path=True)
+  add('--data_dir', str, 'where prepared TFDS datasets lie', '', path=True)
   add(
     '--split',
-    help="which examples, such as 'test' or 'train[:10%%]'; default: test, or all of a --dataset "
-    'that has no splits',
+    str,
+    "which examples, such as 'test' or 'train[:10%]'; default: test, or all of a --dataset that "
+    'has no splits',
   )
-  add('--batch_size', type=int, default=64, help='examples a step over all devices')
-  add('--parallel', default='data', choices=('data', 'pmap'), help='how devices share a batch')
+  add('--batch_size', int, 'examples a step over all devices', 64, low=1, high=1 << 20)
+  add('--parallel', str, 'how devices share a batch', 'data', choices=('data', 'pmap'))
+  add('--on_error', str, 'policy for images that cannot be decoded', 'raise', choices=ON_ERROR)
+  searched = 'folder searched for named weights before a download'
+  add('--pretrained_dir', str, searched, '', path=True)
   add(
-    '--on_error',
-    default='raise',
-    choices=('raise', 'skip'),
-    help='policy for images that cannot be decoded',
+    '--report',
+    str,
+    'write report.html, figures and tables there',
+    '',
+    metavar='DIR',
+    path=True,
+    parse=check_new_folder,
   )
-  add('--pretrained_dir', default='', help='folder searched for named weights before a download')
-  add('--report', default='', metavar='DIR', help='write report.html, figures and tables there')
-  add('--json', action='store_true', help='print one JSON object')
-  add_weights_arguments(parser)
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  weights_arguments(parser)
   return parser
 
 

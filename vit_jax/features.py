@@ -1,27 +1,33 @@
 """Writes the features of images: `python -m vit_jax.features MODEL IMAGE... --out=FILE.npz`."""
 
+import functools
 import pathlib
 import sys
 
 from vit_jax.command_line import run_cli
 from vit_jax.data.image_files import find_images
-from vit_jax.errors import ConfigError, ImageError, UserError
-from vit_jax.inference.arguments import image_parser, load_model
+from vit_jax.errors import ImageError, UserError
+from vit_jax.files import check_new_file
+from vit_jax.inference.arguments import batch_option, image_parser, load_model
 
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status: 1 where an image could not be read."""
   parser = image_parser('features', 'Writes the features of images as arrays.')
-  parser.add_argument('--out', required=True, help="a .npz: 'paths' [n] and 'features' [n, ...]")
-  parser.add_argument(
-    '--what', default='pooled', help="'pooled', 'tokens', 'grid', or a block such as 'block_05'"
+  batch_option(parser)
+  parser.option(
+    '--out',
+    str,
+    "a .npz: 'paths' [n] and 'features' [n, ...]",
+    ...,
+    path=True,
+    parse=functools.partial(check_new_file, ending='.npz'),
+  )
+  parser.option(
+    '--what', str, "'pooled', 'tokens', 'grid', or a block such as 'block_05'", 'pooled'
   )
   args = parser.parse_args(argv)
   out = pathlib.Path(args.out)
-  if out.suffix != '.npz':
-    raise ConfigError(f'--out must end in .npz, got {args.out}')
-  if not out.parent.is_dir():
-    raise ConfigError(f'--out: there is no folder {out.parent}')
   paths = find_images(args.images)
   import numpy as np
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import csv
+import errno
 import itertools
 import json
 import math
@@ -13,7 +14,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from vit_jax.errors import StorageError
+from vit_jax.errors import ConfigError, StorageError, shown
 
 _ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
@@ -142,19 +143,121 @@ def unique_stem(stem: str, used: set[str]) -> str:
   return name
 
 
-def make_workdir(path: pathlib.Path) -> None:
-  """Makes the folder and proves that it can be written.
+def path_of(name: str, text: str) -> str:
+  """A path as the user typed it, with the home folder in the place of a leading '~'.
+
+  Args:
+    name: how the option is called in the message.
+    text: '' stays as it is.
+
+  Raises:
+    ConfigError: it is blank, no file can have this name, or the user's home folder is unknown.
+  """
+  if text and not text.strip():
+    raise ConfigError(f'{name} is blank')
+  try:
+    path = str(pathlib.Path(text).expanduser()) if text[:1] == '~' else text
+    os.lstat(path)
+    return path
+  except RuntimeError as e:
+    raise ConfigError(f'{name}={shown(text)}: {e}') from None
+  except ValueError:
+    raise ConfigError(f'{name}={shown(text)}: a path cannot hold this character') from None
+  except OSError as e:
+    if e.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+      raise ConfigError(f'{name}={shown(text)}: {e.strerror}') from None
+    return path  # not there, or not to be seen: whoever opens it says so
+
+
+def check_new_file(path: str, ending: str = '') -> None:
+  """Raises a `ConfigError` unless a file can be written here, which is known before long work.
+
+  Args:
+    path: of the file; '' for none.
+    ending: that its name must have.
+  """
+  if not path:
+    return
+  folder = os.path.dirname(path) or '.'
+  if not path.endswith(ending):
+    raise ConfigError(f'must end in {ending}, got {path}')
+  if os.path.isdir(path):
+    raise ConfigError(f'{path} is a folder: name a file')
+  if not os.path.isdir(folder):
+    raise ConfigError(f'there is no folder {folder}')
+  if not os.access(path if os.path.exists(path) else folder, os.W_OK):
+    raise ConfigError(f'cannot write {path}: permission denied')
+
+
+def check_new_folder(path: str) -> None:
+  """Raises a `ConfigError` unless a folder can be made or written here; '' is none."""
+  if not path:
+    return
+  found = pathlib.Path(path).absolute()
+  there = next(p for p in (found, *found.parents) if os.path.lexists(p))
+  if not there.is_dir():
+    raise ConfigError(f'{there} is a file: name a folder')
+  if not os.access(there, os.W_OK):
+    raise ConfigError(f'cannot write to {there}: permission denied')
+
+
+def refuse_system_folder(path: str) -> None:
+  """Raises a `ConfigError` for the system's own folders, which nobody means to search."""
+  real = pathlib.Path(os.path.realpath(path))
+  parts = real.parts[1:2] if os.name == 'posix' else ()
+  if real == pathlib.Path(real.anchor) or parts in (('proc',), ('sys',)) or str(real) == '/dev':
+    raise ConfigError(f'{path} is a folder of the operating system: name a folder of images')
+
+
+def workdir_of(text: str) -> str:
+  """A run's folder as the user typed it, with the home folder in the place of a leading '~'.
+
+  Raises:
+    ConfigError: it is empty, or no folder can have this name.
+  """
+  if not text.strip():
+    raise ConfigError('--workdir is empty: name a folder for the run')
+  return path_of('--workdir', text)
+
+
+def make_workdir(path: pathlib.Path) -> list[pathlib.Path]:
+  """Makes a folder and proves that it can be written.
+
+  Returns:
+    The folders that were not there before, innermost first.
 
   Raises:
     StorageError: naming the folder and the system's reason.
   """
+  made = []
   try:
+    made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)
     probe = path / f'.probe.{os.getpid()}'
     probe.touch()
     probe.unlink()
   except OSError as e:
+    remove_empty(made)
     raise StorageError(f'cannot write to --workdir={path}: {e.strerror or e}') from e
+  return made
+
+
+@contextlib.contextmanager
+def workdir_unless_it_fails(path: pathlib.Path) -> Iterator[None]:
+  """`make_workdir`; where the block fails, what was made is removed again if it is still empty."""
+  made = make_workdir(path)
+  try:
+    yield
+  except BaseException:
+    remove_empty(made)
+    raise
+
+
+def remove_empty(folders: Sequence[pathlib.Path]) -> None:
+  """Removes folders, innermost first, as far as nothing is in them."""
+  for folder in folders:
+    with contextlib.suppress(OSError):
+      folder.rmdir()
 
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:

@@ -4,9 +4,10 @@ import argparse
 import sys
 
 from vit_jax import config
+from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console
-from vit_jax.errors import ConfigError, Problems
+from vit_jax.errors import ConfigError, Problems, shown
 
 _DESCRIPTION = """\
 Trains or fine-tunes a model by a config file. The same command resumes an interrupted run.
@@ -33,46 +34,62 @@ K-th alone, from 0, as a job array needs: --sweep=$SLURM_ARRAY_TASK_ID.
 
 
 def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
-  parser = argparse.ArgumentParser(
-    prog='python -m vit_jax.main',
+  parser = _Parser(
+    'main',
     description=_DESCRIPTION,
     epilog='every option of a config, with its default:\n\n' + config.describe(),
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
   )
-  parser.add_argument('--config', required=True, metavar='FILE[:ARG]', help='config file')
-  parser.add_argument('--workdir', required=True, metavar='DIR', help="the run's folder")
+  parser.option('--config', str, 'config file', ..., metavar='FILE[:ARG]')
+  parser.option('--workdir', str, "the run's folder", ..., metavar='DIR', path=True)
   parser.add_argument(
     '--sweep',
     nargs='?',
     const='all',
-    default='',
+    default=None,
     metavar='K',
     help="train all runs of the file's get_sweep, or the K-th; or list them",
   )
   # Taken out first: argparse takes a value with a space, such as '5 epochs', for something else.
-  others, overrides, problems = _split(sys.argv[1:] if argv is None else argv)
-  args, unknown = parser.parse_known_args(others)
-  problems += [f'unknown argument {word!r}: options are --config.NAME=VALUE' for word in unknown]
-  if problems:
-    raise ConfigError(problems)
+  others, overrides, found = _split(sys.argv[1:] if argv is None else argv)
+  problems = Problems()
+  with problems.collect():
+    args = parser.parse_args(others)
+    if args.sweep is not None and not args.sweep.strip():
+      raise ConfigError('--sweep= names no run: use --sweep for all, --sweep=K or --sweep=list')
+  with problems.collect():
+    if found:
+      raise ConfigError(found)
+  problems.raise_if_any()
   return args, overrides
+
+
+class _Parser(Parser):
+  def unknown(self, word: str) -> str:
+    name, equals, value = word.lstrip('-').partition('=')
+    same = [known for known, _ in config.leaves() if name in (known, known.split('.')[-1])]
+    if equals and same:
+      return f'unknown argument {word!r}: did you mean --config.{same[0]}={value}?'
+    near = super().unknown(word)
+    return near if 'did you mean' in near else f'{near}; options are --config.NAME=VALUE'
 
 
 def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
   """A command line as (other words, overrides, problems)."""
-  rest, others, overrides, problems = list(words), [], {}, []
+  rest, others, given, problems = list(words), [], [], []
   while rest:
     word = rest.pop(0)
     name, equals, value = word.removeprefix('--config.').partition('=')
     if not word.startswith('--config.'):
       others.append(word)
-    elif equals:
-      overrides[name] = value
-    elif rest and not rest[0].startswith('--'):
-      overrides[name] = rest.pop(0)
-    else:
+    elif not equals and (not rest or rest[0].startswith('--')):
       problems.append(f'{word} needs a value: {word}=VALUE')
+    else:
+      given.append((name, value if equals else rest.pop(0)))
+  overrides = dict(given)
+  for name in overrides:
+    values = [shown(value) for other, value in given if other == name]
+    if len(values) > 1:
+      problems.append(f'--config.{name} is given {len(values)} times: {" and ".join(values)}')
   return others, overrides, problems
 
 
@@ -83,13 +100,11 @@ def main(argv: list[str] | None = None) -> int:
     return _sweep(args, overrides)
   options, problems = config.load_all(args.config, overrides)
   from vit_jax.train import train  # --help must not wait for it
-  from vit_jax.training.experiment import open_inputs
 
-  if problems:  # those of dataset and weights are reported with them
-    found = Problems()
-    with found.collect():
-      open_inputs(options)
-    raise ConfigError([*problems, *found.sentences])
+  if problems:  # those of workdir, dataset and weights are reported with them
+    from vit_jax.training.preparation import outer_problems
+
+    raise ConfigError([*problems, *outer_problems(options, args.workdir)])
   train(options, args.workdir)
   return 0
 

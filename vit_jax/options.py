@@ -4,16 +4,21 @@ Config groups, model fields and registered components (optimizers, schedules, ta
 dataclasses whose fields are made by `option`; one function checks them all.
 """
 
+import ast
 import dataclasses
 import math
 import re
 import types
 import typing
+import warnings
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Literal
 
-from vit_jax.errors import ConfigError, UserError, did_you_mean
+from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
+from vit_jax.files import path_of
 from vit_jax.registry import Registry
+
+LARGEST_SIDE = 8192  # pixels of an image for a model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Rule:
     above, below: numbers must be larger, or smaller, than these.
     lengths: how many items a tuple may have; empty for any.
     parse: raises a `ConfigError` for text of a wrong form.
+    path: whether text may name a file or folder: a leading '~' becomes the home folder.
   """
 
   help: str = ''
@@ -37,6 +43,7 @@ class Rule:
   below: float | None = None
   lengths: tuple[int, ...] = ()
   parse: Callable[[str], Any] | None = None
+  path: bool = False
 
   @property
   def valid(self) -> tuple:
@@ -165,26 +172,63 @@ def checked(name: str, value: Any, hint: Any, rule: Rule = Rule()) -> Any:
   try:
     value = _converted(value, hint)
   except (TypeError, OverflowError):  # an integer too large for a float
-    raise ConfigError(f'{name} must be {describe_type(hint)}, got {value!r}') from None
+    raise ConfigError(f'{name} must be {describe_type(hint)}, got {shown(value)}') from None
   if rule.lengths and isinstance(value, tuple) and len(value) not in rule.lengths:
     counts = ' or '.join(map(str, rule.lengths))
-    raise ConfigError(f'{name} takes {counts} values, got {value!r}')
+    raise ConfigError(f'{name} takes {counts} values, got {shown(value)}')
+  if rule.path:
+    many = isinstance(value, tuple)
+    value = tuple(path_of(name, v) for v in value) if many else value and path_of(name, value)
   choices = rule.valid
   items = value if isinstance(value, tuple) else (value,)
   for item in items:
     if choices and item is not None and item not in choices:
-      raise ConfigError(f'{name}={value!r}: {did_you_mean(item, choices)}')
+      raise ConfigError(f'{name}={shown(value)}: {did_you_mean(item, choices)}')
     is_number = isinstance(item, int | float) and not isinstance(item, bool)
     if isinstance(item, float) and not math.isfinite(item):
-      raise ConfigError(f'{name} must be finite, got {value!r}')
+      raise ConfigError(f'{name} must be finite, got {shown(value)}')
     if is_number and not rule.admits(item):
-      raise ConfigError(f'{name} must be {rule.range}, got {value!r}')
+      raise ConfigError(f'{name} must be {rule.range}, got {shown(value)}')
     if rule.parse and isinstance(item, str):
       try:
         rule.parse(item)
       except UserError as e:
         raise ConfigError([f'{name}: {problem}' for problem in e.problems]) from None
   return value
+
+
+def from_text(text: str, hint: Any) -> Any:
+  """A word of a command line as the value that it stands for; `checked` checks it.
+
+  Args:
+    text: tuples are written with commas between, or as Python writes them.
+    hint: the option's type; Any for whatever the text looks like.
+  """
+  if hint is str:
+    return text
+  is_tuple = typing.get_origin(hint) is tuple
+  if is_tuple and typing.get_args(hint)[0] is str:
+    if text.strip()[:1] in ('[', '(') and isinstance(found := _literal(text), list | tuple):
+      return found  # "['cat', 'dog']"; a regex may begin with a bracket too
+    return tuple(word.strip() for word in text.split(',') if word.strip())
+  if is_tuple and not text.strip():
+    return ()
+  value = _literal(text)
+  if 'tuple' in str(hint) and isinstance(value, int | float) and not isinstance(value, bool):
+    value = (value,)
+  return value
+
+
+def _literal(text: str) -> Any:
+  words = {'true': True, 'false': False, 'none': None}
+  if text.lower() in words:
+    return words[text.lower()]
+  try:
+    with warnings.catch_warnings():
+      warnings.simplefilter('ignore')  # of the parser, about a backslash for example
+      return ast.literal_eval(text)
+  except (ValueError, SyntaxError, MemoryError, RecursionError):  # the last two: nested too deeply
+    return text
 
 
 def _converted(value: Any, hint: Any) -> Any:
@@ -265,7 +309,7 @@ class Length:
     amount = float(match[1] + (match[2] or '')) if match else math.inf
     if unit is None or not math.isfinite(amount):
       raise ConfigError(
-        f"expected a length such as '500 steps', '5 epochs' or '1e6 examples', got {text!r}"
+        f"expected a length such as '500 steps', '5 epochs' or '1e6 examples', got {shown(text)}"
       )
     return cls(amount, unit)
 
@@ -274,7 +318,7 @@ class Length:
     """Reads a length that is longer than nothing."""
     length = cls.parse(text)
     if not length.amount:
-      raise ConfigError(f'must be longer than 0, got {text!r}')
+      raise ConfigError(f'must be longer than 0, got {shown(text)}')
     return length
 
   def steps(self, batch_size: int, num_examples: int) -> float:

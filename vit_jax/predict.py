@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from vit_jax.command_line import run_cli
 from vit_jax.data.image_files import find_images
-from vit_jax.errors import ConfigError, UserError
-from vit_jax.inference.arguments import image_parser, load_model
+from vit_jax.errors import UserError
+from vit_jax.inference.arguments import batch_option, image_parser, load_model
 
 if TYPE_CHECKING:
   from vit_jax.inference.loaded import Prediction
@@ -16,13 +16,10 @@ if TYPE_CHECKING:
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status: 1 where an image could not be read."""
   parser = image_parser('predict', 'Classifies images.')
-  parser.add_argument('--top_k', type=int, default=5, help='classes shown for each image')
+  batch_option(parser)
+  parser.option('--top_k', int, 'classes shown for each image', 5, low=1, high=1 << 20)
   parser.add_argument('--json', action='store_true', help='one JSON object a line')
   args = parser.parse_args(argv)
-  if args.top_k < 1:
-    raise ConfigError(f'--top_k must be positive, got {args.top_k}')
-  if args.batch_size < 1:
-    raise ConfigError(f'--batch_size must be positive, got {args.batch_size}')
   paths = find_images(args.images)
   loaded = load_model(args)
   failed = 0

@@ -2,134 +2,124 @@
 
 import argparse
 import dataclasses
+import functools
 import json
+import logging
 import os
-import pathlib
 import time
 from typing import TYPE_CHECKING, Any
 
+from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.errors import ConfigError
-from vit_jax.inference.arguments import add_weights_arguments, weights_options
+from vit_jax.files import check_new_file
+from vit_jax.inference.arguments import (
+  ON_ERROR,
+  batch_option,
+  model_option,
+  opening_options,
+  weights_arguments,
+  weights_options,
+)
 
 if TYPE_CHECKING:
   from vit_jax.config import Dataset
   from vit_jax.evaluation.linear_probe import Head
   from vit_jax.inference.loaded import Loaded
 
-_PLURAL = {'shots': int, 'neighbours': int, 'l2': float}
+log = logging.getLogger(__name__)
+
+_OF_METHOD = {
+  'linear': ('c',),
+  'fewshot': ('shots', 'draws', 'l2'),
+  'knn': ('neighbours', 'temperature'),
+}
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m vit_jax.probe',
+def _parser() -> Parser:
+  parser = Parser(
+    'probe',
     description='Evaluates the frozen features of a model: by a linear probe, by few-shot least '
     'squares or by k-NN. Features are cached: the next probe of the same images takes seconds.',
     epilog='example: python -m vit_jax.probe weights.npz --dataset=path/to/images '
     '--out=probe.safetensors',
   )
-  add = parser.add_argument
-  add('model', help="a run's workdir, a weights file or a pretrained model name")
-  add('--dataset', required=True, help="a folder of images, a TFDS name or 'digits'")
+  model_option(parser)
+  add = parser.option
+  add('--dataset', str, "a folder of images, a TFDS name or 'digits'", ..., path=True)
   add(
     '--method',
-    default='linear',
+    str,
+    'logistic regression on all training images, closed-form least squares on a few, or k nearest '
+    'neighbours',
+    'linear',
     choices=('linear', 'fewshot', 'knn'),
-    help='logistic regression on all training images, closed-form least squares on a few, or k '
-    'nearest neighbours',
   )
-  add('--train', default='train', help="split the head is fitted to, such as 'train[:90%%]'")
+  add('--train', str, "split the head is fitted to, such as 'train[:90%]'", 'train')
   add(
     '--val',
-    help="split the penalty is chosen on; default: 'val' where there is one besides the test "
-    'split, else 5-fold cross-validation',
+    str,
+    "split the penalty is chosen on; default: 'val' where there is one besides the test split, "
+    'else 5-fold cross-validation',
   )
-  add('--test', help="split scored at the end; default: 'test', else 'val'")
-  add('--c', type=float, help='linear: inverse strength of the L2 penalty; default: chosen')
-  add('--shots', default='1,5,10,25', help='fewshot: training images of each class')
-  add('--draws', type=int, default=3, help='fewshot: random draws')
+  add('--test', str, "split scored at the end; default: 'test', else 'val'")
+  strength = 'linear: inverse strength of the L2 penalty; default: chosen'
+  add('--c', float, strength, above=0, high=1e12)
+  few = 'fewshot: training images of each class'
+  add('--shots', tuple[int, ...], few, (1, 5, 10, 25), low=1, high=10**6)
+  add('--draws', int, 'fewshot: random draws', 3, low=1, high=1000)
   add(
     '--l2',
-    default='1024',
-    help='fewshot: L2 penalty; of several, such as 1,32,1024, the best by leave-one-out',
+    tuple[float, ...],
+    'fewshot: L2 penalty; of several, such as 1,32,1024, the best by leave-one-out',
+    (1024.0,),
+    above=0,
+    high=1e12,
   )
-  add('--neighbours', default='10,20', help='knn: values of k')
-  add(
-    '--temperature',
-    type=float,
-    default=0.07,
-    help='knn: a neighbour weighs exp(cosine similarity / temperature)',
-  )
+  add('--neighbours', tuple[int, ...], 'knn: values of k', (10, 20), low=1, high=10**6)
+  weighs = 'knn: a neighbour weighs exp(cosine similarity / temperature)'
+  add('--temperature', float, weighs, 0.07, low=1e-3, high=1000)
   add(
     '--out',
-    default='',
+    str,
+    'linear: write backbone and head as a model for predict, evaluate and the like',
+    '',
     metavar='FILE.safetensors',
-    help='linear: write backbone and head as a model for predict, evaluate and the like',
+    path=True,
+    parse=functools.partial(check_new_file, ending='.safetensors'),
   )
-  add('--classes', default='', help='use these classes alone, in this order, separated by commas')
-  add('--per_class', type=int, default=0, help='at most so many images of each class; 0: all')
-  add('--resplit', action='store_true', help='pool all images and split them anew')
-  add('--split_fractions', default='0.8,0.1,0.1', help='train, val, test fractions of a new split')
-  add('--seed', type=int, default=0, help='of the subset, the split and the folds')
-  add('--data_dir', default='', help='where prepared TFDS datasets lie')
+  add('--classes', tuple[str, ...], 'use these classes alone, in this order; empty: all', ())
+  add('--per_class', int, 'at most so many images of each class; 0: all', 0, low=0)
+  parser.add_argument('--resplit', action='store_true', help='pool all images, split them anew')
   add(
-    '--on_error',
-    default='raise',
-    choices=('raise', 'skip'),
-    help='policy for images that cannot be decoded',
+    '--split_fractions',
+    tuple[float, ...],
+    'train, val, test fractions of a new split',
+    (0.8, 0.1, 0.1),
+    low=0,
+    high=1,
+    lengths=(3,),
   )
-  add('--batch_size', type=int, default=32, help='most images computed at once')
-  add('--pretrained_dir', default='', help='folder searched for named weights before a download')
-  add('--architecture', default='', help='model name, for weights whose tensors do not tell')
-  add('--cache_dir', default='', help="where features are cached; default: the user's cache")
-  add('--json', action='store_true', help='print one JSON object')
-  add_weights_arguments(parser, classes=False)
+  add('--seed', int, 'of the subset, the split and the folds', 0, low=0, high=2**32 - 1)
+  add('--data_dir', str, 'where prepared TFDS datasets lie', '', path=True)
+  add('--on_error', str, 'policy for images that cannot be decoded', 'raise', choices=ON_ERROR)
+  batch_option(parser)
+  opening_options(parser)
+  add('--cache_dir', str, "where features are cached; default: the user's cache", '', path=True)
+  parser.add_argument('--json', action='store_true', help='print one JSON object')
+  weights_arguments(parser, classes=False)
   return parser
-
-
-def _check(args: argparse.Namespace) -> None:
-  problems = []
-  out = pathlib.Path(args.out)
-  if args.out and out.suffix != '.safetensors':
-    problems.append(f'--out must end in .safetensors, got {args.out}')
-  if args.out and not out.parent.is_dir():
-    problems.append(f'--out: there is no folder {out.parent}')
-  if args.out and args.method != 'linear':
-    problems.append(f'--out needs --method=linear: {args.method} makes no model')
-  if args.c is not None and not args.c > 0:
-    problems.append(f'--c must be positive, got {args.c}')
-  for name, kind in _PLURAL.items():
-    values = _numbers(getattr(args, name), kind)
-    if not values or min(values) <= 0:
-      problems.append(
-        f'--{name} takes positive numbers such as {_parser().get_default(name)}, got '
-        f'{getattr(args, name)!r}'
-      )
-    setattr(args, name, values)
-  if args.draws < 1 or not args.temperature > 0:
-    problems.append('--draws and --temperature must be positive')
-  if args.batch_size < 1:
-    problems.append(f'--batch_size must be positive, got {args.batch_size}')
-  fractions = _numbers(args.split_fractions, float)
-  if not fractions:
-    problems.append(f'--split_fractions takes numbers such as 0.8,0,0.2: {args.split_fractions}')
-  args.split_fractions = fractions
-  if problems:
-    raise ConfigError(problems)
-
-
-def _numbers(text: str, kind: type) -> tuple:
-  """'1,5' as numbers; () for anything else."""
-  try:
-    return tuple(kind(part) for part in text.split(','))
-  except ValueError:
-    return ()
 
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
-  _check(args)
+  parser = _parser()
+  args = parser.parse_args(argv)
+  if args.out and args.method != 'linear':
+    raise ConfigError(f'--out needs --method=linear: {args.method} makes no model')
+  for flag in (f for method, flags in _OF_METHOD.items() if method != args.method for f in flags):
+    if getattr(args, flag) != parser.get_default(flag):
+      log.warning('--%s has no effect with --method=%s', flag, args.method)
   opening = weights_options(args)
   from vit_jax.config import Dataset
   from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
@@ -143,7 +133,7 @@ def main(argv: list[str] | None = None) -> int:
     data_dir=args.data_dir,
     per_class=args.per_class,
     resplit=args.resplit,
-    classes=tuple(c.strip() for c in args.classes.split(',') if c.strip()),
+    classes=args.classes,
     seed=args.seed,
     split_fractions=args.split_fractions,
     on_error=args.on_error,

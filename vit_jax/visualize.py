@@ -1,15 +1,17 @@
 """Visualizations of a model: `python -m vit_jax.visualize MODEL IMAGE... --out=DIR`."""
 
-import argparse
 import pathlib
 import re
 from typing import Any
 
+from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console
 from vit_jax.data.image_files import find_images
 from vit_jax.errors import ConfigError, UserError, did_you_mean
-from vit_jax.inference.arguments import add_weights_arguments, weights_options
+from vit_jax.files import check_new_folder
+from vit_jax.inference.arguments import image_parser, weights_options
+from vit_jax.options import LARGEST_SIDE, Rule, checked
 from vit_jax.visualization.request import FUSIONS, OLD_NAMES, WHATS, ImageSize, Request
 
 _DESCRIPTION = """\
@@ -38,17 +40,18 @@ examples:
 """
 
 
-def _parser() -> argparse.ArgumentParser:
-  parser = argparse.ArgumentParser(
-    prog='python -m vit_jax.visualize',
-    description=_DESCRIPTION,
-    formatter_class=argparse.RawDescriptionHelpFormatter,
-    allow_abbrev=False,
+def _parser() -> Parser:
+  parser = image_parser('visualize', _DESCRIPTION)
+  parser.option(
+    '--out',
+    str,
+    'folder for the PNGs and index.html',
+    ...,
+    metavar='DIR',
+    path=True,
+    parse=check_new_folder,
   )
   add = parser.add_argument
-  add('model', metavar='MODEL', help='workdir, weights file or name of a pretrained model')
-  add('images', metavar='IMAGE', nargs='+', help='files, folders (searched recursively) or globs')
-  add('--out', required=True, metavar='DIR', help='folder for the PNGs and index.html')
   add('--what', metavar='A,B', help='of the list above')
   add('--block', metavar='I,J', help='attention of these blocks; the last is shown by channels')
   add('--head', metavar='I,J', help='attention of these heads; the first is shown by channels')
@@ -57,16 +60,14 @@ def _parser() -> argparse.ArgumentParser:
   add('--class', metavar='NAME', dest='classes', action='append', default=[],
       help='class of gradient, by name or number; may be repeated')  # fmt: skip
   add('--fusion', metavar='A,B', help='how rollout fuses heads: mean, max, min (all three)')
-  add('--discard', type=float, default=0.0, metavar='SHARE',
-      help='of the lowest attention that rollout leaves out, 0 to below 1 (0)')  # fmt: skip
+  discarded = 'share of the lowest attention that rollout leaves out'
+  parser.option('--discard', float, discarded, 0.0, metavar='SHARE', low=0, below=1)
   add('--channel', metavar='I,J', help='channels shown (those that vary most)')
   add('--image_size', metavar='H,W', help="pixels that the model sees, or 'whole': the image "
       'uncropped, in its own shape (as the model was trained)')  # fmt: skip
-  add('--gallery', metavar='DIR', help='images searched for the nearest (the IMAGEs)')
-  add('--count', type=int, default=5, metavar='K', help='nearest images shown (5)')
-  add('--architecture', default='', help='model name, where the weights file does not determine it')
-  add('--pretrained_dir', default='', help='folder searched for named weights before a download')
-  add_weights_arguments(parser)
+  searched = 'images searched for the nearest (the IMAGEs)'
+  parser.option('--gallery', str, searched, metavar='DIR', path=True)
+  parser.option('--count', int, 'nearest images shown', 5, metavar='K', low=1, high=1000)
   return parser
 
 
@@ -88,7 +89,17 @@ def _pair(option: str, text: str) -> tuple[int, int]:
 def _size(text: str | None) -> ImageSize:
   if text is None:
     return None
-  return 'whole' if text == 'whole' else _pair('image_size', text)
+  if text == 'whole':
+    return 'whole'
+  size = _pair('image_size', text)
+  checked('--image_size', size, tuple[int, int], Rule(low=1, high=LARGEST_SIDE))
+  return size
+
+
+def _classes(names: list[str]) -> tuple[str, ...]:
+  if not all(name.strip() for name in names):
+    raise ConfigError('--class is empty: name a class, or its number')
+  return tuple(names)
 
 
 def _names(option: str, text: str | None, valid: tuple[str, ...]) -> tuple[str, ...]:
@@ -116,9 +127,8 @@ def request(argv: list[str] | None = None) -> Request:
   Raises:
     ConfigError: all that is wrong with it.
   """
-  args = _parser().parse_args(argv)
+  args, problems = _parser().read(argv)
   values: dict[str, Any] = {}
-  problems: list[str] = []
   for field, read in {
     'images': lambda: _files(args.images),
     'gallery': lambda: _files([args.gallery] if args.gallery else []),
@@ -130,25 +140,18 @@ def request(argv: list[str] | None = None) -> Request:
     'patches': lambda: tuple(_pair('patch', text) for text in args.patch),
     'image_size': lambda: _size(args.image_size),
     'opening': lambda: weights_options(args),
+    'classes': lambda: _classes(args.classes),
   }.items():
     try:
       values[field] = read()
     except UserError as e:
       problems += e.problems
-  if not 0.0 <= args.discard < 1.0:
-    problems.append(f'--discard must be from 0 to below 1, got {args.discard}')
-  if args.count < 1:
-    problems.append(f'--count must be at least 1, got {args.count}')
-  out = pathlib.Path(args.out)
-  if out.exists() and not out.is_dir():
-    problems.append(f'--out={out} is a file: name a folder')
   if problems:
     raise ConfigError(problems)
   return Request(
     model=args.model,
-    out=out,
+    out=pathlib.Path(args.out),
     explicit=args.what is not None,
-    classes=tuple(args.classes),
     discard=args.discard,
     count=args.count,
     architecture=args.architecture,

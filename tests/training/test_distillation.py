@@ -48,7 +48,8 @@ def test_the_teacher_computes_logits_of_the_batch(teacher_run, name):
   examples = [run.train_transform(run.train[i], np.random.default_rng(0)) for i in range(8)]
   images = np.stack([e['image'] for e in examples])
   batch = placement.put_batch({'image': images, 'label': np.zeros(8, np.int32)})
-  teacher = distillation.start(config, run, placement)
+  opened = distillation.open_teacher(config, run)
+  teacher = distillation.start(config, run, placement, opened)
   logits = teacher(0, batch, rng.stream(0, 'dropout'))
   loaded = vit_jax.load(teacher_run)
   large = jax.image.resize(images.astype(np.float32), (8, 24, 24, 3), 'bicubic').clip(0, 255)
@@ -58,7 +59,9 @@ def test_the_teacher_computes_logits_of_the_batch(teacher_run, name):
 
 def test_a_run_without_a_teacher_starts_none():
   config = runs.options(**SHORT)
-  assert distillation.start(config, build_experiment(config), parallel.make('data')) is None
+  run = build_experiment(config)
+  opened = distillation.open_teacher(config, run)
+  assert distillation.start(config, run, parallel.make('data'), opened) is None
 
 
 def test_cached_logits_give_the_same_run(teacher_run, tmp_path, monkeypatch):
@@ -138,4 +141,4 @@ def test_the_cache_folder_must_be_writable(teacher_run, tmp_path):
   folder = tmp_path / 'file' / 'cache'
   config = _student(teacher_run, task__teacher_cache=str(folder))
   with raises(StorageError, f'config.task.teacher_cache={folder}'):
-    distillation.start(config, build_experiment(config), parallel.make('data'))
+    distillation.open_teacher(config, build_experiment(config))

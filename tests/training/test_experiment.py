@@ -10,6 +10,7 @@ from PIL import Image
 from tests.support import raises
 from tests.training import runs
 from vit_jax import convert, tree
+from vit_jax.data.dataset import Dataset
 from vit_jax.errors import ConfigError, DatasetError
 from vit_jax.training import loop
 from vit_jax.training.experiment import build_experiment
@@ -35,9 +36,15 @@ def test_shapes_are_those_of_the_variables():
   assert report == '' and run.module.num_classes == 2
 
 
-def test_splits_that_a_dataset_lacks_are_left_out():
-  run = build_experiment(runs.options(dataset__val='absent', dataset__test='test[:10%]'))
+def test_a_split_of_the_usual_name_that_a_dataset_lacks_is_left_out(monkeypatch):
+  monkeypatch.setattr(Dataset, 'has_split', lambda self, name: False)
+  run = build_experiment(runs.options(dataset__val='val', dataset__test='test[:10%]'))
   assert {name: len(split) for name, split in run.held_out.items()} == {'test': 30}
+
+
+def test_any_other_split_that_a_dataset_lacks_is_a_mistake():
+  with raises(DatasetError, "'vall'", "'val'"):
+    build_experiment(runs.options(dataset__val='vall'))
 
 
 def test_held_out_images_that_are_trained_on_are_warned_of(caplog):

@@ -25,7 +25,7 @@ from vit_jax.config.options import (
   schema,
 )
 from vit_jax.config.sweep import load_sweep, member_names, pick, product
-from vit_jax.config.validation import parse, parse_saved
+from vit_jax.config.validation import parse, parse_saved, usable
 from vit_jax.options import Length
 
 __all__ = [
@@ -56,4 +56,5 @@ __all__ = [
   'pick',
   'product',
   'schema',
+  'usable',
 ]

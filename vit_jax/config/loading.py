@@ -1,15 +1,14 @@
 """Config files and command-line overrides."""
 
-import ast
 import dataclasses
 import difflib
-import importlib.util
+import importlib.machinery
 import inspect
 import os
 import pathlib
 import re
 import traceback
-import typing
+import types
 from collections.abc import Mapping
 from typing import Any
 
@@ -17,7 +16,9 @@ import ml_collections
 
 from vit_jax.config.options import Config, leaves, schema
 from vit_jax.config.validation import parse_all
-from vit_jax.errors import ConfigError, UserError, did_you_mean
+from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
+from vit_jax.files import path_of
+from vit_jax.options import from_text
 
 _HINTS = {
   'get_sweep': ': --sweep needs one, such as `def get_sweep(): return options.product('
@@ -92,26 +93,30 @@ def run_function(path: str, name: str) -> Any:
   """
   drive, path = os.path.splitdrive(path)  # the colon of 'C:' is no separator
   file, _, argument = path.partition(':')
-  file = drive + file
+  file = path_of('--config', drive + file)
   if not pathlib.Path(file).is_file():
     near = did_you_mean(file, [str(p) for p in pathlib.Path('configs').glob('*.py')])
-    raise ConfigError(f'no config file {file!r}: {near}')
-  spec = importlib.util.spec_from_file_location('vit_jax_config_file', file)
-  assert spec is not None and spec.loader is not None
-  module = importlib.util.module_from_spec(spec)
+    raise ConfigError(f'--config: no config file {shown(file)}: {near}')
+  if not file.endswith('.py'):
+    raise ConfigError(f'--config={file}: a config file is Python code, whose name ends in .py')
+  loader = importlib.machinery.SourceFileLoader('vit_jax_config_file', file)
+  module = types.ModuleType(loader.name)
+  module.__file__ = file
   try:
-    spec.loader.exec_module(module)
+    loader.exec_module(module)
     function = getattr(module, name, None)
     if function is None:
       raise ConfigError(f'{file} has no function {name}(){_HINTS.get(name, "")}')
-    takes = name == 'get_config' or bool(inspect.signature(function).parameters)
+    takes = bool(inspect.signature(function).parameters)
+    if argument and not takes and name == 'get_config':
+      raise ConfigError(f'{file} takes no argument, got {shown(argument)} after the colon')
     return function(argument) if argument and takes else function()
   except UserError:
     raise
-  except Exception as e:  # whatever a user's file does wrong is reported with its line
-    line = next(
-      (f.lineno for f in reversed(traceback.extract_tb(e.__traceback__)) if f.filename == file), '?'
-    )
+  # Whatever a user's file does wrong is reported with its line, sys.exit included.
+  except (Exception, SystemExit) as e:
+    own = [f for f in traceback.extract_tb(e.__traceback__) if f.filename == file]
+    line = own[-1].lineno if own else getattr(e, 'lineno', None) or '?'
     reason = ' '.join(str(e).split())
     unknown = re.match(r'["\']?Key "(\w+)" does not exist', reason)
     if unknown:  # ConfigDict's own words list the whole group
@@ -134,42 +139,24 @@ def _unknown_key(name: str) -> str:
   leaf = difflib.get_close_matches(name.split('.')[-1], by_leaf, n=1, cutoff=0.7)
   if leaf and not same_leaf:
     near = f'did you mean {by_leaf[leaf[0]]!r}?'
-  return f'unknown config key {name!r}: {near}'
+  return f'unknown config key {shown(name)}: {near}'
 
 
 def _value_of(name: str, text: str) -> Any:
   """A command-line word as the value of an option: its type is the option's."""
   if name.startswith('model.'):
-    return _literal(text)
-  field = _field(name)
-  if field.type in (str, 'str'):
-    return text
-  if typing.get_origin(field.type) is tuple and typing.get_args(field.type)[0] is str:
-    return tuple(word.strip() for word in text.split(',') if word.strip())
-  if typing.get_origin(field.type) is tuple and not text.strip():
-    return ()
-  value = _literal(text)
-  if 'tuple' in str(field.type) and isinstance(value, int | float) and not isinstance(value, bool):
-    value = (value,)
-  return value
-
-
-def _literal(text: str) -> Any:
-  words = {'true': True, 'false': False, 'none': None}
-  if text.lower() in words:
-    return words[text.lower()]
-  try:
-    return ast.literal_eval(text)
-  except (ValueError, SyntaxError):
-    return text
+    return from_text(text, Any)
+  return from_text(text, _field(name).type)
 
 
 def _set(config: ml_collections.ConfigDict, name: str, value: Any) -> None:
   *groups, leaf = name.split('.')
-  if groups[:1] != ['model']:
+  if groups != ['model'] or not leaf:
     _field(name)
   node = config
   for group in groups:
     node = node[group]
-  with node.ignore_type(), node.unlocked():  # `parse` checks types, all of them at once
-    node[leaf] = value
+  with node.unlocked():
+    if leaf in node:  # or its old value's type would be forced on it: true would become 1.0
+      del node[leaf]
+    node[leaf] = value  # `parse` checks types, all of them at once

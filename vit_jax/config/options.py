@@ -13,22 +13,25 @@ from vit_jax.data import Dataset as OpenedDataset
 from vit_jax.data import open_dataset
 from vit_jax.optimizers import OPTIMIZERS, SCHEDULES
 from vit_jax.optimizers.parameter_groups import check_pattern, parse_multiplier
-from vit_jax.options import Length, component_options, option, rule_of
+from vit_jax.options import LARGEST_SIDE, Length, component_options, option, rule_of
 from vit_jax.parallel import PLACEMENTS
 from vit_jax.registry import Registry
 from vit_jax.tasks import TASKS, Mixing
 
 _SEEDS = {'low': 0, 'high': 2**32 - 1}
-_LARGEST_IMAGE = 8192  # pixels a side
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-  name: str = option('digits', "a folder of images, a TFDS name ('stanford_dogs') or 'digits'")
-  data_dir: str = option('', 'where prepared TFDS datasets lie; empty: ~/tensorflow_datasets')
+  name: str = option(
+    'digits', "a folder of images, a TFDS name ('stanford_dogs') or 'digits'", path=True
+  )
+  data_dir: str = option(
+    '', 'where prepared TFDS datasets lie; empty: ~/tensorflow_datasets', path=True
+  )
   train: str = option('train', "split trained on, in TFDS notation: 'train[:90%]'")
-  val: str = option('val', 'split validated on during training; empty or absent: none')
-  test: str = option('test', 'split scored once at the end; empty or absent: none')
+  val: str = option('val', 'split validated on during training; empty: none')
+  test: str = option('test', 'split scored once at the end; empty: none')
   classes: tuple[str, ...] = option((), 'use these classes alone, in this order; empty: all')
   per_class: int = option(0, 'at most this many images of each class, by seed; 0: all', low=0)
   split_fractions: tuple[float, ...] = option(
@@ -67,7 +70,7 @@ class Input:
     'height and width in pixels (one number: square), for operations that name no size',
     lengths=(1, 2),
     low=1,
-    high=_LARGEST_IMAGE,
+    high=LARGEST_SIDE,
   )
   train_transform: str = option(
     'decode|inception_crop|flip_lr', 'transform of training, on the host'
@@ -121,8 +124,12 @@ class Optimizer:
     above=0,
     high=1,
   )
-  clip_norm: float = option(0.0, 'gradients are scaled down to this global norm; 0: never', low=0)
-  clip_value: float = option(0.0, 'each gradient is clipped to this size; 0: never', low=0)
+  clip_norm: float = option(
+    0.0, 'gradients are scaled down to this global norm; 0: never', low=0, high=1e9
+  )
+  clip_value: float = option(
+    0.0, 'each gradient is clipped to this size; 0: never', low=0, high=1e9
+  )
   sam_rho: float = option(0.0, 'SAM radius rho; 0: no SAM', low=0, high=100)
   sam_rho_end: float = option(
     1.0,
@@ -144,14 +151,18 @@ class Plateau:
   factor: float = option(1.0, 'learning-rate multiplier at each plateau; 1: never', above=0, high=1)
   metric: str = option('loss', 'validation metric that is monitored')
   mode: str = option('min', 'whether lower or higher is better', choices=('min', 'max'))
-  patience: int = option(3, 'validations without improvement before each reduction', low=1)
+  patience: int = option(
+    3, 'validations without improvement before each reduction', low=1, high=10**6
+  )
   delta: float = option(0.0, 'smallest change that counts as an improvement', low=0)
   floor: float = option(0.0, 'smallest fraction of the scheduled learning rate', low=0, high=1)
 
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStopping:
-  patience: int = option(0, 'validations without improvement before training ends; 0: off', low=0)
+  patience: int = option(
+    0, 'validations without improvement before training ends; 0: off', low=0, high=10**6
+  )
   metric: str = option('accuracy', 'validation metric that is monitored')
   mode: str = option('max', 'whether lower or higher is better', choices=('min', 'max'))
   delta: float = option(0.0, 'smallest change that counts as an improvement', low=0)
@@ -189,19 +200,20 @@ class Fewshot:
     parse=_never_or_length,
   )
   shots: tuple[int, ...] = option(
-    (1, 5, 10, 25), 'few-shot: images of each class for least squares', low=1
+    (1, 5, 10, 25), 'few-shot: images of each class for least squares', low=1, high=10**6
   )
   draws: int = option(3, 'few-shot: random draws, whose mean accuracy is logged', low=1, high=1000)
   l2: tuple[float, ...] = option(
     (1024.0,),
     'few-shot: L2 penalty; of several, the best by leave-one-out',
     above=0,
+    high=1e12,
   )
   neighbours: tuple[int, ...] = option(
-    (20,), 'k-NN: k; needs the features of all of train; empty: none', low=1
+    (20,), 'k-NN: k; needs the features of all of train; empty: none', low=1, high=10**6
   )
   temperature: float = option(
-    0.07, 'k-NN: a neighbour weighs exp(cosine similarity / temperature)', above=0
+    0.07, 'k-NN: a neighbour weighs exp(cosine similarity / temperature)', low=1e-3, high=1000
   )
 
 
@@ -230,10 +242,12 @@ class Config:
     parse=Length.parse_positive,
   )
   batch_size: int = option(64, 'global batch size, over all devices', low=1, high=1 << 24)
-  accumulate: int = option(1, 'gradient accumulation steps, to need less memory', low=1)
+  accumulate: int = option(
+    1, 'gradient accumulation steps, to need less memory', low=1, high=1 << 24
+  )
   parallel: str = option('data', 'how devices share a batch', choices=lambda: PLACEMENTS)
   init_from: str = option(
-    '', 'weights to start from: a run, a file or a pretrained model name; empty: none'
+    '', 'weights to start from: a run, a file or a pretrained model name; empty: none', path=True
   )
   head: str = option('reset', 'the classifier of those weights', choices=('reset', 'keep'))
   freeze: tuple[str, ...] = option(
@@ -242,7 +256,9 @@ class Config:
     'regex',
     parse=check_pattern,
   )
-  pretrained_dir: str = option('', 'folder searched for named weights before any download')
+  pretrained_dir: str = option(
+    '', 'folder searched for named weights before any download', path=True
+  )
   model: dict = dataclasses.field(
     default_factory=lambda: {'name': 'vit_ti16'},
     metadata={'help': 'name, and any field of that model: pool, dtype, drop_path_rate ...'},

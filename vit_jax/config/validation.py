@@ -1,6 +1,7 @@
 """Config validation: names, types, ranges and combinations, all problems at once."""
 
 import dataclasses
+import json
 import logging
 import math
 import typing
@@ -10,14 +11,15 @@ from typing import Any
 import ml_collections
 
 from vit_jax import data, models, tasks
-from vit_jax.config.options import COMPONENTS, Config, Fewshot, group_of, schema
-from vit_jax.errors import ConfigError, UserError, did_you_mean
+from vit_jax.config.options import COMPONENTS, Config, Fewshot, Input, get, group_of, schema
+from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
 from vit_jax.options import checked, component_options, rule_of
 
 log = logging.getLogger(__name__)
 
 # Names that version 0.1 wrote, and what they are now.
 _RENAMED = {('task.box_from', 'places'): 'dense'}
+_SET_ELSEWHERE = {'num_classes': 'the dataset', 'axis_name': 'config.parallel'}
 
 
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
@@ -42,6 +44,7 @@ def parse_all(
   problems += [p for p in _impossible(parsed) if p not in problems]
   if not problems:
     _warn_of_unused(parsed)
+    _warn_of_unused_size(parsed.input)
   return parsed, problems
 
 
@@ -51,22 +54,52 @@ def parse_saved(config: Mapping[str, Any]) -> Config:
   Options that no longer exist are passed over, those that are new are at their defaults, and
   combinations are not checked: the run exists.
   """
+  return _build_saved(config)[0]
+
+
+def usable(config: Mapping[str, Any]) -> dict[str, Any]:
+  """What a run saved of its options, nested, without those that `parse_saved` does not use.
+
+  Args:
+    config: nested; some groups or options alone where not all were saved. 'model' is kept as it is.
+  """
+  parsed, kept = _build_saved({k: v for k, v in config.items() if k != 'model'})
+  known = json.loads(json.dumps(_like(parsed.to_json(), kept)))
+  return known | {k: v for k, v in config.items() if k == 'model'}
+
+
+def _build_saved(config: Mapping[str, Any]) -> tuple[Config, dict[str, Any]]:
+  """The options, and those among the saved ones that this version knows; warns of the rest once."""
   problems: list[str] = []
-  kept = _known(schema(), config, '')
+  unknown: list[str] = []
+  kept = _known(schema(), config, '', unknown)
   parsed = _build(schema(), kept, '', problems)
-  for problem in problems:
-    log.warning('a saved option is not used: %s', problem)
-  return parsed
+  if unknown:
+    problems.append(f'this version has no option {", ".join(unknown)}')
+  if problems:
+    log.warning('some options that the run saved are not used: %s', '; '.join(problems))
+  return parsed, kept
 
 
-def _known(cls: type, values: Mapping[str, Any], prefix: str) -> dict[str, Any]:
+def _like(values: Mapping[str, Any], names: Mapping[str, Any]) -> dict[str, Any]:
+  """The values whose names occur, group by group."""
+  return {
+    name: _like(value, names[name])
+    if isinstance(value, Mapping) and isinstance(names[name], Mapping)
+    else value
+    for name, value in values.items()
+    if name in names
+  }
+
+
+def _known(cls: type, values: Mapping[str, Any], prefix: str, unknown: list[str]) -> dict[str, Any]:
   fields = {f.name: f for f in dataclasses.fields(cls)}
   kept = {}
   for name, value in values.items():
     if name not in fields:
-      log.info('this version has no option %s%s, which the run saved', prefix, name)
-    elif (group := group_of(fields[name])) is not None:
-      kept[name] = _known(group, value, f'{prefix}{name}.')
+      unknown.append(prefix + name)
+    elif (group := group_of(fields[name])) is not None and isinstance(value, Mapping):
+      kept[name] = _known(group, value, f'{prefix}{name}.', unknown)
     else:
       kept[name] = value
   return kept
@@ -77,7 +110,7 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str
   for name in values:
     if name not in fields:
       near = did_you_mean(name, fields, every_up_to=0)
-      problems.append(f'unknown config key {prefix + name!r}: {near}')
+      problems.append(f'unknown config key {shown(prefix + name)}: {near}')
   made = {}
   for name, field in fields.items():
     if name not in values:
@@ -99,7 +132,14 @@ def _build(cls: type, values: Mapping[str, Any], prefix: str, problems: list[str
 def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
   if name == 'model':
     if not isinstance(value, Mapping):
-      raise ConfigError(f'config.model is a group: set config.model.name, got {value!r}')
+      raise ConfigError(f'config.model is a group: set config.model.name, got {shown(value)}')
+    given = [
+      f'config.model.{field} is not an option: {by} sets it'
+      for field, by in _SET_ELSEWHERE.items()
+      if value.get(field) is not None
+    ]
+    if given:
+      raise ConfigError(given)
     # JSON has lists where models have tuples.
     return {k: tuple(v) if isinstance(v, list) else v for k, v in value.items()}
   if isinstance(value, str) and (name, value) in _RENAMED:
@@ -161,20 +201,37 @@ def _task_problems(config: Config) -> list[str]:
   if options.get('teacher') and not hasattr(task, 'teacher'):
     problems.append("config.task.teacher needs config.task.name='distill'")
   # Which metrics there are depends on the number of classes too, which is known later.
-  known = [*tasks.build(num_classes=1 << 30, **options).metric_names, 'img_sec']
+  return problems + metric_problems(config, tasks.build(num_classes=1 << 30, **options))
+
+
+def metric_problems(config: Config, task: tasks.Task) -> list[str]:
+  """Monitored metrics that no validation gives, or whose worst value would count as the best.
+
+  Args:
+    config: options.
+    task: with the number of classes, where it is known.
+  """
+  modes = {**task.metric_modes, 'img_sec': 'max'}
   if config.fewshot.every:
-    known += [f'fewshot_{n}' for n in config.fewshot.shots]
-    known += [f'knn_{n}' for n in config.fewshot.neighbours]
-  monitored = {'checkpoint.best': config.checkpoint.best}
+    modes |= {f'fewshot_{n}': 'max' for n in config.fewshot.shots}
+    modes |= {f'knn_{n}': 'max' for n in config.fewshot.neighbours}
+  monitored = [('checkpoint.best', 'checkpoint.best_mode')]
   if config.plateau.factor < 1:
-    monitored['plateau.metric'] = config.plateau.metric
+    monitored.append(('plateau.metric', 'plateau.mode'))
   if config.early_stopping.patience:
-    monitored['early_stopping.metric'] = config.early_stopping.metric
-  return problems + [
-    f'config.{name}={metric!r} is not a validation metric: {did_you_mean(metric, known)}'
-    for name, metric in monitored.items()
-    if metric not in known
-  ]
+    monitored.append(('early_stopping.metric', 'early_stopping.mode'))
+  problems = []
+  for name, mode in monitored:
+    metric = get(config, name)
+    if metric not in modes:
+      near = did_you_mean(metric, modes)
+      problems.append(f'config.{name}={shown(metric)} is not a validation metric: {near}')
+    elif modes[metric] and get(config, mode) != modes[metric]:
+      problems.append(
+        f'config.{mode}={get(config, mode)!r} would take the worst {metric!r} for the best '
+        f'(config.{name}): set config.{mode}={modes[metric]!r}'
+      )
+  return problems
 
 
 def _unfit(config: Config) -> list[str]:
@@ -225,3 +282,25 @@ def _warn_of_unused(config: Config) -> None:
         log.warning(
           'config.%s.%s has no effect with config.%s.name=%r', group, name, group, options.name
         )
+
+
+def _warn_of_unused_size(options: Input) -> None:
+  """Says so where every operation of the transforms names another size than `image_size`."""
+  size = options.image_size
+  if size == Input().image_size:
+    return
+  made = set()
+  for spec, train in ((options.train_transform, True), (options.eval_transform, False)):
+    found = data.parse_transform(spec, (size[0], size[-1]), train)
+    if found != data.parse_transform(spec, (size[0] + 1, size[-1] + 1), train, fixed_size=False):
+      return  # it is used
+    made.add(found.output_hw)
+  if (size[0], size[-1]) not in made:
+    h, w = made.pop()
+    log.warning(
+      'config.input.image_size=%r has no effect: the transforms name sizes of their own and give '
+      'images of %dx%d pixels',
+      size,
+      h,
+      w,
+    )

@@ -9,6 +9,7 @@ import pathlib
 from collections.abc import Callable, Iterable, Mapping
 
 from vit_jax.errors import DatasetError
+from vit_jax.files import refuse_system_folder
 
 log = logging.getLogger(__name__)
 
@@ -309,6 +310,7 @@ def find_images(patterns: list[str]) -> list[str]:
     path = pathlib.Path(pattern)
     inside = Scan()
     if path.is_dir():
+      refuse_system_folder(pattern)
       inside = scan(pattern)
       matches = [str(path / name) for name in inside.images]
     elif path.exists() or not glob.has_magic(pattern):

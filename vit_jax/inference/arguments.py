@@ -1,51 +1,81 @@
 """Command-line arguments that the commands on a model and images share."""
 
 import argparse
+from collections.abc import Sequence
 from typing import Any
 
-from vit_jax.errors import ConfigError
+from vit_jax.arguments import Parser
+from vit_jax.errors import ConfigError, shown
+from vit_jax.options import from_text
+
+ON_ERROR = ('raise', 'skip')  # policies for images that cannot be decoded
 
 
-def image_parser(command: str, description: str) -> argparse.ArgumentParser:
+def image_parser(command: str, description: str) -> Parser:
   """A parser with MODEL, IMAGE... and how the model is opened."""
-  parser = argparse.ArgumentParser(prog=f'python -m vit_jax.{command}', description=description)
-  add = parser.add_argument
-  add('model', help="a run's workdir, a weights file or a pretrained model's name")
-  add('images', nargs='+', metavar='IMAGE', help='files, folders (searched recursively) or globs')
-  add('--batch_size', type=int, default=32, help='most images computed at once')
-  add('--pretrained_dir', default='', help='folder searched for named weights before a download')
-  add('--architecture', default='', help='model name, for weights whose tensors do not tell')
-  add_weights_arguments(parser)
+  parser = Parser(command, description=description)
+  model_option(parser)
+  parser.option(
+    'images',
+    tuple[str, ...],
+    'files, folders (searched recursively) or globs',
+    metavar='IMAGE',
+    path=True,
+  )
+  opening_options(parser)
+  weights_arguments(parser)
   return parser
 
 
-def add_weights_arguments(parser: argparse.ArgumentParser, classes: bool = True) -> None:
-  """Adds what a foreign weights file may leave open; read by `weights_options`.
+def model_option(parser: Parser) -> None:
+  """MODEL."""
+  what = "a run's workdir, a weights file or a pretrained model's name"
+  parser.option('model', str, what, path=True)
+
+
+def batch_option(parser: Parser) -> None:
+  """--batch_size."""
+  what = 'most images computed at once'
+  parser.option('--batch_size', int, what, 32, low=1, high=1 << 20)
+
+
+def opening_options(parser: Parser) -> None:
+  """How a model's weights are found and recognised."""
+  searched = 'folder searched for named weights before a download'
+  parser.option('--pretrained_dir', str, searched, '', path=True)
+  parser.option(
+    '--architecture',
+    str,
+    'model name, for weights whose tensors do not tell',
+    '',
+    parse=check_model_name,
+  )
+
+
+def weights_arguments(parser: Parser, classes: bool = True) -> None:
+  """What a foreign weights file may leave open; read by `weights_options`.
 
   Args:
     parser: of a command.
     classes: whether it takes class names.
   """
-  add = parser.add_argument
+  add = parser.option
   if classes:
-    add(
-      '--classes',
-      default='',
-      metavar='FILE',
-      dest='class_names',
-      help='class names of the model in order, for weights without: one a line, or JSON',
-    )
+    names = 'class names of the model in order, for weights without: one a line, or JSON'
+    add('--classes', str, names, '', metavar='FILE', dest='class_names', path=True)
   add(
     '--input_range',
-    default='',
+    tuple[float, ...],
+    'what pixels of 0 and 255 are to the model, for weights that do not state it: -1,1',
+    (),
     metavar='LOW,HIGH',
-    help='what pixels of 0 and 255 are to the model, for weights that do not state it: -1,1',
+    lengths=(2,),
   )
-  add('--submodel', default='', help="which of several models in a weights file: 'teacher'")
+  add('--submodel', str, "which of several models in a weights file: 'teacher'", '')
 
 
 def weights_options(args: argparse.Namespace) -> dict[str, Any]:
-  """Arguments of `vit_jax.load` from those of `add_weights_arguments`.
+  """Arguments of `vit_jax.load` from those of `weights_arguments`.
 
   Raises:
     ConfigError: one of them cannot be right.
@@ -56,14 +86,39 @@ def weights_options(args: argparse.Namespace) -> dict[str, Any]:
 
     options['classes'] = class_names.read_file(args.class_names)
   if args.input_range:
-    try:
-      low, high = map(float, args.input_range.split(','))
-    except ValueError:
-      raise ConfigError(
-        f'--input_range takes two numbers such as -1,1, got {args.input_range!r}'
-      ) from None
-    options['input_range'] = (low, high)
+    options['input_range'] = args.input_range
   return options
+
+
+def fields_of(pairs: Sequence[str]) -> dict[str, Any]:
+  """'FIELD=VALUE' of a model, as --set takes them.
+
+  Raises:
+    ConfigError: of another form, given twice, or no field.
+  """
+  fields: dict[str, Any] = {}
+  problems = []
+  for pair in pairs:
+    name, equals, text = pair.partition('=')
+    if not equals:
+      problems.append(f'--set needs FIELD=VALUE, got {shown(pair)}')
+    elif not name.isidentifier() or name in ('name', 'num_classes', 'head', 'weights'):
+      problems.append(f'--set={shown(pair)}: {name!r} is not a field of a model')
+    elif name in fields:
+      problems.append(f'--set: {name!r} is given twice')
+    else:
+      fields[name] = from_text(text, Any)
+  if problems:
+    raise ConfigError(problems)
+  return fields
+
+
+def check_model_name(name: str) -> None:
+  """Raises a `ConfigError` unless a model has this name, or none is named."""
+  from vit_jax import models  # --help must not wait for it
+
+  if name:
+    models.fields(name)
 
 
 def load_model(args: argparse.Namespace) -> Any:

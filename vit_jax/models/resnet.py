@@ -21,7 +21,9 @@ class ResNet(nn.Module):
   """
 
   num_classes: int
-  blocks: tuple[int, ...] = option((3, 4, 6, 3), 'bottleneck units in each stage', low=1, high=1000)
+  blocks: tuple[int, ...] = option(
+    (3, 4, 6, 3), 'bottleneck units in each stage', low=1, high=1000, lengths=(1, 2, 3, 4, 5, 6)
+  )
   width: int = option(
     64, 'channels of the root; stage i (from 0) has 4 * width * 2^i', low=1, high=1 << 16
   )
@@ -78,7 +80,9 @@ class BiT(nn.Module):
   """
 
   num_classes: int
-  blocks: tuple[int, ...] = option((3, 4, 6, 3), 'bottleneck units in each stage', low=1, high=1000)
+  blocks: tuple[int, ...] = option(
+    (3, 4, 6, 3), 'bottleneck units in each stage', low=1, high=1000, lengths=(1, 2, 3, 4, 5, 6)
+  )
   width: int = option(
     64, 'channels of the root: 64 times the published width factor', low=1, high=1 << 16
   )

@@ -12,6 +12,8 @@ _EMBEDDINGS = (
 )
 _BLOCK = re.compile(r'^((class_)?encoder/block_\d+|block\d+/unit\d+|block_\d+)/')
 
+_LARGEST_FACTOR = 1e6
+
 
 def parse_multiplier(text: str) -> tuple[str, float]:
   """'REGEX=FACTOR' as its two parts.
@@ -21,12 +23,14 @@ def parse_multiplier(text: str) -> tuple[str, float]:
   """
   pattern, equals, factor = text.rpartition('=')
   try:
-    if not equals or not 0 <= float(factor) < float('inf'):
+    if not equals or not 0 <= float(factor) <= _LARGEST_FACTOR:
       raise ValueError
     re.compile(pattern)
     return pattern, float(factor)
   except (ValueError, re.error):
-    raise ConfigError(f"expected 'REGEX=FACTOR' with a factor from 0 up, got {text!r}") from None
+    raise ConfigError(
+      f"expected 'REGEX=FACTOR' with a factor from 0 to 1e6, got {text!r}"
+    ) from None
 
 
 def check_pattern(text: str) -> None:

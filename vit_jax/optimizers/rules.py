@@ -57,7 +57,7 @@ class SGD(_WithMomentum):
 class AdamW(_WithMoments):
   """Adam with decoupled weight decay. Source: 1711.05101."""
 
-  eps: float = option(1e-8, 'adamw, lamb: added to the root of the second moment', low=0)
+  eps: float = option(1e-8, 'adamw, lamb: added to the root of the second moment', low=0, high=1)
 
   def transforms(self) -> list[optax.GradientTransformation]:
     dtype = jnp.dtype(self.state_dtype)

@@ -93,6 +93,12 @@ class Task:
     """Names of all metrics of a validation, the loss first."""
     return ['loss', *(m.name for m in self._metrics)]
 
+  @property
+  def metric_modes(self) -> dict[str, str]:
+    """The metrics with which values are better: 'max' or 'min'; '' where that is not known."""
+    registered = {m.name: m.better for m in self._metrics}
+    return {name: registered.get(name, 'min') for name in self.metric_names}  # the rest are losses
+
   def metrics(self, outputs: Outputs, batch: Batch) -> dict[str, Value]:
     """Metrics of each example, named as in metrics.jsonl: {'loss': [b], 'accuracy': [b], ...}."""
     named = self.outputs_by_name(outputs)

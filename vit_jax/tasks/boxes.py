@@ -36,7 +36,9 @@ class Boxes(Classify):
   can_mix = False
   metric_kinds = ('label', 'box')
 
-  class_divisor: float = option(1.0, 'boxes: constant C that divides the class loss', above=0)
+  class_divisor: float = option(
+    1.0, 'boxes: constant C that divides the class loss', low=1e-6, high=1e6
+  )
   box_loss: str = option('l1_giou', 'boxes: regression loss', choices=lambda: BOX_LOSSES)
   box_from: str = option(
     'pooled',
@@ -108,7 +110,7 @@ class Boxes(Classify):
     return {**super().metrics(outputs, batch), **parts}
 
 
-@metric('iou', 'Mean IoU', 'box')
+@metric('iou', 'Mean IoU', 'box', better='max')
 def iou(outputs: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]:
   """Intersection over union with the true box ([b], [b]), of images that have one."""
   overlap = boxes.iou(outputs['box'], batch['box'])
@@ -116,7 +118,9 @@ def iou(outputs: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]
 
 
 def _register_threshold(threshold: float) -> None:
-  @metric(f'iou{100 * threshold:.0f}', f'IoU of at least {threshold:g}', 'box', percent=True)
+  @metric(
+    f'iou{100 * threshold:.0f}', f'IoU of at least {threshold:g}', 'box', better='max', percent=True
+  )
   def hit(outputs: Mapping[str, Any], batch: Batch) -> tuple[jax.Array, jax.Array]:
     overlap, has_box = iou(outputs, batch)
     return (overlap >= threshold).astype(jnp.float32), has_box

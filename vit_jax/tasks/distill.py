@@ -22,14 +22,18 @@ class Distill(Classify):
   Sources: Hinton et al., 1503.02531, section 2; DeiT, 2012.12877, equations 2 and 3.
   """
 
-  teacher: str = option('', 'distill: teacher, a run, a weights file or a pretrained model name')
+  teacher: str = option(
+    '', 'distill: teacher, a run, a weights file or a pretrained model name', path=True
+  )
   distillation: str = option(
     'soft', "distill: match the teacher's probabilities or its prediction", choices=('soft', 'hard')
   )
-  temperature: float = option(3.0, 'distill: divides the logits of both', above=0)
+  temperature: float = option(3.0, 'distill: divides the logits of both', low=1e-2, high=1000)
   alpha: float = option(0.5, "distill: the teacher's weight in the loss", low=0, high=1)
   teacher_cache: str = option(
-    '', "distill: folder that caches the teacher's logits for runs with the same images and crops"
+    '',
+    "distill: folder that caches the teacher's logits for runs with the same images and crops",
+    path=True,
   )
 
   def problems(self) -> list[str]:

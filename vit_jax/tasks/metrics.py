@@ -33,6 +33,7 @@ class Metric:
     percent: whether it is a share, shown in percent.
     above_classes: it is left out where there are no more classes than these.
     of_split: whether it is computed once from numpy arrays of a whole split.
+    better: 'max' where higher values are better, 'min' where lower ones are; '' unknown.
   """
 
   name: str
@@ -42,6 +43,7 @@ class Metric:
   percent: bool = False
   above_classes: int = 0
   of_split: bool = False
+  better: str = ''
 
 
 def metric(name: str, title: str, kind: str, **facts: Any) -> Callable:
@@ -63,19 +65,19 @@ def _top_k(outputs: Mapping[str, Any], batch: Mapping[str, Any], k: int) -> jax.
   return (rank_of_label(outputs['logits'], batch['label']) < k).astype(jnp.float32)
 
 
-@metric('accuracy', 'Top-1 accuracy', 'label', percent=True)
+@metric('accuracy', 'Top-1 accuracy', 'label', better='max', percent=True)
 def accuracy(outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
   """Whether the true class is predicted [b]."""
   return _top_k(outputs, batch, 1)
 
 
-@metric('top3', 'Top-3 accuracy', 'label', percent=True, above_classes=3)
+@metric('top3', 'Top-3 accuracy', 'label', better='max', percent=True, above_classes=3)
 def top3(outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
   """Whether the true class is among the three most confident [b]."""
   return _top_k(outputs, batch, 3)
 
 
-@metric('top5', 'Top-5 accuracy', 'label', percent=True, above_classes=5)
+@metric('top5', 'Top-5 accuracy', 'label', better='max', percent=True, above_classes=5)
 def top5(outputs: Mapping[str, Any], batch: Mapping[str, Any]) -> jax.Array:
   """Whether the true class is among the five most confident [b]."""
   return _top_k(outputs, batch, 5)

@@ -53,21 +53,21 @@ class MultiLabel(Classify):
     )
 
 
-@metric('accuracy', 'Most confident class is shown', 'labels', percent=True)
+@metric('accuracy', 'Most confident class is shown', 'labels', better='max', percent=True)
 def accuracy(outputs: Mapping[str, Any], batch: Batch) -> jax.Array:
   """Whether the most confident class is among the true ones [b]."""
   best = outputs['logits'].argmax(axis=-1)[:, None]
   return jnp.take_along_axis(batch['labels'] > 0, best, axis=-1)[:, 0].astype(jnp.float32)
 
 
-@metric('exact', 'All classes correct', 'labels', percent=True)
+@metric('exact', 'All classes correct', 'labels', better='max', percent=True)
 def exact(outputs: Mapping[str, Any], batch: Batch) -> jax.Array:
   """Whether just the true classes have a probability over one half [b]."""
   same = (outputs['logits'] > 0) == (batch['labels'] > 0)
   return same.all(axis=-1).astype(jnp.float32)
 
 
-@metric('map', 'Mean average precision', 'labels', of_split=True)
+@metric('map', 'Mean average precision', 'labels', better='max', of_split=True)
 def mean_average_precision(outputs: Mapping[str, Any], batch: Batch) -> float:
   """Mean average precision over the classes that occur; NaN where none does."""
   precision = average_precision(outputs['logits'], batch['labels'])

@@ -10,9 +10,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from vit_jax import tasks
 from vit_jax.config import Config
 from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, StorageError, UserError
+from vit_jax.files import make_folder
 from vit_jax.inference.loaded import Loaded, load
 from vit_jax.parallel import Placement
 from vit_jax.training import flops
@@ -20,17 +22,53 @@ from vit_jax.training.experiment import Experiment
 from vit_jax.training.train_step import mixed, step_key
 
 
-def start(config: Config, experiment: Experiment, placement: Placement) -> 'Teacher | None':
+def open_teacher(config: Config, experiment: Experiment | None) -> Loaded | None:
+  """The teacher that a config names; None for a run without one.
+
+  Args:
+    config: of the student.
+    experiment: of the student, whose classes the teacher must know; None where it has problems.
+
+  Raises:
+    UserError: it cannot be read, or does not know the classes; or there is no place for its cache.
+  """
+  task = tasks.of_config(config.to_json(), 2)
+  name = getattr(task, 'teacher', '')
+  if not name:
+    return None
+  if folder := getattr(task, 'teacher_cache', ''):
+    try:
+      make_folder(folder)
+    except StorageError as e:
+      raise StorageError(f'config.task.teacher_cache={folder}: {e}') from e
+  try:
+    loaded = load(name, pretrained_dir=config.pretrained_dir)
+    if not loaded.module.num_classes:
+      raise ConfigError('it has no classifier')
+    if experiment is not None:
+      _columns(loaded, experiment)
+  except UserError as e:
+    raise type(e)([f'config.task.teacher={name}: {problem}' for problem in e.problems]) from e
+  return loaded
+
+
+def _columns(loaded: Loaded, experiment: Experiment) -> np.ndarray:
+  """The teacher's outputs that are the student's classes, in their order."""
+  known = loaded.classes or tuple(str(i) for i in range(loaded.module.num_classes))
+  return class_names.align(experiment.dataset.classes, known)
+
+
+def start(
+  config: Config, experiment: Experiment, placement: Placement, loaded: Loaded | None
+) -> 'Teacher | None':
   """The teacher of a run, ready to be called; None for a run without one.
 
   Raises:
-    UserError: it cannot be read, does not know the run's classes, or its cache cannot be written.
+    StorageError: its cache cannot be written.
   """
-  name = getattr(experiment.task, 'teacher', '')
-  if not name:
+  if loaded is None:
     return None
-  loaded = load(name, pretrained_dir=config.pretrained_dir)
-  return Teacher(config, experiment, placement, name, loaded)
+  return Teacher(config, experiment, placement, getattr(experiment.task, 'teacher', ''), loaded)
 
 
 class Teacher:
@@ -50,13 +88,7 @@ class Teacher:
     self, config: Config, experiment: Experiment, placement: Placement, name: str, loaded: Loaded
   ):
     self._placement, self._loaded = placement, loaded
-    if not loaded.module.num_classes:
-      raise ConfigError(f'config.task.teacher={name} has no classifier')
-    known = loaded.classes or tuple(str(i) for i in range(loaded.module.num_classes))
-    try:
-      columns = class_names.align(experiment.dataset.classes, known)
-    except UserError as e:
-      raise ConfigError(f'config.task.teacher={name}: {e}') from e
+    columns = _columns(loaded, experiment)
     self._compute = placement.compile_with_step(
       _logits(config, experiment, loaded, columns, placement.axis_name)
     )

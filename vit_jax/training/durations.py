@@ -2,7 +2,10 @@
 
 import dataclasses
 
+from vit_jax.errors import ConfigError
 from vit_jax.options import Length
+
+_MOST_STEPS = 2**31 - 1  # int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -17,9 +20,22 @@ class Durations:
   batch_size: int
   num_examples: int
 
-  def steps(self, length: str) -> int:
-    """A length in whole steps."""
-    return round(self._exactly(length))
+  def steps(self, length: str, option: str = '') -> int:
+    """A length in whole steps.
+
+    Args:
+      length: such as '5 epochs'.
+      option: whose value it is, for the message.
+
+    Raises:
+      ConfigError: more than a step counter holds.
+    """
+    steps = self._exactly(length)
+    if steps > _MOST_STEPS:
+      raise ConfigError(
+        f'{option or "length"}={length!r} is {steps:.3g} steps: at most {_MOST_STEPS} are possible'
+      )
+    return round(steps)
 
   def due(self, step: int, every: str) -> bool:
     """Whether something done every so often falls to this step; epochs need not be whole steps."""

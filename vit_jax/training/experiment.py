@@ -13,7 +13,7 @@ import numpy as np
 
 from vit_jax import data, models, rng, tasks, tree
 from vit_jax.config import Config
-from vit_jax.data import class_names
+from vit_jax.data import class_names, splits
 from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
 from vit_jax.errors import ConfigError, Problems, UserError
 from vit_jax.models.heads import backbone_of, with_backbone
@@ -166,7 +166,7 @@ def open_inputs(config: Config) -> Inputs:
       train = dataset.split(config.dataset.train)
     for role, spec in (('val', config.dataset.val), ('test', config.dataset.test)):
       with problems.collect():
-        if spec and (dataset.has_split(spec) or not spec.isidentifier()):
+        if spec and (dataset.has_split(spec) or splits.canonical(spec) != role):  # or it has none
           held_out[role] = dataset.split(spec)
   if config.dataset.on_error == 'raise':
     for examples in filter(None, (train, *held_out.values())):
@@ -177,11 +177,10 @@ def open_inputs(config: Config) -> Inputs:
       weights = read(config.init_from, pretrained_dir=config.pretrained_dir)
   problems.raise_if_any()
   assert dataset and train and train_transform and eval_transform
-  splits = {'train': train, **held_out}
-  warn_of_overlap(
-    splits, {role: f'config.dataset.{role}={getattr(config.dataset, role)!r}' for role in splits}
-  )
-  warn_of_duplicates(dataset.name, splits)
+  roles = {'train': train, **held_out}
+  specs = {role: f'config.dataset.{role}={getattr(config.dataset, role)!r}' for role in roles}
+  warn_of_overlap(roles, specs)
+  warn_of_duplicates(dataset.name, roles)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
 
 

@@ -12,19 +12,16 @@ import jax
 import numpy as np
 import optax
 
-from vit_jax import data, parallel, rng
+from vit_jax import data, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import Console
-from vit_jax.errors import CheckpointError, ConfigError, DivergenceError, InterruptedRunError
+from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
 from vit_jax.evaluation.evaluator import loader_options
-from vit_jax.files import make_workdir, write_text
+from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
 from vit_jax.training import distillation, flops, summary
-from vit_jax.training.callbacks import Callbacks
-from vit_jax.training.durations import Durations
-from vit_jax.training.experiment import Experiment, build_experiment
-from vit_jax.training.optimization import Optimization, make_optimization
+from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
 from vit_jax.training.signals import StopSignal
 from vit_jax.training.starting import first_state, resume, write_description
@@ -49,63 +46,49 @@ def train(config: Config, workdir: str) -> dict[str, float]:
   Raises:
     UserError: for anything the user can mend; nothing already in the folder is lost.
   """
+  path = pathlib.Path(workdir_of(str(workdir)))
   with Console(active=jax.process_index() == 0) as console, StopSignal() as stop:
-    return _train(config, pathlib.Path(workdir).expanduser(), console, stop)
+    return _train(config, path, console, stop)
 
 
 def _train(
   config: Config, path: pathlib.Path, console: Console, stop: StopSignal
 ) -> dict[str, float]:
-  experiment = build_experiment(config)
-  placement = parallel.make(config.parallel)
-  parallel.check_batch_size(
-    'config.batch_size',
-    config.batch_size,
-    len(placement.devices) * config.accumulate,
-    f'{len(placement.devices)} devices x {config.accumulate} gradient accumulation steps',
-  )
-  durations = Durations(config.batch_size, len(experiment.train))
-  total_steps = max(1, durations.steps(config.total))
-  optimization = make_optimization(
-    config.optimizer,
-    config.schedule,
-    config.freeze,
-    experiment.shapes['params'],
-    total_steps,
-    durations.steps,
-  )
-  callbacks = Callbacks(config.plateau, config.early_stopping)
-  if callbacks.active and 'val' not in experiment.held_out:
-    raise ConfigError(
-      'config.plateau and config.early_stopping need a validation split: set '
-      "config.dataset.train='train[:90%]' and config.dataset.val='train[90%:]', say"
-    )
   first, resuming = jax.process_index() == 0, has_checkpoint(path)
   state: TrainState | None = None
   meta: dict[str, Any] = {}
-  if not resuming:  # before anything is written: a start that fails leaves no folder behind
-    state = first_state(experiment, optimization, config.ema.decay > 0)
-  make_workdir(path)
+  with prepared(config, path) as plan:
+    experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
+    if not resuming:
+      state = first_state(experiment, optimization, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
     if has_checkpoint(path) != resuming:
       raise CheckpointError(f'another run was in {path} meanwhile: run the same command again')
+    if first and not resuming:
+      write_description(path, config, experiment)
     kept = config.checkpoint
     checkpointer = Checkpointer(path, kept.keep, kept.best, kept.best_mode)
     stack.enter_context(contextlib.closing(checkpointer))
     if state is None:
-      state, meta = resume(config, experiment, optimization, callbacks, checkpointer, path)
-    elif first:
-      write_description(path, config, experiment)
+      state, meta = resume(config, experiment, optimization, plan.callbacks, checkpointer, path)
     parameters = summary.describe_parameters(
       state.params, optimization.factors, optimization.frozen
     )
     if first:
       write_text(path / 'parameters.txt', parameters.table)
     log.info(parameters.counts)
-    log.info(summary.describe(config, experiment, state, placement.devices, total_steps))
+    log.info(summary.describe(config, experiment, state, plan.placement.devices, total_steps))
     log.info('  files     %s', path)
-    if int(state.step):
+    if int(state.step) > total_steps:
+      log.warning(
+        'the checkpoint is of step %d, and config.total=%r ends at step %d: nothing is left to '
+        'train',
+        int(state.step),
+        config.total,
+        total_steps,
+      )
+    elif int(state.step):
       log.info('  resuming from the checkpoint at step %d', int(state.step))
     log.info(parameters.groups)
     writer = MetricWriter(path, config.log.tensorboard, int(state.step), meta.get('rows'), first)
@@ -123,12 +106,9 @@ def _train(
     if meta:
       batches.set_state(meta['data_state'])
     console.start_progress(total_steps, int(state.step))
-    loop = _Loop(
-      config, experiment, placement, durations, total_steps, callbacks, checkpointer, writer,
-      batches, console, meta,
-    )  # fmt: skip
+    loop = _Loop(config, plan, checkpointer, writer, batches, console, meta)
     with stop.deferred():
-      loop.run(state, optimization, stop)
+      loop.run(state, stop)
       checkpointer.wait()
     if loop.interrupted_at:
       raise InterruptedRunError(
@@ -153,19 +133,15 @@ class _Loop:
   def __init__(
     self,
     config: Config,
-    experiment: Experiment,
-    placement: parallel.Placement,
-    durations: Durations,
-    total_steps: int,
-    callbacks: Callbacks,
+    plan: Plan,
     checkpointer: Checkpointer,
     writer: MetricWriter,
     batches: data.TrainBatches,
     console: Console,
     meta: Mapping[str, Any],
   ):
-    self._config, self._experiment, self._placement = config, experiment, placement
-    self._durations, self._total, self._callbacks = durations, total_steps, callbacks
+    self._config, self._plan, self._experiment = config, plan, plan.experiment
+    self._placement, self._callbacks = plan.placement, plan.callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
     self._console = console
     self._window = Window(
@@ -174,15 +150,16 @@ class _Loop:
     self._began = time.monotonic()
     # Version 0.1 saved no seconds: those after its last report are not known.
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
-    self.validation = Validation(config, experiment, placement, writer, self._refuse_nan)
+    self.validation = Validation(config, plan.experiment, plan.placement, writer, self._refuse_nan)
     self._mfu_of_rate: float | None = None
     self.interrupted_at = 0
     self.last_metrics: dict[str, float] = {}
 
-  def run(self, state: TrainState, optimization: Optimization, stop: StopSignal) -> None:
+  def run(self, state: TrainState, stop: StopSignal) -> None:
     """Trains to the end, or until a signal."""
     config, experiment, placement = self._config, self._experiment, self._placement
-    teacher = distillation.start(config, experiment, placement)
+    optimization, total = self._plan.optimization, self._plan.total_steps
+    teacher = distillation.start(config, experiment, placement, self._plan.teacher)
     self._mfu_of_rate = flops.mfu_of_rate(
       experiment.module,
       experiment.shapes,
@@ -211,7 +188,7 @@ class _Loop:
     step, state = int(state.step), placement.put_state(state)
     compiling = True
     throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
-    while step < self._total and not self._callbacks.stop:
+    while step < total and not self._callbacks.stop:
       with self._window.waiting():
         batch = next(self._batches)
       arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
@@ -226,8 +203,8 @@ class _Loop:
         compiling = False
       self._console.step(step)
 
-      last = step == self._total
-      if last or self._durations.due(step, config.log.every):
+      last = step == total
+      if last or self._plan.durations.due(step, config.log.every):
         self._report(step, last)
       with self._window.paused():
         state = self._evaluate_and_save(step, state, last, stop.requested)
@@ -237,7 +214,7 @@ class _Loop:
 
   def _evaluate_and_save(self, step: int, state: Any, last: bool, stopping: bool) -> Any:
     """Validation, callbacks, frozen features and a checkpoint, where they are due."""
-    config, due = self._config, self._durations.due
+    config, due = self._config, self._plan.durations.due
     validated: dict[str, float] = {}
     if last or due(step, config.evaluation.every):
       self._check_window()
@@ -264,7 +241,7 @@ class _Loop:
   def _report(self, step: int, last: bool) -> None:
     self._check_window()
     # The last window may be of a step or two: it is made as long as the others.
-    least = self._durations.steps(self._config.log.every) if last else 1
+    least = self._plan.durations.steps(self._config.log.every) if last else 1
     means, rates = self._window.means(least), self._window.rates(least)
     self.last_metrics = means | rates | {'seconds': self._seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:

@@ -7,6 +7,7 @@ import optax
 
 from vit_jax import optimizers
 from vit_jax.config import Optimizer, Schedule
+from vit_jax.errors import Problems
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,13 +51,18 @@ def make_optimization(
   rate = optimizers.make_schedule(
     schedule.name, vars(schedule), optimizer.learning_rate, total_steps, steps_of
   )
-  factors = optimizers.parameter_factors(
-    params,
-    optimizer.multipliers,
-    optimizer.decay,
-    optimizer.weight_decay,
-    optimizer.layer_decay,
-  )
+  problems = Problems()
+  with problems.collect():
+    factors = optimizers.parameter_factors(
+      params,
+      optimizer.multipliers,
+      optimizer.decay,
+      optimizer.weight_decay,
+      optimizer.layer_decay,
+    )
+  with problems.collect():
+    frozen = optimizers.frozen_names(params, freeze)
+  problems.raise_if_any()
   tx = optimizers.make_optimizer(
     optimizers.build(optimizer.name, vars(optimizer)),
     rate,
@@ -74,4 +80,4 @@ def make_optimization(
       rate,
       optimizer.learning_rate,
     )
-  return Optimization(tx, rate, factors, optimizers.frozen_names(params, freeze), sharpness)
+  return Optimization(tx, rate, factors, frozen, sharpness)

@@ -11,7 +11,7 @@ from vit_jax import report
 from vit_jax.checkpoint import Run, load_run
 from vit_jax.config import Config
 from vit_jax.console import format_metrics
-from vit_jax.errors import ConfigError, UserError
+from vit_jax.errors import UserError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options
 from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
@@ -57,11 +57,6 @@ class Validation:
     )
     self._frozen = None
     if config.fewshot.every:
-      if 'val' not in experiment.held_out:
-        raise ConfigError(
-          'config.fewshot.every evaluates features on a validation split: set '
-          "config.dataset.train='train[:90%]' and config.dataset.val='train[90%:]', say"
-        )
       self._frozen = FrozenEvaluator(
         config.fewshot,
         experiment.train,

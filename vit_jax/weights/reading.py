@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax import models, tree
+from vit_jax.config import usable
 from vit_jax.data import class_names
 from vit_jax.data.preprocess import Preprocess
 from vit_jax.errors import ConfigError, WeightsError
@@ -260,7 +261,7 @@ def _open_run(path: pathlib.Path) -> Weights:
   return Weights(
     OWN_NAMES,
     tensors,
-    config=run.config,
+    config=usable(run.config),
     classes=tuple(run.classes),
     preprocess=preprocess,
     num_classes=len(run.classes) or head,
@@ -291,7 +292,7 @@ def _describe(
   weights.known = record.known
   weights.states_preprocess = record.preprocess is not None or naming in _GOOGLE
   if record.config is not None:  # our own record states everything
-    weights.config = dict(record.config)
+    weights.config = usable(record.config)
     weights.num_classes = record.num_classes
     weights.grid = record.grid or _grid(weights.model, record.preprocess)
     return weights

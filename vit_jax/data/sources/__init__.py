@@ -8,6 +8,7 @@ from vit_jax.data.sources.digits import digits_source
 from vit_jax.data.sources.folder import folder_source
 from vit_jax.data.sources.tfds import holds_tfds_versions, is_tfds_folder, tfds_source
 from vit_jax.errors import ConfigError, DatasetError
+from vit_jax.files import refuse_system_folder
 
 
 def find_source(
@@ -36,6 +37,7 @@ def find_source(
     if os.path.isfile(path):
       raise DatasetError(f'dataset {path} is a file; expected a folder with one folder per class')
     if os.path.isdir(path):
+      refuse_system_folder(path)
       if is_tfds_folder(path):
         return tfds_source(path, '', image_key, label_key)
       if holds_tfds_versions(path):

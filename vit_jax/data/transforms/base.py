@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from vit_jax.options import LARGEST_SIDE
 from vit_jax.registry import Registry
 
 Size = tuple[int, int]  # height and width in pixels
@@ -48,6 +49,8 @@ class Arg:
       size = value if isinstance(value, tuple) else (value, value)
       if len(size) != 2 or not all(is_int(v) and v >= 1 for v in size):
         raise ValueError('a positive integer or (height, width)')
+      if max(size) > LARGEST_SIDE:
+        raise ValueError(f'at most {LARGEST_SIDE} pixels a side')
       return size
     if self.choices:
       if value not in self.choices:

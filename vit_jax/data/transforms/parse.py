@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_jax.data.transforms.base import OPS, Arg, ImageSpec, Op, is_int
 from vit_jax.data.transforms.fused import fuse
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, shown
 
 
 class Transform:
@@ -103,7 +103,7 @@ def parse_transform(
       image = op.output(dataclasses.replace(image, decoded=True))
     except ConfigError as e:
       found, complete = e.problems, False
-    problems += [f'transform op {position} {text.strip()!r}: {p}' for p in found]
+    problems += [f'transform op {position} {shown(text.strip())}: {p}' for p in found]
   if complete and fixed_size and image.hw is None:
     problems.append(
       f'transform {spec!r}: the resulting images differ in size; '
@@ -128,7 +128,7 @@ def _parse_op(text: str, image_size: tuple[int, int]) -> Op:
     raise ConfigError("is empty; write an op on each side of '|'")
   try:
     node = ast.parse(text, mode='eval').body
-  except SyntaxError:
+  except (SyntaxError, ValueError, MemoryError, RecursionError):  # the last two: nested too deeply
     raise ConfigError('cannot be read; write op, op(3) or op(3, name=4)') from None
   call = node if isinstance(node, ast.Call) else ast.Call(node, [], [])
   if not isinstance(call.func, ast.Name):

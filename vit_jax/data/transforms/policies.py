@@ -78,7 +78,7 @@ class RandAugment(Op):
   """
 
   random = True
-  layers: int = arg('int', 2, low=1)
+  layers: int = arg('int', 2, low=1, high=100)
   magnitude: float = arg('float', 9.0, low=0, high=30)
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
@@ -107,9 +107,9 @@ class RandAugmentIncreasing(Op):
   """
 
   random = True
-  layers: int = arg('int', 2, low=1)
+  layers: int = arg('int', 2, low=1, high=100)
   magnitude: float = arg('float', 9.0, low=0, high=10)
-  std: float = arg('float', 0.5, low=0)
+  std: float = arg('float', 0.5, low=0, high=10)
   p: float = arg('float', 0.5, low=0, high=1)
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:

@@ -9,6 +9,7 @@ from vit_jax.data.decode import decode_image, with_channels
 from vit_jax.data.depth import to_uint8
 from vit_jax.data.transforms import geometry
 from vit_jax.data.transforms.base import METHODS, ImageSpec, Op, Size, arg, image_name, register
+from vit_jax.options import LARGEST_SIDE
 
 
 def _sized(spec: ImageSpec, hw: Size | None) -> ImageSpec:
@@ -75,7 +76,7 @@ class ResizeSmall(Op):
     method: filter, antialiased as Pillow does.
   """
 
-  size: int = arg('int', low=1)
+  size: int = arg('int', low=1, high=LARGEST_SIDE)
   method: str = arg('name', 'bilinear', choices=METHODS)
 
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
@@ -224,7 +225,7 @@ class RandomCrop(Op):
 
   random = True
   size: Size = arg('size')
-  padding: int = arg('int', 0, low=0)
+  padding: int = arg('int', 0, low=0, high=LARGEST_SIDE)
 
   def _first(self, side: int, size: int, rng: np.random.Generator) -> int:
     """First row or column of the window, for a side of so many pixels."""
@@ -249,7 +250,7 @@ class Pad(Op):
     pixels: width of the margin on every side.
   """
 
-  pixels: int = arg('int', low=0)
+  pixels: int = arg('int', low=0, high=LARGEST_SIDE)
 
   def _hw(self, hw: Size) -> Size:
     return hw[0] + 2 * self.pixels, hw[1] + 2 * self.pixels

@@ -1,0 +1,124 @@
+"""Command lines: flags that state type, help and range where they stand, as options do."""
+
+import argparse
+import collections
+import sys
+import typing
+from collections.abc import Sequence
+from typing import Any, NoReturn
+
+from vit_jax.errors import ConfigError, did_you_mean
+from vit_jax.options import Rule, checked, describe_type, from_text
+
+
+class Parser(argparse.ArgumentParser):
+  """argparse that reports every mistake of a command line at once, as a `ConfigError`.
+
+  Args:
+    command: its name, as in `python -m vit_jax.NAME`.
+    **options: of `argparse.ArgumentParser`.
+  """
+
+  def __init__(self, command: str, **options: Any):
+    options.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
+    super().__init__(prog=f'python -m vit_jax.{command}', allow_abbrev=False, **options)
+    self._stated: dict[str, tuple[str, Any, Rule]] = {}
+
+  def option(
+    self,
+    flag: str,
+    kind: Any,
+    help: str,
+    default: Any = None,
+    metavar: str = '',
+    dest: str = '',
+    **rule: Any,
+  ) -> None:
+    """Adds a flag that takes a value.
+
+    Args:
+      flag: '--NAME', or a word for an argument that stands for itself, as all of its values do
+        where `kind` is a tuple.
+      kind: type of the value, such as int or tuple[float, ...].
+      help: meaning and unit; range and default are added to it.
+      default: value without the flag; ... where it must be given.
+      metavar: what help calls the value.
+      dest: attribute of the parsed values; default: the flag's name.
+      **rule: range, choices and the like; see `options.Rule`.
+    """
+    stated = Rule(help, **rule)
+    name = flag.removeprefix('--')
+    required = default is ...
+    details = [', '.join(map(str, stated.valid)), stated.range]
+    if flag != name and not required and default not in (None, '', ()):
+      shown = ','.join(map(str, default)) if isinstance(default, tuple) else default
+      details.append(f'default: {shown}')
+    text = help.replace('%', '%%') + ''.join(f' ({detail})' for detail in details if detail)
+    more: dict[str, Any] = {'help': text, 'metavar': metavar or None}
+    if flag != name:
+      more |= {'required': required, 'default': None if required else default}
+    elif typing.get_origin(kind) is tuple:
+      more['nargs'] = '+'
+    if dest:
+      more['dest'] = dest
+    self._stated[self.add_argument(flag, **more).dest] = (
+      flag if flag != name else name,
+      kind,
+      stated,
+    )
+
+  def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+    """Reads and checks a command line.
+
+    Raises:
+      ConfigError: naming every problem found.
+    """
+    found, problems = self.read(args, namespace)
+    if problems:
+      raise ConfigError(problems)
+    return found
+
+  def read(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+    """Like `parse_args`, with the problems beside the values, which are text where wrong."""
+    words = list(sys.argv[1:] if args is None else args)
+    found, unknown = self.parse_known_args(words, namespace)
+    problems = [*self._repeated(words), *(self.unknown(word) for word in unknown)]
+    for dest, (flag, kind, rule) in self._stated.items():
+      given = getattr(found, dest)
+      if given == self.get_default(dest) and not isinstance(given, list):
+        continue
+      try:
+        setattr(found, dest, self._checked(flag, given, kind, rule, self.get_default(dest)))
+      except ConfigError as e:
+        problems += e.problems
+    return found, problems
+
+  def _checked(self, flag: str, given: Any, kind: Any, rule: Rule, default: Any) -> Any:
+    texts = given if isinstance(given, list) else [given]
+    if default not in ('', ()) and not all(text.strip() for text in texts):
+      words = describe_type(kind) if kind is not str else 'a value'
+      raise ConfigError(f'{flag} is empty: expected {words}')
+    value = tuple(given) if isinstance(given, list) else from_text(given, kind)
+    return checked(flag, value, kind, rule)
+
+  def _repeated(self, words: Sequence[str]) -> list[str]:
+    """Flags that are given twice, of which argparse would silently take the last."""
+    counts = collections.Counter(w.partition('=')[0] for w in words if w.startswith('--'))
+    once = [a for a in self._actions if not isinstance(a, argparse._AppendAction)]
+    return [
+      f'{flag} is given {counts[flag]} times: once is meant'
+      for action in once
+      for flag in action.option_strings
+      if counts[flag] > 1
+    ]
+
+  def unknown(self, word: str) -> str:
+    """What to say of a word that is no argument of this command."""
+    flags = [flag for action in self._actions for flag in action.option_strings]
+    name = word.partition('=')[0]
+    near = did_you_mean(name, [f for f in flags if f.startswith('--')], every_up_to=0)
+    return f'unknown argument {word!r}: {near if "did you mean" in near else "see --help"}'
+
+  def error(self, message: str) -> NoReturn:
+    """Raises what argparse finds wrong."""
+    raise ConfigError(f'{message}; see --help')

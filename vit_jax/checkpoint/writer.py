@@ -1,0 +1,207 @@
+"""Writing checkpoints in the background, and going on from the newest."""
+
+import contextlib
+import logging
+import pathlib
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers
+
+from vit_jax.checkpoint import checksums
+from vit_jax.checkpoint.saved import (
+  FORMAT_VERSION,
+  ITEMS,
+  DamagedCheckpointError,
+  Saved,
+  read_metas,
+  saved_steps,
+  set_aside,
+)
+from vit_jax.errors import CheckpointError, StorageError
+
+log = logging.getLogger(__name__)
+
+# A checkpoint's files beside its arrays, with room to spare.
+_FILES_BYTES = 4 << 20
+
+
+class Checkpointer:
+  """Writes checkpoints in the background and reads the newest that is whole.
+
+  Args:
+    workdir: the run's folder; checkpoints go to its `checkpoints/`.
+    keep: how many of the newest are kept.
+    best: validation metric whose best checkpoint is kept too.
+    best_mode: 'max' or 'min'.
+  """
+
+  def __init__(self, workdir: str | pathlib.Path, keep: int, best: str, best_mode: str):
+    self._folder = pathlib.Path(workdir).resolve() / 'checkpoints'
+    self._best, self._sign = best, 1.0 if best_mode == 'max' else -1.0
+    self._scores: dict[int, float] = {}
+    self._manager: ocp.CheckpointManager | None = None
+    self._keep, self._in_hand = max(1, keep), 0
+
+  def read_newest(self) -> 'Saved':
+    """The newest checkpoint that is whole; damaged ones are set aside under another name.
+
+    Raises:
+      CheckpointError: none is whole, which is said of each, and all stay where they are.
+    """
+    damaged: dict[int, DamagedCheckpointError] = {}
+    for step in reversed(saved_steps(self._folder)):
+      try:
+        saved = Saved.read(self._folder / str(step))
+        break
+      except DamagedCheckpointError as e:
+        damaged[step] = e
+    else:
+      reasons = '; '.join(str(e) for e in damaged.values()) or 'there is none'
+      raise CheckpointError(f'no checkpoint in {self._folder} can be used: {reasons}')
+    for step, error in damaged.items():
+      aside = set_aside(self._folder / str(step))
+      log.warning('%s: going on from step %d; it was renamed to %s', error, saved.step, aside.name)
+    for step, meta in read_metas(self._folder)[0].items():
+      self._note_score(step, meta)
+    return saved
+
+  def latest_step(self) -> int | None:
+    """The newest step that was saved, None where none was."""
+    return self._open().latest_step()
+
+  def is_best(self, metrics: Mapping[str, float]) -> bool:
+    """Whether validation metrics are better than those of every checkpoint there is."""
+    if self._best not in metrics:
+      return False
+    kept = set(self._open().all_steps())
+    before = [score for step, score in self._scores.items() if step in kept]
+    return not before or self._sign * metrics[self._best] > max(before)
+
+  def save(
+    self, step: int, variables: dict, training: dict, meta: dict, metrics: dict[str, float]
+  ) -> None:
+    """Begins to write a checkpoint; arrays are copied before it returns.
+
+    Args:
+      step: updates made so far; a checkpoint that exists is not written again.
+      variables: what a model is used with.
+      training: what resuming needs besides.
+      meta: JSON-able: 'data_state', 'config', 'model', 'classes', 'preprocess'.
+      metrics: validation metrics at this step, or empty.
+
+    Raises:
+      StorageError: there is no room for it, or an earlier one could not be written.
+    """
+    if step in self._open().all_steps():
+      return
+    self.wait()
+    meta = {
+      **meta,
+      'format_version': FORMAT_VERSION,
+      'step': step,
+      'metrics': metrics,
+    }
+    self._note_score(step, meta)
+    self._in_hand = step
+    with self._writing():
+      self._check_room(step, sum(x.nbytes for x in jax.tree.leaves((variables, training))))
+      self._open().save(
+        step,
+        args=ocp.args.Composite(
+          variables=ocp.args.StandardSave(variables),
+          training=ocp.args.StandardSave(training),
+          meta=ocp.args.JsonSave(meta),
+        ),
+      )
+
+  def wait(self) -> None:
+    """Returns when every checkpoint begun is on disk.
+
+    Raises:
+      StorageError: one could not be written.
+    """
+    if self._manager is not None:
+      with self._writing():
+        self._manager.wait_until_finished()
+
+  def close(self) -> None:
+    """Ends the background writer; what it could not write was said by `wait`."""
+    if self._manager is not None:
+      with contextlib.suppress(Exception):
+        self._manager.close()
+
+  def _open(self) -> ocp.CheckpointManager:
+    """Orbax's manager, which is opened once damaged checkpoints are set aside."""
+    if self._manager is None:
+      policies = [checkpoint_managers.LatestN(self._keep), _Best(self._scores)]
+      self._manager = ocp.CheckpointManager(
+        self._folder,
+        options=ocp.CheckpointManagerOptions(
+          preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+          enable_async_checkpointing=True,
+          async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+        ),
+        item_names=ITEMS,
+      )
+    return self._manager
+
+  def _write_checksums(self) -> None:
+    """Lists the files of the checkpoint in hand; called before it gets its name."""
+    if jax.process_index() == 0:
+      for folder in self._folder.iterdir():
+        if folder.name.split('.')[0] == str(self._in_hand):  # '6.orbax-checkpoint-tmp', say
+          checksums.write(folder)
+
+  def _note_score(self, step: int, meta: Mapping[str, Any]) -> None:
+    value = meta['metrics'].get(self._best)
+    if value is not None:
+      self._scores[step] = self._sign * value
+
+  def _check_room(self, step: int, nbytes: int) -> None:
+    """Refuses to begin what cannot be ended, and warns one checkpoint ahead."""
+    need, free = nbytes + _FILES_BYTES, shutil.disk_usage(self._folder).free
+    if free < need:
+      raise StorageError(
+        f'no room for the checkpoint of step {step}: {self._folder} has {free >> 20} MiB free and '
+        f'it takes {need >> 20}; {self._safe()}'
+      )
+    if free < 2 * need:
+      log.warning('%s has room for one more checkpoint (%d MiB)', self._folder, need >> 20)
+
+  def _safe(self) -> str:
+    steps = saved_steps(self._folder)
+    if not steps:
+      return 'none was saved before'
+    return f'the checkpoint of step {steps[-1]} is safe, and the same command resumes from it'
+
+  @contextlib.contextmanager
+  def _writing(self) -> Iterator[None]:
+    """Turns what the background writer raises into one line."""
+    try:
+      yield
+    except (OSError, ValueError, RuntimeError) as e:
+      reason = ' '.join(str(e).split())[:200]
+      raise StorageError(
+        f'cannot write a checkpoint to {self._folder}: {reason}; {self._safe()}'
+      ) from e
+
+
+class _Best:
+  """Orbax's preservation policy for the best checkpoint, the newest of those that are equal.
+
+  Args:
+    scores: by step, higher is better; grows as the run does.
+  """
+
+  def __init__(self, scores: Mapping[int, float]):
+    self._scores = scores
+
+  def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+    """Which checkpoints are kept, in the order given."""
+    scored = [(self._scores[c.step], c.step) for c in checkpoints if c.step in self._scores]
+    best = max(scored)[1] if scored else None
+    return [c.step == best for c in checkpoints]

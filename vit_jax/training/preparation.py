@@ -1,0 +1,153 @@
+"""What a run needs before its first computation, with every problem found on the way."""
+
+import contextlib
+import dataclasses
+import logging
+import os
+import pathlib
+from collections.abc import Iterator
+
+from vit_jax import parallel
+from vit_jax.checkpoint import has_checkpoint
+from vit_jax.config import Config
+from vit_jax.config.validation import metric_problems
+from vit_jax.errors import ConfigError, Problems
+from vit_jax.files import make_workdir, remove_empty, workdir_unless_it_fails
+from vit_jax.inference.loaded import Loaded
+from vit_jax.training import distillation
+from vit_jax.training.callbacks import Callbacks
+from vit_jax.training.durations import Durations
+from vit_jax.training.experiment import Experiment, build_experiment, open_inputs
+from vit_jax.training.optimization import Optimization, make_optimization
+
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+  """What a config means on this machine and this dataset; nothing is computed yet.
+
+  Attributes:
+    experiment: dataset, transforms, model and task.
+    placement: of state and batches on devices.
+    durations: from lengths to steps.
+    total_steps: length of training.
+    optimization: how parameters are updated.
+    callbacks: of validation.
+    teacher: whose logits are distilled; None without one.
+  """
+
+  experiment: Experiment
+  placement: parallel.Placement
+  durations: Durations
+  total_steps: int
+  optimization: Optimization
+  callbacks: Callbacks
+  teacher: Loaded | None
+
+
+@contextlib.contextmanager
+def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
+  """Checks all that can be checked before the first computation, and makes the run's folder.
+
+  What was made of the folder is removed again where the block fails.
+
+  Args:
+    config: checked options.
+    path: the run's folder.
+
+  Raises:
+    UserError: naming everything that is missing or does not fit.
+  """
+  problems = Problems()
+  with contextlib.ExitStack() as stack:
+    with problems.collect():
+      _refuse_workdir_in_dataset(config, path)
+      stack.enter_context(workdir_unless_it_fails(path))
+    placement = parallel.make(config.parallel)
+    with problems.collect():
+      parallel.check_batch_size(
+        'config.batch_size',
+        config.batch_size,
+        len(placement.devices) * config.accumulate,
+        f'{len(placement.devices)} devices x {config.accumulate} gradient accumulation steps',
+      )
+    experiment = teacher = None
+    with problems.collect():
+      experiment = build_experiment(config)
+    with problems.collect():
+      teacher = distillation.open_teacher(config, experiment)
+    callbacks = Callbacks(config.plateau, config.early_stopping)
+    optimization = None
+    if experiment is not None:
+      durations = Durations(config.batch_size, len(experiment.train))
+      with problems.collect():
+        _check_validation(config, experiment, callbacks.active)
+      with problems.collect():
+        total_steps = max(1, durations.steps(config.total, 'config.total'))
+        _warn_of_ramps(config, durations, total_steps)
+        optimization = make_optimization(
+          config.optimizer,
+          config.schedule,
+          config.freeze,
+          experiment.shapes['params'],
+          total_steps,
+          durations.steps,
+        )
+    problems.raise_if_any()
+    assert experiment is not None and optimization is not None
+    yield Plan(experiment, placement, durations, total_steps, optimization, callbacks, teacher)
+
+
+def outer_problems(config: Config, workdir: str) -> list[str]:
+  """Problems of the workdir, the dataset and the weights alone, whatever else is wrong."""
+  problems = Problems()
+  path = pathlib.Path(workdir)
+  with problems.collect():
+    _refuse_workdir_in_dataset(config, path)
+    remove_empty(make_workdir(path))
+  with problems.collect():
+    open_inputs(config)
+  return problems.sentences
+
+
+def _refuse_workdir_in_dataset(config: Config, path: pathlib.Path) -> None:
+  """Raises a `ConfigError` where a new run's files would become part of the dataset."""
+  root = os.path.realpath(os.path.expanduser(config.dataset.name))
+  inside = os.path.isdir(root) and pathlib.Path(os.path.realpath(path)).is_relative_to(root)
+  if inside and not has_checkpoint(path):
+    raise ConfigError(
+      f'--workdir={path} lies in the dataset {config.dataset.name}, where its files would be taken '
+      'for images of a class: use a folder outside'
+    )
+
+
+def _check_validation(config: Config, experiment: Experiment, monitored: bool) -> None:
+  """Raises a `ConfigError` for options that need a validation split or a metric there is not."""
+  if 'val' in experiment.held_out:
+    if problems := metric_problems(config, experiment.task):
+      raise ConfigError(problems)
+    return
+  lacking = [
+    f'{option} {"needs" if len(option.split()) == 1 else "need"} a validation split: set '
+    "config.dataset.train='train[:90%]' and config.dataset.val='train[90%:]', say"
+    for option, active in (
+      ('config.plateau and config.early_stopping', monitored),
+      ('config.fewshot.every', bool(config.fewshot.every)),
+    )
+    if active
+  ]
+  if lacking:
+    raise ConfigError(lacking)
+
+
+def _warn_of_ramps(config: Config, durations: Durations, total_steps: int) -> None:
+  warmup = durations.steps(config.schedule.warmup, 'config.schedule.warmup')
+  cooldown = durations.steps(config.schedule.cooldown, 'config.schedule.cooldown')
+  if warmup + cooldown > total_steps:
+    log.warning(
+      'config.schedule.warmup of %d and config.schedule.cooldown of %d steps are longer than the '
+      'run of %d steps (config.total=%r): the learning rate never reaches '
+      'config.optimizer.learning_rate',
+      warmup, cooldown, total_steps, config.total,
+    )  # fmt: skip
