@@ -228,7 +228,7 @@ def test_a_component_within_a_component_is_an_option_beside_its_own():
   assert options.rule_of(field).valid == ('circle', 'square')
 
 
-def test_one_name_stated_in_two_ways_is_a_mistake_of_the_program():
+def test_one_name_stated_in_two_ways_is_refused():
   @dataclasses.dataclass(frozen=True)
   class Other:
     colour: str = option('blue', 'another default')
@@ -241,8 +241,18 @@ def test_one_name_stated_in_two_ways_is_a_mistake_of_the_program():
     shapes = Registry('shape')
     shapes.add('circle', _Circle)
     shapes.add('other', other)
-    with pytest.raises(ValueError, match='colour'):
+    with raises(ConfigError, 'shape', other.__name__, "'colour'"):
       component_options(shapes)
+
+
+def test_a_component_that_is_no_dataclass_is_refused():
+  class Undecorated:
+    colour: str = option('blue', 'of the shape')
+
+  shapes = Registry('shape')
+  shapes.add('circle', Undecorated)
+  with raises(ConfigError, 'shape', 'Undecorated', 'dataclass'):
+    component_options(shapes)
 
 
 def test_components_are_built_from_options_by_name():

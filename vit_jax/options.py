@@ -133,10 +133,15 @@ def component_options(
     name: of one component; '' for all.
 
   Raises:
-    ValueError: two components state one of the same name otherwise.
+    ConfigError: a component is no dataclass, or two state one of the same name otherwise.
   """
   found: dict[str, tuple[Any, Any, dataclasses.Field]] = {}
   for kind in [registry[name]] if name else registry.values():
+    if any(isinstance(value, dataclasses.Field) for value in vars(kind).values()):
+      raise ConfigError(
+        f'{registry.kind} {kind.__name__} ({kind.__module__}) has options and is not decorated by '
+        '@dataclasses.dataclass(frozen=True)'
+      )
     hints = typing.get_type_hints(kind)
     for field in dataclasses.fields(kind):
       if 'rule' not in field.metadata or not field.init:
@@ -147,7 +152,10 @@ def component_options(
         own = {field.name: (str, default, field), **component_options(inner)}
       for key, stated in own.items():
         if found.setdefault(key, stated)[:2] != stated[:2]:
-          raise ValueError(f'options of {registry.kind}s state {key!r} in two ways')
+          raise ConfigError(
+            f'{registry.kind} {kind.__name__} ({kind.__module__}) states the option {key!r} in '
+            f'another way than one before it: begin the name with that of the {registry.kind}'
+          )
   return found
 
 

@@ -39,7 +39,11 @@ def to_tensors(
   bindings, orphans = rules.bind(family.table(naming, arrays).rules, arrays)
   problems = family.problems(naming, module)
   if orphans:
-    problems.append(f'the {format} format has no place for {", ".join(orphans[:4])}')
+    more = f' and {len(orphans) - 4} more' if len(orphans) > 4 else ''
+    problems.append(
+      f'the {format} format has no place for {", ".join(orphans[:4])}{more}: no rule of '
+      f'{type(family).__module__} has these names'
+    )
   if problems:
     raise WeightsError(problems)
   result: dict[str, np.ndarray] = {}

@@ -2,11 +2,14 @@
 
 import dataclasses
 import functools
+import logging
 
 import numpy as np
 
 from vit_jax.data.transforms.base import Op, arg, register
 from vit_jax.data.transforms.operations import OPERATIONS, Operation, no_value
+
+log = logging.getLogger(__name__)
 
 _FOURTEEN = (
   'identity',
@@ -58,6 +61,8 @@ def _operations_of(policy: str, registered: int) -> tuple[Operation, ...]:
   """`operations_of` while so many are registered; gathering them anew for each image takes time."""
   published = _PUBLISHED[policy]
   added = sorted(n for n, o in OPERATIONS.items() if policy in o.ranges and n not in published)
+  if added:
+    log.info('%s draws, beside the published operations, %s', policy, ', '.join(added))
   return tuple(OPERATIONS[name] for name in (*published, *added))
 
 
@@ -67,7 +72,9 @@ def _sign(rng: np.random.Generator) -> int:
 
 @register('randaugment')
 class RandAugment(Op):
-  """Several operations of one magnitude, each drawn from the same fourteen, one of which is none.
+  """Several operations of one magnitude, each drawn from the fourteen published ones.
+
+  One of them is none; files of $VIT_JAX_PLUGINS may add to them.
 
   Args:
     layers: number of operations.

@@ -1,6 +1,7 @@
 """What a family of models is to foreign weights, and the registry of families."""
 
 import dataclasses
+import logging
 import math
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ import flax.linen as nn
 import numpy as np
 
 from vit_jax.data.preprocess import Preprocess
-from vit_jax.errors import WeightsError
+from vit_jax.errors import WeightsError, did_you_mean
 from vit_jax.models.base import MODELS
 from vit_jax.registry import Registry
 from vit_jax.weights import preprocessing
@@ -124,6 +125,8 @@ class Family:
     raise WeightsError(f'Hugging Face has no {self.name} models that are known here')
 
 
+log = logging.getLogger(__name__)
+
 FAMILIES: Registry[Family] = Registry('family of models', 'vit_jax.weights.mapping')
 
 
@@ -141,7 +144,10 @@ def family_of(module: nn.Module | type[nn.Module]) -> Family:
   """
   name = (module if isinstance(module, type) else type(module)).__name__
   if name not in FAMILIES:
-    raise WeightsError(f'{name} models have no foreign format, only vit_jax')
+    raise WeightsError(
+      f'{name} models have no foreign format, only vit_jax: no Family in vit_jax.weights.mapping '
+      f'has that name, {did_you_mean(name, FAMILIES)}'
+    )
   return FAMILIES[name]
 
 
@@ -166,6 +172,7 @@ def recognise(
     hint, known: see `Evidence`.
     prefix: as in `Table.normalized`.
   """
+  failed = []
   for family in sorted(FAMILIES.values(), key=lambda f: f.fallback):
     if naming not in family.tables or not family.recognises(tensors):
       continue
@@ -173,9 +180,12 @@ def recognise(
     shapes = our_shapes(family.table(naming, variant), tensors, prefix)
     try:
       found = family.model_of(Evidence(tensors, naming, shapes, known or {}, hint.lower()))
-    except (KeyError, IndexError, ValueError, TypeError):
+    except (KeyError, IndexError, ValueError, TypeError) as e:
+      failed.append(f'{family.name}: {type(e).__name__} {e}')
       continue
     if found is not None:
       num_classes = math.prod(shapes.get('params/head/bias', (0,)))
       return dataclasses.replace(found, num_classes=num_classes)
+  if failed:
+    log.warning('names as in %s, which these arrays do not make', '; '.join(failed))
   return None
