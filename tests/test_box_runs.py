@@ -160,7 +160,7 @@ def test_a_frozen_backbone_stays(run, folder, tmp_path):
   [
     ({'dataset__name': 'digits'}, ["'boxes'", 'digits']),
     ({'mixing__mixup': '0.2'}, ["'boxes'", 'config.mixing.mixup=0']),
-    ({'task__class_divisor': '0'}, ['config.task.class_divisor', 'above 0']),
+    ({'task__class_divisor': '0'}, ['config.task.class_divisor', '1e-06']),
     ({'task__box_loss': 'iou'}, ["config.task.box_loss='iou'", "'giou'"]),
     ({'task__head_dropout': '1'}, ['config.task.head_dropout', 'below 1']),
   ],

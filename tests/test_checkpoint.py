@@ -59,6 +59,11 @@ def test_a_checkpoint_states_its_format(saved):
   assert _opened(saved)['step'] == 3
 
 
+def test_a_path_may_be_relative(saved, monkeypatch):
+  monkeypatch.chdir(saved.parent)
+  assert checkpoint.load_run(saved.name).variables['params']['w'].tolist() == [1.0] * 5
+
+
 def test_a_checkpoint_of_a_newer_format_is_refused(saved):
   _rewrite(saved, 2)
   for opened in (checkpoint.load_run, checkpoint.chosen_step, _opened):

@@ -114,5 +114,5 @@ def test_vit_vs_cnn(tmp_path, monkeypatch):
   )
   assert 'vit - cnn: ' in _text(notebook) and _images(notebook) >= 3
   table = json.loads((tmp_path / 'runs/comparison/compare.json').read_text())
-  assert [run['model'] for run in table['runs']] == ['vit_ti16', 'resnet50']
+  assert [run['model'].split(' (')[0] for run in table['runs']] == ['vit_ti16', 'resnet50']
   assert table['pictures'] == 300  # the digits' own test split, 30 of each

@@ -115,8 +115,8 @@ def _opens_text(call: ast.Call) -> bool:
   texts = [a.value for a in call.args if isinstance(a, ast.Constant) and isinstance(a.value, str)]
   said = any(k.arg in ('encoding', None) for k in call.keywords)
   if name in ('read_text', 'write_text'):
-    theirs = ast.unparse(call.func) in ('files.write_text', 'write_text')  # ours says it
-    return not (said or theirs or 'utf-8' in texts)
+    ours = isinstance(call.func, ast.Name) or ast.unparse(call.func) == 'files.write_text'
+    return not (said or ours or any(text.startswith('utf-8') for text in texts))
   builtin = isinstance(call.func, ast.Name) and name == 'open'
   modes = [*call.args[1:2], *(k.value for k in call.keywords if k.arg == 'mode')]
   return builtin and not (said or any('b' in ast.unparse(mode) for mode in modes))

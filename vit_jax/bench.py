@@ -189,6 +189,7 @@ def _measure_model(
 
     first, seconds = _times(update, steps, timing.CpuStepThrottle(jax.default_backend() == 'cpu'))
     needed = flops.training_flops(module, shapes, (1, *shape))
+    row['training_gflop_per_image'] = needed / 1e9
     row |= _rates('train', first, seconds, batch_size, needed, peak)
   return row
 

@@ -14,7 +14,7 @@ import pytest
 
 from tests.support import raises
 from vit_jax import data, parallel, tasks
-from vit_jax.errors import DatasetError
+from vit_jax.errors import DatasetError, ImageError
 from vit_jax.evaluation.evaluator import Evaluator, make_eval_step, relabeled
 from vit_jax.evaluation.scoring import score
 
@@ -122,7 +122,7 @@ def test_images_without_a_label_are_refused_not_scored_as_the_last_class():
   transform = data.parse_transform('decode|resize(8)', train=False)
   task = tasks.build('classify', CLASSES)
   evaluator = Evaluator(_Oracle(), task, PREPROCESS, placement, transform, 3, {'threads': 0})
-  with raises(DatasetError, 'image 2', '1 '):
+  with raises(ImageError, 'image 2'):
     evaluator(_Twos(), placement.put_state({}))
 
 

@@ -9,7 +9,7 @@ import pytest
 from tests.support import raises
 from tests.training.runs import options, timeless_rows
 from vit_jax import checkpoint, tree
-from vit_jax.errors import CheckpointError
+from vit_jax.errors import CheckpointError, StorageError
 from vit_jax.training import loop
 
 # Of constant rate, so that a run's length does not change its steps.
@@ -154,7 +154,7 @@ def test_a_full_disk_is_said_before_anything_is_written(runs, tmp_path, monkeypa
   shutil.copytree(run, tmp_path / 'run')
   usage = shutil.disk_usage(tmp_path)
   monkeypatch.setattr(shutil, 'disk_usage', lambda path: usage._replace(free=1 << 20))
-  with raises(checkpoint.StorageError, 'step 9', 'step 6', str(tmp_path)):
+  with raises(StorageError, 'step 9', 'step 6', str(tmp_path)):
     loop.train(config, str(tmp_path / 'run'))
   monkeypatch.undo()
   loop.train(config, str(tmp_path / 'run'))
@@ -168,7 +168,7 @@ def test_a_vanished_folder_is_one_line(runs, tmp_path):
   saver.save(1, saved.variables, saved.training, saved.meta, {})
   saver.wait()
   shutil.rmtree(tmp_path / 'run')
-  with raises(checkpoint.StorageError, str(tmp_path)):
+  with raises(StorageError, str(tmp_path)):
     saver.save(2, saved.variables, saved.training, saved.meta, {})
     saver.wait()
   saver.close()

@@ -161,8 +161,9 @@ def read_arrays(folder: pathlib.Path, item: str) -> dict:
   try:
     with _quiet_orbax(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
       # Numpy targets make orbax restore numpy, whatever devices wrote it. They take no memory.
-      wanted = jax.tree.map(_empty, reader.metadata(folder / item).item_metadata.tree)
-      return reader.restore(folder / item, args=ocp.args.StandardRestore(wanted))
+      path = (folder / item).absolute()  # orbax reads no other
+      wanted = jax.tree.map(_empty, reader.metadata(path).item_metadata.tree)
+      return reader.restore(path, args=ocp.args.StandardRestore(wanted))
   except Exception as e:  # whatever a damaged file without a checksum makes the reader trip over
     reason = ' '.join(str(e).split())[:120] or type(e).__name__
     raise DamagedCheckpointError(f'{folder} is damaged ({item}: {reason})') from e

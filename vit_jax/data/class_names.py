@@ -6,11 +6,12 @@ import pathlib
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
+
+if TYPE_CHECKING:
+  import numpy as np
 
 _WORDNET = re.compile(r'(n\d{8})(?:$|[_ -])')
 
@@ -147,7 +148,7 @@ def index_of(classes: Sequence[str]) -> dict[str, int]:
   return index
 
 
-def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> np.ndarray:
+def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> 'np.ndarray':
   """The model's class index of each of the dataset's classes, matched by name.
 
   A dataset may hold some of the model's classes only. ImageNet classes match by name or by WordNet
@@ -159,6 +160,8 @@ def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> n
   Raises:
     DatasetError: naming classes that the model does not know.
   """
+  import numpy as np  # --help must not wait for it
+
   if dataset_classes == model_classes:
     return np.arange(len(model_classes), dtype=np.int32)
   index = index_of(model_classes)

@@ -1,6 +1,6 @@
 """Scores a model on splits: validation in the loop, the final test and `vit_jax.evaluate` alike."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -8,7 +8,6 @@ import jax
 import numpy as np
 
 from vit_jax import data
-from vit_jax.errors import DatasetError
 from vit_jax.evaluation.scoring import score
 from vit_jax.parallel import Placement, round_up
 from vit_jax.report import Collector, Timing
@@ -79,12 +78,11 @@ class Evaluator:
       examples, self._transform, batch_size=self._batch_size, **self._loading
     )
     timing = collector.timing if collector else Timing()
-    labelled = self._task.labels_per_image == 'one'
     result = score(
       self._step,
       self._placement,
       variables,
-      _refuse_unlabelled(wrap(batches), examples) if labelled else wrap(batches),
+      wrap(batches),
       collector or timing,
       self._task.split_metrics if self._task.has_split_metrics else None,
     )
@@ -92,18 +90,6 @@ class Evaluator:
     if skipped := len(examples) - int(result['examples']):  # by all processes
       result['skipped'] = skipped
     return result
-
-
-def _refuse_unlabelled(batches: Iterable[dict], examples: data.Examples) -> Iterator[dict]:
-  """The batches; raises a `DatasetError` at an image without a label, which has -1."""
-  for batch in batches:
-    bad = batch['index'][batch['mask'] & (batch['label'] < 0)]
-    if len(bad):
-      raise DatasetError(
-        f'{len(bad)} of {int(batch["mask"].sum())} images of a batch have no label, such as '
-        f'{examples.id(int(bad[0]))}: this split cannot be scored'
-      )
-    yield batch
 
 
 def loader_options(threads: int = 0, on_error: str = 'raise') -> dict[str, Any]:
