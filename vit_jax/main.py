@@ -6,8 +6,8 @@ import sys
 from vit_jax import config
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.console import Console
-from vit_jax.errors import ConfigError, Problems, shown
+from vit_jax.console import Console, show
+from vit_jax.errors import ConfigError, Problems, one_line, shown
 
 _DESCRIPTION = """\
 Trains or fine-tunes a model by a config file. The same command resumes an interrupted run.
@@ -113,7 +113,7 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   members = config.load_sweep(args.config, overrides)
   if args.sweep == 'list':
     for k, name in enumerate(members):
-      print(f'{k:4}  {name}')
+      show(f'{k:4}  {one_line(name)}')
     return 0
   from vit_jax.training import sweep
 
