@@ -19,7 +19,7 @@ examples:
   python -m vit_jax.main --config=configs/finetune.py:vit_b16,cifar10 --workdir=runs/cifar
   python -m vit_jax.main --config=configs/digits_sweep.py --workdir=runs/sweep --sweep
 
-A config file is Python code, which this command runs.
+A config file is Python code, which this command runs: take none from strangers unread.
 
 sweeps: a config file may define the runs of a sweep, beside its get_config:
 
@@ -96,6 +96,8 @@ def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args, overrides = _parse(argv)
+  if config.is_foreign(args.config):
+    show(f'note: running {args.config}, which is Python code, as the config file', error=True)
   if args.sweep:
     return _sweep(args, overrides)
   options, problems = config.load_all(args.config, overrides)

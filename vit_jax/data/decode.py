@@ -88,6 +88,7 @@ def jpeg_header(data: bytes, name: str) -> tuple[int, int, str] | None:
   except (ValueError, KeyError):
     return None  # a layout that the binding does not know, or no JPEG: Pillow decides
   header.check_size((height, width), name, len(data))
+  header.check_scans((height, width), data, name)
   return (height, width, colorspace) if colorspace in ('YCbCr', 'Gray', 'RGB') else None
 
 

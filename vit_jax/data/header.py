@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ _PIXELS = 1 << 26
 # a decompression bomb says thousands of pixels in a byte, a photo one to twenty.
 _MAX_PIXELS = 1 << 28
 _PIXELS_IN_A_BYTE = 100
+# Every scan of a progressive JPEG goes over all pixels, in a nanosecond each, though it be empty.
+_SCANNED_PIXELS = 1 << 32
 _VARIABLE = 'VIT_JAX_MAX_PIXELS'
 
 _ORIENTATION = 0x0112
@@ -34,6 +37,7 @@ _TURNS = {
 }
 _STAND_ALONE = bytes([0x01, *range(0xD0, 0xD9)])  # JPEG markers without a length
 _NO_MORE_METADATA = bytes([0xD9, 0xDA])  # end of the image, start of its pixels
+_MARKER = re.compile(b'\xff+([^\x00\xd0-\xd7\xff])')  # but for those within the pixels
 _HEAD = 1 << 18  # bytes of a JPEG in which its EXIF block is looked for
 _THREADS = 8  # they wait for the storage, not for the processor
 _TOGETHER = 64  # files a thread reads at a time
@@ -136,6 +140,42 @@ def most_pixels() -> int:
   if limit < 1:
     raise ConfigError(f'${_VARIABLE} must be a number of pixels, got {given!r}')
   return limit
+
+
+def check_scans(hw: tuple[int, int], data: bytes, name: str = '') -> None:
+  """Refuses a JPEG that would take very long, having thousands of scans where others have ten.
+
+  Raises:
+    ImageError: too many. $VIT_JAX_MAX_PIXELS lets it pass.
+  """
+  most = _SCANNED_PIXELS // max(1, hw[0] * hw[1])
+  if os.environ.get(_VARIABLE) or not _has_scans(data) or data.count(b'\xff\xda') <= most:
+    return
+  scans, start = 0, 2  # without what stands in metadata and behind the image, a phone's video
+  while (found := _MARKER.search(data, start)) and found[1] != b'\xd9':
+    scans += found[1] == b'\xda'
+    start = found.end()
+    if found[1][0] not in _STAND_ALONE:
+      start += int.from_bytes(data[start : start + 2])
+  if scans > most:
+    raise too_large(name, f'{scans:,} scans of {hw[1]:,} x {hw[0]:,} pixels')
+
+
+def _has_scans(data: bytes) -> bool:
+  """Whether a JPEG has its pixels in several scans: progressive, or a colour channel at a time."""
+  start, channels = 2, 0
+  while data[start : start + 1] == b'\xff' and start + 4 <= len(data):
+    marker = data[start + 1]
+    if marker == 0xDA:
+      return data[start + 4 : start + 5] != bytes([channels])
+    if marker in (0xC2, 0xC6, 0xCA, 0xCE):
+      return True
+    if marker in (0xC0, 0xC1, 0xC3, 0xC9) and start + 9 < len(data):
+      channels = data[start + 9]
+    alone = marker == 0xFF or marker in _STAND_ALONE
+    step = 1 if marker == 0xFF else 2
+    start += step if alone else 2 + int.from_bytes(data[start + 2 : start + 4])
+  return False
 
 
 def webp_hw(data: bytes) -> tuple[int, int] | None:
