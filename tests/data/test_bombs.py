@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import struct
 import subprocess
 import sys
 
@@ -11,7 +12,7 @@ from PIL import Image
 
 from tests.data import bombs
 from tests.support import raises
-from vit_jax.data import decode_image
+from vit_jax.data import decode_image, header
 from vit_jax.errors import ImageError
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -84,7 +85,20 @@ def test_bombs_of_each_kind(tmp_path):
   assert {pathlib.Path(line['path']).name.rsplit('_', 1)[0] for line in found} == set(bombs.MAKERS)
 
 
-def test_a_jpeg_of_very_many_scans_is_refused_and_one_with_a_film_behind_it_is_not(monkeypatch):
+def test_the_size_of_an_icon_is_read_from_the_image_in_it(monkeypatch):
+  image = io.BytesIO()
+  Image.new('RGB', (53, 37)).save(image, 'ICO', sizes=[(53, 37), (16, 16)])
+  data = image.getvalue()
+  assert header.icon_hw(data) == (37, 53) and decode_image(data).shape == (37, 53, 3)
+  assert header.icon_hw(b'\0\0\1\0') is None and header.icon_hw(b'\x89PNG') is None
+  at = data.find(b'IHDR', data.find(struct.pack('>II', 53, 37)) - 4) + 4
+  large = data[:at] + struct.pack('>II', 16001, 9001) + data[at + 8 :]
+  monkeypatch.setattr(Image, 'open', lambda _: pytest.fail('is opened'))
+  with raises(ImageError, 'x.ico', '16,001 x 9,001'):
+    decode_image(large, 'x.ico')
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_and_one_with_a_film_behind_it_is_not():
   image = io.BytesIO()
   Image.new('L', (2011, 1013)).save(image, 'JPEG', progressive=True)
   data = image.getvalue()

@@ -192,6 +192,21 @@ def webp_hw(data: bytes) -> tuple[int, int] | None:
   return height, width
 
 
+def icon_hw(data: bytes) -> tuple[int, int] | None:
+  """Height and width of the largest PNG in an ICO file; None where there is none.
+
+  The table of an ICO says 256 at most, whatever the size of its images is.
+  """
+  if data[:4] != b'\0\0\1\0':
+    return None
+  count = int.from_bytes(data[4:6], 'little')
+  starts = {int.from_bytes(data[i + 12 : i + 16], 'little') for i in range(6, 6 + 16 * count, 16)}
+  heads = [data[start : start + 24] for start in starts]
+  pngs = [head[16:] for head in heads if head[:4] == b'\x89PNG']
+  sizes = [(int.from_bytes(png[4:]), int.from_bytes(png[:4])) for png in pngs]
+  return max(sizes, key=lambda hw: hw[0] * hw[1], default=None)
+
+
 def jpeg_orientation(data: bytes) -> int:
   """EXIF orientation of a JPEG, 1 (upright) to 8."""
   start = 2
