@@ -136,7 +136,8 @@ def try_lock(descriptor: int) -> bool:
 
 def short_name(name: str) -> str:
   """The start of a name that leaves a file system room for an ending, whatever its letters are."""
-  return name.encode('utf-8', 'surrogateescape')[:_LONGEST_NAME].decode('utf-8', 'ignore')
+  data = name.encode('utf-8', 'surrogateescape')
+  return name if len(data) <= _LONGEST_NAME else data[:_LONGEST_NAME].decode('utf-8', 'ignore')
 
 
 def unique_stem(stem: str, used: set[str]) -> str:
