@@ -10,7 +10,7 @@ import typing
 import pytest
 
 from tests.support import raises
-from vit_jax import config, models
+from vit_jax import config, main, models
 from vit_jax.errors import ConfigError
 from vit_jax.models.base import MODELS
 from vit_jax.options import option, rule_of
@@ -199,6 +199,38 @@ def test_a_mistake_in_a_file_names_its_line(tmp_path):
     config.load(str(file))
   with raises(ConfigError, 'absent.py'):
     config.load(str(tmp_path / 'absent.py'))
+
+
+@pytest.mark.parametrize(
+  'line, fact', [('sys.exit(3)', 'SystemExit'), ('raise SystemExit', 'SystemExit'), ('exit()', '')]
+)
+def test_a_file_that_ends_the_program_is_a_mistake_in_its_line(tmp_path, line, fact):
+  file = tmp_path / 'mine.py'
+  file.write_text(f'import sys\ndef get_config():\n  {line}\n')
+  with raises(ConfigError, 'mine.py, line 3', fact):
+    config.load(str(file))
+  file.write_text(f'import sys\n\n\n{line}\n')
+  with raises(ConfigError, 'mine.py, line 4', fact):
+    config.load(str(file))
+
+
+def test_ctrl_c_within_a_file_is_ctrl_c(tmp_path):
+  file = tmp_path / 'mine.py'
+  file.write_text('raise KeyboardInterrupt\n')
+  with pytest.raises(KeyboardInterrupt):
+    config.load(str(file))
+
+
+def test_that_a_file_is_run_is_noted_unless_it_is_one_of_ours(tmp_path, capsys):
+  file = tmp_path / 'configs' / 'mine\x1b[2J.py'
+  file.parent.mkdir()
+  file.write_text('raise KeyboardInterrupt\n')
+  with pytest.raises(KeyboardInterrupt):
+    main.main([f'--config={file}:7', f'--workdir={tmp_path}/run'])
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('note:') and 'mine\\x1b[2J.py:7' in line and 'Python' in line
+  for ours in (DIGITS, f'{DIGITS}:7', 'configs/absent.py', str(tmp_path / 'absent.py')):
+    assert not config.is_foreign(ours)
 
 
 def test_every_option_is_read_by_the_program():

@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from vit_jax.console import Console, format_metrics, format_seconds, warnings_so_far
+from vit_jax.command_line import run_cli
+from vit_jax.console import Console, format_metrics, format_seconds, show, warnings_so_far
+from vit_jax.errors import DatasetError, one_line, visible
 
 log = logging.getLogger('vit_jax.made_up')
 
@@ -81,3 +83,36 @@ def test_what_a_stream_cannot_encode_is_escaped(monkeypatch, encoding, text):
     print(text)
   first, second = raw.getvalue().decode(encoding).splitlines()
   assert first == second and first.startswith('ca') and '\\U0001f431' in first or 'udce9' in first
+
+
+# Clears the screen, hides what stands before it, rings, escapes in C1, turns the letters after it.
+NASTY = 'a\x1b[2Jb\rc\x07d\x9b2Je\u202ef\u2066g\u2028h'
+PLAIN = 'a\\x1b[2Jb\\rc\\x07d\\x9b2Je\\u202ef\\u2066g\\u2028h'
+
+
+def test_control_characters_are_escaped_and_letters_kept():
+  assert visible(f'{NASTY}\n\tx') == f'{PLAIN}\n\tx'
+  assert one_line(f'{NASTY}\n\tx') == PLAIN + '\\n\\tx'
+  for text in ('Ærøskøbing', '日本語', 'العربية\u200f', '👩\u200d🔬', 'caf\udce9', 'C:\\x1b'):
+    assert visible(text) == one_line(text) == text
+
+
+def test_nothing_that_a_command_prints_moves_the_cursor(capsys):
+  with Console() as console:
+    log.info('%s', NASTY)
+    log.warning('%s\nerror: forged', NASTY)
+    show(f'{NASTY}\nsecond')
+    console.repeat_warnings()
+
+  def fail():
+    raise DatasetError([NASTY, 'two\nlines'])
+
+  with pytest.raises(SystemExit):
+    run_cli(fail)
+  out, err = capsys.readouterr()
+  assert out.splitlines()[:3] == [PLAIN, PLAIN, 'second']
+  assert out.splitlines()[-1] == f'  {PLAIN}\\nerror: forged'
+  assert err.splitlines() == [
+    f'warning: {PLAIN}\\nerror: forged',
+    f'error: {PLAIN} | two\\nlines',
+  ]

@@ -1,6 +1,8 @@
 """Files appear whole or not at all."""
 
+import csv
 import json
+import re
 
 import numpy as np
 import pytest
@@ -60,6 +62,28 @@ def test_tables_leave_what_is_no_number_empty(tmp_path):
     '0.333333,0.333333,7,True,x',
     ',,,0,',
   ]
+
+
+def test_texts_that_a_spreadsheet_would_run_are_texts(tmp_path):
+  texts = ['=1+1', '+1', '-cat', '@sum', '\t=1', '\r=1', '\n=1', '＝1', "'=1", "''-1"]
+  others = ["'tis", 'a=b', ' =1', '', '1', "'"]
+  files.write_csv(tmp_path / 'x.csv', [*texts, *others], [[*texts, *others], [-1, -0.5, -1e-9]])
+  with open(tmp_path / 'x.csv', newline='', encoding='utf-8') as f:
+    header, row, numbers = csv.reader(f)
+  assert header == row == ["'" + text for text in texts] + others
+  assert numbers == ['-1', '-0.5', '-1e-09']
+  assert [re.sub("^'(?='*[=+@\t\r\n＝-])", '', cell) for cell in row] == [*texts, *others]
+
+
+@pytest.mark.parametrize(
+  'name', ['猫' * 200, 'x' * 300, '../../x', 'a\nb', 'C:\\x', 'caf\udce9' * 90]
+)
+def test_a_figures_name_stays_in_its_folder_and_is_a_file_name(tmp_path, name):
+  stem = files.unique_stem(name, set())
+  (tmp_path / f'{stem}_attention_rollout.png').write_bytes(b'')
+  assert len(list(tmp_path.iterdir())) == 1 and not set(stem) & set('/\\:\n')
+  used = {stem.casefold()}
+  assert files.unique_stem(name, used) == f'{stem}_2'
 
 
 def test_names_are_unique_where_case_makes_no_difference():

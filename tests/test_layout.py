@@ -67,6 +67,13 @@ def test_imports_point_one_way(path):
     assert LEVEL[other] < LEVEL[part], f'vit_jax/{part} imports vit_jax/{other}'
 
 
+@pytest.mark.parametrize('path', FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_only_the_console_prints(path):
+  calls = [n.func for n in ast.walk(ast.parse(path.read_text('utf-8'))) if isinstance(n, ast.Call)]
+  prints = [f for f in calls if isinstance(f, ast.Name) and f.id == 'print']
+  assert len(prints) == (path.name == 'console.py'), 'console.show escapes control characters'
+
+
 def test_no_package_imports_in_a_circle():
   graph = {}
   modules = {'.'.join(p.relative_to(PACKAGE.parent).with_suffix('').parts): p for p in FILES}

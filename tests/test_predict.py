@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data import bombs
 from tests.inference import test_loaded
 from tests.support import SHARED, needs_shared, raises
 from vit_jax import features, predict
@@ -88,3 +89,20 @@ def test_real_weights_classify_a_tench(capsys):
   assert predict.main([str(weights), str(image), '--json']) == 0
   line = json.loads(capsys.readouterr().out)
   assert line['predictions'][0]['class'] == 'tench' and line['predictions'][0]['index'] == 0
+
+
+def test_bombs_are_answered_image_by_image_and_names_stay_in_their_line(model, folder, capsys):
+  for seed in range(0, len(bombs.MAKERS), 3):
+    kind, data = bombs.make(seed)
+    if kind not in ('png_chunks', 'tiff_pixels'):  # which take a second each
+      (folder / f'{kind}.png').write_bytes(data)
+  good = folder / 'a\nerror: forged\x1b[2J\u202e.png'
+  (folder / 'a.png').rename(good)
+  assert predict.main([model, str(folder), '--top_k=1']) == 1
+  out, err = capsys.readouterr()
+  images = len(list(folder.rglob('*.png'))) + 2
+  *errors, count = err.splitlines()
+  answers = out.splitlines()
+  assert len(errors) + len(answers) // 2 == images and f'{len(errors)} of {images}' in count
+  assert all(line.startswith('error: image ') for line in errors)
+  assert str(folder / 'a\\nerror: forged\\x1b[2J\\u202e.png') in answers

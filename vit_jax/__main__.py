@@ -11,6 +11,7 @@ import pathlib
 import sys
 
 from vit_jax.command_line import run_cli
+from vit_jax.console import show
 from vit_jax.errors import ConfigError, did_you_mean
 from vit_jax.registry import load_plugins
 
@@ -40,8 +41,8 @@ def main() -> int:
   if name in ('-h', '--help'):
     width = max(map(len, known))
     lines = [f'  {command:{width}}  {text}' for command, (_, text) in known.items()]
-    print('\n'.join(['usage: vit_jax COMMAND ...', '', *lines, '']))
-    print('vit_jax COMMAND --help describes a command.')
+    show('\n'.join(['usage: vit_jax COMMAND ...', '', *lines, '']))
+    show('vit_jax COMMAND --help describes a command.')
     return 0
   if name not in known:
     raise ConfigError(f'unknown command {name!r}: {did_you_mean(name, known)}')

@@ -10,6 +10,7 @@ from typing import Any
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
+from vit_jax.console import show
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import check_model_name, fields_of
 from vit_jax.options import LARGEST_SIDE
@@ -50,9 +51,9 @@ def main(argv: list[str] | None = None) -> int:
         fields={'dtype': args.dtype, **fields},
       )
     )
-    print(table(rows[-1]), flush=True)
+    show(table(rows[-1]))
   if args.json == '-':
-    print(json.dumps(rows))
+    show(json.dumps(rows))
   elif args.json:
     pathlib.Path(args.json).write_text(json.dumps(rows, indent=2) + '\n', 'utf-8')
   return 0

@@ -5,8 +5,8 @@ import sys
 from collections.abc import Callable
 
 from vit_jax import runtime
-from vit_jax.console import Console
-from vit_jax.errors import InterruptedRunError, UserError
+from vit_jax.console import Console, show, show_problems
+from vit_jax.errors import UserError
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
@@ -22,11 +22,10 @@ def run_cli(main: Callable[[], int | None]) -> None:
   except UserError as e:
     if os.environ.get('VIT_JAX_TRACEBACK'):
       raise
-    prefix = '' if isinstance(e, InterruptedRunError) else 'error: '
-    print(prefix + ' | '.join(e.problems), file=sys.stderr)
+    show_problems(e)
     status = e.status
   except KeyboardInterrupt:
-    print('interrupted', file=sys.stderr)
+    show('interrupted', error=True)
     status = 130
   except BrokenPipeError:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

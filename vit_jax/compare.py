@@ -2,7 +2,7 @@
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.console import Console
+from vit_jax.console import Console, show
 from vit_jax.errors import ConfigError
 from vit_jax.files import check_new_folder
 
@@ -46,8 +46,8 @@ def main(argv: list[str] | None = None) -> int:
   with Console():
     runs = gather.gather(args.runs)
   write.write_comparison(args.out, runs)
-  print(write.text_table(runs))
-  print(f'page: {args.out}/compare.html')
+  show(write.text_table(runs))
+  show(f'page: {args.out}/compare.html')
   return 0
 
 

@@ -14,6 +14,8 @@ from typing import Any
 
 import tqdm
 
+from vit_jax.errors import InterruptedRunError, UserError, one_line, visible
+
 _PACKAGE = 'vit_jax'
 _told: set[str] = set()  # texts of `warn_once`
 
@@ -70,7 +72,9 @@ class Console(logging.Handler):
     text = record.getMessage()
     if record.levelno < logging.WARNING:
       self.say(text)
-    elif text not in self.warnings:
+      return
+    text = one_line(text)
+    if text not in self.warnings:
       self.warnings.append(text)
       self.say(f'warning: {text}', error=True)
 
@@ -78,11 +82,10 @@ class Console(logging.Handler):
     """Prints a line without breaking the progress line."""
     if not self.active:
       return
-    stream = sys.stderr if error else sys.stdout
     if self._bar is not None:
-      self._bar.write(text, file=stream)
+      self._bar.write(visible(text), file=sys.stderr if error else sys.stdout)
     else:
-      print(text, file=stream, flush=True)
+      show(text, error)
 
   def repeat_warnings(self) -> None:
     """Prints the warnings of the run again, for those who read its end alone."""
@@ -120,6 +123,20 @@ class Console(logging.Handler):
     if self._bar is not None:
       self._bar.close()
       self._bar = None
+
+
+def show(text: object, error: bool = False) -> None:
+  """Prints what a command answers; control characters of names that others gave are escaped.
+
+  A name that stands in a line of several goes through `errors.one_line` first.
+  """
+  print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
+
+
+def show_problems(error: UserError) -> None:
+  """Prints a user's mistake as one line on standard error."""
+  prefix = '' if isinstance(error, InterruptedRunError) else 'error: '
+  show(prefix + one_line(' | '.join(error.problems)), error=True)
 
 
 def print_anything(stream: Any) -> None:

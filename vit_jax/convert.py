@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
+from vit_jax.console import show
 from vit_jax.errors import ConfigError, Problems, StorageError, WeightsError
 from vit_jax.files import check_new_file, check_new_folder, path_of
 from vit_jax.inference.arguments import (
@@ -83,7 +84,7 @@ def main(argv: list[str] | None = None) -> int:
   if args.list:
     from vit_jax.weights import hub
 
-    print(hub.table())
+    show(hub.table())
     return 0
   if not (args.source or '').strip() or not (args.target or '').strip():
     raise ConfigError('expected SOURCE and TARGET, see --help; --list shows pretrained models')
@@ -148,7 +149,7 @@ def _convert(
   if size:
     preprocess = preprocessing.at_size(preprocess, size)
   variables, report = loading.fit(weights, module, preprocess.image_size, options)
-  print(report)
+  show(report)
   # A new head is of no task that was learned.
   left_out = ('model',) if args.head == 'keep' else ('model', 'task')
   files = write(
@@ -162,8 +163,8 @@ def _convert(
     config={k: v for k, v in weights.config.items() if k not in left_out},
   )
   for note in FORMATS[to].notes(module):
-    print(f'note: {note}')
-  print(f'wrote {", ".join(map(str, files))} ({to})')
+    show(f'note: {note}')
+  show(f'wrote {", ".join(map(str, files))} ({to})')
 
 
 def _format_of_target(target: str) -> str:

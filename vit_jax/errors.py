@@ -3,6 +3,7 @@
 import contextlib
 import difflib
 import importlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -133,6 +134,22 @@ class Problems:
     """Raises an error of the first one's type with all problems."""
     if self._errors:
       raise type(self._errors[0])(self.sentences) from self._errors[0]
+
+
+# What moves a terminal's cursor, ends a line or turns the order of letters: control characters of
+# ASCII and Latin-1, Unicode's line ends, and its bidirectional embeddings, overrides and isolates.
+_CONTROLS = re.compile('[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]')
+
+
+def one_line(text: object) -> str:
+  """The text with control characters, line breaks too, as Python writes them: '\\x1b', '\\n'."""
+  return _CONTROLS.sub(lambda found: found[0].encode('unicode_escape').decode(), str(text))
+
+
+def visible(text: object) -> str:
+  """Text of several lines for a terminal: as `one_line`, with its line breaks and tabs."""
+  parts = re.split('([\n\t])', str(text))
+  return ''.join(part if part in ('\n', '\t') else one_line(part) for part in parts)
 
 
 _LONGEST_SHOWN = 120  # characters of a value in a message

@@ -4,6 +4,8 @@ import json
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
+from vit_jax.console import show
+from vit_jax.errors import one_line
 from vit_jax.files import check_new_folder
 from vit_jax.inference.arguments import ON_ERROR, model_option, weights_arguments, weights_options
 
@@ -63,16 +65,17 @@ def main(argv: list[str] | None = None) -> int:
   )
   if args.json:
     what = {'model': args.model, 'dataset': found.dataset, 'split': found.split}
-    print(json.dumps({**what, **found.metrics}))
+    show(json.dumps({**what, **found.metrics}))
   else:
-    print(f'{args.model} on {found.dataset} {found.split}: {found.metrics["examples"]} examples')
+    where = one_line(f'{found.dataset} {found.split}')
+    show(f'{args.model} on {where}: {found.metrics["examples"]} examples')
     for name, value in found.metrics.items():
       if name not in ('examples', 'skipped'):
-        print(f'  {name:10} {value:.4f}')
+        show(f'  {name:10} {value:.4f}')
     if found.metrics['skipped']:
-      print(f'  skipped    {found.metrics["skipped"]} images that cannot be decoded')
+      show(f'  skipped    {found.metrics["skipped"]} images that cannot be decoded')
   if found.report:
-    print(f'report: {found.report}')
+    show(f'report: {found.report}')
   return 0
 
 

@@ -2,9 +2,9 @@
 
 import functools
 import pathlib
-import sys
 
 from vit_jax.command_line import run_cli
+from vit_jax.console import show, show_problems
 from vit_jax.data.image_files import find_images
 from vit_jax.errors import ImageError, UserError
 from vit_jax.files import check_new_file
@@ -37,12 +37,12 @@ def main(argv: list[str] | None = None) -> int:
   problems: dict[int, UserError] = {}
   features = loaded.features(paths, args.what, problems)
   for problem in problems.values():
-    print(f'error: {" | ".join(problem.problems)}', file=sys.stderr)
+    show_problems(problem)
   good = [path for i, path in enumerate(paths) if i not in problems]
   if not good:
     raise ImageError(f'none of {len(paths)} images could be read')
   npz.write(out, {'features': features, 'paths': np.array(good)})
-  print(f'wrote {args.what} features {features.shape} of {len(good)} images to {out}')
+  show(f'wrote {args.what} features {features.shape} of {len(good)} images to {out}')
   return int(bool(problems))
 
 

@@ -9,6 +9,7 @@ import math
 import numbers
 import os
 import pathlib
+import re
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +17,9 @@ from typing import Any
 
 from vit_jax.errors import ConfigError, StorageError, shown
 
+# How a formula begins in a spreadsheet, also in the wide letters of East Asia.
+_FORMULA = re.compile(r"'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
+_LONGEST_NAME = 100  # bytes of a file name's start; file systems take 255 in all
 _ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
 
@@ -130,13 +134,20 @@ def try_lock(descriptor: int) -> bool:
   return True
 
 
+def short_name(name: str) -> str:
+  """The start of a name that leaves a file system room for an ending, whatever its letters are."""
+  data = name.encode('utf-8', 'surrogateescape')
+  return name if len(data) <= _LONGEST_NAME else data[:_LONGEST_NAME].decode('utf-8', 'ignore')
+
+
 def unique_stem(stem: str, used: set[str]) -> str:
   """The start of a file name that no other has, where 'A' and 'a' are one file too.
 
   Args:
-    stem: as wished.
+    stem: as wished; cut where it is long, with '_' for what a file name of some system lacks.
     used: names that are taken; receives this one.
   """
+  stem = short_name(re.sub(r'[\x00-\x1f\x7f<>:"/\\|?*]', '_', stem))
   names = itertools.chain([stem], (f'{stem}_{count}' for count in itertools.count(2)))
   name = next(name for name in names if name.casefold() not in used)
   used.add(name.casefold())
@@ -261,14 +272,18 @@ def remove_empty(folders: Sequence[pathlib.Path]) -> None:
 
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
-  """Writes a table; what is not a number stays empty."""
+  """Writes a table; a number that is not finite stays empty.
+
+  A text that a spreadsheet would run as a formula has an apostrophe in front. So has one that looks
+  as if it had been given one: whoever reads such a cell takes one off, and has the text as it was.
+  """
   with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
     table = csv.writer(f)
-    table.writerow(header)
+    table.writerow([_cell(name) for name in header])
     table.writerows([_cell(value) for value in row] for row in rows)
 
 
 def _cell(value: Any) -> Any:
   if isinstance(value, numbers.Real) and not isinstance(value, numbers.Integral):
     return '' if not math.isfinite(value) else f'{value:.6g}'
-  return value
+  return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

@@ -6,8 +6,8 @@ import sys
 from vit_jax import config
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.console import Console
-from vit_jax.errors import ConfigError, Problems, shown
+from vit_jax.console import Console, show
+from vit_jax.errors import ConfigError, Problems, one_line, shown
 
 _DESCRIPTION = """\
 Trains or fine-tunes a model by a config file. The same command resumes an interrupted run.
@@ -19,7 +19,7 @@ examples:
   python -m vit_jax.main --config=configs/finetune.py:vit_b16,cifar10 --workdir=runs/cifar
   python -m vit_jax.main --config=configs/digits_sweep.py --workdir=runs/sweep --sweep
 
-A config file is Python code, which this command runs.
+A config file is Python code, which this command runs: take none from strangers unread.
 
 sweeps: a config file may define the runs of a sweep, beside its get_config:
 
@@ -96,6 +96,8 @@ def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args, overrides = _parse(argv)
+  if config.is_foreign(args.config):
+    show(f'note: running {args.config}, which is Python code, as the config file', error=True)
   if args.sweep:
     return _sweep(args, overrides)
   options, problems = config.load_all(args.config, overrides)
@@ -113,7 +115,7 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   members = config.load_sweep(args.config, overrides)
   if args.sweep == 'list':
     for k, name in enumerate(members):
-      print(f'{k:4}  {name}')
+      show(f'{k:4}  {one_line(name)}')
     return 0
   from vit_jax.training import sweep
 

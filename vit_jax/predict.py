@@ -1,12 +1,12 @@
 """Classifies images: `python -m vit_jax.predict MODEL IMAGE...`."""
 
 import json
-import sys
 from typing import TYPE_CHECKING
 
 from vit_jax.command_line import run_cli
+from vit_jax.console import show, show_problems
 from vit_jax.data.image_files import find_images
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, one_line
 from vit_jax.inference.arguments import batch_option, image_parser, load_model
 
 if TYPE_CHECKING:
@@ -29,12 +29,11 @@ def main(argv: list[str] | None = None) -> int:
     for path, found in zip(chunk, loaded.predict(chunk, args.top_k, on_error='return')):
       if isinstance(found, UserError):
         failed += 1
-        print(f'error: {" | ".join(found.problems)}', file=sys.stderr)
+        show_problems(found)
         continue
-      print(_json_line(path, found) if args.json else _table(path, found))
-    sys.stdout.flush()
+      show(_json_line(path, found) if args.json else _table(path, found))
   if failed:
-    print(f'{failed} of {len(paths)} images could not be read', file=sys.stderr)
+    show(f'{failed} of {len(paths)} images could not be read', error=True)
   return int(failed > 0)
 
 
@@ -49,12 +48,13 @@ def _json_line(path: str, found: 'list[Prediction]') -> str:
 
 
 def _table(path: str, found: 'list[Prediction]') -> str:
-  width = max(len(p.name) for p in found)
-  rows = [f'  {p.probability:7.2%}  {p.name:<{width}}  ({p.index})' for p in found]
+  names = [one_line(p.name) for p in found]
+  width = max(map(len, names))
+  rows = [f'  {p.probability:7.2%}  {n:<{width}}  ({p.index})' for p, n in zip(found, names)]
   if found[0].box is not None:
     x, y, w, h = found[0].box
     rows.append(f'  box {w:.1%} x {h:.1%} of the image, centre {x:.1%} across, {y:.1%} down')
-  return '\n'.join([path, *rows])
+  return '\n'.join([one_line(path), *rows])
 
 
 if __name__ == '__main__':

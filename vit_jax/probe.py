@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.errors import ConfigError
+from vit_jax.console import show
+from vit_jax.errors import ConfigError, one_line
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import (
   ON_ERROR,
@@ -227,30 +228,30 @@ def _print(
   linear = found.scores.get('linear')
   if args.json:
     scores = linear or {'scores': found.scores}
-    print(json.dumps({'model': args.model, 'dataset': dataset, 'split': test, **scores, **counts,
+    show(json.dumps({'model': args.model, 'dataset': dataset, 'split': test, **scores, **counts,
                       **more}))  # fmt: skip
     return
-  print(
-    f'{args.model} on {dataset}: {found.trained_on} images of {args.train}, {found.examples} of '
-    f'{test}'
+  show(
+    f'{args.model} on {one_line(dataset)}: {found.trained_on} images of {args.train}, '
+    f'{found.examples} of {test}'
   )
   if linear:
-    print(f'  accuracy   {linear["accuracy"]:.4f}')
+    show(f'  accuracy   {linear["accuracy"]:.4f}')
     if 'top3' in linear:
-      print(f'  top3       {linear["top3"]:.4f}')
-    print(f'  train      {more["train_accuracy"]:.4f}')
-    print(f'  c          {more["c"]:.3g} ({more["chosen"]})')
+      show(f'  top3       {linear["top3"]:.4f}')
+    show(f'  train      {more["train_accuracy"]:.4f}')
+    show(f'  c          {more["c"]:.3g} ({more["chosen"]})')
   else:
     for name, score in found.scores.items():
       spread = f'  (+- {score["std"]:.4f} over {args.draws} draws)' if 'std' in score else ''
-      print(f'  {name:10} {score["accuracy"]:.4f}{spread}')
-  print(
+      show(f'  {name:10} {score["accuracy"]:.4f}{spread}')
+  show(
     f'  seconds    {more["seconds"]}, {found.computed} new features; {more["cpu_seconds"]} of CPU'
   )
   if found.skipped:
-    print(f'  skipped    {found.skipped} images that cannot be decoded')
+    show(f'  skipped    {found.skipped} images that cannot be decoded')
   if args.out:
-    print(f'wrote {args.out}')
+    show(f'wrote {args.out}')
 
 
 if __name__ == '__main__':

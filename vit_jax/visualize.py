@@ -6,7 +6,7 @@ from typing import Any
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.console import Console
+from vit_jax.console import Console, show
 from vit_jax.data.image_files import find_images
 from vit_jax.errors import ConfigError, UserError, did_you_mean
 from vit_jax.files import check_new_folder
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
 
   with Console():
     result = run(wanted)
-  print(f'{result.figures} figures: open {result.page}')
+  show(f'{result.figures} figures: open {result.page}')
   return int(not result.complete)
 
 

@@ -9,7 +9,7 @@ from vit_jax.comparison import page
 from vit_jax.comparison.gather import Run
 from vit_jax.comparison.significance import Pair, pairs
 from vit_jax.comparison.table import facts
-from vit_jax.errors import StorageError
+from vit_jax.errors import StorageError, one_line
 from vit_jax.report import metrics
 
 
@@ -71,8 +71,10 @@ def _pair(pair: Pair) -> dict[str, Any]:
 
 def text_table(runs: Sequence[Run]) -> str:
   """The table for a terminal."""
-  rows = [['', *(run.name for run in runs)]]
-  rows += [[row.label, *(row.show(row.value(run)) for run in runs)] for row in facts(runs)]
+  rows = [['', *(one_line(run.name) for run in runs)]]
+  rows += [
+    [row.label, *(one_line(row.show(row.value(run))) for run in runs)] for row in facts(runs)
+  ]
   widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
   lines = []
   for first, *rest in rows:

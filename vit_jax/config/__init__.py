@@ -4,7 +4,7 @@ A config file edits `default()`, a locked `ConfigDict`; the command line overrid
 returns frozen dataclasses, or one error that names every problem.
 """
 
-from vit_jax.config.loading import default, load, load_all
+from vit_jax.config.loading import default, is_foreign, load, load_all
 from vit_jax.config.options import (
   Checkpoint,
   Config,
@@ -46,6 +46,7 @@ __all__ = [
   'default',
   'describe',
   'get',
+  'is_foreign',
   'leaves',
   'load',
   'load_all',

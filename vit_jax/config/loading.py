@@ -81,6 +81,20 @@ def load_all(
   return parsed, [*problems, *(p for p in found if p not in problems)]
 
 
+def is_foreign(path: str) -> bool:
+  """Whether there is such a config file, and it is none of this repository's `configs/`."""
+  ours = pathlib.Path(__file__).resolve().parents[2] / 'configs'
+  file = pathlib.Path(os.path.realpath(_parts(path)[0]))
+  return file.is_file() and not file.is_relative_to(ours)
+
+
+def _parts(path: str) -> tuple[str, str]:
+  """The file and the argument of 'FILE:ARGUMENT'."""
+  drive, path = os.path.splitdrive(path)  # the colon of 'C:' is no separator
+  file, _, argument = path.partition(':')
+  return path_of('--config', drive + file), argument
+
+
 def run_function(path: str, name: str) -> Any:
   """What a function of a config file returns.
 
@@ -91,9 +105,7 @@ def run_function(path: str, name: str) -> Any:
   Raises:
     ConfigError: no such file or function; or anything that goes wrong in it, with its line.
   """
-  drive, path = os.path.splitdrive(path)  # the colon of 'C:' is no separator
-  file, _, argument = path.partition(':')
-  file = path_of('--config', drive + file)
+  file, argument = _parts(path)
   if not pathlib.Path(file).is_file():
     near = did_you_mean(file, [str(p) for p in pathlib.Path('configs').glob('*.py')])
     raise ConfigError(f'--config: no config file {shown(file)}: {near}')

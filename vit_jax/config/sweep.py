@@ -9,9 +9,9 @@ from typing import Any
 from vit_jax.config.loading import load, run_function
 from vit_jax.config.options import Config
 from vit_jax.errors import ConfigError
+from vit_jax.files import short_name
 
 Member = Mapping[str, Any]
-_LONGEST = 100  # characters of a folder's name
 
 
 def product(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
@@ -47,10 +47,11 @@ def member_names(members: Sequence[Member]) -> list[str]:
 def _name(member: Member) -> str:
   text = ','.join(f'{option}={_word(value)}' for option, value in member.items()) or 'base'
   plain = re.sub(r'[^\w.=,+-]+', '_', text)
-  if plain == text and len(text) <= _LONGEST:
+  if plain == text == short_name(text):
     return text
   # What was replaced or cut off still tells members apart.
-  return f'{plain[:_LONGEST]}-{hashlib.blake2b(text.encode(), digest_size=4).hexdigest()}'
+  told = hashlib.blake2b(text.encode('utf-8', 'backslashreplace'), digest_size=4).hexdigest()
+  return f'{short_name(plain)}-{told}'
 
 
 def _word(value: Any) -> str:

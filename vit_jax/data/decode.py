@@ -88,6 +88,7 @@ def jpeg_header(data: bytes, name: str) -> tuple[int, int, str] | None:
   except (ValueError, KeyError):
     return None  # a layout that the binding does not know, or no JPEG: Pillow decides
   header.check_size((height, width), name, len(data))
+  header.check_scans((height, width), data, name)
   return (height, width, colorspace) if colorspace in ('YCbCr', 'Gray', 'RGB') else None
 
 
@@ -125,9 +126,9 @@ def read_jpeg(data: bytes, colorspace: str, fastupsample: bool = False, **scale)
 
 
 def _decode_pillow(data: bytes, name: str, channels: int) -> np.ndarray:
-  webp_hw = header.webp_hw(data)
-  if webp_hw is not None:  # Pillow has the memory of its pixels allocated when it opens one
-    header.check_size(webp_hw, name, len(data))
+  hw = header.webp_hw(data) or header.icon_hw(data)
+  if hw is not None:  # Pillow has the memory of its pixels allocated when it opens one
+    header.check_size(hw, name, len(data))
   with _quiet_pillow, _open(data) as file:
     header.check_size((file.height, file.width), name, len(data))
     _check_strips(file)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import struct
 import zlib
 from collections.abc import Iterable
@@ -18,6 +19,8 @@ _PIXELS = 1 << 26
 # a decompression bomb says thousands of pixels in a byte, a photo one to twenty.
 _MAX_PIXELS = 1 << 28
 _PIXELS_IN_A_BYTE = 100
+# Every scan of a progressive JPEG goes over all pixels, in a nanosecond each, though it be empty.
+_SCANNED_PIXELS = 1 << 32
 _VARIABLE = 'VIT_JAX_MAX_PIXELS'
 
 _ORIENTATION = 0x0112
@@ -34,6 +37,7 @@ _TURNS = {
 }
 _STAND_ALONE = bytes([0x01, *range(0xD0, 0xD9)])  # JPEG markers without a length
 _NO_MORE_METADATA = bytes([0xD9, 0xDA])  # end of the image, start of its pixels
+_MARKER = re.compile(b'\xff+([^\x00\xd0-\xd7\xff])')  # but for those within the pixels
 _HEAD = 1 << 18  # bytes of a JPEG in which its EXIF block is looked for
 _THREADS = 8  # they wait for the storage, not for the processor
 _TOGETHER = 64  # files a thread reads at a time
@@ -138,6 +142,42 @@ def most_pixels() -> int:
   return limit
 
 
+def check_scans(hw: tuple[int, int], data: bytes, name: str = '') -> None:
+  """Refuses a JPEG that would take very long, having thousands of scans where others have ten.
+
+  Raises:
+    ImageError: too many. $VIT_JAX_MAX_PIXELS lets it pass.
+  """
+  most = _SCANNED_PIXELS // max(1, hw[0] * hw[1])
+  if os.environ.get(_VARIABLE) or not _has_scans(data) or data.count(b'\xff\xda') <= most:
+    return
+  scans, start = 0, 2  # without what stands in metadata and behind the image, a phone's video
+  while (found := _MARKER.search(data, start)) and found[1] != b'\xd9':
+    scans += found[1] == b'\xda'
+    start = found.end()
+    if found[1][0] not in _STAND_ALONE:
+      start += int.from_bytes(data[start : start + 2])
+  if scans > most:
+    raise too_large(name, f'{scans:,} scans of {hw[1]:,} x {hw[0]:,} pixels')
+
+
+def _has_scans(data: bytes) -> bool:
+  """Whether a JPEG has its pixels in several scans: progressive, or a colour channel at a time."""
+  start, channels = 2, 0
+  while data[start : start + 1] == b'\xff' and start + 4 <= len(data):
+    marker = data[start + 1]
+    if marker == 0xDA:
+      return data[start + 4 : start + 5] != bytes([channels])
+    if marker in (0xC2, 0xC6, 0xCA, 0xCE):
+      return True
+    if marker in (0xC0, 0xC1, 0xC3, 0xC9) and start + 9 < len(data):
+      channels = data[start + 9]
+    alone = marker == 0xFF or marker in _STAND_ALONE
+    step = 1 if marker == 0xFF else 2
+    start += step if alone else 2 + int.from_bytes(data[start + 2 : start + 4])
+  return False
+
+
 def webp_hw(data: bytes) -> tuple[int, int] | None:
   """Height and width of a WebP file; None for any other."""
   if data[:4] != b'RIFF' or data[8:12] != b'WEBP' or len(data) < 30:
@@ -150,6 +190,21 @@ def webp_hw(data: bytes) -> tuple[int, int] | None:
     return (bits >> 14 & 0x3FFF) + 1, (bits & 0x3FFF) + 1
   width, height = (int.from_bytes(data[i : i + 2], 'little') & 0x3FFF for i in (26, 28))
   return height, width
+
+
+def icon_hw(data: bytes) -> tuple[int, int] | None:
+  """Height and width of the largest PNG in an ICO file; None where there is none.
+
+  The table of an ICO says 256 at most, whatever the size of its images is.
+  """
+  if data[:4] != b'\0\0\1\0':
+    return None
+  count = int.from_bytes(data[4:6], 'little')
+  starts = {int.from_bytes(data[i + 12 : i + 16], 'little') for i in range(6, 6 + 16 * count, 16)}
+  heads = [data[start : start + 24] for start in starts]
+  pngs = [head[16:] for head in heads if head[:4] == b'\x89PNG']
+  sizes = [(int.from_bytes(png[4:]), int.from_bytes(png[:4])) for png in pngs]
+  return max(sizes, key=lambda hw: hw[0] * hw[1], default=None)
 
 
 def jpeg_orientation(data: bytes) -> int:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from markupsafe import Markup
 
+from vit_jax.files import short_name
 from vit_jax.report import canvas, page
 from vit_jax.report.collect import LoadImage
 from vit_jax.report.predictions import Predictions
@@ -83,7 +84,7 @@ class Context:
 
   def figure(self, name: str, drawing: 'Figure', title: str, caption: str) -> Markup:
     """Writes a figure as NAME.png into the figures' folder; returns the HTML that shows it."""
-    path = self.folder / f'{_NO_FILE_NAME.sub("_", name)}.png'
+    path = self.folder / f'{short_name(_NO_FILE_NAME.sub("_", name))}.png'
     return page.figure(canvas.save(drawing, path), title, caption)
 
 

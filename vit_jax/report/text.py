@@ -7,8 +7,11 @@ from collections.abc import Sequence
 
 _WORDNET = re.compile(r'^n\d{8}[-_ ]+')
 # What HTML, XML and fonts have no sign for: control characters but for tab and line ends, halves of
-# surrogate pairs (bytes of a file name that are no UTF-8), and characters that are never assigned.
-_UNPRINTABLE = re.compile('[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\ud800-\udfff\ufffe\uffff]')
+# surrogate pairs (bytes of a file name that are no UTF-8), characters that are never assigned, and
+# those that turn the order of the letters after them.
+_UNPRINTABLE = re.compile(
+  '[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff\ufffe\uffff]'
+)
 
 
 def printable(text: str) -> str:
