@@ -8,8 +8,6 @@ import sys
 
 import pytest
 
-from tests.weights import hostile
-
 pytest.importorskip('h5py')
 
 

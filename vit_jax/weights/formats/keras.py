@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -106,11 +105,11 @@ def _description(tensors: 'Tensors') -> 'Description | None':
   if 'model_config' not in tensors.metadata:
     return None
   from vit_jax.weights import keras_config
-  from vit_jax.weights.containers.checks import damaged
+  from vit_jax.weights.containers.checks import damaged, parse_json
 
   with damaged(tensors.path, 'model_config'):
-    model = json.loads(tensors.metadata['model_config'])
-    training = json.loads(tensors.metadata.get('training_config') or '{}')
+    model = parse_json(tensors.metadata['model_config'])
+    training = parse_json(tensors.metadata.get('training_config') or '{}')
     return keras_config.describe(
       model, training, _layer_names(), _statistics(tensors), str(tensors.path)
     )
