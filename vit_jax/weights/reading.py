@@ -153,7 +153,9 @@ def read(
   if format != 'auto':
     FORMATS[format]  # raises for an unknown one
   path = pathlib.Path(path_or_name)
-  if path.exists():
+  with damaged(path):  # a name may be too long
+    exists = path.exists()
+  if exists:
     return _open(path, format, submodel=submodel)
   name = str(path_or_name)
   pretrained = hub.pretrained_models()
@@ -193,7 +195,7 @@ def _check_model(weights: Weights) -> None:
   depth = max(sum(_numbers(fields.get(field))) for field in _DEPTHS)
   if depth > max(_MIN_DEPTH, len(weights.tensors)):
     raise WeightsError(
-      f'{weights.tensors.path}: a model of {depth:,} blocks in {len(weights.tensors)} tensors'
+      f'{weights.tensors.path}: a model with a depth of {depth:,} in {len(weights.tensors)} tensors'
     )
 
 
@@ -265,8 +267,9 @@ def _files_of(folder: pathlib.Path, container: Container) -> list[pathlib.Path]:
     return []
   content = read_json(index)
   with damaged(index, 'weight_map'):
-    names = sorted(set(fields_of(content, 'weight_map').values()))
-  if not names or any(re.search(r'^\.|[/\\:\0]', name) for name in names):
+    weight_map = fields_of(content, 'weight_map')
+    names = sorted({fields_of({'part': part}, 'part', str) for part in weight_map.values()})
+  if not names or any(re.search(r'^\.|[/\\:\0]|^$', name) for name in names):
     raise WeightsError(f'{index} does not list the parts of the weights')
   return [folder / name for name in names]
 

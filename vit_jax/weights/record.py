@@ -88,7 +88,8 @@ class Record:
         )
       try:
         stated = fields_of(record, 'preprocess')
-        fields_of(stated, 'transform', str)
+        if stated and not fields_of(stated, 'transform', str):
+          raise ValueError('no transform')
         preprocess = data.Preprocess.from_json(stated) if stated else None
       except (UserError, TypeError, ValueError) as e:
         raise WeightsError(f'{path}: its preprocessing record is broken: {e}') from e

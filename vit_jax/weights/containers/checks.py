@@ -17,6 +17,7 @@ _FREE_BYTES = 64 << 20
 _MAX_JSON = 32 << 20
 _MAX_NAMES = 50_000  # of arrays: a large model with its optimizer has a tenth of that
 _LONGEST_NAME = 300
+_ZIP_END = 22  # bytes of the record that a zip ends with
 _LONGEST_PROBLEM = 1200
 
 
@@ -67,7 +68,9 @@ def check_expansion(path: pathlib.Path, claimed: int) -> None:
 
 def check_file(path: pathlib.Path) -> None:
   """Refuses what is no plain file: reading a pipe waits for a writer, a device may never end."""
-  if path.exists() and not path.is_file():
+  with damaged(path):  # a name may be too long
+    special = path.exists() and not path.is_file()
+  if special:
     what = 'a folder' if path.is_dir() else 'a pipe, a socket or a device'
     raise WeightsError(f'{path} is {what}, expected a file')
 
@@ -109,10 +112,12 @@ def zip_members(path: pathlib.Path) -> dict[str, zipfile.ZipInfo]:
 @functools.lru_cache(4)
 def _zip_members(path: pathlib.Path, size: int, changed: int) -> dict[str, zipfile.ZipInfo]:
   with zipfile.ZipFile(path) as archive:
-    members, start, comment = archive.infolist(), archive.start_dir, len(archive.comment)
+    members, start = archive.infolist(), archive.start_dir
   check_count(len(members))
-  if comment:
-    raise ValueError(f'{comment} bytes behind its end')
+  with open(path, 'rb') as f:
+    f.seek(size - _ZIP_END)
+    if f.read(4) != b'PK\5\6':
+      raise ValueError('bytes behind the end of the zip')
   check_expansion(path, sum(m.file_size for m in members))
   by_name: dict[str, zipfile.ZipInfo] = {}
   end = 0

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 _NORM = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 _ORDER = ('kernel', 'depthwise_kernel', 'bias', *_NORM)  # of a layer's weights
 _WHOLE_MODEL = 'model_weights/'  # the group of the weights in a file that has the optimizer's too
+_MAX_CHANNELS = 1024  # of an image
 _HEAD = 'predictions'  # the name of the classifier in keras.applications
 # Keras 3 numbers layers of a kind and weights of a layer: layers/conv2d_7/vars/0. Older files of it
 # have the other group. A model within a model is a layer that has layers.
@@ -127,7 +128,7 @@ def _statistics(tensors: 'Tensors') -> dict[str, tuple[list[float], list[float]]
     if end == '0':
       layer = name.split('/')[-3]
     partner = re.sub(rf'{end}(:0)?$', rf'{other}\1', name)
-    if partner in tensors:
+    if partner in tensors and max(tensors.specs[n].size for n in (name, partner)) <= _MAX_CHANNELS:
       mean, variance = (tensors[n].ravel().tolist() for n in (name, partner))
       found[layer] = mean, variance
   return found
