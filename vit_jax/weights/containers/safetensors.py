@@ -62,11 +62,12 @@ class Safetensors(Tensors):
       if 8 + length > size:
         raise WeightsError(f'{path} is cut off: its header needs {8 + length:,} of {size:,} bytes')
       f.seek(8)
-      header = parse_json(f.read(length))
+      text = f.read(length)
+      check_count(text.count(b'data_offsets'))
+      header = parse_json(text)
       metadata = header.pop('__metadata__', None) or {}
       if not all(isinstance(text, str) for text in metadata.values()):
         raise ValueError('__metadata__ of other things than texts')
-      check_count(len(header))
       self._begin = 8 + length  # of the data, to which offsets are relative
       self._offsets: dict[str, int] = {}
       specs = {name: self._spec(name, entry, size - 8 - length) for name, entry in header.items()}

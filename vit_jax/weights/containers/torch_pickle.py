@@ -81,7 +81,7 @@ _HARMLESS = (
   'pathlib.PosixPath',
 )
 _MARK = object()
-_MAX_OPCODES = 4_000_000  # of which a tensor needs some sixty
+_MAX_OPCODES = 2_000_000  # of which a tensor needs some sixty
 _MAX_AXES = 32
 
 
