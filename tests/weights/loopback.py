@@ -31,19 +31,41 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self._send(BODY, part=len(BODY) // 2)
     elif word == 'breaks':  # half, then the rest on request
       self._send(BODY, part=len(BODY) // 2 if visits == 1 else None, ranges=True)
+    elif word == 'moved':  # to what the path says: /moved/http:/elsewhere/x
+      self.send_response(302)
+      to = self.path.removeprefix('/moved/')
+      self.send_header('Location', to if ':' in to else '/' + to)
+      self.end_headers()
+    elif word == 'part':  # of a file, whatever was asked for
+      self._send(BODY, status=206)
+    elif word == 'longer':
+      self._send(BODY + b'more', stated=len(BODY))
+    elif word == 'endless':
+      self._send(BODY * 2, stated='')
+    elif word == 'odd':
+      self._send(BODY, stated='-1')
+    elif word == 'otherpart':  # breaks off, then gives a part from elsewhere
+      self._send(BODY, part=len(BODY) // 2 if visits == 1 else None, ranges=True, shift=5)
     elif word in self.server.files:
       self._send(self.server.files[word])
     else:
       self._send(BODY)
 
-  def _send(self, body, part=None, kind='application/octet-stream', ranges=False):
+  def _send(
+    self, body, part=None, kind='application/octet-stream', ranges=False, status=200, stated=None,
+    shift=0,
+  ):  # fmt: skip
     begin = 0
     wanted = self.headers.get('Range') if ranges else None
     if wanted:
       begin = int(wanted.removeprefix('bytes=').rstrip('-'))
-    self.send_response(206 if begin else 200)
+    self.send_response(206 if begin else status)
+    if begin:
+      first = begin + shift
+      self.send_header('Content-Range', f'bytes {first}-{len(body) - 1}/{len(body)}')
     self.send_header('Content-Type', kind)
-    self.send_header('Content-Length', str(len(body) - begin))
+    if stated != '':
+      self.send_header('Content-Length', str(len(body) - begin if stated is None else stated))
     self.send_header('ETag', '"one"')
     self.end_headers()
     self.wfile.write(body[begin:part])

@@ -92,6 +92,49 @@ def test_an_interrupted_download_is_resumed(server, tmp_path, monkeypatch):
   assert files(tmp_path) == ['w.npz', 'w.npz.download.json']
 
 
+@pytest.mark.parametrize(
+  'path,word',
+  [
+    ('/moved/http://192.0.2.1/x', 'not https'),
+    ('/moved/ftp://127.0.0.1/x', 'not https'),
+    ('/moved/file:///etc/passwd', 'file:///etc/passwd'),
+    ('/part', 'nobody asked'),
+    ('/odd', 'Content-Length'),
+    ('/204', '204'),
+    ('/moved/moved/part', 'nobody asked'),
+  ],
+)
+def test_an_answer_that_is_not_the_whole_file(server, tmp_path, path, word):
+  with raises(DownloadError, word):
+    download.fetch([Source(server.url + path)], tmp_path / 'w.npz', QUICK)
+  assert files(tmp_path) == []
+
+
+def test_a_redirect_on_this_machine_is_followed(server, tmp_path):
+  path = download.fetch([Source(server.url + '/moved/ok')], tmp_path / 'w.npz', QUICK)
+  assert path.read_bytes() == BODY
+
+
+def test_http_elsewhere_is_not_asked(tmp_path):
+  with raises(DownloadError, 'not https', 'example.org'):
+    download.fetch([Source('http://example.org/x')], tmp_path / 'w.npz', QUICK)
+
+
+def test_a_part_from_elsewhere_is_not_appended(server, tmp_path):
+  with raises(DownloadError, 'nobody asked'):
+    download.fetch([Source(server.url + '/otherpart')], tmp_path / 'w.npz', QUICK)
+  assert files(tmp_path) == []
+
+
+def test_answers_that_are_too_long_are_cut(server, tmp_path, monkeypatch):
+  path = download.fetch([Source(server.url + '/longer')], tmp_path / 'w.npz', QUICK)
+  assert path.read_bytes() == BODY  # what Content-Length says
+  monkeypatch.setattr(download, '_MOST_BYTES', len(BODY))
+  with raises(DownloadError, 'more than'):
+    download.fetch([Source(server.url + '/endless')], tmp_path / 'v.npz', QUICK)
+  assert files(tmp_path) == ['w.npz', 'w.npz.download.json']
+
+
 def test_an_unwritable_cache_is_reported(tmp_path):
   (tmp_path / 'file').write_text('')
   with raises(StorageError, 'VIT_JAX_CACHE', tmp_path / 'file'):

@@ -6,6 +6,7 @@ import flax.linen as nn
 
 from vit_jax import models
 from vit_jax.errors import WeightsError
+from vit_jax.weights.containers.checks import names_file
 from vit_jax.weights.mapping.family import family_of_name
 from vit_jax.weights.reading import Weights
 
@@ -66,4 +67,5 @@ def build(
     name = name or known['name']
   else:
     fields = model_fields(weights, name, head)
-  return models.build(name, num_classes, **{**fields, **overrides})
+  with names_file(weights.tensors.path):
+    return models.build(name, num_classes, **{**fields, **overrides})

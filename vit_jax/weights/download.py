@@ -13,10 +13,12 @@ import http.client
 import json
 import os
 import pathlib
+import re
 import shutil
 import sys
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
   import tqdm
 
 _BLOCK = 1 << 20
+_MOST_BYTES = 1 << 36  # of a source that does not say how long it is
+_LOOPBACK = ('localhost', '127.0.0.1', '::1')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +56,7 @@ class Source:
   """Where a file is.
 
   Args:
-    url: http or https.
+    url: https; http of this machine alone.
     sha256: the whole checksum, or its first digits, or '' where none is published.
   """
 
@@ -208,14 +212,21 @@ def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
   headers = {'User-Agent': 'vit_jax', 'Accept-Encoding': 'identity'}
   if have:
     headers |= {'Range': f'bytes={have}-', 'If-Range': known['tag']}
+  _check_url(url)
   request = urllib.request.Request(url, headers=headers)
-  if request.type not in ('http', 'https'):
-    raise _SourceFailed(f'is not http or https: {request.type}')
-  with urllib.request.urlopen(request, timeout=retry.timeout) as response:
+  opener = urllib.request.build_opener(_Redirects)
+  with opener.open(request, timeout=retry.timeout) as response:
     if 'text/html' in response.headers.get('Content-Type', ''):
       raise _SourceFailed('answered with a web page')
-    have = have if response.status == 206 else 0
+    if response.status == 206:
+      _check_range(response.headers.get('Content-Range', ''), have, known.get('size'))
+    elif response.status != 200:
+      raise _SourceFailed(f'answered {response.status} {response.reason}')
+    else:
+      have = 0
     length = response.headers.get('Content-Length')
+    if length is not None and not re.fullmatch('[0-9]{1,15}', length):
+      raise ValueError(f'Content-Length {length[:40]!r}')
     size = have + int(length) if length is not None else None
     tag = response.headers.get('ETag') or response.headers.get('Last-Modified') or ''
     if tag.startswith('W/'):
@@ -229,11 +240,51 @@ def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
       f.seek(have)
       f.truncate()
       while block := response.read(_BLOCK):
+        if have + len(block) > (_MOST_BYTES if size is None else size):
+          raise _SourceFailed(f'gives more than {have:,} bytes, which is no weights file')
         f.write(block)
         bar.update(len(block))
         have += len(block)
   if size is not None and have != size:
     raise ConnectionError(errno.EPIPE, f'the connection broke after {have:,} of {size:,} bytes')
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+  """Follows a source to where its files are, but not to a place that anybody may speak for."""
+
+  def redirect_request(
+    self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+  ) -> urllib.request.Request | None:
+    _check_url(newurl, local=req.type == 'http')
+    return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _check_url(url: str, local: bool = True) -> None:
+  """Allows https, and http of this machine where `local`.
+
+  Raises:
+    _SourceFailed: for another address.
+  """
+  parts = urllib.parse.urlsplit(url)
+  local = local and parts.scheme == 'http' and parts.hostname in _LOOPBACK
+  if parts.scheme != 'https' and not local:
+    raise _SourceFailed(f'leads to {parts.scheme}://{parts.hostname or ""}, which is not https')
+
+
+def _check_range(stated: str, have: int, size: int | None) -> None:
+  """Refuses a part of a file that is not the rest of it.
+
+  Raises:
+    ValueError: with what the answer states.
+  """
+  match = re.fullmatch(r'bytes (\d{1,15})-(\d{1,15})/(\d{1,15}|\*)', stated)
+  if not have or match is None or int(match[1]) != have:
+    raise ValueError(
+      f'a part of the file ({stated[:60] or "which is not stated"}) nobody asked for'
+    )
+  whole = int(match[2]) + 1 if match[3] == '*' else int(match[3])
+  if int(match[2]) + 1 != whole or (size is not None and whole != size):
+    raise ValueError(f'a part of another file ({stated[:60]})')
 
 
 def _is_complete(partial: pathlib.Path) -> bool:

@@ -8,7 +8,7 @@ import dataclasses
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
-from vit_jax.errors import WeightsError
+from vit_jax.errors import WeightsError, shown
 
 # Layers that change nothing when a model is used.
 _IDENTITIES = (
@@ -21,6 +21,7 @@ _SCALINGS = {
   'nn.bias_add': 'add', '__operators__.add': 'add', 'Multiply': 'multiply',
   'math.multiply': 'multiply', 'cast': 'identity',
 }  # fmt: skip
+_MAX_CHANNELS = 1024  # of an image
 _RESHAPES = ('Flatten', 'Reshape')
 
 Channel = tuple[int, float, float]  # which of the image's, times, plus
@@ -109,10 +110,14 @@ def describe(
     shape = (resizing.config['height'], resizing.config['width'], *shape[2:])
   height, width, depth = [*shape, None, None, None][:3]
   size = (int(height), int(width)) if height and width else None
-  count = int(depth or 3)
+  count = 3 if depth is None else depth
+  if type(count) is not int or not 0 < count <= _MAX_CHANNELS:
+    raise WeightsError(f'{path}: its images have {shown(count)} channels')
   channels = _scaling(before, statistics, count, path)
   head, activation, units = _head(after, training, path)
   epsilon = norm.config.get('epsilon') if norm else None
+  if not isinstance(epsilon, float | None):
+    raise WeightsError(f'{path}: the epsilon of {norm and norm.name!r} is {shown(epsilon)}')
   return Description(size, channels, head, activation, units, epsilon, count)
 
 

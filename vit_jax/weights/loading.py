@@ -15,6 +15,7 @@ from vit_jax.errors import ConfigError, UserError, WeightsError, did_you_mean
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import variable_specs
 from vit_jax.weights import resize
+from vit_jax.weights.containers.checks import names_file
 from vit_jax.weights.containers.tensors import FLOATS, Spec, Tensors, to_float32
 from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
 from vit_jax.weights.mapping.family import family_of
@@ -121,7 +122,8 @@ def fit(
   channels: int | None = None,
 ) -> tuple[dict[str, Any], Report]:
   """Fits tensors that were read to a model; arguments as in `load_with_report`."""
-  target: Shapes = variable_specs(model, image_size, channels or 3)
+  with names_file(weights.tensors.path):
+    target: Shapes = variable_specs(model, image_size, channels or 3)
   naming = FORMATS[weights.format].naming
   own = naming == OWN_NAMES
   table = own_table(target) if own else family_of(model).table(naming, target)

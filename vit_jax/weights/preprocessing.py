@@ -5,13 +5,15 @@ import math
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
-from vit_jax.errors import ConfigError, WeightsError
+from vit_jax.errors import ConfigError, WeightsError, shown
+from vit_jax.options import LARGEST_SIDE
 
 if TYPE_CHECKING:
   from vit_jax.data.preprocess import Preprocess
 
 Size = tuple[int, int]  # (h, w) in pixels
 
+_LARGEST = 1e6  # of a mean or of 1 / std, on pixels of 0 to 1
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 INTERPOLATIONS = {0: 'nearest', 1: 'lanczos', 2: 'bilinear', 3: 'bicubic'}  # Pillow's numbers
@@ -110,6 +112,23 @@ def channel_values(value: Any, where: str) -> tuple[float, ...] | None:
   ):
     raise WeightsError(f'{where} is {value!r}; expected a number, or three for red, green and blue')
   return tuple(map(float, values))
+
+
+def check(preprocess: 'Preprocess', where: str) -> None:
+  """Refuses sizes and statistics that no model has.
+
+  Raises:
+    UserError: naming the field.
+  """
+  for field in ('mean', 'std'):
+    values = getattr(preprocess, field)
+    if not all(abs(v) <= _LARGEST and (field == 'mean' or v >= 1 / _LARGEST) for v in values):
+      raise WeightsError(f'{where}: its preprocessing has a {field} of {shown(values)}')
+  ops: list[Any] = data.parse_transform(preprocess.transform, train=False).ops
+  for op in ops:
+    size = getattr(op, 'size', 1)
+    if max(size if isinstance(size, tuple) else (size,)) > 2 * LARGEST_SIDE:
+      raise WeightsError(f'{where}: its preprocessing makes images of {shown(size)} pixels')
 
 
 def check_scale(mean: tuple[float, ...], std: tuple[float, ...], where: str) -> None:

@@ -1,9 +1,9 @@
 """Opens weights of any format: which one it is, which model it is, and what else is stated."""
 
 import dataclasses
-import json
 import logging
 import pathlib
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -14,8 +14,16 @@ from vit_jax.data.preprocess import Preprocess
 from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.weights import hub, preprocessing
 from vit_jax.weights.containers.base import CONTAINERS, Container
-from vit_jax.weights.containers.checks import damaged, read_json, what_is_it
-from vit_jax.weights.containers.tensors import Arrays, Merged, Tensors
+from vit_jax.weights.containers.checks import (
+  check_file,
+  damaged,
+  fields_of,
+  names_file,
+  parse_json,
+  read_json,
+  what_is_it,
+)
+from vit_jax.weights.containers.tensors import Arrays, Merged, Tensors, checked
 from vit_jax.weights.formats import base as formats
 from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
 from vit_jax.weights.mapping import family, submodels
@@ -24,6 +32,8 @@ from vit_jax.weights.record import METADATA, Record, record_path
 log = logging.getLogger(__name__)
 
 _GOOGLE = ('npz', 'big_vision')  # namings of files that all take the same values of pixels
+_DEPTHS = ('depth', 'class_depth', 'blocks', 'stem_blocks', 'repeats')  # fields of models
+_MIN_DEPTH = 100  # that is never refused: a file may keep all blocks in one array
 _OTHER_SIZE = (224, 224)  # of images, where neither arrays nor records show it
 
 
@@ -143,7 +153,9 @@ def read(
   if format != 'auto':
     FORMATS[format]  # raises for an unknown one
   path = pathlib.Path(path_or_name)
-  if path.exists():
+  with damaged(path):  # a name may be too long
+    exists = path.exists()
+  if exists:
     return _open(path, format, submodel=submodel)
   name = str(path_or_name)
   pretrained = hub.pretrained_models()
@@ -169,9 +181,32 @@ def _record_of(entry: hub.PretrainedModel) -> Record:
 
 def _open(path: pathlib.Path, format: str, known: Record = Record(), submodel: str = '') -> Weights:
   """Opens a path; `known` is used where the files state nothing."""
+  with names_file(path):
+    weights = _opened(path, format, known, submodel)
+    _check_model(weights)
+  return weights
+
+
+def _check_model(weights: Weights) -> None:
+  """Refuses a model that is far deeper than the file: to build it takes minutes."""
+  if not weights.model:
+    return
+  fields = {**models.fields(weights.model['name']), **weights.model}
+  depth = max(sum(_numbers(fields.get(field))) for field in _DEPTHS)
+  if depth > max(_MIN_DEPTH, len(weights.tensors)):
+    raise WeightsError(
+      f'{weights.tensors.path}: a model with a depth of {depth:,} in {len(weights.tensors)} tensors'
+    )
+
+
+def _numbers(value: Any) -> Sequence[int]:
+  return value if isinstance(value, tuple | list) else [value or 0]
+
+
+def _opened(path: pathlib.Path, format: str, known: Record, submodel: str) -> Weights:
   if path.is_dir():
     for container in _by_rank():
-      parts = [container.open(file) for file in _files_of(path, container)]
+      parts = [_open_part(container, file) for file in _files_of(path, container)]
       if parts:
         return _open_folder(path, parts, format, known, submodel)
     return _open_run(path)
@@ -193,16 +228,22 @@ def open_file(path: pathlib.Path) -> Tensors:
   Raises:
     WeightsError: it is in none, or damaged, or has no arrays.
   """
+  check_file(path)
   with damaged(path), open(path, 'rb') as f:
     start = f.read(16)
   container = next((c for c in CONTAINERS.values() if c.recognises(path, start)), None)
   if container is None:
     endings = (e for c in CONTAINERS.values() for e in c.endings if path.name.endswith(e))
     raise WeightsError(f'{path} is not a {next(endings, "weights")} file: {what_is_it(path)}')
-  tensors = container.open(path)
+  tensors = checked(container.open(path))
   if not tensors:
     raise WeightsError(f'{path} holds no arrays')
   return tensors
+
+
+def _open_part(container: Container, path: pathlib.Path) -> Tensors:
+  check_file(path)
+  return checked(container.open(path))
 
 
 def _own_record(tensors: Tensors) -> Record | None:
@@ -210,7 +251,7 @@ def _own_record(tensors: Tensors) -> Record | None:
   content = read_json(record_path(tensors.path))
   if not content and METADATA in tensors.metadata:
     with damaged(tensors.path, '__metadata__'):
-      content = json.loads(tensors.metadata[METADATA])
+      content = parse_json(tensors.metadata[METADATA])
   return Record.from_json(content, tensors.path) if content else None
 
 
@@ -226,8 +267,9 @@ def _files_of(folder: pathlib.Path, container: Container) -> list[pathlib.Path]:
     return []
   content = read_json(index)
   with damaged(index, 'weight_map'):
-    names = sorted(set(content.get('weight_map', {}).values()))
-  if not names or any('/' in name or name.startswith('.') for name in names):
+    weight_map = fields_of(content, 'weight_map')
+    names = sorted({fields_of({'part': part}, 'part', str) for part in weight_map.values()})
+  if not names or any(re.search(r'^\.|[/\\:\0]|^$', name) for name in names):
     raise WeightsError(f'{index} does not list the parts of the weights')
   return [folder / name for name in names]
 
@@ -287,6 +329,8 @@ def _describe(
   naming = FORMATS[format].naming
   if record.config is None and (stated := FORMATS[format].file_record(tensors)):
     record = stated.over(record)
+  if record.preprocess is not None:
+    preprocessing.check(record.preprocess, str(tensors.path))
   tensors = FORMATS[format].canonical(tensors)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
   weights.known = record.known
@@ -294,6 +338,8 @@ def _describe(
   if record.config is not None:  # our own record states everything
     weights.config = usable(record.config)
     weights.num_classes = record.num_classes
+    if fields := weights.model:  # as it can be built
+      models.build(fields.pop('name'), weights.num_classes, **fields)
     weights.grid = record.grid or _grid(weights.model, record.preprocess)
     return weights
   if naming == OWN_NAMES:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
-from vit_jax.errors import UserError, WeightsError
-from vit_jax.weights.containers.checks import damaged
+from vit_jax.errors import UserError, WeightsError, shown
+from vit_jax.weights.containers.checks import damaged, fields_of
 
 if TYPE_CHECKING:
   from vit_jax.data.preprocess import Preprocess
@@ -80,26 +80,44 @@ class Record:
       WeightsError: the record is damaged, or written by a newer version of this program.
     """
     with damaged(path, 'its record'):
-      version = int(record.get('version') or 0)
+      version = _count(record, 'version')
       if version > VERSION:
         raise WeightsError(
           f'{path}: its record has format {version}, and this version of vit_jax reads up to '
           f'{VERSION}: update vit_jax to a newer version'
         )
       try:
-        preprocess = record.get('preprocess')
-        preprocess = data.Preprocess.from_json(preprocess) if preprocess else None
+        stated = fields_of(record, 'preprocess')
+        if stated and not fields_of(stated, 'transform', str):
+          raise ValueError('no transform')
+        preprocess = data.Preprocess.from_json(stated) if stated else None
       except (UserError, TypeError, ValueError) as e:
         raise WeightsError(f'{path}: its preprocessing record is broken: {e}') from e
-      config = record.get('config')
+      config = fields_of(record, 'config') if record.get('config') is not None else None
+      model = fields_of(config or {}, 'model')
+      if model and not fields_of(model, 'name', str):
+        raise ValueError("its model has no 'name'")
+      classes = fields_of(record, 'classes', list)
+      if not all(isinstance(name, str) for name in classes):
+        raise ValueError('classes that are no texts')
       return cls(
-        format=str(record.get('format') or ''),
-        config=dict(config) if config is not None else None,
-        num_classes=int(record.get('num_classes') or 0),
-        classes=tuple(record.get('classes') or ()),
+        format=fields_of(record, 'format', str),
+        config=config,
+        num_classes=_count(record, 'num_classes'),
+        classes=tuple(classes),
         preprocess=preprocess,
         grid=pair(record.get('grid')),
       )
+
+
+_MOST_CLASSES = 1 << 24
+
+
+def _count(record: Mapping[str, Any], field: str) -> int:
+  value = record.get(field) or 0
+  if type(value) is not int or not 0 <= value <= _MOST_CLASSES:
+    raise ValueError(f'{field} is {shown(value)}, expected a count')
+  return value
 
 
 METADATA = 'vit_jax'  # the name of our record among the texts that a container keeps

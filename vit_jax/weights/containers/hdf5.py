@@ -4,7 +4,6 @@ import contextlib
 import io
 import json
 import pathlib
-import zipfile
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +11,14 @@ import numpy as np
 
 from vit_jax.errors import DependencyError, WeightsError
 from vit_jax.weights.containers.base import CONTAINERS, Container
-from vit_jax.weights.containers.checks import check_expansion, damaged, zip_has
+from vit_jax.weights.containers.checks import (
+  check_count,
+  damaged,
+  open_member,
+  parse_json,
+  zip_has,
+  zip_members,
+)
 from vit_jax.weights.containers.tensors import Spec, Tensors
 
 if TYPE_CHECKING:
@@ -54,7 +60,8 @@ class Hdf5(Tensors):
         return
       if item.external or item.is_virtual:
         raise WeightsError(f'{path}: {name!r} lies in another file, which is not read')
-      specs[name] = Spec(tuple(item.shape or ()), str(item.dtype))
+      check_count(len(specs))
+      specs[name] = Spec(tuple(item.shape or ()), item.dtype.name)
 
     with damaged(path), self._opened() as f:
       f.visititems(visit)
@@ -82,10 +89,12 @@ class KerasArchive(Hdf5):
 
   def __init__(self, path: str | pathlib.Path):
     path = pathlib.Path(path)
-    with damaged(path), zipfile.ZipFile(path) as archive:
-      check_expansion(path, sum(m.file_size for m in archive.infolist()))
-      self._weights = archive.read(_ARCHIVED)
-      self._config = archive.read('config.json').decode()
+    with damaged(path):
+      members = zip_members(path)
+      with open_member(path, members[_ARCHIVED]) as f:
+        self._weights = f.read()
+      with open_member(path, members['config.json']) as f:
+        self._config = f.read().decode()
     super().__init__(path)
 
   @contextlib.contextmanager
@@ -94,7 +103,8 @@ class KerasArchive(Hdf5):
       yield f
 
   def _texts(self) -> dict[str, str]:
-    training = json.loads(self._config).get('compile_config') or {}
+    with damaged(self.path, 'config.json'):
+      training = parse_json(self._config).get('compile_config') or {}
     return {'model_config': self._config, 'training_config': json.dumps(training)}
 
 

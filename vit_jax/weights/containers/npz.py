@@ -16,7 +16,13 @@ import numpy as np
 from vit_jax.errors import WeightsError
 from vit_jax.files import replacing
 from vit_jax.weights.containers.base import CONTAINERS, Container
-from vit_jax.weights.containers.checks import check_expansion, damaged, what_is_it, zip_has
+from vit_jax.weights.containers.checks import (
+  damaged,
+  open_member,
+  what_is_it,
+  zip_has,
+  zip_members,
+)
 from vit_jax.weights.containers.tensors import Spec, Tensors
 
 _MAX_HEADER = 10_000
@@ -36,19 +42,13 @@ class Npz(Tensors):
     path = pathlib.Path(path)
     if not zipfile.is_zipfile(path):
       raise WeightsError(f'{path} is not a .npz file: {what_is_it(path)}')
-    specs: dict[str, Spec] = {}
-    with damaged(path), zipfile.ZipFile(path) as archive:
-      members = archive.infolist()
-      check_expansion(path, sum(m.file_size for m in members))
-      for member in members:
-        name = member.filename.removesuffix('.npy')
-        if name in specs:
-          raise WeightsError(f'{path} holds {name!r} twice: not a weights file')
-        specs[name] = _spec(archive, member, name)
+    with damaged(path):
+      self._members = {n.removesuffix('.npy'): m for n, m in zip_members(path).items()}
+      specs = {name: _spec(path, member, name) for name, member in self._members.items()}
     super().__init__(path, specs)
 
   def _read(self, name: str) -> np.ndarray:
-    with zipfile.ZipFile(self.path) as archive, archive.open(name + '.npy') as f:
+    with open_member(self.path, self._members[name]) as f:
       shape, fortran, dtype = _read_header(f)
       if Spec(shape, '').size != self.specs[name].size or dtype.hasobject:
         raise WeightsError(f'{self.path} changed while it was read')
@@ -65,24 +65,22 @@ class Npz(Tensors):
     return array.reshape(shape, order='F' if fortran else 'C')
 
 
-def _spec(archive: zipfile.ZipFile, member: zipfile.ZipInfo, name: str) -> Spec:
+def _spec(path: pathlib.Path, member: zipfile.ZipInfo, name: str) -> Spec:
   """Shape and type of a member, checked against its size."""
   if not member.filename.endswith('.npy') or member.compress_type not in _METHODS:
-    raise WeightsError(f'{archive.filename} holds {member.filename!r}: not a .npz of arrays')
-  with archive.open(member) as f:
+    raise WeightsError(f'{path} holds {member.filename!r}: not a .npz of arrays')
+  with open_member(path, member) as f:
     shape, _, dtype = _read_header(f)
     length = f.tell()
   if dtype.hasobject:
     raise WeightsError(
-      f'{archive.filename}: {name!r} is an array of Python objects, which could run code; '
-      'expected numbers'
+      f'{path}: {name!r} is an array of Python objects, which could run code; expected numbers'
     )
   if length + math.prod(shape) * dtype.itemsize != member.file_size:
     raise WeightsError(
-      f'{archive.filename}: {name!r} is {shape} {dtype} by its header and holds '
-      f'{member.file_size} bytes'
+      f'{path}: {name!r} is {shape} {dtype} by its header and holds {member.file_size} bytes'
     )
-  return Spec(shape, 'bfloat16' if dtype.str == '|V2' else str(dtype))
+  return Spec(shape, 'bfloat16' if dtype.str == '|V2' else dtype.name)
 
 
 def _read_header(f: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:

@@ -14,13 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.errors import WeightsError
+from vit_jax.errors import WeightsError, shown
 from vit_jax.files import replacing
 from vit_jax.weights.containers.base import CONTAINERS, Container
-from vit_jax.weights.containers.checks import damaged, what_is_it
+from vit_jax.weights.containers.checks import check_count, damaged, parse_json, what_is_it
 from vit_jax.weights.containers.tensors import Spec, Tensors, from_bfloat16, storage_dtype
 
-_MAX_HEADER = 100 << 20
+_MAX_HEADER = 32 << 20
+_MAX_AXES = 32
 _DTYPES = {
   'F64': 'float64',
   'F32': 'float32',
@@ -61,19 +62,26 @@ class Safetensors(Tensors):
       if 8 + length > size:
         raise WeightsError(f'{path} is cut off: its header needs {8 + length:,} of {size:,} bytes')
       f.seek(8)
-      header = json.loads(f.read(length))
+      text = f.read(length)
+      check_count(text.count(b'data_offsets'))
+      header = parse_json(text)
       metadata = header.pop('__metadata__', None) or {}
+      if not all(isinstance(text, str) for text in metadata.values()):
+        raise ValueError('__metadata__ of other things than texts')
       self._begin = 8 + length  # of the data, to which offsets are relative
       self._offsets: dict[str, int] = {}
       specs = {name: self._spec(name, entry, size - 8 - length) for name, entry in header.items()}
+      _check_order(header, size - 8 - length)
     super().__init__(path, specs, metadata)
 
   def _spec(self, name: str, entry: dict[str, Any], available: int) -> Spec:
     dtype = _DTYPES.get(entry['dtype'], str(entry['dtype']))
     shape = tuple(entry['shape'])
+    if len(shape) > _MAX_AXES:
+      raise ValueError(f'{name[:40]!r}: {len(shape):,} axes')
     begin, end = entry['data_offsets']
-    if not all(isinstance(n, int) and n >= 0 for n in (*shape, begin, end)):
-      raise ValueError(f'{name}: shape {shape} at {begin}..{end}')
+    if not all(type(n) is int and 0 <= n < 1 << 63 for n in (*shape, begin, end)):
+      raise ValueError(f'{name}: shape {shown(shape)} at {shown(begin)}..{shown(end)}')
     if end > available:
       raise ValueError(f'cut off: {name} ends at byte {end:,} of {available:,}')
     spec = Spec(shape, dtype)
@@ -92,6 +100,21 @@ class Safetensors(Tensors):
     if spec.dtype == 'bfloat16':
       array = from_bfloat16(array)
     return array.reshape(spec.shape)
+
+
+def _check_order(header: Mapping[str, Any], available: int) -> None:
+  """Refuses tensors that overlap, and bytes that are of none: the format has neither.
+
+  Raises:
+    ValueError: naming the tensor, or the number of bytes.
+  """
+  last = 0
+  for (begin, end), name in sorted((entry['data_offsets'], name) for name, entry in header.items()):
+    if begin != last:
+      raise ValueError(f'{name} begins at byte {begin:,}, where {last:,} is expected')
+    last = end
+  if last != available:
+    raise ValueError(f'{available - last:,} bytes behind the last tensor')
 
 
 def write(

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from vit_jax.errors import WeightsError
-from vit_jax.weights.containers.checks import damaged
+from vit_jax.weights.containers.checks import check_count, check_expansion, check_name, damaged
 
 FLOATS = ('float16', 'bfloat16', 'float32', 'float64')
 
@@ -146,12 +146,33 @@ class Merged(Tensors):
   """
 
   def __init__(self, parts: Sequence[Tensors]):
-    self._home = {name: part for part in parts for name in part}
+    self._home: dict[str, Tensors] = {}
+    for part in parts:
+      for name in part:
+        if name in self._home:
+          raise WeightsError(f'{part.path} holds {name!r}, and {self._home[name].path} does too')
+        self._home[name] = part
     specs = {name: part.specs[name] for name, part in self._home.items()}
     super().__init__(parts[0].path, specs, parts[0].metadata)
 
   def _read(self, name: str) -> np.ndarray:
     return self._home[name][name]
+
+
+def checked(tensors: Tensors) -> Tensors:
+  """The tensors of a file, whose names and sizes are such as a file of its length can have.
+
+  Raises:
+    WeightsError: they are not.
+  """
+  with damaged(tensors.path):
+    check_count(len(tensors))
+    total = 0
+    for name, spec in tensors.specs.items():
+      check_name(name)
+      total += spec.size * (storage_dtype(spec.dtype).itemsize if spec.dtype in FLOATS else 1)
+    check_expansion(tensors.path, total)
+  return tensors
 
 
 def to_float32(name: str, array: np.ndarray) -> np.ndarray:
@@ -162,7 +183,7 @@ def to_float32(name: str, array: np.ndarray) -> np.ndarray:
   """
   if array.dtype == np.dtype('V2'):  # numpy's name for what it does not know: bfloat16
     array = from_bfloat16(array.view(np.uint16))
-  if str(array.dtype) not in FLOATS:
+  if array.dtype.name not in FLOATS:  # whatever the order of its bytes
     raise WeightsError(f'{name}: expected floating point numbers, got {array.dtype}')
   with np.errstate(over='ignore'):
     array = np.asarray(array, np.float32, order='C')

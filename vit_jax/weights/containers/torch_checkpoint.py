@@ -12,12 +12,12 @@ import numpy as np
 from vit_jax.errors import WeightsError
 from vit_jax.weights.containers import torch_pickle
 from vit_jax.weights.containers.base import CONTAINERS, Container
-from vit_jax.weights.containers.checks import check_expansion, damaged, zip_has
+from vit_jax.weights.containers.checks import damaged, open_member, zip_has, zip_members
 from vit_jax.weights.containers.tensors import Spec, Tensors, from_bfloat16, storage_dtype
 from vit_jax.weights.containers.torch_pickle import Storage, TensorRef, UnsafePickle
 
 _MAGIC = 0x1950A86A20F9469CFC6C  # the first pickle of the format before zip
-_MAX_PICKLE = 64 << 20
+_MAX_PICKLE = 32 << 20
 # What training scripts keep beside the weights.
 _NO_WEIGHTS = re.compile('optim|sched|scaler|loss|centers?$|queue|metric|epoch|args|config', re.I)
 
@@ -31,7 +31,8 @@ class TorchCheckpoint(Tensors):
 
   def __init__(self, path: str | pathlib.Path):
     path = pathlib.Path(path)
-    self._zip_folder = ''
+    self._members: dict[str, zipfile.ZipInfo] = {}  # zipped: storage key -> member
+    self._big_endian = False
     self._places: dict[str, tuple[int, int]] = {}  # legacy: storage key -> (byte, count)
     with damaged(path):
       self._zipped = zipfile.is_zipfile(path)
@@ -49,17 +50,18 @@ class TorchCheckpoint(Tensors):
     super().__init__(path, specs)
 
   def _parse_zip(self, path: pathlib.Path) -> Any:
-    with zipfile.ZipFile(path) as archive:
-      members = archive.infolist()
-      check_expansion(path, sum(m.file_size for m in members))
-      pickled = next(m for m in members if m.filename.split('/')[-1] == 'data.pkl')
-      self._zip_folder = pickled.filename.removesuffix('data.pkl')
-      if pickled.file_size > _MAX_PICKLE:
-        raise ValueError(f'data.pkl of {pickled.file_size:,} bytes')
-      order = self._zip_folder + 'byteorder'
-      if order in archive.namelist() and archive.read(order)[:6] != b'little':
-        raise ValueError('big-endian numbers')
-      return torch_pickle.parse(io.BytesIO(archive.read(pickled)))
+    members = zip_members(path)
+    pickled = next(m for name, m in members.items() if name.split('/')[-1] == 'data.pkl')
+    folder = pickled.filename.removesuffix('data.pkl')
+    if pickled.file_size > _MAX_PICKLE:
+      raise ValueError(f'data.pkl of {pickled.file_size:,} bytes')
+    if folder + 'byteorder' in members:
+      with open_member(path, members[folder + 'byteorder']) as f:
+        self._big_endian = f.read(3) == b'big'
+    folder += 'data/'
+    self._members = {n.removeprefix(folder): m for n, m in members.items() if n.startswith(folder)}
+    with open_member(path, pickled) as f:
+      return torch_pickle.parse(io.BytesIO(f.read()))
 
   def _parse_legacy(self, path: pathlib.Path) -> Any:
     with open(path, 'rb') as f:
@@ -71,25 +73,33 @@ class TorchCheckpoint(Tensors):
       content = torch_pickle.parse(f, storages)
       keys = torch_pickle.parse(f)
       end = path.stat().st_size
+      if not isinstance(keys, list) or not set(map(type, keys)) <= {str}:
+        raise ValueError('no list of storages')
       for key in keys:
+        if key not in storages or key in self._places:
+          raise ValueError(f'storage {key[:40]!r} is of no tensor, or there twice')
         count = struct.unpack('<q', f.read(8))[0]
         begin = f.tell()
-        width = storage_dtype(storages[str(key)].dtype).itemsize
+        width = storage_dtype(storages[key].dtype).itemsize
         if count < 0 or begin + count * width > end:
           raise EOFError(f'storage {key} of {count:,} numbers')
-        self._places[str(key)] = (begin, count)
+        self._places[key] = (begin, count)
         f.seek(begin + count * width)
+      if f.tell() != end:
+        raise ValueError(f'{end - f.tell():,} bytes behind the last storage')
     return content
 
   def _read(self, name: str) -> np.ndarray:
     ref = self._refs[name]
     dtype = storage_dtype(ref.storage.dtype)
+    if self._big_endian:
+      dtype = dtype.newbyteorder('>')
     flat = self._read_storage(ref.storage, dtype)
     if flat.size < ref.storage.count:
       raise EOFError(f'{flat.size:,} of {ref.storage.count:,} numbers')
     strides = [s * dtype.itemsize for s in ref.strides]
     view = np.lib.stride_tricks.as_strided(flat[ref.offset :], ref.shape, strides, writeable=False)
-    array = np.array(view, order='C')
+    array = np.array(view, dtype.newbyteorder('='), order='C')
     return from_bfloat16(array) if ref.storage.dtype == 'bfloat16' else array
 
   def _read_storage(self, storage: Storage, dtype: np.dtype) -> np.ndarray:
@@ -98,12 +108,11 @@ class TorchCheckpoint(Tensors):
       with open(self.path, 'rb') as f:
         f.seek(begin)
         return np.fromfile(f, dtype, count)
-    member = f'{self._zip_folder}data/{storage.key}'
-    with zipfile.ZipFile(self.path) as archive:
-      held = archive.getinfo(member).file_size
-      if held < storage.count * dtype.itemsize:
-        raise EOFError(f'{held:,} bytes for {storage.count:,} numbers')
-      return np.frombuffer(archive.read(member), dtype, storage.count)
+    member = self._members[storage.key]
+    if member.file_size < storage.count * dtype.itemsize:
+      raise EOFError(f'{member.file_size:,} bytes for {storage.count:,} numbers')
+    with open_member(self.path, member) as f:
+      return np.frombuffer(f.read(), dtype, storage.count)
 
 
 def _state_dict(content: Any) -> dict[str, TensorRef]:

@@ -8,7 +8,7 @@ with a restricted `find_class` would still call what it finds, and allocate what
 
 import dataclasses
 import pickletools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any, BinaryIO
 
 
@@ -81,6 +81,8 @@ _HARMLESS = (
   'pathlib.PosixPath',
 )
 _MARK = object()
+_MAX_OPCODES = 2_000_000  # of which a tensor needs some sixty
+_MAX_AXES = 32
 
 
 def parse(stream: BinaryIO, storages: dict[str, Storage] | None = None) -> Any:
@@ -128,7 +130,10 @@ class _Machine:
 
   def run(self, stream: _Bounded) -> Any:
     # genops calls the three methods that a _Bounded has.
-    for opcode, value, _ in pickletools.genops(stream):  # type: ignore[arg-type]  # see above
+    operations = pickletools.genops(stream)  # type: ignore[arg-type]  # see above
+    for count, (opcode, value, _) in enumerate(operations):
+      if count > _MAX_OPCODES:
+        raise ValueError(f'pickle of more than {_MAX_OPCODES:,} operations')
       name = opcode.name
       if name == 'STOP':
         return self.stack.pop()
@@ -187,7 +192,8 @@ class _Machine:
 
   def _dict(self, value: Any) -> None:
     items = self._to_mark()
-    self.stack.append(dict(zip(items[::2], items[1::2])))
+    self.stack.append({})
+    self._update(items)
 
   def _append(self, value: Any) -> None:
     item = self.stack.pop()
@@ -212,14 +218,16 @@ class _Machine:
 
   def _update(self, items: list[Any]) -> None:
     if isinstance(self.stack[-1], dict):
-      self.stack[-1].update(zip(map(_hashable, items[::2]), items[1::2]))
+      # Weights have texts as names. Another key is never hashed: that of a nested tuple may crash.
+      pairs = zip(items[::2], items[1::2])
+      self.stack[-1].update((key, item) for key, item in pairs if isinstance(key, str))
 
   def _global(self, value: Any) -> None:
     self.stack.append(Name(*value.split(' ', 1)))
 
   def _stack_global(self, value: Any) -> None:
     name, module = self.stack.pop(), self.stack.pop()
-    self.stack.append(Name(str(module), str(name)))
+    self.stack.append(Name(_text(module), _text(name)))
 
   def _binpersid(self, value: Any) -> None:
     storage = _storage(self.stack.pop())
@@ -267,20 +275,34 @@ _CONSTANTS: dict[str, Callable[[], Any]] = {
 }
 
 
-def _hashable(key: Any) -> Any:
-  return key if isinstance(key, str | int | float | tuple) else id(key)
+def _text(value: Any) -> str:
+  """A text of a pickle. To print anything else may never end: lists may share lists."""
+  if not isinstance(value, str):
+    raise ValueError(f'a {type(value).__name__} where a pickle needs text')
+  return value
 
 
 def _storage(persistent: Any) -> Storage:
+  if not isinstance(persistent, tuple) or len(persistent) < 5:
+    raise ValueError('a persistent id that is no storage')
   kind, storage_type, key, _, count = persistent[:5]
-  if kind != 'storage' or any(v is not None for v in persistent[5:]):
+  if _text(kind) != 'storage' or any(v is not None for v in persistent[5:]):
     raise ValueError(f'persistent id {kind!r}')
-  dtype = _STORAGES.get(getattr(storage_type, 'name', ''), str(storage_type))
-  return Storage(str(key), dtype, int(count))
+  if not isinstance(storage_type, Name) or not _is_size(count):
+    raise ValueError('a storage without a type and a number')
+  return Storage(_text(key), _STORAGES.get(storage_type.name, str(storage_type)), count)
+
+
+def _is_size(value: Any) -> bool:
+  return type(value) is int and 0 <= value < 1 << 63
 
 
 def _call(function: Any, arguments: Any) -> Any:
   """What a call in the pickle stands for."""
+  if isinstance(function, Opaque):
+    return Opaque()
+  if not isinstance(function, Name) or not isinstance(arguments, tuple):
+    raise ValueError('a call of what is no function')
   name = str(function)
   if name == 'collections.OrderedDict':
     return {}
@@ -289,18 +311,19 @@ def _call(function: Any, arguments: Any) -> Any:
     return _tensor(storage, offset, shape, strides)
   if name in ('torch._utils._rebuild_parameter', 'torch._tensor._rebuild_from_type_v2'):
     return arguments[0] if isinstance(arguments[0], TensorRef) else Opaque()
-  if isinstance(function, Opaque) or name in _HARMLESS:
+  if name in _HARMLESS:
     return Opaque()
   raise UnsafePickle(name)
 
 
-def _tensor(storage: Any, offset: int, shape: Sequence[int], strides: Sequence[int]) -> TensorRef:
-  if not isinstance(storage, Storage) or len(shape) != len(strides):
-    raise ValueError('a tensor without storage')
-  numbers = (offset, *shape, *strides)
-  if not all(isinstance(n, int) and n >= 0 for n in numbers):
-    raise ValueError(f'a tensor of shape {shape}')
+def _tensor(storage: Any, offset: Any, shape: Any, strides: Any) -> TensorRef:
+  if not isinstance(storage, Storage) or not isinstance(shape, tuple):
+    raise ValueError('a tensor without storage or shape')
+  if not isinstance(strides, tuple) or not len(shape) == len(strides) <= _MAX_AXES:
+    raise ValueError(f'a tensor of {len(shape)} axes without as many strides')
+  if not all(map(_is_size, (offset, *shape, *strides))):
+    raise ValueError('a tensor whose shape and strides are not whole numbers')
   last = offset + sum((n - 1) * s for n, s in zip(shape, strides))
   if 0 not in shape and last >= storage.count:
     raise ValueError(f'a tensor of shape {shape} in a storage of {storage.count} numbers')
-  return TensorRef(storage, offset, tuple(shape), tuple(strides))
+  return TensorRef(storage, offset, shape, strides)

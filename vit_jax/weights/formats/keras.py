@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import json
 import pathlib
 import re
 from collections.abc import Callable, Collection, Mapping
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 _NORM = ('gamma', 'beta', 'moving_mean', 'moving_variance')
 _ORDER = ('kernel', 'depthwise_kernel', 'bias', *_NORM)  # of a layer's weights
 _WHOLE_MODEL = 'model_weights/'  # the group of the weights in a file that has the optimizer's too
+_MAX_CHANNELS = 1024  # of an image
 _HEAD = 'predictions'  # the name of the classifier in keras.applications
 # Keras 3 numbers layers of a kind and weights of a layer: layers/conv2d_7/vars/0. Older files of it
 # have the other group. A model within a model is a layer that has layers.
@@ -106,11 +106,11 @@ def _description(tensors: 'Tensors') -> 'Description | None':
   if 'model_config' not in tensors.metadata:
     return None
   from vit_jax.weights import keras_config
-  from vit_jax.weights.containers.checks import damaged
+  from vit_jax.weights.containers.checks import damaged, parse_json
 
   with damaged(tensors.path, 'model_config'):
-    model = json.loads(tensors.metadata['model_config'])
-    training = json.loads(tensors.metadata.get('training_config') or '{}')
+    model = parse_json(tensors.metadata['model_config'])
+    training = parse_json(tensors.metadata.get('training_config') or '{}')
     return keras_config.describe(
       model, training, _layer_names(), _statistics(tensors), str(tensors.path)
     )
@@ -128,7 +128,7 @@ def _statistics(tensors: 'Tensors') -> dict[str, tuple[list[float], list[float]]
     if end == '0':
       layer = name.split('/')[-3]
     partner = re.sub(rf'{end}(:0)?$', rf'{other}\1', name)
-    if partner in tensors:
+    if partner in tensors and max(tensors.specs[n].size for n in (name, partner)) <= _MAX_CHANNELS:
       mean, variance = (tensors[n].ravel().tolist() for n in (name, partner))
       found[layer] = mean, variance
   return found

@@ -76,9 +76,16 @@ def _our_shape(rule: rules.Rule, shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def count(names: Collection[str], pattern: str) -> int:
-  """The highest number that the first group of a pattern matches, plus one; 0 without a match."""
+  """The highest number that the first group of a pattern matches, plus one; 0 without a match.
+
+  Raises:
+    ValueError: more than there are names.
+  """
   found = [int(m[1]) for name in names if (m := re.search(pattern, name))]
-  return max(found, default=-1) + 1
+  most = max(found, default=-1) + 1
+  if most > len(names):
+    raise ValueError(f'number {most - 1:,} in {len(names)} names')
+  return most
 
 
 def residual_units(names: Collection[str], prefix: str) -> tuple[int, ...]:
