@@ -1,13 +1,15 @@
 """A run in a folder that holds one: resumed, or refused where options or data are others."""
 
+import json
 import logging
+import shutil
 
 import pytest
 from PIL import Image
 
 from tests.support import raises
 from tests.training import runs
-from vit_jax import checkpoint
+from vit_jax import checkpoint, evaluate
 from vit_jax.errors import CheckpointError
 from vit_jax.training import loop
 
@@ -94,3 +96,50 @@ def test_other_classes_are_refused(run):
 def test_images_of_a_split_that_is_not_used_may_change(run):
   _add_images(run[0], 'other', 'ant', 9, 1)
   assert _resume(run) == 4
+
+
+_CUTS = {
+  'deleted': lambda p: p.unlink(),
+  'emptied': lambda p: p.write_bytes(b''),
+  'cut': lambda p: p.write_bytes(p.read_bytes()[:-9]),
+  'other': lambda p: p.write_text('[1]'),
+}
+
+
+def test_lost_and_damaged_descriptions_are_written_again(tmp_path, capsys):
+  """Of a run that split its dataset; every loss in one folder after the other."""
+  folder, workdir = tmp_path / 'images', tmp_path / 'run'
+  for name in ('ant', 'bee'):
+    _add_images(folder, '', name, 0, 20)
+  loop.train(_options(folder), str(workdir))
+  whole = {n: (workdir / n).read_bytes() for n in ('config.json', 'classes.json', 'split.json')}
+  rows = runs.timeless_rows(workdir)
+  capsys.readouterr()
+  for cut in _CUTS.values():
+    for name in (*whole, 'metrics.jsonl'):
+      cut(workdir / name)
+    assert not evaluate.main([str(workdir)])
+    loop.train(_options(folder), str(workdir))
+    said = capsys.readouterr().err
+    assert all(str(workdir / name) in said for name in whole), said
+    assert {n: (workdir / n).read_bytes() for n in whole} == whole
+    assert runs.timeless_rows(workdir) == rows
+  (workdir / 'metrics.jsonl').unlink()
+  loop.train(_options(folder), str(workdir))
+  assert 'metrics.jsonl' in capsys.readouterr().err
+  assert json.loads(whole['classes.json']) == ['ant', 'bee']
+  shutil.rmtree(workdir / 'checkpoints')
+  loop.train(_options(folder), str(workdir))
+  assert 'no checkpoint' in capsys.readouterr().err
+  assert runs.timeless_rows(workdir) == rows
+
+
+def test_a_split_of_other_images_is_still_refused(tmp_path):
+  folder, workdir = tmp_path / 'images', tmp_path / 'run'
+  for name in ('ant', 'bee'):
+    _add_images(folder, '', name, 0, 20)
+  loop.train(_options(folder), str(workdir))
+  (workdir / 'split.json').write_text('{')
+  _add_images(folder, '', 'ant', 30, 5)
+  with raises(CheckpointError, str(workdir)):
+    loop.train(_options(folder), str(workdir))

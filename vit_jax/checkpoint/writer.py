@@ -1,12 +1,12 @@
 """Writing checkpoints in the background, and going on from the newest."""
 
 import contextlib
+import functools
 import logging
 import pathlib
 import shutil
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from types import TracebackType
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -47,6 +47,9 @@ class Checkpointer:
     self._scores: dict[int, float] = {}
     self._manager: ocp.CheckpointManager | None = None
     self._keep, self._in_hand = max(1, keep), 0
+    self._failed = False
+    self._hook_before = sys.unraisablehook
+    self._hook = functools.partial(_pass_over_closed_loops, sys.unraisablehook)
 
   def read_newest(self) -> 'Saved':
     """The newest checkpoint that is whole; damaged ones are set aside under another name.
@@ -135,6 +138,8 @@ class Checkpointer:
     if self._manager is not None:
       with contextlib.suppress(Exception):
         self._manager.close()
+    if sys.unraisablehook is self._hook and not self._failed:
+      sys.unraisablehook = self._hook_before
 
   @contextlib.contextmanager
   def saying_what_is_safe(self) -> Iterator[None]:
@@ -153,6 +158,7 @@ class Checkpointer:
   def _open(self) -> ocp.CheckpointManager:
     """Orbax's manager, which is opened once damaged checkpoints are set aside."""
     if self._manager is None:
+      sys.unraisablehook = self._hook
       policies = [checkpoint_managers.LatestN(self._keep), _Best(self._scores)]
       with self._writing():
         self._manager = ocp.CheckpointManager(
@@ -197,16 +203,19 @@ class Checkpointer:
       yield
     except Exception as e:
       reason = e.strerror if isinstance(e, OSError) and e.strerror else ' '.join(str(e).split())
-      sys.excepthook = _quiet_about_closed_loops
+      self._failed = True
       raise StorageError(f'cannot write a checkpoint to {self._folder}: {reason[:200]}') from e
 
 
-def _quiet_about_closed_loops(
-  kind: type[BaseException], error: BaseException, trace: TracebackType | None
-) -> None:
-  """Passes over the writes still under way when one fails: their event loop is closed by then."""
-  if not (kind is RuntimeError and str(error) == 'Event loop is closed'):
-    sys.__excepthook__(kind, error, trace)
+def _pass_over_closed_loops(otherwise: Callable[[Any], object], unraisable: Any) -> None:
+  """A `sys.unraisablehook` for tensorstore's threads.
+
+  When one of several writes under way fails, orbax closes the event loop that the others report
+  to. They end later, even after the failure was raised, and each would print a traceback.
+  """
+  error = unraisable.exc_value
+  if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
+    otherwise(unraisable)
 
 
 class _Best:

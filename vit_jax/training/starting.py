@@ -150,8 +150,9 @@ def _refuse_other_data(
       f'the classes of {dataset.name} changed since {path} began ({what or "their order"}): its '
       'labels would change; restore the dataset, or use another --workdir'
     )
-  split = read_json(path / 'split.json')  # None where it is damaged: the fingerprints remain
-  changed = split is not None and split != dataset.manifest()
+  split = read_json(path / 'split.json')
+  # Where it is damaged, the fingerprints remain.
+  changed = isinstance(split, dict) and split != dataset.manifest()
   # Version 0.1 wrote no fingerprint; the option that names the test split may change.
   for role, fingerprint in meta.get('dataset', {}).items():
     same = experiment.fingerprint.get(role) == fingerprint
