@@ -1,6 +1,5 @@
 """A run in a folder that holds one: resumed, or refused where options or data are others."""
 
-import json
 import logging
 import shutil
 
@@ -9,7 +8,7 @@ from PIL import Image
 
 from tests.support import raises
 from tests.training import runs
-from vit_jax import checkpoint, evaluate
+from vit_jax import checkpoint, evaluate, report
 from vit_jax.errors import CheckpointError
 from vit_jax.training import loop
 
@@ -98,48 +97,71 @@ def test_images_of_a_split_that_is_not_used_may_change(run):
   assert _resume(run) == 4
 
 
-_CUTS = {
-  'deleted': lambda p: p.unlink(),
-  'emptied': lambda p: p.write_bytes(b''),
-  'cut': lambda p: p.write_bytes(p.read_bytes()[:-9]),
-  'other': lambda p: p.write_text('[1]'),
-}
+@pytest.fixture(scope='module')
+def first_split_run(tmp_path_factory):
+  """A run of two steps on a folder that the run itself has split, without its report."""
+  folder = tmp_path_factory.mktemp('split')
+  for name, first in (('ant', 0), ('bee', 100)):
+    _add_images(folder / 'images', '', name, first, 20)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(report, 'write_report', lambda *_: None)
+    loop.train(_options(folder / 'images'), str(folder / 'run'))
+    yield folder
 
 
-def test_lost_and_damaged_descriptions_are_written_again(tmp_path, capsys):
-  """Of a run that split its dataset; every loss in one folder after the other."""
-  folder, workdir = tmp_path / 'images', tmp_path / 'run'
-  for name in ('ant', 'bee'):
-    _add_images(folder, '', name, 0, 20)
-  loop.train(_options(folder), str(workdir))
-  whole = {n: (workdir / n).read_bytes() for n in ('config.json', 'classes.json', 'split.json')}
+@pytest.fixture
+def split_run(first_split_run, tmp_path):
+  """(its dataset, a copy of its workdir)."""
+  shutil.copytree(first_split_run / 'run', tmp_path / 'run')
+  return first_split_run / 'images', tmp_path / 'run'
+
+
+_DESCRIPTION = ('config.json', 'classes.json', 'split.json')
+_CUTS = (
+  lambda path: path.unlink(),
+  lambda path: path.write_bytes(path.read_bytes()[:-9]),
+  lambda path: path.write_text('[1]'),
+)
+
+
+@pytest.mark.parametrize('turn', range(len(_CUTS)))
+def test_lost_and_damaged_descriptions_are_written_again(split_run, capsys, turn):
+  folder, workdir = split_run
+  whole = {name: (workdir / name).read_bytes() for name in _DESCRIPTION}
   rows = runs.timeless_rows(workdir)
-  capsys.readouterr()
-  for cut in _CUTS.values():
-    for name in (*whole, 'metrics.jsonl'):
-      cut(workdir / name)
-    assert not evaluate.main([str(workdir)])
-    loop.train(_options(folder), str(workdir))
-    said = capsys.readouterr().err
-    assert all(str(workdir / name) in said for name in whole), said
-    assert {n: (workdir / n).read_bytes() for n in whole} == whole
-    assert runs.timeless_rows(workdir) == rows
+  for k, name in enumerate(_DESCRIPTION):
+    _CUTS[(k + turn) % len(_CUTS)](workdir / name)
   (workdir / 'metrics.jsonl').unlink()
+  assert evaluate.main([str(workdir)]) == 0
+  capsys.readouterr()
   loop.train(_options(folder), str(workdir))
-  assert 'metrics.jsonl' in capsys.readouterr().err
-  assert json.loads(whole['classes.json']) == ['ant', 'bee']
-  shutil.rmtree(workdir / 'checkpoints')
-  loop.train(_options(folder), str(workdir))
-  assert 'no checkpoint' in capsys.readouterr().err
+  said = capsys.readouterr().err
+  missing = [n for n in (*_DESCRIPTION, 'metrics.jsonl') if str(workdir / n) not in said]
+  assert not missing, said
+  assert {name: (workdir / name).read_bytes() for name in _DESCRIPTION} == whole
   assert runs.timeless_rows(workdir) == rows
 
 
-def test_a_split_of_other_images_is_still_refused(tmp_path):
-  folder, workdir = tmp_path / 'images', tmp_path / 'run'
-  for name in ('ant', 'bee'):
-    _add_images(folder, '', name, 0, 20)
+def test_a_start_over_lost_checkpoints_is_said(split_run, capsys):
+  folder, workdir = split_run
+  rows = runs.timeless_rows(workdir)
+  shutil.rmtree(workdir / 'checkpoints')
+  (workdir / 'checkpoints').mkdir()
+  with raises(CheckpointError, str(workdir)):
+    evaluate.main([str(workdir)])
+  capsys.readouterr()
   loop.train(_options(folder), str(workdir))
+  assert f'{workdir} has metrics and no checkpoint' in capsys.readouterr().err
+  assert runs.timeless_rows(workdir) == rows
+
+
+def test_a_damaged_split_hides_no_other_images(split_run):
+  folder, workdir = split_run
   (workdir / 'split.json').write_text('{')
   _add_images(folder, '', 'ant', 30, 5)
-  with raises(CheckpointError, str(workdir)):
-    loop.train(_options(folder), str(workdir))
+  try:
+    with raises(CheckpointError, workdir, folder):
+      loop.train(_options(folder), str(workdir))
+  finally:
+    for i in range(30, 35):
+      (folder / f'ant/{i}.png').unlink()

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import logging
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -202,9 +203,17 @@ class Checkpointer:
     try:
       yield
     except Exception as e:
-      reason = e.strerror if isinstance(e, OSError) and e.strerror else ' '.join(str(e).split())
       self._failed = True
-      raise StorageError(f'cannot write a checkpoint to {self._folder}: {reason[:200]}') from e
+      raise StorageError(f'cannot write a checkpoint to {self._folder}: {_reason(e)}') from e
+
+
+def _reason(error: Exception) -> str:
+  """The system's reason of an error of Python's or of tensorstore's, which names files first."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = ' '.join(str(error).split())
+  of_system = re.search(r'OS error \d+: (?:E[A-Z]+ )?([^]]+)', text)
+  return of_system[1] if of_system else text[:200]
 
 
 def _pass_over_closed_loops(otherwise: Callable[[Any], object], unraisable: Any) -> None:
