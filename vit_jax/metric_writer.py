@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import pathlib
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -131,14 +132,16 @@ class _EventFile:
 
   def __init__(self, workdir: pathlib.Path, resume_step: int):
     # Half a second that a run without it need not pay.
-    from tensorboardX import event_file_writer
     from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import RecordWriter
 
     self._new_event, self._flushed = event_pb2.Event, time.monotonic()
-    self._path = workdir / 'events.out.tfevents.*'
+    # The process's number keeps two attempts of one second apart.
+    about = f'{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
+    self._path = workdir / f'events.out.tfevents.{about}'
     with _writing(self._path):
-      # The number keeps two attempts of one second apart.
-      self._file = event_file_writer.EventsWriter(str(workdir / 'events'), f'.{os.getpid()}')
+      self._file = RecordWriter(str(self._path))
+    self._add(0, file_version='brain.Event:2')
     if resume_step:
       began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
       self._add(resume_step + 1, session_log=began)
@@ -168,7 +171,8 @@ class _EventFile:
 
   def _add(self, step: int, **what: Any) -> None:
     with _writing(self._path):
-      self._file.write_event(self._new_event(wall_time=time.time(), step=step, **what))
+      event = self._new_event(wall_time=time.time(), step=step, **what)
+      self._file.write(event.SerializeToString())
 
 
 @contextlib.contextmanager

@@ -1,13 +1,12 @@
 """Writing checkpoints in the background, and going on from the newest."""
 
 import contextlib
-import functools
 import logging
+import os
 import pathlib
 import re
 import shutil
-import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -15,6 +14,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.checkpoint import checksums
+from vit_jax.checkpoint.leftovers import Leftovers
 from vit_jax.checkpoint.saved import (
   FORMAT_VERSION,
   ITEMS,
@@ -49,8 +49,7 @@ class Checkpointer:
     self._manager: ocp.CheckpointManager | None = None
     self._keep, self._in_hand = max(1, keep), 0
     self._failed = False
-    self._hook_before = sys.unraisablehook
-    self._hook = functools.partial(_pass_over_closed_loops, sys.unraisablehook)
+    self._leftovers = Leftovers()
 
   def read_newest(self) -> 'Saved':
     """The newest checkpoint that is whole; damaged ones are set aside under another name.
@@ -139,8 +138,8 @@ class Checkpointer:
     if self._manager is not None:
       with contextlib.suppress(Exception):
         self._manager.close()
-    if sys.unraisablehook is self._hook and not self._failed:
-      sys.unraisablehook = self._hook_before
+    if not self._failed:
+      self._leftovers.release()
 
   @contextlib.contextmanager
   def saying_what_is_safe(self) -> Iterator[None]:
@@ -159,7 +158,7 @@ class Checkpointer:
   def _open(self) -> ocp.CheckpointManager:
     """Orbax's manager, which is opened once damaged checkpoints are set aside."""
     if self._manager is None:
-      sys.unraisablehook = self._hook
+      self._leftovers.silence()
       policies = [checkpoint_managers.LatestN(self._keep), _Best(self._scores)]
       with self._writing():
         self._manager = ocp.CheckpointManager(
@@ -212,19 +211,8 @@ def _reason(error: Exception) -> str:
   if isinstance(error, OSError) and error.strerror:
     return error.strerror
   text = ' '.join(str(error).split())
-  of_system = re.search(r'OS error \d+: (?:E[A-Z]+ )?([^]]+)', text)
-  return of_system[1] if of_system else text[:200]
-
-
-def _pass_over_closed_loops(otherwise: Callable[[Any], object], unraisable: Any) -> None:
-  """A `sys.unraisablehook` for tensorstore's threads.
-
-  When one of several writes under way fails, orbax closes the event loop that the others report
-  to. They end later, even after the failure was raised, and each would print a traceback.
-  """
-  error = unraisable.exc_value
-  if not (isinstance(error, RuntimeError) and str(error) == 'Event loop is closed'):
-    otherwise(unraisable)
+  number = re.search(r"os_error_code='(\d+)'", text)
+  return os.strerror(int(number[1])) if number else text[:200]
 
 
 class _Best:
