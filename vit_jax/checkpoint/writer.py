@@ -166,7 +166,11 @@ class Checkpointer:
           options=ocp.CheckpointManagerOptions(
             preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
             enable_async_checkpointing=True,
-            async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
+            async_options=ocp.AsyncOptions(
+              post_finalization_callback=self._write_checksums,
+              # Where one cannot be made, what waits for it would keep the process for ten minutes.
+              create_directories_asynchronously=False,
+            ),
           ),
           item_names=ITEMS,
         )
