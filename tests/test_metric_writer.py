@@ -1,5 +1,6 @@
 """metrics.jsonl: rows are whole, whatever became of the end of the file."""
 
+import errno
 import json
 
 import pytest
@@ -63,3 +64,22 @@ def test_a_folder_that_vanished_is_one_line(tmp_path):
   writer = MetricWriter(tmp_path / 'gone', tensorboard=False)
   with raises(StorageError, 'gone'):
     writer.write(1, 'train', {'loss': 1.0})
+
+
+def test_an_event_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
+  from tensorboardX.record_writer import RecordWriter
+
+  writer = MetricWriter(tmp_path, tensorboard=True)
+
+  def fail(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(RecordWriter, 'write', fail)
+  monkeypatch.setattr(RecordWriter, 'flush', fail)
+  for step in range(40):  # the queue of SummaryWriter took ten and then waited for ever
+    with raises(StorageError, tmp_path, 'tfevents', 'No space left'):
+      writer.write(step, 'train', {'loss': 1.0})
+  with raises(StorageError, tmp_path, 'tfevents'):
+    writer.flush()
+  writer.close()
+  assert [row['step'] for row in read_metrics(tmp_path)] == list(range(40))

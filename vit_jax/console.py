@@ -53,7 +53,8 @@ class Console(logging.Handler):
     own.addHandler(self)
     own.setLevel(logging.INFO)
     own.propagate = False
-    absl.setLevel(logging.ERROR)  # orbax reports every step of every save
+    # Orbax reports every step of every save, and with a traceback what it then raises.
+    absl.setLevel(logging.CRITICAL)
     return self
 
   def __exit__(

@@ -76,6 +76,14 @@ def write_json(path: str | pathlib.Path, value: Any, ascii_only: bool = False) -
   write_text(path, json.dumps(value, indent=2, ensure_ascii=ascii_only) + '\n')
 
 
+def read_json(path: str | pathlib.Path) -> Any:
+  """The value of a JSON file; None where the file is missing or no JSON."""
+  try:
+    return json.loads(pathlib.Path(path).read_text('utf-8'))
+  except (OSError, ValueError, RecursionError):
+    return None
+
+
 def make_folder(path: str | pathlib.Path) -> pathlib.Path:
   """Makes a folder and its parents where they are not there yet.
 

@@ -1,10 +1,14 @@
 """What a run writes as it goes: metrics.jsonl, event files, and progress for the eye."""
 
+import contextlib
 import json
 import logging
 import math
+import os
 import pathlib
-from collections.abc import Mapping
+import socket
+import time
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +20,7 @@ log = logging.getLogger(__name__)
 
 # Rows that each checkpoint keeps a copy of.
 _KEPT_ROWS = 200
+_FLUSH_SECONDS = 120.0
 
 
 class MetricWriter:
@@ -39,9 +44,9 @@ class MetricWriter:
     active: bool = True,
   ):
     self._active = active
-    self._events = None
+    self._events: _EventFile | None = None
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
-    found = read_metrics(workdir) if self._path.exists() else []
+    found = read_metrics(workdir)
     if found and not resume_step and active:
       log.warning(
         '%s has metrics and no checkpoint to go on from: training starts anew', self._path.parent
@@ -54,13 +59,10 @@ class MetricWriter:
     if self._rows:
       write_text(self._path, ''.join(json.dumps(row) + '\n' for row in self._rows))
     else:
-      self._path.unlink(missing_ok=True)
+      with _writing(self._path):
+        self._path.unlink(missing_ok=True)
     if tensorboard:
-      import tensorboardX  # half a second that a run without it need not pay
-
-      self._events = tensorboardX.SummaryWriter(
-        str(workdir), purge_step=resume_step + 1 if resume_step else None
-      )
+      self._events = _EventFile(pathlib.Path(workdir), resume_step)
 
   def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
     """Writes one row; numbers that are not finite become null, as JSON has no word for them."""
@@ -70,19 +72,15 @@ class MetricWriter:
     self._rows.append(row)
     if not self._active:
       return
-    try:
-      with open(self._path, 'a', encoding='utf-8') as f:
-        f.write(json.dumps(row) + '\n')
-    except OSError as e:
-      raise StorageError(f'cannot write {self._path}: {e.strerror or e}') from e
+    with _writing(self._path), open(self._path, 'a', encoding='utf-8') as f:
+      f.write(json.dumps(row) + '\n')
     if self._events:
-      for name, value in values.items():
-        self._events.add_scalar(f'{split}/{name}', value, step)
+      self._events.add_scalars({f'{split}/{name}': v for name, v in values.items()}, step)
 
   def write_image(self, step: int, name: str, image: np.ndarray) -> None:
     """Adds an image, uint8 [h, w, c], to the event files."""
     if self._events:
-      self._events.add_image(name, image, step, dataformats='HWC')
+      self._events.add_image(name, image, step)
 
   def get_state(self) -> dict[str, Any]:
     """How many rows there are, and the last ones, for a checkpoint."""
@@ -92,6 +90,12 @@ class MetricWriter:
     """The rows of the attempt before, whatever became of the end of the file."""
     before = state['count'] - len(state['last'])
     lost = before - len(self._rows)
+    if not self._rows and state['last'] and self._active:
+      log.warning(
+        '%s was lost: its last %d rows were written again from the checkpoint',
+        self._path,
+        len(state['last']),
+      )
     if lost > 0 and self._active:
       log.warning('%s has lost %d of its first rows', self._path, lost)
     return [*self._rows[:before], *state['last']]
@@ -100,15 +104,103 @@ class MetricWriter:
     """The value that an earlier attempt wrote last, 0 where there is none."""
     return next((row[name] for row in reversed(self._rows) if row.get(name) is not None), 0.0)
 
+  def flush(self) -> None:
+    """Returns when everything is on disk.
+
+    Raises:
+      StorageError: naming the file that cannot be written.
+    """
+    if self._events:
+      self._events.flush()
+
   def close(self) -> None:
+    """Ends writing; what cannot be written any more was said before."""
     if self._events:
       self._events.close()
 
 
+class _EventFile:
+  """A TensorBoard event file that is written at once.
+
+  The thread of `tensorboardX.SummaryWriter` ends with a traceback when the disk is full, and the
+  run then waits for it for ever.
+
+  Args:
+    workdir: the run's folder.
+    resume_step: events after this step, of an earlier attempt, are not shown.
+  """
+
+  def __init__(self, workdir: pathlib.Path, resume_step: int):
+    # Half a second that a run without it need not pay.
+    from tensorboardX.proto import event_pb2
+    from tensorboardX.record_writer import RecordWriter
+
+    self._new_event, self._flushed = event_pb2.Event, time.monotonic()
+    # The process's number keeps two attempts of one second apart.
+    about = f'{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
+    self._path = workdir / f'events.out.tfevents.{about}'
+    with _writing(self._path):
+      self._file = RecordWriter(str(self._path))
+    self._add(0, file_version='brain.Event:2')
+    if resume_step:
+      began = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
+      self._add(resume_step + 1, session_log=began)
+    self.flush()
+
+  def add_scalars(self, values: Mapping[str, float], step: int) -> None:
+    from tensorboardX import summary
+
+    for name, value in values.items():
+      self._add(step, summary=summary.scalar(name, value))
+    if time.monotonic() - self._flushed > _FLUSH_SECONDS:
+      self.flush()
+
+  def add_image(self, name: str, image: np.ndarray, step: int) -> None:
+    from tensorboardX import summary
+
+    self._add(step, summary=summary.image(name, image, dataformats='HWC'))
+
+  def flush(self) -> None:
+    with _writing(self._path):
+      self._file.flush()
+    self._flushed = time.monotonic()
+
+  def close(self) -> None:
+    with contextlib.suppress(OSError):
+      self._file.close()
+
+  def _add(self, step: int, **what: Any) -> None:
+    with _writing(self._path):
+      event = self._new_event(wall_time=time.time(), step=step, **what)
+      self._file.write(event.SerializeToString())
+
+
+@contextlib.contextmanager
+def _writing(path: pathlib.Path) -> Iterator[None]:
+  """Names the file that cannot be written."""
+  try:
+    yield
+  except OSError as e:
+    raise StorageError(f'cannot write {path}: {e.strerror or e}') from e
+
+
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:
-  """The rows of a run's metrics.jsonl; lines that a kill or a power cut spoiled are left out."""
+  """The rows of a run's metrics.jsonl, none where it is missing.
+
+  Lines that a kill or a power cut spoiled are left out.
+
+  Raises:
+    StorageError: the file cannot be read.
+  """
+  path = pathlib.Path(workdir) / 'metrics.jsonl'
+  try:
+    lines = path.read_bytes().splitlines()
+  except FileNotFoundError:
+    return []
+  except OSError as e:
+    raise StorageError(f'cannot read {path}: {e.strerror or e}') from e
   rows = []
-  for line in (pathlib.Path(workdir) / 'metrics.jsonl').read_bytes().splitlines():
+  for line in lines:
     try:
       row = json.loads(line)
     except ValueError:

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import raises
 from tests.training.runs import options, timeless_rows
-from vit_jax import checkpoint, tree
+from vit_jax import checkpoint, report, tree
 from vit_jax.errors import CheckpointError, StorageError
 from vit_jax.training import loop
 
@@ -22,15 +22,38 @@ BRIEF = {
 }
 
 
-@pytest.fixture(scope='module', params=['plain', 'ema'])
-def runs(tmp_path_factory, request):
+@pytest.fixture(scope='module', autouse=True)
+def no_reports():
+  """Most of a brief run's time would be its report's."""
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(report, 'write_report', lambda *_: None)
+    yield
+
+
+@pytest.fixture(scope='module')
+def runs(tmp_path_factory):
   """(a run of 6 steps, the same run of 9 steps, options of 9 steps)."""
-  ema = {'ema__decay': '0.9'} if request.param == 'ema' else {}
   folder = tmp_path_factory.mktemp('damage')
   for steps in (6, 9):
-    long = options(total=f'{steps} steps', **BRIEF, **ema)
+    long = options(total=f'{steps} steps', **BRIEF)
     loop.train(long, str(folder / str(steps)))
   return folder / '6', folder / '9', long
+
+
+@pytest.fixture(scope='module')
+def run_with_ema(tmp_path_factory):
+  """A run of 6 steps."""
+  folder = tmp_path_factory.mktemp('damage_ema') / '6'
+  loop.train(options(total='6 steps', ema__decay='0.9', **BRIEF), str(folder))
+  return folder
+
+
+@pytest.fixture(params=['plain', 'ema'])
+def run(request):
+  """A run of 6 steps."""
+  if request.param == 'ema':
+    return request.getfixturevalue('run_with_ema')
+  return request.getfixturevalue('runs')[0]
 
 
 def damages(seed, flips):
@@ -86,14 +109,14 @@ def _try_all(run, tmp_path, flips, every=1):
   return counts
 
 
-def test_no_damage_gives_other_arrays(runs, tmp_path):
-  counts = _try_all(runs[0], tmp_path, flips=1, every=7)
+def test_no_damage_gives_other_arrays(run, tmp_path):
+  counts = _try_all(run, tmp_path, flips=1, every=7)
   assert counts['noticed'] > 10
 
 
 @pytest.mark.slow
-def test_no_damage_of_any_file_gives_other_arrays(runs, tmp_path):
-  counts = _try_all(runs[0], tmp_path, flips=20)
+def test_no_damage_of_any_file_gives_other_arrays(run, tmp_path):
+  counts = _try_all(run, tmp_path, flips=20)
   print(counts)
   assert counts['noticed'] > 100
 
@@ -106,17 +129,32 @@ def _change_step(folder):
   folder.rename(folder.with_name('8'))
 
 
-@pytest.mark.parametrize(
-  'damage',
-  [
-    lambda f: damages(1, 1)[-1][1](_largest(f / 'training')),
-    lambda f: damages(1, 1)[-1][1](_largest(f / 'variables')),
-    lambda f: (f / 'meta/metadata').write_text('{"step": 6}'),
-    lambda f: shutil.rmtree(f) or f.mkdir(),
-    _change_step,
-  ],
-  ids=['training', 'variables', 'meta', 'empty', 'renamed'],
-)
+DAMAGES = {
+  'training': lambda f: damages(1, 1)[-1][1](_largest(f / 'training')),
+  'variables': lambda f: damages(1, 1)[-1][1](_largest(f / 'variables')),
+  'meta': lambda f: (f / 'meta/metadata').write_text('{"step": 6}'),
+  'empty': lambda f: shutil.rmtree(f) or f.mkdir(),
+  'renamed': _change_step,
+}
+each_damage = pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
+
+
+@each_damage
+def test_the_checkpoint_before_is_read_with_an_ema_too(run_with_ema, tmp_path, damage, caplog):
+  shutil.copytree(run_with_ema, tmp_path / 'run')
+  folder = tmp_path / 'run/checkpoints'
+  damage(folder / '6')
+  damaged = max(int(p.name) for p in folder.iterdir())
+  assert checkpoint.load_run(str(tmp_path / 'run'), 'last').step in (3, 6)
+  found = checkpoint.Checkpointer(tmp_path / 'run', 2, 'accuracy', 'max').read_newest()
+  assert f'checkpoints/{damaged}' in caplog.text and 'step 3' in caplog.text
+  assert (folder / f'damaged-{damaged}').is_dir()
+  whole = checkpoint.Saved.read(run_with_ema / 'checkpoints/3')
+  assert found.meta == whole.meta
+  assert _same(found.variables, whole.variables) and _same(found.training, whole.training)
+
+
+@each_damage
 def test_a_run_goes_on_from_the_checkpoint_before(runs, tmp_path, damage, capsys):
   run, longer, config = runs
   shutil.copytree(run, tmp_path / 'run')

@@ -1,13 +1,14 @@
 """A run in a folder that holds one: resumed, or refused where options or data are others."""
 
 import logging
+import shutil
 
 import pytest
 from PIL import Image
 
 from tests.support import raises
 from tests.training import runs
-from vit_jax import checkpoint
+from vit_jax import checkpoint, evaluate, report
 from vit_jax.errors import CheckpointError
 from vit_jax.training import loop
 
@@ -94,3 +95,73 @@ def test_other_classes_are_refused(run):
 def test_images_of_a_split_that_is_not_used_may_change(run):
   _add_images(run[0], 'other', 'ant', 9, 1)
   assert _resume(run) == 4
+
+
+@pytest.fixture(scope='module')
+def first_split_run(tmp_path_factory):
+  """A run of two steps on a folder that the run itself has split, without its report."""
+  folder = tmp_path_factory.mktemp('split')
+  for name, first in (('ant', 0), ('bee', 100)):
+    _add_images(folder / 'images', '', name, first, 20)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(report, 'write_report', lambda *_: None)
+    loop.train(_options(folder / 'images'), str(folder / 'run'))
+    yield folder
+
+
+@pytest.fixture
+def split_run(first_split_run, tmp_path):
+  """(its dataset, a copy of its workdir)."""
+  shutil.copytree(first_split_run / 'run', tmp_path / 'run')
+  return first_split_run / 'images', tmp_path / 'run'
+
+
+_DESCRIPTION = ('config.json', 'classes.json', 'split.json')
+_CUTS = (
+  lambda path: path.unlink(),
+  lambda path: path.write_bytes(path.read_bytes()[:-9]),
+  lambda path: path.write_text('[1]'),
+)
+
+
+@pytest.mark.parametrize('turn', range(len(_CUTS)))
+def test_lost_and_damaged_descriptions_are_written_again(split_run, capsys, turn):
+  folder, workdir = split_run
+  whole = {name: (workdir / name).read_bytes() for name in _DESCRIPTION}
+  rows = runs.timeless_rows(workdir)
+  for k, name in enumerate(_DESCRIPTION):
+    _CUTS[(k + turn) % len(_CUTS)](workdir / name)
+  (workdir / 'metrics.jsonl').unlink()
+  assert evaluate.main([str(workdir)]) == 0
+  capsys.readouterr()
+  loop.train(_options(folder), str(workdir))
+  said = capsys.readouterr().err
+  missing = [n for n in (*_DESCRIPTION, 'metrics.jsonl') if str(workdir / n) not in said]
+  assert not missing, said
+  assert {name: (workdir / name).read_bytes() for name in _DESCRIPTION} == whole
+  assert runs.timeless_rows(workdir) == rows
+
+
+def test_a_start_over_lost_checkpoints_is_said(split_run, capsys):
+  folder, workdir = split_run
+  rows = runs.timeless_rows(workdir)
+  shutil.rmtree(workdir / 'checkpoints')
+  (workdir / 'checkpoints').mkdir()
+  with raises(CheckpointError, str(workdir)):
+    evaluate.main([str(workdir)])
+  capsys.readouterr()
+  loop.train(_options(folder), str(workdir))
+  assert f'{workdir} has metrics and no checkpoint' in capsys.readouterr().err
+  assert runs.timeless_rows(workdir) == rows
+
+
+def test_a_damaged_split_hides_no_other_images(split_run):
+  folder, workdir = split_run
+  (workdir / 'split.json').write_text('{')
+  _add_images(folder, '', 'ant', 30, 5)
+  try:
+    with raises(CheckpointError, workdir, folder):
+      loop.train(_options(folder), str(workdir))
+  finally:
+    for i in range(30, 35):
+      (folder / f'ant/{i}.png').unlink()

@@ -178,10 +178,10 @@ def _verify(folder: pathlib.Path, item: str) -> None:
 
 @contextlib.contextmanager
 def _quiet_orbax() -> Iterator[None]:
-  """Keeps orbax from remarking on every item that it reads."""
+  """Keeps orbax from remarking on every item that it reads, and on what it raises."""
   absl = logging.getLogger('absl')
   before = absl.level
-  absl.setLevel(logging.ERROR)
+  absl.setLevel(logging.CRITICAL)
   try:
     yield
   finally:

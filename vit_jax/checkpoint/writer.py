@@ -2,7 +2,9 @@
 
 import contextlib
 import logging
+import os
 import pathlib
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -12,6 +14,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
 from vit_jax.checkpoint import checksums
+from vit_jax.checkpoint.leftovers import Leftovers
 from vit_jax.checkpoint.saved import (
   FORMAT_VERSION,
   ITEMS,
@@ -45,6 +48,8 @@ class Checkpointer:
     self._scores: dict[int, float] = {}
     self._manager: ocp.CheckpointManager | None = None
     self._keep, self._in_hand = max(1, keep), 0
+    self._failed = False
+    self._leftovers = Leftovers()
 
   def read_newest(self) -> 'Saved':
     """The newest checkpoint that is whole; damaged ones are set aside under another name.
@@ -94,11 +99,11 @@ class Checkpointer:
       metrics: validation metrics at this step, or empty.
 
     Raises:
-      StorageError: there is no room for it, or an earlier one could not be written.
+      StorageError: there is no room for it, or one before could not be written.
     """
+    self.wait()
     if step in self._open().all_steps():
       return
-    self.wait()
     meta = {
       **meta,
       'format_version': FORMAT_VERSION,
@@ -107,8 +112,8 @@ class Checkpointer:
     }
     self._note_score(step, meta)
     self._in_hand = step
+    self._check_room(step, sum(x.nbytes for x in jax.tree.leaves((variables, training))))
     with self._writing():
-      self._check_room(step, sum(x.nbytes for x in jax.tree.leaves((variables, training))))
       self._open().save(
         step,
         args=ocp.args.Composite(
@@ -133,20 +138,42 @@ class Checkpointer:
     if self._manager is not None:
       with contextlib.suppress(Exception):
         self._manager.close()
+    if not self._failed:
+      self._leftovers.release()
+
+  @contextlib.contextmanager
+  def saying_what_is_safe(self) -> Iterator[None]:
+    """Adds to a `StorageError` of the block which checkpoint is safe from it."""
+    try:
+      yield
+    except StorageError as e:
+      with contextlib.suppress(StorageError):
+        self.wait()
+      steps = saved_steps(self._folder)
+      safe = 'no checkpoint was saved before'
+      if steps:
+        safe = f'the checkpoint of step {steps[-1]} is safe, and the same command resumes from it'
+      raise StorageError(f'{e}; {safe}') from e
 
   def _open(self) -> ocp.CheckpointManager:
     """Orbax's manager, which is opened once damaged checkpoints are set aside."""
     if self._manager is None:
+      self._leftovers.silence()
       policies = [checkpoint_managers.LatestN(self._keep), _Best(self._scores)]
-      self._manager = ocp.CheckpointManager(
-        self._folder,
-        options=ocp.CheckpointManagerOptions(
-          preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
-          enable_async_checkpointing=True,
-          async_options=ocp.AsyncOptions(post_finalization_callback=self._write_checksums),
-        ),
-        item_names=ITEMS,
-      )
+      with self._writing():
+        self._manager = ocp.CheckpointManager(
+          self._folder,
+          options=ocp.CheckpointManagerOptions(
+            preservation_policy=checkpoint_managers.AnyPreservationPolicy(policies),
+            enable_async_checkpointing=True,
+            async_options=ocp.AsyncOptions(
+              post_finalization_callback=self._write_checksums,
+              # Where one cannot be made, what waits for it would keep the process for ten minutes.
+              create_directories_asynchronously=False,
+            ),
+          ),
+          item_names=ITEMS,
+        )
     return self._manager
 
   def _write_checksums(self) -> None:
@@ -163,31 +190,33 @@ class Checkpointer:
 
   def _check_room(self, step: int, nbytes: int) -> None:
     """Refuses to begin what cannot be ended, and warns one checkpoint ahead."""
-    need, free = nbytes + _FILES_BYTES, shutil.disk_usage(self._folder).free
+    with self._writing():
+      need, free = nbytes + _FILES_BYTES, shutil.disk_usage(self._folder).free
     if free < need:
       raise StorageError(
         f'no room for the checkpoint of step {step}: {self._folder} has {free >> 20} MiB free and '
-        f'it takes {need >> 20}; {self._safe()}'
+        f'it takes {need >> 20}'
       )
     if free < 2 * need:
       log.warning('%s has room for one more checkpoint (%d MiB)', self._folder, need >> 20)
 
-  def _safe(self) -> str:
-    steps = saved_steps(self._folder)
-    if not steps:
-      return 'none was saved before'
-    return f'the checkpoint of step {steps[-1]} is safe, and the same command resumes from it'
-
   @contextlib.contextmanager
   def _writing(self) -> Iterator[None]:
-    """Turns what the background writer raises into one line."""
+    """Turns what orbax and its threads raise into one line."""
     try:
       yield
-    except (OSError, ValueError, RuntimeError) as e:
-      reason = ' '.join(str(e).split())[:200]
-      raise StorageError(
-        f'cannot write a checkpoint to {self._folder}: {reason}; {self._safe()}'
-      ) from e
+    except Exception as e:
+      self._failed = True
+      raise StorageError(f'cannot write a checkpoint to {self._folder}: {_reason(e)}') from e
+
+
+def _reason(error: Exception) -> str:
+  """The system's reason of an error of Python's or of tensorstore's, which names files first."""
+  if isinstance(error, OSError) and error.strerror:
+    return error.strerror
+  text = ' '.join(str(error).split())
+  number = re.search(r"os_error_code='(\d+)'", text)
+  return os.strerror(int(number[1])) if number else text[:200]
 
 
 class _Best:

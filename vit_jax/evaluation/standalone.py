@@ -1,7 +1,6 @@
 """Evaluates a saved model on a dataset, with a report where one is wanted."""
 
 import dataclasses
-import json
 import logging
 import os
 import pathlib
@@ -18,6 +17,7 @@ from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled
 from vit_jax.evaluation.measure import measure
+from vit_jax.files import read_json
 from vit_jax.inference.loaded import Loaded, load
 from vit_jax.models.shapes import title
 
@@ -145,12 +145,11 @@ def _report(
   predictions = collector.predictions(facts)
   if jax.process_index():
     return None
-  has_rows = is_run and pathlib.Path(model, 'metrics.jsonl').exists()
   report.write_report(
     report_dir,
     predictions,
     task.report_layout(),
-    metrics_rows=metric_writer.read_metrics(model) if has_rows else [],
+    metrics_rows=metric_writer.read_metrics(model) if is_run else [],
     load_image=report.image_loader(examples, transform),
   )
   return pathlib.Path(report_dir) / 'report.html'
@@ -174,7 +173,14 @@ def _warn_of_trained(run: pathlib.Path, config: dict, name: str, examples: data.
   recorded = (config.get('dataset') or {}).get('name', '')
   if not path.exists() or os.path.realpath(recorded) != os.path.realpath(name):
     return
-  trained = set(json.loads(path.read_text('utf-8')).get('train', ()))
+  split = read_json(path)
+  if not isinstance(split, dict):
+    log.warning(
+      '%s is damaged, so that nobody knows which images were trained on: the command that trained '
+      'the run writes it again', path,
+    )  # fmt: skip
+    return
+  trained = set(split.get('train', ()))
   count = sum(examples.id(i) in trained for i in range(len(examples)))
   if count:
     log.warning(

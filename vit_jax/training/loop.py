@@ -24,7 +24,7 @@ from vit_jax.training import distillation, flops, summary
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
 from vit_jax.training.signals import StopSignal
-from vit_jax.training.starting import first_state, resume, write_description
+from vit_jax.training.starting import first_state, mend_description, resume, write_description
 from vit_jax.training.timing import CpuStepThrottle, Window
 from vit_jax.training.train_state import TrainState, to_checkpoint
 from vit_jax.training.train_step import make_train_step
@@ -70,8 +70,11 @@ def _train(
     kept = config.checkpoint
     checkpointer = Checkpointer(path, kept.keep, kept.best, kept.best_mode)
     stack.enter_context(contextlib.closing(checkpointer))
+    stack.enter_context(checkpointer.saying_what_is_safe())
     if state is None:
       state, meta = resume(config, experiment, optimization, plan.callbacks, checkpointer, path)
+      if first:
+        mend_description(path, config, experiment, meta)
     parameters = summary.describe_parameters(
       state.params, optimization.factors, optimization.frozen
     )
@@ -116,6 +119,7 @@ def _train(
         stop.number,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
+    writer.flush()
     console.repeat_warnings()
     log.info('run outputs: %s', path)
     return metrics

@@ -7,7 +7,6 @@ import pathlib
 import socket
 import time
 from collections.abc import Iterator
-from typing import TextIO
 
 import jax
 
@@ -45,16 +44,21 @@ def run_lock(workdir: pathlib.Path) -> Iterator[None]:
         f'another run works in {workdir} ({_holder(path)}): wait for it, stop it, or use another '
         '--workdir'
       )
-    _write_holder(file)
+    _write_holder(file.fileno())
     yield
     # The file stays: who removes a lock's file lets two others lock two files of that name.
 
 
-def _write_holder(file: TextIO) -> None:
-  file.truncate(0)
-  started = time.strftime('%Y-%m-%d %H:%M:%S')
-  json.dump({'host': socket.gethostname(), 'pid': os.getpid(), 'started': started}, file)
-  file.flush()
+def _write_holder(descriptor: int) -> None:
+  """Says who has the lock, where the disk has room for it."""
+  holder = {
+    'host': socket.gethostname(),
+    'pid': os.getpid(),
+    'started': time.strftime('%Y-%m-%d %H:%M:%S'),
+  }
+  with contextlib.suppress(OSError):
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, json.dumps(holder).encode())
 
 
 def _holder(path: pathlib.Path) -> str:

@@ -1,16 +1,16 @@
 """Where a run starts: from its newest checkpoint, or from the weights that its config names."""
 
-import json
 import logging
 import pathlib
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 
 from vit_jax.checkpoint import Checkpointer
 from vit_jax.config import Config, get, leaves, parse_saved
-from vit_jax.errors import CheckpointError
-from vit_jax.files import write_json
+from vit_jax.errors import CheckpointError, UserError
+from vit_jax.files import read_json, write_json
 from vit_jax.options import Length
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.experiment import Experiment
@@ -50,6 +50,42 @@ def write_description(path: pathlib.Path, config: Config, experiment: Experiment
   write_json(path / 'classes.json', list(experiment.dataset.classes))
   if experiment.dataset.made_split:
     write_json(path / 'split.json', experiment.dataset.manifest())
+
+
+def mend_description(
+  path: pathlib.Path, config: Config, experiment: Experiment, meta: Mapping[str, Any]
+) -> None:
+  """Writes those files of `write_description` anew that were lost or damaged.
+
+  Args:
+    path: the run's folder.
+    config, experiment: of the run, which `resume` has found to be those of the checkpoint.
+    meta: of the checkpoint.
+  """
+  whole = {
+    'config.json': (meta['config'], _is_config_of(config)),
+    'classes.json': (meta['classes'], lambda found: found == meta['classes']),
+  }
+  if experiment.dataset.made_split:
+    manifest = experiment.dataset.manifest()
+    whole['split.json'] = manifest, lambda found: found == manifest
+  for name, (value, is_whole) in whole.items():
+    file = path / name
+    if not is_whole(read_json(file)):
+      what = 'was damaged' if file.exists() else 'was missing'
+      source = 'dataset, which is unchanged' if name == 'split.json' else 'checkpoint'
+      write_json(file, value)
+      log.warning('%s %s: it was written again from the %s', file, what, source)
+
+
+def _is_config_of(config: Config) -> Callable[[Any], bool]:
+  def is_whole(found: Any) -> bool:
+    try:
+      return isinstance(found, dict) and not _changes(parse_saved(found), config)
+    except UserError:
+      return False
+
+  return is_whole
 
 
 def resume(
@@ -114,8 +150,9 @@ def _refuse_other_data(
       f'the classes of {dataset.name} changed since {path} began ({what or "their order"}): its '
       'labels would change; restore the dataset, or use another --workdir'
     )
-  split = path / 'split.json'
-  changed = split.exists() and json.loads(split.read_text('utf-8')) != dataset.manifest()
+  split = read_json(path / 'split.json')
+  # Where it is damaged, the fingerprints remain.
+  changed = isinstance(split, dict) and split != dataset.manifest()
   # Version 0.1 wrote no fingerprint; the option that names the test split may change.
   for role, fingerprint in meta.get('dataset', {}).items():
     same = experiment.fingerprint.get(role) == fingerprint
@@ -128,10 +165,15 @@ def _refuse_other_data(
 
 
 def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
-  changed = [
+  changed = _changes(before, now)
+  if changed:
+    raise CheckpointError([f'--workdir={path} holds another run: use another folder', *changed])
+
+
+def _changes(before: Config, now: Config) -> list[str]:
+  """The options that make another run of it, each with both values."""
+  return [
     f'config.{name} is {get(now, name)!r} and was {get(before, name)!r}'
     for name, _ in leaves()
     if not name.startswith(_FREE) and get(now, name) != get(before, name)
   ]
-  if changed:
-    raise CheckpointError([f'--workdir={path} holds another run: use another folder', *changed])

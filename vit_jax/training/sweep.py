@@ -128,7 +128,7 @@ def table(members: Members, workdir: str, states: Mapping[str, str]) -> list[dic
   rows = []
   for name, (_, checked) in members.items():
     folder = pathlib.Path(workdir) / name
-    metrics = metric_writer.read_metrics(folder) if (folder / 'metrics.jsonl').exists() else []
+    metrics = metric_writer.read_metrics(folder)
     best = checked.checkpoint.best
     pick = max if checked.checkpoint.best_mode == 'max' else min
     validated = [r[best] for r in metrics if r['split'] == 'val' and r.get(best) is not None]
