@@ -49,7 +49,7 @@ def fuse(ops: tuple[Op, ...]) -> tuple[Op, ...]:
     case (op, ResizeSmall() as resize, CentralCrop() as crop, *rest) if not isinstance(
       resize, ResizeLong
     ):
-      return (op, ResizeSmallCrop(resize, crop), *rest)
+      return (op, ResizeForCrop(resize, crop), crop, *rest)
     case (Decode(channels=3) as decode, InceptionCrop() as crop, *rest):
       if crop.method not in _FILTERS:
         return ops
@@ -60,12 +60,12 @@ def fuse(ops: tuple[Op, ...]) -> tuple[Op, ...]:
 
 
 @dataclasses.dataclass(frozen=True)
-class ResizeSmallCrop(Op):
-  """Resizes and crops; of a strip only what the crop shows is computed.
+class ResizeForCrop(Op):
+  """Resizes; of a strip only what the crop shows is computed, which the crop then leaves as it is.
 
   Args:
-    resize: the ops that it replaces.
-    crop: likewise.
+    resize: the op that it replaces.
+    crop: the op that follows.
   """
 
   resize: ResizeSmall
@@ -74,7 +74,7 @@ class ResizeSmallCrop(Op):
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
     hw = example['image'].shape[:2]
     if max(hw) <= _EXTREME * min(hw):
-      return self.crop(self.resize(example, rng), rng)
+      return self.resize(example, rng)
     scaled = self.resize.scaled(hw)
     corner = self.crop.corner(scaled)
     return geometry.resize_crop(example, scaled, *corner, self.crop.size, self.resize.method)
