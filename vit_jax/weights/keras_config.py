@@ -98,16 +98,15 @@ def describe(
       f'{path} is a Keras model with a backbone that is unknown here (its convolutions: '
       f'{", ".join(kinds[:3]) or "none"}); known are MobileNetV2 and ResNet50'
     )
-  outputs = model['config'].get('output_layers') or ()
+  outputs = list(model['config'].get('output_layers') or [])
   if len(outputs) > 1 and isinstance(outputs[0], list):
     raise WeightsError(f'{path} is a Keras model of {len(outputs)} outputs; expected one')
   before, after = leaves[: inside[0]], leaves[inside[-1] + 1 :]
   norm = next((x for x in leaves[inside[0] :] if x.kind == 'BatchNormalization'), None)
-  shape = _input_shape(model, leaves)
+  height, width, depth = _input_shape(model, leaves)
   resizing = next((x for x in reversed(before) if x.kind == 'Resizing'), None)
   if resizing is not None:
-    shape = (resizing.config['height'], resizing.config['width'], *shape[2:])
-  height, width, depth = [*shape, None, None, None][:3]
+    height, width = resizing.config['height'], resizing.config['width']
   size = (int(height), int(width)) if height and width else None
   count = int(depth or 3)
   channels = _scaling(before, statistics, count, path)
@@ -186,16 +185,20 @@ def _numbers(value: Any) -> list[float]:
   return [float(value)]
 
 
-def _input_shape(model: Mapping[str, Any], leaves: Sequence[Leaf]) -> tuple[Any, ...]:
-  """(h, w, channels) of the input; parts may be None, and () where nothing is stated."""
+def _input_shape(model: Mapping[str, Any], leaves: Sequence[Leaf]) -> list[int | None]:
+  """[h, w, channels] of the input; None where they are not stated or any will do."""
   config = model['config']
   first = leaves[0].config
   built = (model.get('build_config') or {}).get('input_shape')
-  for shape in (first.get('batch_shape'), first.get('batch_input_shape'),
-                config.get('build_input_shape'), built):  # fmt: skip
+  for shape in (
+    first.get('batch_shape'),
+    first.get('batch_input_shape'),
+    config.get('build_input_shape'),
+    built,
+  ):
     if isinstance(shape, list | tuple) and len(shape) == 4:
-      return tuple(shape[1:])
-  return ()
+      return list(shape[1:])
+  return [None, None, None]
 
 
 def _scaling(

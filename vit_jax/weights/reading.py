@@ -40,7 +40,6 @@ class Weights:
     num_classes: outputs of the head, 0 without one.
     grid: (h, w) of the position embeddings, None where unknown.
     known: what is stated of the model beside its arrays, as in `Record`.
-    prefix: of the names of the model that is meant; None where the file holds one model.
     states_preprocess: whether `preprocess` is stated, not what the model's authors used.
   """
 
@@ -52,7 +51,6 @@ class Weights:
   num_classes: int = 0
   grid: tuple[int, int] | None = None
   known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  prefix: str | None = None
   states_preprocess: bool = True
 
   @property
@@ -287,6 +285,8 @@ def _describe(
   if record.config is None and (stated := FORMATS[format].file_record(tensors)):
     record = stated.over(record)
   tensors = FORMATS[format].canonical(tensors)
+  if record.config is None and naming != OWN_NAMES:
+    tensors = submodels.choose(tensors, naming, submodel)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
   weights.known = record.known
   weights.states_preprocess = record.preprocess is not None or naming in _GOOGLE
@@ -297,9 +297,8 @@ def _describe(
     return weights
   if naming == OWN_NAMES:
     return weights
-  weights.prefix = submodels.choose(tensors, naming, submodel)
   hint = f'{record.hint} {file_name}'
-  found = family.recognise(tensors, naming, hint, record.known, weights.prefix)
+  found = family.recognise(tensors, naming, hint, record.known)
   if found is None:
     return weights  # a model that is given by name may fit all the same
   weights.config = {'model': found.model, **({'task': dict(record.task)} if record.task else {})}
