@@ -77,7 +77,7 @@ def _usual(names: Collection[str], tensors: Tensors) -> str:
       return good[0]
   raise WeightsError(
     f'{tensors.path} holds {len(names)} models ({listed}): choose one with --submodel=NAME '
-    '(submodel=...)'
+    '(before vit_jax.main: by vit_jax.convert, which takes it too)'
   )
 
 
