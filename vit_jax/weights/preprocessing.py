@@ -128,7 +128,7 @@ def check_scale(mean: tuple[float, ...], std: tuple[float, ...], where: str) -> 
 
 
 def in_range(preprocess: 'Preprocess', low: float, high: float) -> 'Preprocess':
-  """The same preprocessing with pixels of 0 and 255 as `low` and `high`.
+  """The same preprocessing with pixels of 0 and 255 as `low` and `high`, red first.
 
   Raises:
     ConfigError: `high` is not above `low`.
@@ -137,7 +137,8 @@ def in_range(preprocess: 'Preprocess', low: float, high: float) -> 'Preprocess':
     raise ConfigError(f'input_range: expected LOW below HIGH, got {low:g},{high:g}')
   count = len(preprocess.mean)
   mean, std = (-low / (high - low),) * count, (1 / (high - low),) * count
-  return dataclasses.replace(preprocess, mean=mean, std=std)
+  channels = 'grey' if preprocess.channels == 'grey' else 'rgb'
+  return dataclasses.replace(preprocess, mean=mean, std=std, channels=channels)
 
 
 def google(size: Size) -> 'Preprocess':
