@@ -98,6 +98,8 @@ def test_the_commands_take_the_name(tmp_path):
   convert.main([str(path), str(out), '--submodel=b', '--input_range=0,1', '--set=num_heads=3'])
   assert is_of(head_of(out), B)
   assert vit_jax.load(out).preprocess.mean == (0.0,) * 3
+  with raises(ConfigError, 'out.safetensors', "submodel='b'"):
+    vit_jax.load(out, submodel='b')
 
 
 @pytest.mark.parametrize('range_', ['1,0', '0', '0,x', 'nan,1'])

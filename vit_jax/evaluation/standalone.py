@@ -1,6 +1,7 @@
 """Evaluates a saved model on a dataset, with a report where one is wanted."""
 
 import dataclasses
+import logging
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping
@@ -16,6 +17,8 @@ from vit_jax.errors import ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled
 from vit_jax.evaluation.measure import measure
 from vit_jax.inference.loaded import Loaded, load
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,13 @@ def evaluate(
   whole = bool(dataset) and opened.made_split
   split = split or ('+'.join(opened.splits) if whole else 'test')
   examples = opened.split(split)
-  classes = loaded.classes or _names_by_index(opened.classes, loaded.module.num_classes)
+  classes = loaded.classes
+  if not classes:
+    classes = _names_by_index(opened.classes, loaded.module.num_classes)
+    log.warning(
+      '%s does not state the names of its classes: they are taken to be those of %s in its order; '
+      'give them with --classes=FILE', model, opened.name,
+    )  # fmt: skip
   to_model = class_names.align(opened.classes, classes)
   task = loaded.task
   several = task.labels_per_image == 'several'

@@ -171,11 +171,13 @@ def _open(path: pathlib.Path, format: str, known: Record = Record(), submodel: s
       parts = [container.open(file) for file in _files_of(path, container)]
       if parts:
         return _open_folder(path, parts, format, known, submodel)
+    if submodel:
+      raise ConfigError(f'{path} holds one model, none is called submodel={submodel!r}')
     return _open_run(path)
   tensors = open_file(path)
   # A file that is named without its folder has its config beside it all the same.
   if path.name in {c.folder_file for c in CONTAINERS.values()} - {''}:
-    return _open_folder(path.resolve().parent, [tensors], format, known, submodel)
+    return _open_folder(path.absolute().parent, [tensors], format, known, submodel)
   record = _own_record(tensors) or Record()
   return _describe(tensors, format, record.over(known), path.name, submodel)
 
@@ -285,7 +287,10 @@ def _describe(
   if record.config is None and (stated := FORMATS[format].file_record(tensors)):
     record = stated.over(record)
   tensors = FORMATS[format].canonical(tensors)
-  if record.config is None and naming != OWN_NAMES:
+  own = record.config is not None or naming == OWN_NAMES
+  if own and submodel:
+    raise ConfigError(f'{tensors.path} holds one model, none is called submodel={submodel!r}')
+  if not own:
     tensors = submodels.choose(tensors, naming, submodel)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
   weights.known = record.known
