@@ -169,6 +169,18 @@ def test_a_model_without_bias_of_queries(tmp_path):
   assert not vit_jax.load(strangers.file(tmp_path / 'w.safetensors', arrays)).module.qkv_bias
 
 
+@pytest.mark.parametrize('channels', [1, 4])
+def test_images_of_other_channels(tmp_path, channels):
+  arrays, name = dict(A), 'patch_embed.proj.weight'
+  arrays[name] = np.repeat(A[name], 2, axis=1)[:, :channels]
+  path = strangers.file(tmp_path / 'w.safetensors', arrays)
+  if channels == 1:
+    assert vit_jax.load(path).preprocess.channels == 'grey'
+  else:
+    with raises(WeightsError, 'w.safetensors', '4 channels'):
+      vit_jax.load(path)
+
+
 def test_one_output_is_told(tmp_path, caplog):
   path = strangers.file(tmp_path / 'w.safetensors', strangers.tensors(classes=1))
   vit_jax.load(path)

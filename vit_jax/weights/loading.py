@@ -132,6 +132,7 @@ def fit(
     channels = _channels_of(tensors, table, target)
     if channels != 3:
       target = variable_specs(model, image_size, channels)
+  report.channels = channels
   if options.source_grid is None:
     options = dataclasses.replace(options, source_grid=weights.grid)
   plan = match(tensors, target, table, options.head == 'reset', report, type(model).__name__)
