@@ -165,6 +165,9 @@ def test_statistics_that_a_layer_has_learned_from_data(tmp_path, by):
     [keras2('image.rgb_to_hsv', {})],
     [layer('Normalization', mean=None, variance=None)],
     [layer('CenterCrop', height=16, width=16)],
+    [layer('RandomCrop', height=16, width=16)],
+    [layer('ZeroPadding2D', 'border', padding=8)],
+    [layer('AutoContrast')],
     [{'class_name': 'MyScaling', 'config': {'name': 'mine'}, 'registered_name': 'x>MyScaling'}],
   ],
   ids=lambda stem: stem[0]['class_name'],
@@ -223,6 +226,12 @@ def test_one_output_of_a_sigmoid_is_the_second_of_two_classes(tmp_path, activati
   kernel = loaded.variables['params']['head']['kernel']
   assert kernel.shape == (1280, 2) and not kernel[:, 0].any() and loaded.classes == ('cat', 'dog')
   np.testing.assert_array_equal(kernel[:, 1:], arrays['model_weights/dense/dense/kernel'])
+
+
+def test_images_are_of_the_size_that_a_layer_resizes_them_to(tmp_path):
+  stem = [layer('Resizing', height=32, width=48), layer('Rescaling', scale=1 / 255)]
+  found = convert.read(saved(tmp_path, stem=stem, shape=(None, None, 3))).preprocess
+  assert found.image_size == (32, 48)
 
 
 def test_a_quantity_is_no_class(tmp_path):

@@ -13,7 +13,7 @@ from vit_jax.errors import WeightsError
 # Layers that change nothing when a model is used.
 _IDENTITIES = (
   'InputLayer', 'Dropout', 'SpatialDropout2D', 'GaussianDropout', 'GaussianNoise', 'AlphaDropout',
-  'ActivityRegularization', 'Cast', 'Identity', 'ZeroPadding2D', 'AutoContrast', 'CutMix', 'MixUp',
+  'ActivityRegularization', 'Cast', 'Identity', 'CutMix', 'MixUp',
 )  # fmt: skip
 _SCALINGS = {
   'TrueDivide': 'divide', 'Divide': 'divide', 'math.truediv': 'divide', 'math.divide': 'divide',
@@ -239,7 +239,9 @@ def _scaled(
 ) -> tuple[Channel, ...] | None:
   """The channels that a layer gives; None for an unknown layer."""
   x, config, kind = inputs[0], layer.config, layer.kind
-  if kind in _IDENTITIES or kind == 'Resizing' or kind.startswith('Random'):
+  augments = kind.startswith('Random') and kind != 'RandomCrop'  # which crops when used, too
+  padding = layer.name in ('Conv1_pad', 'conv1_pad')  # of the backbone's first convolution
+  if kind in _IDENTITIES or kind == 'Resizing' or augments or padding:
     return x
   if kind == 'Rescaling':
     return _affine(x, config['scale'], config.get('offset', 0.0))
