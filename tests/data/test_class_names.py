@@ -123,3 +123,10 @@ def test_a_kept_classifier_keeps_the_datasets_classes_by_name(weights, classes, 
 def test_classes_that_a_kept_classifier_does_not_know_are_refused(weights):
   with pytest.raises(UserError, match=r"head='keep': .*such as '2'.*head='reset'"):
     _kept(weights[0], '1,2')
+
+
+def test_folders_of_an_id_and_a_word_match_a_model_of_words():
+  model = ('cat', 'Chihuahua', 'crane')
+  assert list(class_names.align(('n02085620-Chihuahua',), model)) == [1]
+  with raises(DatasetError, 'crane'):  # two classes of one word
+    class_names.align(('n02012849-crane', 'n03126707-crane'), model)
