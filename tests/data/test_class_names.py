@@ -140,3 +140,10 @@ def test_numbers_are_ordered_by_value(names, ordered):
 
 def test_names_match_in_any_unicode_form():
   assert class_names.align(('cafe\u0301', 'tea'), ('tea', 'caf\u00e9')).tolist() == [1, 0]
+
+
+def test_folders_of_an_id_and_a_word_match_a_model_of_words():
+  model = ('cat', 'Chihuahua', 'crane')
+  assert list(class_names.align(('n02085620-Chihuahua',), model)) == [1]
+  with raises(DatasetError, 'crane'):  # two classes of one word
+    class_names.align(('n02012849-crane', 'n03126707-crane'), model)

@@ -27,6 +27,11 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.server.stop.wait(5)
     elif word == 'page':
       self._send(b'<html>log in</html>', kind='text/html')
+    elif word == 'moved':
+      self.send_response(302)
+      self.send_header('Location', '/' + self.path.split('/', 2)[2])
+      self._send_extra()
+      self.end_headers()
     elif word == 'half':
       self._send(BODY, part=len(BODY) // 2)
     elif word == 'breaks':  # half, then the rest on request
@@ -67,8 +72,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
     if stated != '':
       self.send_header('Content-Length', str(len(body) - begin if stated is None else stated))
     self.send_header('ETag', '"one"')
+    self._send_extra()
     self.end_headers()
     self.wfile.write(body[begin:part])
+
+  def _send_extra(self):
+    for name, value in self.server.extra_headers.items():
+      self.send_header(name, value)
 
   def log_message(self, *args):
     pass
@@ -83,8 +93,9 @@ class Server(http.server.ThreadingHTTPServer):
 
 @contextlib.contextmanager
 def running_server():
-  """A server with `url`, `log` of requests and `files` that it serves by name."""
+  """A server with `url`, `log` of requests, `files` that it serves by name, `extra_headers`."""
   made = Server(('127.0.0.1', 0), Handler)
+  made.extra_headers = {}
   made.log, made.files, made.stop = [], {}, threading.Event()
   thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
   thread.start()

@@ -1,7 +1,9 @@
 """A server that misbehaves: the right bytes or one clear line, never a partial file."""
 
+import base64
 import hashlib
 import json
+import os
 import socket
 
 import pytest
@@ -139,3 +141,44 @@ def test_an_unwritable_cache_is_reported(tmp_path):
   (tmp_path / 'file').write_text('')
   with raises(StorageError, 'VIT_JAX_CACHE', tmp_path / 'file'):
     download.fetch([Source('http://127.0.0.1:1/x')], tmp_path / 'file' / 'w.npz', QUICK)
+
+
+SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).digest()
+
+
+@pytest.mark.parametrize('good', [True, False])
+@pytest.mark.parametrize('path', ['/ok', '/moved/ok'])
+@pytest.mark.parametrize('host', ['Hugging Face', 'Google'])
+def test_checksums_that_a_host_announces_are_verified(server, tmp_path, host, path, good):
+  if host == 'Google':
+    digits = base64.b64encode(MD5 if good else bytes(16)).decode()
+    server.extra_headers = {'x-goog-hash': f'crc32c=AAAAAA==,md5={digits}'}
+  else:
+    server.extra_headers = {'X-Linked-Etag': f'"{SHA256 if good else "0" * 64}"'}
+  server.extra_headers['X-Repo-Commit'] = 'c0ffee'
+  fetch = [Source(server.url + path)], tmp_path / 'w.npz', QUICK
+  if good:
+    assert download.recorded(download.fetch(*fetch))['revision'] == 'c0ffee'
+  else:
+    with raises(DownloadError, 'announced'):
+      download.fetch(*fetch)
+    assert files(tmp_path) == []
+
+
+def test_a_file_that_changed_on_the_disk_is_no_longer_whole(server, tmp_path, caplog):
+  path = download.fetch([Source(server.url + '/ok')], tmp_path / 'w.npz', QUICK)
+  path.write_bytes(BODY[:-1] + b'x')
+  os.utime(path, ns=(1, 1))
+  assert not download.is_whole(path) and 'w.npz has changed' in caplog.text
+  path.write_bytes(BODY)  # the same bytes at another time
+  os.utime(path, ns=(2, 2))
+  assert download.is_whole(path)
+
+
+def test_a_file_that_changed_upstream_is_told(server, tmp_path, caplog):
+  server.files['w'] = BODY
+  path = download.fetch([Source(server.url + '/w')], tmp_path / 'w.npz', QUICK)
+  path.unlink()
+  server.files['w'] = BODY[:-1] + b'x'
+  download.fetch([Source(server.url + '/w')], path, QUICK)
+  assert 'changed upstream' in caplog.text and SHA256[:12] in caplog.text

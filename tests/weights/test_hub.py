@@ -66,6 +66,21 @@ def test_a_repository_lands_whole_or_not_at_all(server, tmp_path, monkeypatch):
   assert files(tmp_path / 'other') == []
 
 
+def test_all_files_of_a_repository_are_of_one_revision(server, tmp_path, monkeypatch, caplog):
+  entry = pretrained('small.hub', 'hf:who/what')
+  monkeypatch.setattr(hub, 'pretrained_models', lambda: {'small.hub': entry})
+  monkeypatch.setattr(hub, '_REPOSITORY_URL', server.url + '/{file}?{revision}')
+  server.files['config.json?main'] = server.files['preprocessor_config.json?c0ffee'] = b'{}'
+  server.extra_headers = {'X-Repo-Commit': 'c0ffee'}
+  path = hub.fetch('small.hub', cache_dir=tmp_path, retry=QUICK)
+  asked = [name for name, _ in server.log]
+  assert [name.split('?')[1] for name in asked] == ['main', 'c0ffee', 'c0ffee']
+  assert hub.fetch('small.hub', cache_dir=tmp_path, retry=QUICK) == path and not caplog.text
+  (path / 'config.json').write_text('{"a": 1}')
+  hub.fetch('small.hub', cache_dir=tmp_path, retry=QUICK)
+  assert 'config.json changed' in caplog.text
+
+
 def test_every_pretrained_model_has_a_model_and_known_places():
   assert len(hub.pretrained_models()) > 100
   for entry in hub.pretrained_models().values():

@@ -166,6 +166,11 @@ def align(dataset_classes: tuple[str, ...], model_classes: tuple[str, ...]) -> '
     return np.arange(len(model_classes), dtype=np.int32)
   index = index_of(model_classes)
   found = [index.get(normalize(name)) for name in dataset_classes]
+  # 'n02085620-Chihuahua' is a model's 'Chihuahua', where no two classes are of that word.
+  words = [normalize(_WORDNET.sub('', name, count=1)) for name in dataset_classes]
+  found = [
+    index.get(word) if i is None and words.count(word) == 1 else i for i, word in zip(found, words)
+  ]
   unknown = [name for name, i in zip(dataset_classes, found) if i is None]
   if unknown:
     hint = did_you_mean(unknown[0], model_classes, every_up_to=5)

@@ -80,7 +80,13 @@ def evaluate(
   examples = opened.split(split)
   if checkpoint.is_run(model) and not asked_for_training:
     _warn_of_trained(pathlib.Path(model), loaded.config, opened.name, examples)
-  classes = loaded.classes or _names_by_index(opened.classes, loaded.module.num_classes)
+  classes = loaded.classes
+  if not classes:
+    classes = _names_by_index(opened.classes, loaded.module.num_classes)
+    log.warning(
+      '%s does not state the names of its classes: they are taken to be those of %s in its order; '
+      'give them with --classes=FILE', model, opened.name,
+    )  # fmt: skip
   to_model = class_names.align(opened.classes, classes)
   task = loaded.task
   several = task.labels_per_image == 'several'

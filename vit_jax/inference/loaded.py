@@ -304,6 +304,8 @@ def load(
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
   variables, report = fit(weights, module, preprocess.image_size)
+  path = str(weights.tensors.path)
+  preprocess = preprocessing.for_channels(preprocess, report.channels, path)
   if report.resized and image_size is None:
     log.warning(
       '%s: for images of %d x %d pixels, as is stated, resized: %s', weights.tensors.path,

@@ -5,12 +5,14 @@ still has the same bytes (If-Range), go on to the next of several sources when o
 checksums of which only the first digits are published.
 """
 
+import base64
 import contextlib
 import dataclasses
 import errno
 import hashlib
 import http.client
 import json
+import logging
 import os
 import pathlib
 import re
@@ -28,6 +30,8 @@ from vit_jax.files import try_lock, write_json
 
 if TYPE_CHECKING:
   import tqdm
+
+log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 36  # of a source that does not say how long it is
@@ -74,8 +78,9 @@ def fetch(
   """Downloads a file from the first source that gives it whole.
 
   An interrupted download resumes where it stopped, in this program or the next. The file appears
-  under its name when it is complete and verified; beside it, NAME.download.json records url, size
-  and checksum.
+  under its name when it is complete and verified; beside it, NAME.download.json records url, size,
+  checksum and, where the source states it, the revision. Checksums that a source announces in its
+  answer are verified, and a file that differs from the one that was recorded is told.
 
   Args:
     sources: tried in order.
@@ -105,11 +110,31 @@ def fetch(
 
 
 def is_whole(path: pathlib.Path) -> bool:
-  """Whether a file is there with the size that was recorded when it was downloaded."""
+  """Whether a file is there with the bytes that were recorded when it was downloaded.
+
+  The checksum is computed where size or time of change are others than at the last check.
+  """
   if not path.is_file():
     return False
-  recorded = _read_json(_record_path(path)).get('size')
-  return recorded is None or recorded == path.stat().st_size  # None: put there by hand
+  record = _read_json(_record_path(path))
+  if not record:
+    return True  # put there by hand
+  now = path.stat()
+  if record.get('size') != now.st_size:
+    return False
+  if record.get('checked') == now.st_mtime_ns:
+    return True
+  if record.get('sha256') != _sha256(path):
+    log.warning('%s has changed since it was downloaded: it is fetched again', path)
+    return False
+  with contextlib.suppress(StorageError):  # a cache that is only read is checked each time
+    write_json(_record_path(path), {**record, 'checked': now.st_mtime_ns})
+  return True
+
+
+def recorded(path: pathlib.Path) -> dict[str, Any]:
+  """What was recorded when a file was downloaded: url, sha256, size, and the revision if known."""
+  return _read_json(_record_path(path))
 
 
 def _record_path(path: pathlib.Path) -> pathlib.Path:
@@ -125,9 +150,22 @@ def _from_source(source: Source, target: pathlib.Path, retry: RetryPolicy) -> pa
       raise _SourceFailed(
         f'has the wrong checksum (sha256 {checksum[:12]}, not {source.sha256[:12]})'
       )
+    about = _read_json(_state_path(partial))
+    for kind, published in (about.get('checksums') or {}).items():
+      found = checksum if kind == 'sha256' else _digest(partial, kind)
+      if found != published:
+        raise _SourceFailed(f'gave other bytes than it announced ({kind} {found[:12]})')
+    before = recorded(target)
+    if before.get('url') == source.url and before.get('sha256') not in (None, checksum):
+      log.warning(
+        '%s has changed upstream: sha256 was %s and is %s now',
+        source.url, before['sha256'][:12], checksum[:12],
+      )  # fmt: skip
     record = {'url': source.url, 'sha256': checksum, 'size': partial.stat().st_size}
-    write_json(_record_path(target), record)
+    if about.get('revision'):
+      record['revision'] = about['revision']
     os.replace(partial, target)
+    write_json(_record_path(target), {**record, 'checked': target.stat().st_mtime_ns})
   return target
 
 
@@ -214,8 +252,10 @@ def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
     headers |= {'Range': f'bytes={have}-', 'If-Range': known['tag']}
   _check_url(url)
   request = urllib.request.Request(url, headers=headers)
-  opener = urllib.request.build_opener(_Redirects)
+  stated = _Announced()
+  opener = urllib.request.build_opener(stated)
   with opener.open(request, timeout=retry.timeout) as response:
+    stated.note(response.headers)
     if 'text/html' in response.headers.get('Content-Type', ''):
       raise _SourceFailed('answered with a web page')
     if response.status == 206:
@@ -235,7 +275,8 @@ def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
       raise StorageError(
         f'{partial.parent} has no room for {size - have:,} bytes: set VIT_JAX_CACHE'
       )
-    write_json(_state_path(partial), {'size': size, 'tag': tag})
+    about = {'size': size, 'tag': tag, 'revision': stated.revision, 'checksums': stated.checksums}
+    write_json(_state_path(partial), about)
     with open(partial, 'r+b' if have else 'wb') as f, _bar(url, size, have, retry) as bar:
       f.seek(have)
       f.truncate()
@@ -287,6 +328,35 @@ def _check_range(stated: str, have: int, size: int | None) -> None:
     raise ValueError(f'a part of another file ({stated[:60]})')
 
 
+class _Announced(_Redirects):
+  """What a host states of a file in its answer, or in the one that leads to another host.
+
+  Attributes:
+    revision: commit of the repository, '' where none is stated.
+    checksums: hex digits by algorithm.
+  """
+
+  def __init__(self) -> None:
+    self.revision = ''
+    self.checksums: dict[str, str] = {}
+
+  def note(self, headers: Any) -> None:
+    """Keeps what headers of Hugging Face and of Google Cloud Storage state."""
+    self.revision = headers.get('X-Repo-Commit') or self.revision
+    linked = (headers.get('X-Linked-Etag') or '').strip('"')
+    if re.fullmatch('[0-9a-f]{64}', linked):
+      self.checksums['sha256'] = linked
+    for line in headers.get_all('x-goog-hash') or []:
+      if match := re.search(r'md5=([A-Za-z0-9+/]{22}==)', line):
+        self.checksums['md5'] = base64.b64decode(match[1]).hex()
+
+  def redirect_request(
+    self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
+  ) -> urllib.request.Request | None:
+    self.note(headers)
+    return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
 def _is_complete(partial: pathlib.Path) -> bool:
   size = _read_json(_state_path(partial)).get('size')
   return partial.exists() and (size is None or partial.stat().st_size == size)
@@ -309,8 +379,12 @@ def _raise_for_disk(error: OSError, target: pathlib.Path) -> None:
 
 
 def _sha256(path: pathlib.Path) -> str:
+  return _digest(path, 'sha256')
+
+
+def _digest(path: pathlib.Path, kind: str) -> str:
   with open(path, 'rb') as f:
-    return hashlib.file_digest(f, 'sha256').hexdigest()
+    return hashlib.file_digest(f, kind).hexdigest()
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:

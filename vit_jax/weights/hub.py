@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import functools
 import json
+import logging
 import os
 import pathlib
 import re
@@ -15,6 +16,8 @@ from vit_jax.registry import Registry
 from vit_jax.weights import download
 from vit_jax.weights.download import RetryPolicy, Source
 
+log = logging.getLogger(__name__)
+
 # The beginnings of sources in hub.csv.
 _PLACES = {
   'vit': 'https://storage.googleapis.com/vit_models/',
@@ -24,7 +27,7 @@ _PLACES = {
   't2t': 'https://github.com/yitu-opensource/T2T-ViT/releases/download/main/',
   'pytorch': 'https://download.pytorch.org/models/',
 }
-_REPOSITORY_URL = 'https://huggingface.co/{repo}/resolve/main/{file}'
+_REPOSITORY_URL = 'https://huggingface.co/{repo}/resolve/{revision}/{file}'
 _REPOSITORY_FILES = {
   'hf': ('config.json', 'preprocessor_config.json', 'model.safetensors'),
   'timm': ('config.json', 'model.safetensors'),
@@ -156,7 +159,13 @@ def _search(entry: PretrainedModel, folder: pathlib.Path) -> pathlib.Path | None
 def _cached(entry: PretrainedModel, cache: pathlib.Path) -> pathlib.Path | None:
   for source in entry.sources:
     path = cache / _local_name(entry, source)
-    if path.is_dir() or download.is_whole(path):
+    if _is_repository(source) and path.is_dir():
+      changed = [p.name for p in sorted(path.iterdir()) if not download.is_whole(p)]
+      if changed:
+        log.warning('%s: %s changed since the download: remove the folder to fetch it again',
+                    path, ', '.join(changed))  # fmt: skip
+      return path
+    if download.is_whole(path):
       return path
   return None
 
@@ -166,11 +175,14 @@ def _fetch_repository(source: str, target: pathlib.Path, retry: RetryPolicy) -> 
   place, repo = source.split(':', 1)
   repo = f'timm/{repo}' if place == 'timm' else repo
   partial = target.with_name(f'.{target.name}.partial')
+  revision = 'main'
   try:
     for file in _REPOSITORY_FILES[place]:
       if not download.is_whole(partial / file):
-        url = _REPOSITORY_URL.format(repo=repo, file=file)
+        url = _REPOSITORY_URL.format(repo=repo, file=file, revision=revision)
         download.fetch([Source(url)], partial / file, retry)
+      # All files are of the revision that 'main' was when the first one came.
+      revision = download.recorded(partial / file).get('revision') or revision
     json.loads((partial / 'config.json').read_text('utf-8'))
     os.replace(partial, target)
   except UserError:

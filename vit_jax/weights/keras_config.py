@@ -13,7 +13,7 @@ from vit_jax.errors import WeightsError, shown
 # Layers that change nothing when a model is used.
 _IDENTITIES = (
   'InputLayer', 'Dropout', 'SpatialDropout2D', 'GaussianDropout', 'GaussianNoise', 'AlphaDropout',
-  'ActivityRegularization', 'Cast', 'Identity', 'ZeroPadding2D', 'AutoContrast', 'CutMix', 'MixUp',
+  'ActivityRegularization', 'Cast', 'Identity', 'CutMix', 'MixUp',
 )  # fmt: skip
 _SCALINGS = {
   'TrueDivide': 'divide', 'Divide': 'divide', 'math.truediv': 'divide', 'math.divide': 'divide',
@@ -104,11 +104,10 @@ def describe(
     raise WeightsError(f'{path} is a Keras model of {len(outputs)} outputs; expected one')
   before, after = leaves[: inside[0]], leaves[inside[-1] + 1 :]
   norm = next((x for x in leaves[inside[0] :] if x.kind == 'BatchNormalization'), None)
-  shape = _input_shape(model, leaves)
+  height, width, depth = _input_shape(model, leaves)
   resizing = next((x for x in reversed(before) if x.kind == 'Resizing'), None)
   if resizing is not None:
-    shape = (resizing.config['height'], resizing.config['width'], *shape[2:])
-  height, width, depth = [*shape, None, None, None][:3]
+    height, width = resizing.config['height'], resizing.config['width']
   size = (int(height), int(width)) if height and width else None
   count = 3 if depth is None else depth
   if type(count) is not int or not 0 < count <= _MAX_CHANNELS:
@@ -191,16 +190,20 @@ def _numbers(value: Any) -> list[float]:
   return [float(value)]
 
 
-def _input_shape(model: Mapping[str, Any], leaves: Sequence[Leaf]) -> tuple[Any, ...]:
-  """(h, w, channels) of the input; parts may be None, and () where nothing is stated."""
+def _input_shape(model: Mapping[str, Any], leaves: Sequence[Leaf]) -> list[int | None]:
+  """[h, w, channels] of the input; None where they are not stated or any will do."""
   config = model['config']
   first = leaves[0].config
   built = (model.get('build_config') or {}).get('input_shape')
-  for shape in (first.get('batch_shape'), first.get('batch_input_shape'),
-                config.get('build_input_shape'), built):  # fmt: skip
+  for shape in (
+    first.get('batch_shape'),
+    first.get('batch_input_shape'),
+    config.get('build_input_shape'),
+    built,
+  ):
     if isinstance(shape, list | tuple) and len(shape) == 4:
-      return tuple(shape[1:])
-  return ()
+      return list(shape[1:])
+  return [None, None, None]
 
 
 def _scaling(
@@ -241,7 +244,9 @@ def _scaled(
 ) -> tuple[Channel, ...] | None:
   """The channels that a layer gives; None for an unknown layer."""
   x, config, kind = inputs[0], layer.config, layer.kind
-  if kind in _IDENTITIES or kind == 'Resizing' or kind.startswith('Random'):
+  augments = kind.startswith('Random') and kind != 'RandomCrop'  # which crops when used, too
+  padding = layer.name in ('Conv1_pad', 'conv1_pad')  # of the backbone's first convolution
+  if kind in _IDENTITIES or kind == 'Resizing' or augments or padding:
     return x
   if kind == 'Rescaling':
     return _affine(x, config['scale'], config.get('offset', 0.0))

@@ -3,7 +3,6 @@
 import dataclasses
 import logging
 import pathlib
-import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -129,13 +128,13 @@ def fit(
   table = own_table(target) if own else family_of(model).table(naming, target)
   report = Report(str(weights.tensors.path), weights.format)
   _warn_of_other_fields(weights, model)
-  tensors, report.ignored = table.normalized(weights.tensors, weights.prefix)
-  if weights.prefix is None:  # a file of several models has told that the others are left out
-    report.left_out = [n for n in report.ignored if _is_weight(n, weights.tensors, table)]
+  tensors, report.ignored = table.normalized(weights.tensors)
+  report.left_out = [n for n in report.ignored if _is_weight(n, weights.tensors, table)]
   if channels is None:  # the file's, where its first layer shows them
     channels = _channels_of(tensors, table, target)
     if channels != 3:
       target = variable_specs(model, image_size, channels)
+  report.channels = channels
   if options.source_grid is None:
     options = dataclasses.replace(options, source_grid=weights.grid)
   plan = match(tensors, target, table, options.head == 'reset', report, type(model).__name__)
@@ -155,7 +154,7 @@ def _is_weight(name: str, tensors: Tensors, table: Table) -> bool:
   spec = tensors.specs[name]
   if spec.dtype not in FLOATS or not spec.shape or name.startswith(('opt', 'loss', 'criterion')):
     return False
-  return not (table.ignored and re.search(table.ignored, name))
+  return not table.is_no_weight(name)
 
 
 def _warn_of_other_fields(weights: Weights, model: nn.Module) -> None:

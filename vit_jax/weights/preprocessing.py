@@ -146,8 +146,30 @@ def check_scale(mean: tuple[float, ...], std: tuple[float, ...], where: str) -> 
     )
 
 
+def for_channels(preprocess: 'Preprocess', channels: int, path: str) -> 'Preprocess':
+  """The same preprocessing for a model of images of so many channels.
+
+  Args:
+    preprocess: of a record, or of the model's authors.
+    channels: that the model's first layer takes.
+    path: the weights file, for messages.
+
+  Raises:
+    WeightsError: there are no such images here.
+  """
+  if channels == (1 if preprocess.channels == 'grey' else 3):
+    return preprocess
+  if channels != 1:
+    raise WeightsError(
+      f'{path}: its first layer takes images of {channels} channels, and images here have 1 '
+      f'(grey) or 3; the preprocessing is {preprocess.channels}'
+    )
+  mean, std = (sum(v) / len(v) for v in (preprocess.mean, preprocess.std))
+  return dataclasses.replace(preprocess, mean=(mean,), std=(std,), channels='grey')
+
+
 def in_range(preprocess: 'Preprocess', low: float, high: float) -> 'Preprocess':
-  """The same preprocessing with pixels of 0 and 255 as `low` and `high`.
+  """The same preprocessing with pixels of 0 and 255 as `low` and `high`, red first.
 
   Raises:
     ConfigError: `high` is not above `low`.
@@ -156,7 +178,8 @@ def in_range(preprocess: 'Preprocess', low: float, high: float) -> 'Preprocess':
     raise ConfigError(f'input_range: expected LOW below HIGH, got {low:g},{high:g}')
   count = len(preprocess.mean)
   mean, std = (-low / (high - low),) * count, (1 / (high - low),) * count
-  return dataclasses.replace(preprocess, mean=mean, std=std)
+  channels = 'grey' if preprocess.channels == 'grey' else 'rgb'
+  return dataclasses.replace(preprocess, mean=mean, std=std, channels=channels)
 
 
 def google(size: Size) -> 'Preprocess':

@@ -51,7 +51,6 @@ class Weights:
     num_classes: outputs of the head, 0 without one.
     grid: (h, w) of the position embeddings, None where unknown.
     known: what is stated of the model beside its arrays, as in `Record`.
-    prefix: of the names of the model that is meant; None where the file holds one model.
     states_preprocess: whether `preprocess` is stated, not what the model's authors used.
   """
 
@@ -63,7 +62,6 @@ class Weights:
   num_classes: int = 0
   grid: tuple[int, int] | None = None
   known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-  prefix: str | None = None
   states_preprocess: bool = True
 
   @property
@@ -209,11 +207,13 @@ def _opened(path: pathlib.Path, format: str, known: Record, submodel: str) -> We
       parts = [_open_part(container, file) for file in _files_of(path, container)]
       if parts:
         return _open_folder(path, parts, format, known, submodel)
+    if submodel:
+      raise ConfigError(f'{path} holds one model, none is called submodel={submodel!r}')
     return _open_run(path)
   tensors = open_file(path)
   # A file that is named without its folder has its config beside it all the same.
   if path.name in {c.folder_file for c in CONTAINERS.values()} - {''}:
-    return _open_folder(path.resolve().parent, [tensors], format, known, submodel)
+    return _open_folder(path.absolute().parent, [tensors], format, known, submodel)
   record = _own_record(tensors) or Record()
   return _describe(tensors, format, record.over(known), path.name, submodel)
 
@@ -332,6 +332,11 @@ def _describe(
   if record.preprocess is not None:
     preprocessing.check(record.preprocess, str(tensors.path))
   tensors = FORMATS[format].canonical(tensors)
+  own = record.config is not None or naming == OWN_NAMES
+  if own and submodel:
+    raise ConfigError(f'{tensors.path} holds one model, none is called submodel={submodel!r}')
+  if not own:
+    tensors = submodels.choose(tensors, naming, submodel)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
   weights.known = record.known
   weights.states_preprocess = record.preprocess is not None or naming in _GOOGLE
@@ -344,9 +349,8 @@ def _describe(
     return weights
   if naming == OWN_NAMES:
     return weights
-  weights.prefix = submodels.choose(tensors, naming, submodel)
   hint = f'{record.hint} {file_name}'
-  found = family.recognise(tensors, naming, hint, record.known, weights.prefix)
+  found = family.recognise(tensors, naming, hint, record.known)
   if found is None:
     return weights  # a model that is given by name may fit all the same
   weights.config = {'model': found.model, **({'task': dict(record.task)} if record.task else {})}

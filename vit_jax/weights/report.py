@@ -26,6 +26,7 @@ class Report:
     reinitialised: ours that start afresh because that was asked for.
     dropped: tensors of the file that were left out because that was asked for.
     ignored: tensors of the file that are no weights of this model (another tower, counters).
+    channels: of the images that the model was built for.
     left_out: of these, weights that might belong to the model, such as a head beside it.
   """
 
@@ -37,6 +38,7 @@ class Report:
   reinitialised: list[str] = dataclasses.field(default_factory=list)
   dropped: list[str] = dataclasses.field(default_factory=list)
   ignored: list[str] = dataclasses.field(default_factory=list)
+  channels: int = 3
   left_out: list[str] = dataclasses.field(default_factory=list)
 
   def __str__(self) -> str:

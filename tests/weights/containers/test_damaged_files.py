@@ -62,21 +62,21 @@ class _Persistent:
 
 
 def torch_bytes(arrays, zipped=True, extra=None):
-  """A checkpoint as torch.save writes it."""
-  entries, storages = {}, {}
-  for i, (name, array) in enumerate(arrays.items()):
-    storage = _Persistent(
-      'storage',
-      _Kind('torch', 'FloatStorage'),
-      str(i),
-      'cpu',
-      array.size,
-      *([] if zipped else [None]),
-    )
-    strides = tuple(s // 4 for s in array.strides)
+  """A checkpoint as torch.save writes it; dictionaries may lie in `arrays`."""
+  storages = {}
+
+  def entry(value):
+    if isinstance(value, dict):
+      return {name: entry(inner) for name, inner in value.items()}
+    key = str(len(storages))
+    storages[key] = value
+    kind = _Kind('torch', 'FloatStorage')
+    storage = _Persistent('storage', kind, key, 'cpu', value.size, *([] if zipped else [None]))
+    strides = tuple(s // 4 for s in value.strides)
     rebuild = _Kind('torch._utils', '_rebuild_tensor_v2')
-    entries[name] = _Call(rebuild, storage, 0, array.shape, strides, False, None)
-    storages[str(i)] = array
+    return _Call(rebuild, storage, 0, value.shape, strides, False, None)
+
+  entries = entry(arrays)
   if extra is not None:
     entries['extra'] = extra
 

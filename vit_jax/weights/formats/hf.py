@@ -8,7 +8,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
-from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.weights import preprocessing
 from vit_jax.weights.containers.checks import read_json
@@ -117,6 +116,8 @@ def record_of(
 
 def _labels(config: Mapping[str, Any], path: str) -> tuple[str, ...]:
   """Class names in order; () where there are none, or with a warning where their form is odd."""
+  from vit_jax.data import class_names
+
   for field in ('id2label', 'label2id'):
     if not config.get(field):
       continue

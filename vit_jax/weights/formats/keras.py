@@ -189,9 +189,11 @@ def _by_path(tensors: 'Tensors') -> dict[str, str]:
 
 
 def _is_no_weight(name: str) -> bool:
-  """Whether a tensor is a state of preprocessing or of random numbers."""
-  return 'seed_generator' in name or bool(
-    re.search(r'(^|/)(normalization(_\d+)?)/(.*/)?(mean|variance|count)(:0)?$', name)
+  """Whether a tensor is a state of preprocessing, of random numbers or of an optimizer."""
+  return (
+    name.startswith('optimizer')
+    or 'seed_generator' in name
+    or bool(re.search(r'(^|/)(normalization(_\d+)?)/(.*/)?(mean|variance|count)(:0)?$', name))
   )
 
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
-from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.weights import preprocessing
 from vit_jax.weights.containers.checks import read_json
@@ -82,6 +81,8 @@ def record_of(config: Mapping[str, Any], path: str = 'config.json') -> Record | 
 
 def _labels(config: Mapping[str, Any], pretrained: Mapping[str, Any], path: str) -> tuple[str, ...]:
   """Class names in order; () where there are none, or with a warning where their form is odd."""
+  from vit_jax.data import class_names
+
   labels = config.get('label_names') or pretrained.get('label_names')
   try:
     return class_names.in_order(labels) if labels else ()

@@ -162,7 +162,6 @@ def recognise(
   naming: str,
   hint: str = '',
   known: Mapping[str, Any] | None = None,
-  prefix: str | None = None,
 ) -> Recognised | None:
   """The model that a file's tensors belong to; None where no registered one fits.
 
@@ -170,14 +169,13 @@ def recognise(
     tensors: of the file.
     naming: of its arrays, another one than our own.
     hint, known: see `Evidence`.
-    prefix: as in `Table.normalized`.
   """
   failed = []
   for family in sorted(FAMILIES.values(), key=lambda f: f.fallback):
     if naming not in family.tables or not family.recognises(tensors):
       continue
     variant = [ours for sign, ours in family.variants.items() if any(sign in n for n in tensors)]
-    shapes = our_shapes(family.table(naming, variant), tensors, prefix)
+    shapes = our_shapes(family.table(naming, variant), tensors)
     try:
       found = family.model_of(Evidence(tensors, naming, shapes, known or {}, hint.lower()))
     except (KeyError, IndexError, ValueError, TypeError) as e:

@@ -39,7 +39,7 @@ def _timm(our_names: Collection[str]) -> Table:
       theirs, ours = f'blocks.{stage}.{j}', f'block_{i:02d}/{part}'
       rules.append(Rule(f'{theirs}.{conv}.weight', f'{ours}/conv/kernel', CONV))
       rules += torch_batch_norm(f'{theirs}.bn{n}', f'{ours}/norm')
-  return Table(tuple(rules), 'conv_stem.weight', ignored=r'num_batches_tracked$')
+  return Table(tuple(rules), 'conv_stem.weight')
 
 
 def _keras(our_names: Collection[str]) -> Table:

@@ -50,11 +50,9 @@ class Recognised:
   preprocess: Preprocess | None = None
 
 
-def our_shapes(
-  table: Table, tensors: Tensors, prefix: str | None = None
-) -> dict[str, tuple[int, ...]]:
+def our_shapes(table: Table, tensors: Tensors) -> dict[str, tuple[int, ...]]:
   """See `Evidence.shapes`."""
-  normalized, _ = table.normalized(tensors, prefix)
+  normalized, _ = table.normalized(tensors)
   found = {}
   for name, spec in normalized.specs.items():
     for rule in table.rules:

@@ -32,7 +32,7 @@ def _timm(our_names: Collection[str]) -> Table:
   rules.append(Rule(f'{theirs}.downsample.0.weight', f'{_UNIT}/conv_proj/kernel', CONV))
   rules += torch_batch_norm(f'{theirs}.downsample.1', f'{_UNIT}/norm_proj')
   rules += torch_linear('fc', 'head', role='head')
-  return Table(tuple(rules), 'layer1.0.conv1.weight', ignored=r'num_batches_tracked$')
+  return Table(tuple(rules), 'layer1.0.conv1.weight')
 
 
 def _keras(our_names: Collection[str]) -> Table:

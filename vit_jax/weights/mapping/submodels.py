@@ -2,9 +2,10 @@
 
 import logging
 import re
+from collections.abc import Collection
 
 from vit_jax.errors import ConfigError, WeightsError, did_you_mean
-from vit_jax.weights.containers.tensors import Tensors
+from vit_jax.weights.containers.tensors import Tensors, View
 from vit_jax.weights.mapping.family import FAMILIES
 
 log = logging.getLogger(__name__)
@@ -27,13 +28,13 @@ _CONVENTIONS = (
 )
 
 
-def choose(tensors: Tensors, naming: str, submodel: str = '') -> str | None:
-  """The prefix of the model that is meant; None where a file holds one model.
+def choose(tensors: Tensors, naming: str, submodel: str = '') -> Tensors:
+  """The tensors of the model that is meant; all of them where a file holds one model.
 
   Args:
     tensors: of the file.
     naming: of its arrays.
-    submodel: what the user calls it: the prefix, or a part of it that no other has.
+    submodel: what the user calls it: the prefix of its names, or a part of it that no other has.
 
   Raises:
     ConfigError: `submodel` names none.
@@ -45,15 +46,25 @@ def choose(tensors: Tensors, naming: str, submodel: str = '') -> str | None:
       prefixes = family.table(naming, ()).prefixes(tensors)
       found = prefixes if len(prefixes) > len(found) else found
   names = {_name(prefix): prefix for prefix in found}
-  if submodel:
-    fitting = [n for n in names if n == submodel] or [
-      n for n in names if submodel in re.split(r'[./]', n)
-    ]
-    if len(fitting) != 1:
-      raise ConfigError(f'{tensors.path}, submodel={submodel!r}: {did_you_mean(submodel, names)}')
-    return names[fitting[0]]
-  if len(found) < 2:
-    return None
+  if not submodel and len(names) < 2:
+    return tensors
+  chosen = names[_named(submodel, names, tensors) if submodel else _usual(names, tensors)]
+  longer = tuple(p for p in found if p != chosen and p.startswith(chosen))
+  kept = [n for n in tensors if n.startswith(chosen) and not (longer and n.startswith(longer))]
+  return View(tensors, {name: (name, None) for name in kept})
+
+
+def _named(submodel: str, names: Collection[str], tensors: Tensors) -> str:
+  fitting = [n for n in names if n == submodel] or [
+    n for n in names if submodel in re.split(r'[./]', n)
+  ]
+  if len(fitting) != 1:
+    raise ConfigError(f'{tensors.path}, submodel={submodel!r}: {did_you_mean(submodel, names)}')
+  return fitting[0]
+
+
+def _usual(names: Collection[str], tensors: Tensors) -> str:
+  """The one that is used by convention, of which a warning tells."""
   listed = ', '.join(names)
   for wanted, other, reason in _CONVENTIONS:
     good = [n for n in names if _says(n, wanted) and not (other and _says(n, other))]
@@ -63,10 +74,10 @@ def choose(tensors: Tensors, naming: str, submodel: str = '') -> str | None:
         '%s holds %d models (%s): using %s, since %s; --submodel=NAME chooses another',
         tensors.path, len(names), listed, good[0], reason,
       )  # fmt: skip
-      return names[good[0]]
+      return good[0]
   raise WeightsError(
     f'{tensors.path} holds {len(names)} models ({listed}): choose one with --submodel=NAME '
-    '(submodel=...)'
+    '(before vit_jax.main: by vit_jax.convert, which takes it too)'
   )
 
 

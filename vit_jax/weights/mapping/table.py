@@ -21,6 +21,9 @@ _OWN_ROLES = {
 }
 
 
+_NO_WEIGHTS = re.compile(r'(^|\.)(num_batches_tracked|position_ids|relative_position_index)$')
+
+
 @dataclasses.dataclass(frozen=True)
 class Table:
   """How one family of models names its arrays in one format.
@@ -44,20 +47,14 @@ class Table:
   ignored: str = ''
   class_slot: bool = True
 
-  def normalized(self, tensors: Tensors, prefix: str | None = None) -> tuple[Tensors, list[str]]:
-    """The tensors under the rules' names, and the names of those that were left out.
-
-    Args:
-      tensors: of a file.
-      prefix: of the model that is meant; None for the only one.
-    """
+  def normalized(self, tensors: Tensors) -> tuple[Tensors, list[str]]:
+    """The tensors under the rules' names, and the names of those that were left out."""
     names: dict[str, tuple[str, int | None]] = {}
     left_out = []
-    if prefix is None:
-      prefix = next(iter(self.prefixes(tensors)), '')
+    prefix = next(iter(self.prefixes(tensors)), '')  # of several, `submodels` has chosen one
     for old in tensors:
       new = old.removeprefix(prefix)
-      if not old.startswith(prefix) or (self.ignored and re.search(self.ignored, new)):
+      if not old.startswith(prefix) or self.is_no_weight(new):
         left_out.append(old)
         continue
       new = self._renamed(new)
@@ -71,6 +68,10 @@ class Table:
         raise WeightsError(f'{tensors.path}: {old!r} and {names[new][0]!r} are the same tensor')
       names[new] = (old, None)
     return View(tensors, names), left_out
+
+  def is_no_weight(self, name: str) -> bool:
+    """Whether a tensor is a counter or an index, or what else no model of the family reads."""
+    return bool(_NO_WEIGHTS.search(name) or (self.ignored and re.search(self.ignored, name)))
 
   def role_of(self, name: str) -> str:
     """The role of a foreign tensor, by its normalized name; '' for most."""
