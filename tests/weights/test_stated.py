@@ -227,6 +227,13 @@ def test_a_file_that_is_named_without_its_folder_has_its_config(tmp_path):
   assert vit_jax.load(path / 'model.safetensors').classes == ('class 0', 'class 1')
 
 
+def test_a_file_of_the_usual_name_without_a_config_is_what_its_arrays_are(tmp_path):
+  """Hugging Face's defaults, such as an epsilon of 1e-12, are not those of timm's arrays."""
+  for name in ('model.safetensors', 'other.safetensors'):
+    weights = convert.read(strangers.file(tmp_path / name, strangers.tensors('timm')))
+    assert convert.build(weights).norm_epsilon == 1e-6 and not weights.known
+
+
 def timm(tmp_path, size=(24, 24), **fields):
   path = strangers.folder(tmp_path / 't', 'timm', size)
   config = path / 'config.json'

@@ -39,9 +39,10 @@ class HuggingFace(Format):
 
   def folder_record(self, folder: pathlib.Path) -> Record | None:
     config = read_json(folder / 'config.json')
-    if 'pretrained_cfg' in config:  # timm's
+    processor = read_json(folder / 'preprocessor_config.json')
+    if 'pretrained_cfg' in config or not (config or processor):  # timm's, or nobody's
       return None
-    return record_of(config, read_json(folder / 'preprocessor_config.json'), str(folder))
+    return record_of(config, processor, str(folder))
 
   def write(self, target: pathlib.Path, export: Export) -> list[pathlib.Path]:
     configs = {
