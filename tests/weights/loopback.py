@@ -27,11 +27,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.server.stop.wait(5)
     elif word == 'page':
       self._send(b'<html>log in</html>', kind='text/html')
-    elif word == 'moved':
-      self.send_response(302)
-      self.send_header('Location', '/' + self.path.split('/', 2)[2])
-      self._send_extra()
-      self.end_headers()
     elif word == 'half':
       self._send(BODY, part=len(BODY) // 2)
     elif word == 'breaks':  # half, then the rest on request
@@ -40,6 +35,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
       self.send_response(302)
       to = self.path.removeprefix('/moved/')
       self.send_header('Location', to if ':' in to else '/' + to)
+      self._send_extra()
       self.end_headers()
     elif word == 'part':  # of a file, whatever was asked for
       self._send(BODY, status=206)
