@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.support import raises
-from vit_jax import checkpoint
+from vit_jax import checkpoint, load
 from vit_jax.checkpoint import checksums
 from vit_jax.errors import CheckpointError, WeightsError
 from vit_jax.weights import record
@@ -66,7 +66,7 @@ def test_a_path_may_be_relative(saved, monkeypatch):
 
 def test_a_checkpoint_of_a_newer_format_is_refused(saved):
   _rewrite(saved, 2)
-  for opened in (checkpoint.load_run, checkpoint.chosen_step, _opened):
+  for opened in (checkpoint.load_run, load, _opened):
     with raises(CheckpointError, 'format 2', 'checkpoints/3', 'newer') as caught:
       opened(str(saved))
     assert '\n' not in str(caught.value)

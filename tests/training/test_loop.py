@@ -15,7 +15,7 @@ from PIL import Image
 
 from tests.support import error_line, raises
 from tests.training.runs import ROOT, command, options, timeless_rows
-from vit_jax import checkpoint, config, evaluate, optimizers
+from vit_jax import checkpoint, config, evaluate, load, optimizers
 from vit_jax.console import Console
 from vit_jax.errors import (
   CheckpointError,
@@ -254,7 +254,7 @@ def test_the_best_and_the_newest_checkpoints_are_kept(finished):
   )
   assert set(steps) == {18, 24} | {best['step']}
   assert checkpoint.load_run(finished).step == best['step']
-  assert checkpoint.chosen_step(finished) == best['step']
+  assert load(finished).step == best['step']
   run = checkpoint.load_run(finished, 'last')
   assert run.step == 24 and run.classes[3] == '3' and run.preprocess['transform']
   assert checkpoint.load_run(finished / 'checkpoints' / '18').step == 18

@@ -9,7 +9,7 @@ verifies what it reads: a damaged one is named, and the one before is taken. Ver
 such list; its checkpoints are read as they are.
 """
 
-from vit_jax.checkpoint.run import Run, chosen_step, has_checkpoint, is_run, load_run
+from vit_jax.checkpoint.run import Run, has_checkpoint, is_run, load_run
 from vit_jax.checkpoint.saved import FORMAT_VERSION, DamagedCheckpointError, Saved
 from vit_jax.checkpoint.writer import Checkpointer
 
@@ -19,7 +19,6 @@ __all__ = [
   'DamagedCheckpointError',
   'Run',
   'Saved',
-  'chosen_step',
   'has_checkpoint',
   'is_run',
   'load_run',

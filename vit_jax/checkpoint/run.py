@@ -85,11 +85,6 @@ def load_run(path: str, which: str = 'best') -> Run:
   )
 
 
-def chosen_step(path: str, which: str = 'best') -> int:
-  """The step whose weights `load_run` reads; it takes and raises the same."""
-  return load_run(path, which).step
-
-
 def _choose(
   metas: Mapping[int, dict], which: str, damaged: Mapping[int, Exception], folder: pathlib.Path
 ) -> int:

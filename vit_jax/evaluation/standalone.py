@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import tqdm
 
-from vit_jax import checkpoint, data, metric_writer, parallel, report, tasks
+from vit_jax import data, metric_writer, parallel, report, tasks
 from vit_jax.config import Dataset, parse_saved
 from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, DatasetError, WeightsError
@@ -78,7 +78,7 @@ def evaluate(
   asked_for_training = 'train' in (split or '')
   split = split or ('+'.join(opened.splits) if whole else 'test')
   examples = opened.split(split)
-  if checkpoint.is_run(model) and not asked_for_training:
+  if loaded.step is not None and not asked_for_training:
     _warn_of_trained(pathlib.Path(model), loaded.config, opened.name, examples)
   classes = loaded.classes
   if not classes:
@@ -136,13 +136,12 @@ def _report(
   transform: data.Transform,
   task: tasks.Task,
 ) -> pathlib.Path | None:
-  is_run = checkpoint.is_run(model)
   facts = report.Facts(
     name=pathlib.Path(model).name,
     model=title(loaded.config['model']),
     dataset=dataset,
     split=split,
-    step=checkpoint.chosen_step(model) if is_run else None,
+    step=loaded.step,
     image_size=tuple(loaded.preprocess.image_size),
     config=loaded.config,
     activation=task.activation,
@@ -155,7 +154,7 @@ def _report(
     report_dir,
     predictions,
     task.report_layout(),
-    metrics_rows=metric_writer.read_metrics(model) if is_run else [],
+    metrics_rows=metric_writer.read_metrics(model) if loaded.step is not None else [],
     load_image=report.image_loader(examples, transform),
   )
   return pathlib.Path(report_dir) / 'report.html'

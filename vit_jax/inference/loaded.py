@@ -67,6 +67,7 @@ class Loaded:
     classes: names in order; () where there are none.
     preprocess: from images to input.
     batch_size: most images that are computed at once.
+    step: of the run's checkpoint that was read, None where there was none.
   """
 
   def __init__(
@@ -77,6 +78,7 @@ class Loaded:
     classes: Sequence[str],
     preprocess: Preprocess,
     batch_size: int = 32,
+    step: int | None = None,
   ):
     self.module = module
     self.variables = variables
@@ -84,6 +86,7 @@ class Loaded:
     self.classes = tuple(classes)
     self.preprocess = preprocess
     self.batch_size = batch_size
+    self.step = step
     self._transform = parse_transform(preprocess.transform, train=False)
     self._on_device: Any = None
 
@@ -318,7 +321,7 @@ def load(
     )  # fmt: skip
   names = weights.classes_for(module.num_classes or 0, classes)
   config = {**weights.config, 'model': description(module, name)}
-  return Loaded(module, variables, config, names, preprocess, batch_size)
+  return Loaded(module, variables, config, names, preprocess, batch_size, weights.step)
 
 
 def _in_image(box: np.ndarray, mark: np.ndarray) -> tuple[float, ...]:

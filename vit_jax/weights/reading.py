@@ -52,6 +52,7 @@ class Weights:
     grid: (h, w) of the position embeddings, None where unknown.
     known: what is stated of the model beside its arrays, as in `Record`.
     states_preprocess: whether `preprocess` is stated, not what the model's authors used.
+    step: of the run's checkpoint that was read, None of a file.
   """
 
   format: str
@@ -63,6 +64,7 @@ class Weights:
   grid: tuple[int, int] | None = None
   known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   states_preprocess: bool = True
+  step: int | None = None
 
   @property
   def model(self) -> dict[str, Any]:
@@ -308,6 +310,7 @@ def _open_run(path: pathlib.Path) -> Weights:
     preprocess=preprocess,
     num_classes=len(run.classes) or head,
     grid=_grid(run.config['model'], preprocess),
+    step=run.step,
   )
 
 
