@@ -24,6 +24,15 @@ _ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
 
 @contextlib.contextmanager
+def writing(path: str | pathlib.Path) -> Iterator[None]:
+  """Turns a failure of the system in the block into a `StorageError` that names the file."""
+  try:
+    yield
+  except OSError as e:
+    raise StorageError(f'cannot write {path}: {e.strerror or e}') from e
+
+
+@contextlib.contextmanager
 def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
   """A temporary path beside a file, which becomes that file when the block ends.
 
@@ -35,10 +44,9 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
   path = pathlib.Path(path)
   temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
   try:
-    yield temporary
-    _replace(temporary, path)
-  except OSError as e:
-    raise StorageError(f'cannot write {path}: {e.strerror or e}') from e
+    with writing(path):
+      yield temporary
+      _replace(temporary, path)
   finally:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)

@@ -8,13 +8,13 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from vit_jax.errors import StorageError
-from vit_jax.files import write_text
+from vit_jax.files import write_text, writing
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class MetricWriter:
     found = read_metrics(workdir)
     if found and not resume_step and active:
       log.warning(
-        '%s has metrics and no checkpoint to go on from: training starts anew', self._path.parent
+        '%s has metrics and no checkpoint to resume from: training starts anew', self._path.parent
       )
     self._rows = [r for r in found if r['step'] <= resume_step and r['split'] != 'test']
     if state is not None:
@@ -59,7 +59,7 @@ class MetricWriter:
     if self._rows:
       write_text(self._path, ''.join(json.dumps(row) + '\n' for row in self._rows))
     else:
-      with _writing(self._path):
+      with writing(self._path):
         self._path.unlink(missing_ok=True)
     if tensorboard:
       self._events = _EventFile(pathlib.Path(workdir), resume_step)
@@ -72,7 +72,7 @@ class MetricWriter:
     self._rows.append(row)
     if not self._active:
       return
-    with _writing(self._path), open(self._path, 'a', encoding='utf-8') as f:
+    with writing(self._path), open(self._path, 'a', encoding='utf-8') as f:
       f.write(json.dumps(row) + '\n')
     if self._events:
       self._events.add_scalars({f'{split}/{name}': v for name, v in values.items()}, step)
@@ -139,7 +139,7 @@ class _EventFile:
     # The process's number keeps two attempts of one second apart.
     about = f'{int(time.time())}.{socket.gethostname()}.{os.getpid()}'
     self._path = workdir / f'events.out.tfevents.{about}'
-    with _writing(self._path):
+    with writing(self._path):
       self._file = RecordWriter(str(self._path))
     self._add(0, file_version='brain.Event:2')
     if resume_step:
@@ -161,7 +161,7 @@ class _EventFile:
     self._add(step, summary=summary.image(name, image, dataformats='HWC'))
 
   def flush(self) -> None:
-    with _writing(self._path):
+    with writing(self._path):
       self._file.flush()
     self._flushed = time.monotonic()
 
@@ -170,18 +170,9 @@ class _EventFile:
       self._file.close()
 
   def _add(self, step: int, **what: Any) -> None:
-    with _writing(self._path):
+    with writing(self._path):
       event = self._new_event(wall_time=time.time(), step=step, **what)
       self._file.write(event.SerializeToString())
-
-
-@contextlib.contextmanager
-def _writing(path: pathlib.Path) -> Iterator[None]:
-  """Names the file that cannot be written."""
-  try:
-    yield
-  except OSError as e:
-    raise StorageError(f'cannot write {path}: {e.strerror or e}') from e
 
 
 def read_metrics(workdir: str | pathlib.Path) -> list[dict]:

@@ -62,19 +62,18 @@ def mend_description(
     config, experiment: of the run, which `resume` has found to be those of the checkpoint.
     meta: of the checkpoint.
   """
-  whole = {
-    'config.json': (meta['config'], _is_config_of(config)),
-    'classes.json': (meta['classes'], lambda found: found == meta['classes']),
+  whole: dict[str, tuple[Callable[[], Any], Callable[[Any], bool]]] = {
+    'config.json': (lambda: meta['config'], _is_config_of(config)),
+    'classes.json': (lambda: meta['classes'], lambda found: found == meta['classes']),
   }
-  if experiment.dataset.made_split:
-    manifest = experiment.dataset.manifest()
-    whole['split.json'] = manifest, lambda found: found == manifest
-  for name, (value, is_whole) in whole.items():
+  if experiment.dataset.made_split:  # `resume` has refused another split than this one
+    whole['split.json'] = experiment.dataset.manifest, lambda found: isinstance(found, dict)
+  for name, (make, is_whole) in whole.items():
     file = path / name
     if not is_whole(read_json(file)):
       what = 'was damaged' if file.exists() else 'was missing'
       source = 'dataset, which is unchanged' if name == 'split.json' else 'checkpoint'
-      write_json(file, value)
+      write_json(file, make())
       log.warning('%s %s: it was written again from the %s', file, what, source)
 
 
