@@ -88,9 +88,9 @@ def main() -> None:
   args = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     if not args.images:
-      from vit_jax.bench import make_pictures
+      from vit_jax.bench import make_images
 
-      make_pictures(pathlib.Path(folder), 50)
+      make_images(pathlib.Path(folder), 50)
     found = [
       f
       for f in sorted(pathlib.Path(args.images or folder).rglob('*.jp*g'))

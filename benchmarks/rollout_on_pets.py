@@ -2,11 +2,11 @@
 
   python -m benchmarks.rollout_on_pets weights.npz path/to/pets3 [--stride=4] [--image_size=whole]
 
-Beside it stand what needs no model: the picture's centre, the best fixed place (chosen knowing all
-boxes, which is more than fair), and a place drawn at random. Pictures are stretched to the model's
-size, so that no head is cropped away. About two seconds a picture on one CPU core with a ViT-Ti/16.
+Beside it stand what needs no model: the image's centre, the best fixed place (chosen knowing all
+boxes, which is more than fair), and a place drawn at random. Images are stretched to the model's
+size, so that no head is cropped away. About two seconds an image on one CPU core with a ViT-Ti/16.
 
-Of 146 pictures of three breeds (centre 50 %, best fixed place 66 %, at random 19 %):
+Of 146 images of three breeds (centre 50 %, best fixed place 66 %, at random 19 %):
 
   mean rollout, discard 0 / 0.5 / 0.9: 62 / 70 / 60 % ViT-Ti/16, 75 / 82 / 89 % DeiT-Ti/16
   gradient rollout, discard 0:         74 %           ViT-Ti/16, 77 %           DeiT-Ti/16
@@ -30,15 +30,15 @@ GRID = 64  # places across and down among which the best fixed one is found
 
 
 def head_boxes(folder: pathlib.Path) -> list[tuple[pathlib.Path, np.ndarray]]:
-  """Pictures with their first box (left, top, right, bottom), as shares of width and height."""
-  pictures = {p.stem: p for p in (folder / 'images').rglob('*') if p.is_file()}
+  """Images with their first box (left, top, right, bottom), as shares of width and height."""
+  images = {p.stem: p for p in (folder / 'images').rglob('*') if p.is_file()}
   found = []
   for path in sorted((folder / 'annotations').glob('*.xml')):
     root = ET.parse(path).getroot()
     width, height = (float(root.findtext(f'size/{side}')) for side in ('width', 'height'))
     corners = [float(root.findtext(f'object/bndbox/{c}')) for c in ('xmin', 'ymin', 'xmax', 'ymax')]
-    if path.stem in pictures:
-      found.append((pictures[path.stem], np.array(corners) / (width, height, width, height)))
+    if path.stem in images:
+      found.append((images[path.stem], np.array(corners) / (width, height, width, height)))
   if not found:
     raise UserError(f'no boxes in {folder}: expected images/ and annotations/*.xml')
   return found
@@ -54,11 +54,11 @@ def peak(values: np.ndarray) -> tuple[float, float]:
   return (column + 0.5) / values.shape[1], (row + 0.5) / values.shape[0]
 
 
-def maps_of(loaded, picture, gradients: bool) -> dict[str, np.ndarray]:
-  """All maps of a picture by name, each [rows, columns]."""
-  size, trained = picture.pixels.shape[:2], loaded.preprocess.image_size
+def maps_of(loaded, image, gradients: bool) -> dict[str, np.ndarray]:
+  """All maps of an image by name, each [rows, columns]."""
+  size, trained = image.pixels.shape[:2], loaded.preprocess.image_size
   variables = variables_for(loaded.module, loaded.variables, size, trained)
-  seen = visualization.capture(loaded.module, variables, picture.images, ['weights'])
+  seen = visualization.capture(loaded.module, variables, image.images, ['weights'])
   maps = {
     f'rollout, {fusion} of heads, discard {discard:g}': visualization.rollout_map(
       seen, fusion, discard
@@ -70,7 +70,7 @@ def maps_of(loaded, picture, gradients: bool) -> dict[str, np.ndarray]:
   maps['attention of the last layer, mean of heads'] = last.mean(axis=0)
   if gradients:
     likeliest = int(seen.logits.argmax())
-    seen = visualization.capture_gradients(loaded.module, variables, picture.images, likeliest)
+    seen = visualization.capture_gradients(loaded.module, variables, image.images, likeliest)
     for discard in DISCARDS:
       name = f'gradient rollout of the likeliest class, discard {discard:g}'
       maps[name] = visualization.gradient_rollout_map(seen, discard)[0]
@@ -78,11 +78,11 @@ def maps_of(loaded, picture, gradients: bool) -> dict[str, np.ndarray]:
 
 
 def main() -> None:
-  """Prints one line a method: the share of pictures whose peak is in the box."""
+  """Prints one line a method: the share of images whose peak is in the box."""
   parser = argparse.ArgumentParser(description=__doc__.split('\n')[0])
   parser.add_argument('model', help='workdir, weights file or name of a pretrained model')
   parser.add_argument('pets', type=pathlib.Path, help='folder of images/ and annotations/')
-  parser.add_argument('--stride', type=int, default=1, help='every how many-th picture')
+  parser.add_argument('--stride', type=int, default=1, help='every how many-th image')
   parser.add_argument('--image_size', choices=['stretched', 'whole'], default='stretched')
   args = parser.parse_args()
   loaded = vit_jax.load(args.model)
@@ -90,19 +90,19 @@ def main() -> None:
   size = 'whole' if args.image_size == 'whole' else loaded.preprocess.image_size
   hits = collections.defaultdict(list)
   for path, box in examples:
-    picture = read_image(path, loaded.preprocess, loaded.module.patch_size, size)
-    for name, values in maps_of(loaded, picture, loaded.module.num_classes > 0).items():
+    image = read_image(path, loaded.preprocess, loaded.module.patch_size, size)
+    for name, values in maps_of(loaded, image, loaded.module.num_classes > 0).items():
       hits[name].append(inside(box, *peak(values)))
   boxes = np.array([box for _, box in examples])
   places = (np.arange(GRID) + 0.5) / GRID
   covered = np.mean([inside(box, places[None, :], places[:, None]) for box in boxes], axis=0)
   areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
   baselines = {
-    'centre of the picture': np.mean([inside(box, 0.5, 0.5) for box in boxes]),
+    'centre of the image': np.mean([inside(box, 0.5, 0.5) for box in boxes]),
     'best fixed place, knowing all boxes': covered.max(),
     'a place at random': areas.mean(),
   }
-  print(f'{len(examples)} pictures, {args.model}, {args.image_size}')
+  print(f'{len(examples)} images, {args.model}, {args.image_size}')
   for name, share in {**baselines, **{n: np.mean(h) for n, h in hits.items()}}.items():
     print(f'{share:6.1%}  {name}')
 
