@@ -54,7 +54,7 @@ def get_config(stage='128'):
   config.task.name = 'boxes'
   config.task.label_smoothing = 0.1
   config.task.box_loss = 'l1_giou'
-  config.task.box_from = 'places'
+  config.task.box_from = 'dense'
 
   config.optimizer.name = 'adamw'
   config.optimizer.weight_decay = 0.05

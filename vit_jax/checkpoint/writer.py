@@ -1,4 +1,4 @@
-"""Writing checkpoints in the background, and going on from the newest."""
+"""Writing checkpoints in the background, and resuming from the newest."""
 
 import contextlib
 import logging
@@ -51,7 +51,7 @@ class Checkpointer:
     self._failed = False
     self._leftovers = Leftovers()
 
-  def read_newest(self) -> 'Saved':
+  def read_newest(self) -> Saved:
     """The newest checkpoint that is whole; damaged ones are set aside under another name.
 
     Raises:
@@ -69,7 +69,7 @@ class Checkpointer:
       raise CheckpointError(f'no checkpoint in {self._folder} can be used: {reasons}')
     for step, error in damaged.items():
       aside = set_aside(self._folder / str(step))
-      log.warning('%s: going on from step %d; it was renamed to %s', error, saved.step, aside.name)
+      log.warning('%s: resuming from step %d; it was renamed to %s', error, saved.step, aside.name)
     for step, meta in read_metas(self._folder)[0].items():
       self._note_score(step, meta)
     return saved

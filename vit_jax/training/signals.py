@@ -64,7 +64,7 @@ class StopSignal:
       signal.signal(number, handler)
     if isinstance(error, _Stopped):
       raise InterruptedRunError(
-        'interrupted: nothing that was saved is lost, and the same command goes on', self.number
+        'interrupted: nothing that was saved is lost, and the same command resumes', self.number
       ) from None
 
   def _receive(self, number: int, frame: FrameType | None) -> None:

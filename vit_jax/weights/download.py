@@ -80,7 +80,7 @@ def fetch(
   An interrupted download resumes where it stopped, in this program or the next. The file appears
   under its name when it is complete and verified; beside it, NAME.download.json records url, size,
   checksum and, where the source states it, the revision. Checksums that a source announces in its
-  answer are verified, and a file that differs from the one that was recorded is told.
+  answer are verified, and there is a warning of a file that differs from the one that was recorded.
 
   Args:
     sources: tried in order.

@@ -133,7 +133,7 @@ def _warn_of_unlisted(
     splits: annotated images.
     listed: stems of all images in json files.
     images: that are there.
-    findings: is told.
+    findings: collects what is wrong.
   """
   annotated = {image.name for found in splits.values() for image in found}
   folders = {posixpath.dirname(name) for name in annotated}
@@ -183,7 +183,7 @@ class _Table:
     file: its path and where its images may be.
     content: its three lists.
     images: that are there.
-    findings: is told of all that is wrong.
+    findings: collects all that is wrong.
 
   Attributes:
     listed: stems of the files of all its images.

@@ -94,7 +94,7 @@ def records_by_split(
     splits: images by split.
     classes: names in label order; all that occur.
     coordinates: of the format.
-    findings: is told of boxes that cannot be right.
+    findings: collects boxes that cannot be right.
   """
   found = [image for images in splits.values() for image in images if image.objects]
   _refuse_relative(found, coordinates, findings)

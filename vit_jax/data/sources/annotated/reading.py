@@ -136,7 +136,7 @@ class ImageIndex:
 
   Args:
     root: the dataset's folder.
-    findings: is told of images found under another ending or case.
+    findings: collects images found under another ending or case.
 
   Attributes:
     names: paths of all images below the root.

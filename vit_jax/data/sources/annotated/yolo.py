@@ -282,7 +282,7 @@ class _LabelFiles:
   Args:
     root: the dataset's folder.
     name_of: class name by number.
-    findings: is told of all that is wrong.
+    findings: collects all that is wrong.
   """
 
   def __init__(self, root: str, name_of: Mapping[int, str], findings: Findings):
