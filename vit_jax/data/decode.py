@@ -137,7 +137,7 @@ def _decode_pillow(data: bytes, name: str, channels: int) -> np.ndarray:
     image = _eight_bits(file, name)
     if layout:
       image = _of_fewer_bits(data, layout, image, name)
-    return _upright(image, _exif(file), channels)
+    return _upright(image, header.exif_of(file), channels)
 
 
 class _QuietPillow:
@@ -194,23 +194,13 @@ def pixels_of(image: Image.Image, name: str = '', channels: int = 3) -> np.ndarr
       image.fp.seek(position)
       return _decode_pillow(data, name, channels)
     image.load()
-    return _upright(_eight_bits(image, name), _exif(image), channels)
+    return _upright(_eight_bits(image, name), header.exif_of(image), channels)
 
 
 def _upright(image: Image.Image, exif: bytes, channels: int) -> np.ndarray:
   pixels = np.array(image.convert('L' if channels == 1 else 'RGB'))
   pixels = pixels[:, :, None] if channels == 1 else pixels
   return header.turn_upright(pixels, header.exif_orientation(exif))
-
-
-def _exif(image: Image.Image) -> bytes:
-  """The EXIF block of an opened image; Pillow has turned TIFF already, which gives none."""
-  exif = image.info.get('exif', b'')
-  profile = image.info.get('Raw profile type exif')  # how older programs write it into a PNG
-  if profile and not exif:
-    with contextlib.suppress(ValueError):
-      exif = bytes.fromhex(''.join(profile.split('\n')[3:]))
-  return exif
 
 
 def _eight_bits(image: Image.Image, name: str) -> Image.Image:

@@ -1,5 +1,6 @@
 """What an image file says of itself before any pixel is read: its size and its orientation."""
 
+import contextlib
 import dataclasses
 import os
 import re
@@ -69,10 +70,12 @@ def read_header(path: str) -> Header | None:
       if image.format in ('JPEG', 'MPO'):
         f.seek(0)
         orientation = jpeg_orientation(f.read(_HEAD))
-      else:  # of a PNG, its own `getexif` would decode all pixels to see what comes after them
-        orientation = int(Image.Image.getexif(image).get(_ORIENTATION, 1))
-        if image.format == 'TIFF' and orientation in (5, 6, 7, 8):
+      elif image.format == 'TIFF':
+        orientation = int(image.getexif().get(_ORIENTATION, 1))
+        if orientation in (5, 6, 7, 8):
           hw = hw[::-1]  # Pillow gives the upright size of these alone
+      else:
+        orientation = exif_orientation(exif_of(image))
   except (OSError, SyntaxError, ValueError, TypeError, KeyError, EOFError, struct.error):
     return None
   except (zlib.error, Image.DecompressionBombError):
@@ -226,6 +229,16 @@ def jpeg_orientation(data: bytes) -> int:
         return exif_orientation(data[start + 10 : end])
       start = end
   return 1
+
+
+def exif_of(image: Image.Image) -> bytes:
+  """The EXIF block of an image that Pillow has opened; none of a TIFF, which it turns itself."""
+  exif = image.info.get('exif', b'')
+  profile = image.info.get('Raw profile type exif')  # how older programs write it into a PNG
+  if profile and not exif:
+    with contextlib.suppress(ValueError):
+      exif = bytes.fromhex(''.join(profile.split('\n')[3:]))
+  return exif
 
 
 def exif_orientation(exif: bytes) -> int:
