@@ -152,6 +152,13 @@ def visible(text: object) -> str:
   return ''.join(part if part in ('\n', '\t') else one_line(part) for part in parts)
 
 
+def some(names: Iterable[str], most: int = 6) -> str:
+  """The first few of a list in one line, and how many there are beyond."""
+  names = list(names)
+  first = ', '.join(map(one_line, names[:most]))
+  return first + (f' and {len(names) - most} more' if len(names) > most else '')
+
+
 _LONGEST_SHOWN = 120  # characters of a value in a message
 
 

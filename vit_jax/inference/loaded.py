@@ -15,7 +15,7 @@ import numpy as np
 
 from vit_jax import machine, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
-from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean
+from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean, some
 from vit_jax.inference.images import as_list, content_of, name_of, named
 from vit_jax.logits import probabilities
 from vit_jax.models.heads import backbone_of
@@ -24,7 +24,6 @@ from vit_jax.weights import preprocessing
 from vit_jax.weights.building import build
 from vit_jax.weights.loading import fit
 from vit_jax.weights.reading import read
-from vit_jax.weights.report import some
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import jax
 
 from vit_jax.errors import StorageError
-from vit_jax.files import try_lock
+from vit_jax.files import read_json, try_lock
 
 _FILE = '.lock'
 
@@ -63,7 +63,7 @@ def _write_holder(descriptor: int) -> None:
 
 def _holder(path: pathlib.Path) -> str:
   try:
-    found = json.loads(path.read_text('utf-8'))
+    found = read_json(path)
     return f'process {found["pid"]} on {found["host"]} since {found["started"]}'
-  except (OSError, ValueError, KeyError, TypeError):
+  except (KeyError, TypeError):
     return 'it has not said which'

@@ -46,11 +46,7 @@ def run_one(members: Members, name: str, workdir: str) -> None:
 
 def is_finished(folder: pathlib.Path, options: config.Config) -> bool:
   """Whether a member's folder holds a finished run of just these options."""
-  try:
-    done = json.loads((folder / _DONE).read_text('utf-8'))
-  except (OSError, json.JSONDecodeError):
-    return False
-  return done == json.loads(json.dumps(options.to_json()))
+  return files.read_json(folder / _DONE) == json.loads(json.dumps(options.to_json()))
 
 
 def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:

@@ -11,7 +11,6 @@ import dataclasses
 import errno
 import hashlib
 import http.client
-import json
 import logging
 import os
 import pathlib
@@ -26,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import DownloadError, StorageError
-from vit_jax.files import try_lock, write_json
+from vit_jax.files import read_json, try_lock, write_json
 
 if TYPE_CHECKING:
   import tqdm
@@ -388,11 +387,8 @@ def _digest(path: pathlib.Path, kind: str) -> str:
 
 
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
-  try:
-    content = json.loads(path.read_text('utf-8'))
-    return content if isinstance(content, dict) else {}
-  except (OSError, ValueError):
-    return {}
+  content = read_json(path)
+  return content if isinstance(content, dict) else {}
 
 
 def _bar(url: str, size: int | None, have: int, retry: RetryPolicy) -> 'tqdm.tqdm':

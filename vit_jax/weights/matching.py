@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 
 import jax
 
-from vit_jax.errors import WeightsError
+from vit_jax.errors import WeightsError, some
 from vit_jax.weights.containers.tensors import FLOATS, Spec, Tensors
 from vit_jax.weights.mapping import rules
 from vit_jax.weights.mapping.rules import Binding, Rule
 from vit_jax.weights.mapping.table import Table
-from vit_jax.weights.report import Report, some
+from vit_jax.weights.report import Report
 
 Shapes = Mapping[str, jax.ShapeDtypeStruct]  # flat names of a model's variables
 

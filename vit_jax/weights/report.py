@@ -1,16 +1,8 @@
 """What became of every tensor while weights were loaded."""
 
 import dataclasses
-from collections.abc import Sequence
 
-from vit_jax.errors import one_line
-
-
-def some(names: Sequence[str], most: int = 6) -> str:
-  """The first few of a list, and how many there are beyond."""
-  names = list(names)
-  shown = ', '.join(map(one_line, names[:most]))
-  return shown + (f' and {len(names) - most} more' if len(names) > most else '')
+from vit_jax.errors import some
 
 
 @dataclasses.dataclass

@@ -9,7 +9,7 @@ import numpy as np
 
 from vit_jax import tree
 from vit_jax.data.preprocess import Preprocess
-from vit_jax.errors import WeightsError
+from vit_jax.errors import WeightsError, some
 from vit_jax.weights.formats.base import FORMATS, OWN_NAMES, Export
 from vit_jax.weights.mapping import rules
 from vit_jax.weights.mapping.family import family_of
@@ -39,9 +39,8 @@ def to_tensors(
   bindings, orphans = rules.bind(family.table(naming, arrays).rules, arrays)
   problems = family.problems(naming, module)
   if orphans:
-    more = f' and {len(orphans) - 4} more' if len(orphans) > 4 else ''
     problems.append(
-      f'the {format} format has no place for {", ".join(orphans[:4])}{more}: no rule of '
+      f'the {format} format has no place for {some(orphans, 4)}: no rule of '
       f'{type(family).__module__} has these names'
     )
   if problems:

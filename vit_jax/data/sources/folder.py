@@ -12,7 +12,7 @@ from vit_jax.data.image_files import OUTPUTS, Scan, ending_of, no_images, scan
 from vit_jax.data.records import FileRecords, Source
 from vit_jax.data.sources.layout import SPLITS, Layout, find_layout, no_classes, subfolders
 from vit_jax.data.splits import canonical
-from vit_jax.errors import DatasetError
+from vit_jax.errors import DatasetError, some
 
 log = logging.getLogger(__name__)
 
@@ -135,7 +135,7 @@ def _with_known_classes(
   for split in (s for s in ('val', 'test') if s in splits):
     new = [name for name in splits[split] if name not in trained]
     where = os.path.join(root, layout.tops[split])
-    words = ', '.join(map(repr, new[:3])) + (f' and {len(new) - 3} more' if len(new) > 3 else '')
+    words = some(map(repr, new), 3)
     if len(new) == len(splits[split]) and new:
       log.warning(
         '%s: left out, as none of its folders (%s) is a class of %s; sort its images into '
