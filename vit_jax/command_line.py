@@ -1,5 +1,6 @@
 """What every command does around its own work: settings of the process, errors, exit status."""
 
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
   and a closed pipe (`... | head`) quietly, as shells expect.
   """
   runtime.start()
+  # Orbax's threads log with a traceback what was said in one line, and may end after the console.
+  logging.getLogger('absl').setLevel(logging.CRITICAL)
   try:
     with Console(information=False):
       status = main() or 0
