@@ -229,14 +229,15 @@ def test_two_splits_of_one_name_keep_apart(names, ours):
 
 def test_not_prepared_says_what_to_type(tmp_path):
   facts = (
-    "pip install 'vit_jax[tfds]'",
-    'needs TensorFlow',
-    'tfds build stanford_dogs',
+    'takes TensorFlow',
+    'pip install tensorflow ',
+    'tfds build sun397',
     '--file_format=array_record',
     f'--data_dir={tmp_path}',
+    'stanford_dogs',
   )
   with raises(DatasetError, *facts):
-    open_dataset('stanford_dogs', data_dir=str(tmp_path))
+    open_dataset('sun397', data_dir=str(tmp_path))
 
 
 def test_unknown_name_offers_the_nearest(tmp_path):
