@@ -319,7 +319,7 @@ def _receive(source: Source, partial: pathlib.Path, name: str, retry: RetryPolic
     with open(partial, 'r+b' if have else 'wb') as f, _bar(name, size, have, retry) as bar:
       f.seek(have)
       f.truncate()
-      while block := response.read(_BLOCK):
+      while block := response.read1(_BLOCK):  # what is there: a slow source's bytes count too
         if have + len(block) > (size or source.size or _MOST_BYTES):
           raise _SourceFailed(f'gives more than {have:,} bytes')
         f.write(block)
