@@ -24,6 +24,7 @@ from vit_jax.data.sources.unpacking import Unpacker
 from vit_jax.errors import DatasetError, DownloadError, StorageError
 
 pytest.importorskip('tensorflow_datasets')
+CALTECH = {'train': 119, 'test': 24}
 _DOGS = ('lists.tar', 'images.tar')
 
 
@@ -40,7 +41,7 @@ def made(server, tmp_path, monkeypatch):
     wanted = MINIATURES[name].write(folder)
     counts = {split: len(rows) for split, rows in wanted.items()}
     if name == 'caltech101':
-      counts = {'train': 119, 'test': 24}
+      counts = CALTECH
     for path in folder.iterdir():
       server.files[f'{name.split("/")[0]}/{path.name}'] = path.read_bytes()
     install(name, folder, counts, f'{server.url}/{behaviour}', monkeypatch.setattr)

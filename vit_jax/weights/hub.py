@@ -110,6 +110,7 @@ def fetch(
   problems = []
   for source in entry.sources:
     target = cache / _local_name(entry, source)
+    log.info('downloading %s into %s', name, target)
     try:
       if _is_repository(source):
         return _fetch_repository(source, target, retry)

@@ -101,7 +101,10 @@ def _index(folder: pathlib.Path) -> dict[str, Any] | None:
 @contextlib.contextmanager
 def _alone(path: pathlib.Path, name: str) -> Iterator[None]:
   """Waits for another process that prepares the same dataset, which happens once."""
-  make_folder(path.parent)
+  try:
+    make_folder(path.parent)
+  except StorageError as e:
+    raise StorageError(f'{e}; set VIT_JAX_CACHE to a folder that can be written') from None
   with writing(path):
     descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
   try:
@@ -296,4 +299,6 @@ def _listing(archives: list[Archive]) -> str:
 
 
 def _bytes(size: int) -> str:
-  return f'{size / 1e9:.1f} GB' if size >= 1e9 else f'{size / 1e6:.1f} MB'
+  units = ((1e9, 'GB'), (1e6, 'MB'), (1e3, 'kB'), (1, 'bytes'))
+  scale, unit = next((s, u) for s, u in units if size >= s)
+  return f'{size / scale:.1f} {unit}' if scale > 1 else f'{size} bytes'

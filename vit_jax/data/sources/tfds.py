@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data.records import Source
-from vit_jax.data.sources.preparation import is_prepared, published_source
 from vit_jax.data.sources.published import DATASETS, PublishedDataset
 from vit_jax.data.splits import canonical
 from vit_jax.errors import DatasetError, did_you_mean
@@ -97,6 +96,8 @@ def tfds_source(
   builder = _open_builder(name, data_dir)
   if not _is_readable(builder):
     if dataset := _published(builder):
+      from vit_jax.data.sources.preparation import published_source  # brings in http
+
       return published_source(dataset, builder, image_key, label_key)
     if not builder.info.splits:
       raise DatasetError(_not_prepared(builder, name, data_dir))
@@ -132,6 +133,8 @@ def needs_download(name: str, data_dir: str = '') -> bool:
     builder = _open_builder(name, data_dir)
   except DatasetError:
     return False
+  from vit_jax.data.sources.preparation import is_prepared
+
   dataset = None if _is_readable(builder) else _published(builder)
   return dataset is not None and not is_prepared(dataset, builder)
 

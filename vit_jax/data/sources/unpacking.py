@@ -1,7 +1,6 @@
 """Archives into a folder: regular files alone, none outside of it, no more than is reasonable."""
 
 import contextlib
-import os
 import pathlib
 import re
 import sys
@@ -129,10 +128,9 @@ def _bar(name: str, size: int) -> 'tqdm.tqdm':
   from tqdm import tqdm
 
   return tqdm(
-    desc=f'unpacking {name}', total=size, unit='B', unit_scale=True, disable=not is_terminal()
+    desc=f'unpacking {name}',
+    total=size,
+    unit='B',
+    unit_scale=True,
+    disable=not sys.stderr.isatty(),
   )
-
-
-def is_terminal() -> bool:
-  """Whether somebody watches standard error."""
-  return sys.stderr is not None and os.isatty(2) and sys.stderr.isatty()
