@@ -74,7 +74,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
     self.send_header('Content-Type', kind)
     if stated != '':
       self.send_header('Content-Length', str(len(body) - begin if stated is None else stated))
-    self.send_header('ETag', '"one"')
+    self.send_header('ETag', self.server.etag)
     self._send_extra()
     self.end_headers()
     self.wfile.write(body[begin:part][:most])
@@ -99,7 +99,7 @@ def running_server():
   """A server with `url`, `log` of requests, `files` that it serves by name, `extra_headers`,
   and `behaves`, which gives a path's word another meaning."""
   made = Server(('127.0.0.1', 0), Handler)
-  made.extra_headers, made.behaves = {}, {}
+  made.extra_headers, made.behaves, made.etag = {}, {}, '"one"'
   made.log, made.files, made.stop = [], {}, threading.Event()
   thread = threading.Thread(target=made.serve_forever, args=(0.02,), daemon=True)
   thread.start()

@@ -89,6 +89,22 @@ def test_a_connection_may_break_often_as_long_as_something_comes(server, tmp_pat
   assert path.read_bytes() == BODY and len(server.log) == 7 > QUICK.attempts
 
 
+@pytest.mark.parametrize('known', ['', 'the checksum'])
+def test_a_weak_tag_does_where_the_checksum_is_known(server, tmp_path, known):
+  server.etag, server.extra_headers = 'W/"one"', {'Last-Modified': 'Mon, 01 Jan 2024 00:00:00 GMT'}
+  source = Source(server.url + '/breaks', SHA256 if known else '')
+  assert download.fetch([source], tmp_path / 'w.npz', QUICK).read_bytes() == BODY
+  assert [r for _, r in server.log] == [None, f'bytes={len(BODY) // 2}-' if known else None]
+
+
+def test_a_long_download_says_how_far_it_is(server, tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(download, '_LONG', 1e6)
+  with caplog.at_level('INFO'):
+    download.fetch([Source(server.url + '/crumbs')], tmp_path / 'w.npz', QUICK)
+  told = [int(r.getMessage().split()[1].rstrip('%')) for r in caplog.records]
+  assert 5 <= len(told) <= 10 and told == sorted(set(told)) and told[-1] == 100
+
+
 def test_what_came_before_a_failure_is_kept_where_asked(server, tmp_path):
   keep = dataclasses.replace(QUICK, keep=True)
   for path, kept in (('/half', 2), ('/404', 0)):
@@ -113,7 +129,7 @@ def test_a_full_disk_is_not_the_sources_fault(server, tmp_path, monkeypatch):
   def full(*_):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  monkeypatch.setattr('tqdm.tqdm.update', full)
+  monkeypatch.setattr(download._Lines, 'update', full)
   with raises(StorageError, 'No space left', tmp_path):
     download.fetch([Source(server.url + '/ok')], tmp_path / 'w.npz', QUICK)
   assert files(tmp_path) == [] and len(server.log) == 1

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 36  # of a source that does not say how long it is
+_LONG = 50e6  # bytes that take a while
 _LOOPBACK = ('localhost', '127.0.0.1', '::1')
 
 
@@ -307,9 +308,10 @@ def _receive(source: Source, partial: pathlib.Path, name: str, retry: RetryPolic
     size = have + int(length) if length is not None else None
     if source.size and size not in (None, source.size):
       raise _SourceFailed(f'has {size:,} bytes, not {source.size:,}')
-    tag = response.headers.get('ETag') or response.headers.get('Last-Modified') or ''
-    if tag.startswith('W/'):
-      tag = ''  # a weak tag does not promise the same bytes
+    date = response.headers.get('Last-Modified') or ''
+    tag = response.headers.get('ETag') or date
+    if tag.startswith('W/'):  # a weak tag does not promise the same bytes; a checksum does
+      tag = date if source.verified else ''
     if size is not None and shutil.disk_usage(partial.parent).free < size - have:
       raise StorageError(
         f'{partial.parent} has no room for {size - have:,} bytes: set VIT_JAX_CACHE'
@@ -445,14 +447,34 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
   return content if isinstance(content, dict) else {}
 
 
-def _bar(name: str, size: int | None, have: int, retry: RetryPolicy) -> 'tqdm.tqdm':
+class _Lines:
+  """Progress where nobody watches: a line of information for each tenth of a long download.
+
+  Args:
+    name: of the file.
+    size: of the whole, None where unknown.
+    have: bytes that are here.
+  """
+
+  def __init__(self, name: str, size: int | None, have: int):
+    self._name, self._size, self._have = name, size or 0, have
+
+  def __enter__(self) -> '_Lines':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    pass
+
+  def update(self, count: int) -> None:
+    """Counts bytes that came."""
+    before, self._have = self._have, self._have + count
+    if self._size >= _LONG and 10 * before // self._size < 10 * self._have // self._size:
+      log.info('%s: %d%% of %d MB', self._name, 100 * self._have / self._size, self._size / 1e6)
+
+
+def _bar(name: str, size: int | None, have: int, retry: RetryPolicy) -> 'tqdm.tqdm | _Lines':
+  if not (retry.progress and sys.stderr.isatty()):
+    return _Lines(name, size, have)
   from tqdm import tqdm
 
-  return tqdm(
-    desc=name[:40],
-    total=size,
-    initial=have,
-    unit='B',
-    unit_scale=True,
-    disable=not (retry.progress and sys.stderr.isatty()),
-  )
+  return tqdm(desc=name[:40], total=size, initial=have, unit='B', unit_scale=True)
