@@ -1,5 +1,6 @@
 """Published datasets from a loopback server: downloaded, verified, unpacked, read."""
 
+import contextlib
 import dataclasses
 import errno
 import io
@@ -88,6 +89,15 @@ def test_the_draw_of_caltech101(made):
   assert sorted(both) == wanted['all']
   counts = np.bincount([label for _, label in found['train']], minlength=102)
   assert sorted(counts[counts > 0]) == [29, 30, 30, 30]  # a file that is no image was drawn
+
+
+def test_a_draw_may_differ_from_the_catalogue_but_not_the_sum(made, monkeypatch):
+  made('caltech101', 'ok')
+  for counts, fails in (({'train': 120, 'test': 24}, True), ({'train': 120, 'test': 23}, False)):
+    dataset = dataclasses.replace(DATASETS['caltech101'], counts=counts)
+    monkeypatch.setitem(DATASETS._entries, 'caltech101', dataset)
+    with raises(DatasetError, 119, 120) if fails else contextlib.nullcontext():
+      assert open_dataset('caltech101').splits == CALTECH
 
 
 def test_pixels_and_superclasses_of_cifar(made):

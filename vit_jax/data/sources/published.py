@@ -81,6 +81,7 @@ class PublishedDataset:
     name: TFDS's, with the configuration if it has any: 'eurosat/rgb'.
     archives: file names, as the installed TFDS lists them.
     counts: images by split, as TFDS's catalogue has them.
+    drawn: whether the splits are drawn, so that only the sum of the counts is certain.
     read: gives the images, given the unpacked archives.
     wanted: matches the members of the archives that are unpacked.
     register_at: where one has to register to get the archives; '' where they are free.
@@ -92,13 +93,14 @@ class PublishedDataset:
   read: Read
   wanted: str = '.*'
   register_at: str = ''
+  drawn: bool = False
 
 
 DATASETS: Registry[PublishedDataset] = Registry('dataset', 'vit_jax.data.sources.datasets')
 
 
 def published(
-  name: str, archives: tuple[str, ...], counts: Mapping[str, int], **options: str
+  name: str, archives: tuple[str, ...], counts: Mapping[str, int], **options: Any
 ) -> Callable[[Read], Read]:
   """Registers a dataset by its reader; arguments as of `PublishedDataset`."""
 

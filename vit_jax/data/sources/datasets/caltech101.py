@@ -14,15 +14,16 @@ _TRAIN_PER_CLASS, _SEED = 30, 1234  # of TFDS's builder
   'caltech101',
   archives=('caltech-101.zip',),
   counts={'train': 3_059, 'test': 6_085},
+  drawn=True,
   wanted=r'caltech-101/101_ObjectCategories\.tar\.gz|caltech-101/101_ObjectCategories/.+',
 )
 def read(given: Unpacked) -> Iterator[Image]:
   """Draws the training images by TFDS's seed.
 
-  TFDS draws in the order in which a file system lists folders and files, which differs between
-  machines. Here folders come in the order of TFDS's class names and files in that of theirs. This
-  gives the numbers of TFDS's catalogue: the archive holds one file, BACKGROUND_Google/tmp, that is
-  no image, and it must be among those drawn for training.
+  TFDS draws in the order in which a file system lists folders and files, so that its splits differ
+  between machines, and their sizes by one: BACKGROUND_Google/tmp, which is no image, may be among
+  the files drawn (the catalogue has 3,060 and 6,084 images for version 3.0.1). Here folders come in
+  the order of TFDS's class names and files in that of theirs.
   """
   root = given.folder / 'caltech-101' / '101_ObjectCategories' / '101_ObjectCategories'
   folders = sorted((p for p in root.iterdir() if p.is_dir()), key=lambda p: _label(given, p.name))
