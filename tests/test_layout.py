@@ -31,7 +31,7 @@ LAYERS = [
   ['arguments'],
   ['options'],
   ['command_line'],
-  ['runtime'],
+  ['runtime', 'download'],
   ['console', 'files', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],

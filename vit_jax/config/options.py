@@ -27,7 +27,7 @@ class Dataset:
     'digits', "a folder of images, a TFDS name ('stanford_dogs') or 'digits'", path=True
   )
   data_dir: str = option(
-    '', 'where prepared TFDS datasets lie; empty: ~/tensorflow_datasets', path=True
+    '', 'where datasets prepared by TFDS lie; empty: ~/tensorflow_datasets', path=True
   )
   train: str = option('train', "split trained on, in TFDS notation: 'train[:90%]'")
   val: str = option('val', 'split validated on during training; empty: none')
