@@ -28,7 +28,7 @@ LAYERS = [
   ['models'],
   ['data'],
   ['metric_writer'],
-  ['arguments'],
+  ['arguments', 'config_files'],
   ['options'],
   ['command_line'],
   ['runtime'],
