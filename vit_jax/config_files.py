@@ -22,7 +22,16 @@ def packaged() -> pathlib.Path:
 
 def known() -> dict[str, pathlib.Path]:
   """Every config file that has a name: {name: path}; the user's go before the package's."""
-  return {p.stem: p for folder in (packaged(), _USERS) for p in sorted(folder.glob('[a-z]*.py'))}
+  return _in(packaged()) | _in(_USERS)
+
+
+def names() -> list[str]:
+  """The names of the config files that come with this package."""
+  return list(_in(packaged()))
+
+
+def _in(folder: pathlib.Path) -> dict[str, pathlib.Path]:
+  return {path.stem: path for path in sorted(folder.glob('[!_.]*.py'))}
 
 
 def find(word: str) -> tuple[str, str]:
