@@ -12,7 +12,7 @@ from vit_jax.errors import ConfigError, Problems, one_line, shown
 from vit_jax.usage import pages
 
 _DESCRIPTION = """\
-Trains or fine-tunes a model by a config file. The same command resumes an interrupted run.
+Trains or fine-tunes a model; the same command resumes an interrupted run.
 
 examples:
   python -m vit_jax.main --config=vit_digits --workdir=runs/digits
