@@ -20,6 +20,7 @@ folder = sys.argv[1]  # setuptools sets others
 build_meta.build_wheel(folder)
 build_meta.build_sdist(folder)
 """
+_FOLDERS = ('vit_jax', 'configs', 'docs', 'tests', 'benchmarks', 'colabs')
 _NOT_CODE = ('__pycache__', '.pytest_cache', '.ipynb_checkpoints')
 
 
@@ -34,8 +35,12 @@ def built(tmp_path_factory):
   pytest.importorskip('setuptools', '77')
   folder = tmp_path_factory.mktemp('built')
   copy = folder / 'copy'
-  hidden = shutil.ignore_patterns('.git', '.venv', '.*_cache', '__pycache__', 'runs', 'build')
-  shutil.copytree(ROOT, copy, ignore=hidden)
+  copy.mkdir()
+  for path in ROOT.iterdir():
+    if path.is_file():
+      shutil.copy(path, copy)
+  for name in _FOLDERS:
+    shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns(*_NOT_CODE))
   subprocess.run(
     [sys.executable, '-c', _BUILD, str(folder)], cwd=copy, check=True, capture_output=True
   )
@@ -71,7 +76,7 @@ def test_an_sdist_holds_what_make_needs(built):
   with tarfile.open(sdist) as opened:
     names = {name.partition('/')[2] for name in opened.getnames()}
   missing = {'Makefile', 'constraints.txt', 'pyproject.toml', 'setup.py', 'LICENSE'} - names
-  for folder in ('vit_jax', 'configs', 'docs', 'tests', 'benchmarks', 'colabs'):
+  for folder in _FOLDERS:
     missing |= _files(folder) - names
   assert not missing
 
