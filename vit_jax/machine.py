@@ -4,7 +4,10 @@ import hashlib
 import os
 import pathlib
 import platform
+import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
 
 
 def cores() -> int:
@@ -33,3 +36,8 @@ def processor() -> str:
   except OSError:
     kind = [platform.processor()]
   return hashlib.sha256(repr((platform.machine(), kind)).encode()).hexdigest()[:12]
+
+
+def shell_line(words: Sequence[str]) -> str:
+  """Words as one line that this system's shell takes apart again."""
+  return subprocess.list2cmdline(words) if sys.platform == 'win32' else shlex.join(words)

@@ -5,9 +5,9 @@ import sys
 
 from vit_jax import config
 from vit_jax.arguments import Parser
-from vit_jax.command_line import run_cli
-from vit_jax.console import Console, show
-from vit_jax.errors import ConfigError, Problems, one_line, shown
+from vit_jax.command_line import run_cli, typed
+from vit_jax.console import show
+from vit_jax.errors import ConfigError, InterruptedRunError, Problems, one_line, shown
 
 _DESCRIPTION = """\
 Trains or fine-tunes a model by a config file. The same command resumes an interrupted run.
@@ -49,6 +49,11 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
     metavar='K',
     help="train all runs of the file's get_sweep, or the K-th; or list them",
   )
+  add = parser.add_argument
+  add('--quiet', action='store_true', help='print warnings, errors and the result alone')
+  add('--json', action='store_true', help='print one JSON object a line: plan, rows, summary')
+  dry_run = 'print the plan with measured time and memory, write augmented images; train nothing'
+  add('--dry_run', action='store_true', help=dry_run)
   # Taken out first: argparse takes a value with a space, such as '5 epochs', for something else.
   others, overrides, found = _split(sys.argv[1:] if argv is None else argv)
   problems = Problems()
@@ -56,6 +61,8 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
     args = parser.parse_args(others)
     if args.sweep is not None and not args.sweep.strip():
       raise ConfigError('--sweep= names no run: use --sweep for all, --sweep=K or --sweep=list')
+    if args.quiet and args.json:
+      raise ConfigError('--quiet and --json are two ways to print: use one of them')
   with problems.collect():
     if found:
       raise ConfigError(found)
@@ -98,8 +105,17 @@ def main(argv: list[str] | None = None) -> int:
   args, overrides = _parse(argv)
   if config.is_foreign(args.config):
     show(f'note: running {args.config}, which is Python code, as the config file', error=True)
-  if args.sweep:
-    return _sweep(args, overrides)
+  try:
+    return _sweep(args, overrides) if args.sweep else _train(args, overrides)
+  except InterruptedRunError as e:
+    raise InterruptedRunError(f'{e}: {typed("main", argv)}', e.number) from None
+
+
+def _output(args: argparse.Namespace) -> str:
+  return 'json' if args.json else 'quiet' if args.quiet else 'text'
+
+
+def _train(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   options, problems = config.load_all(args.config, overrides)
   from vit_jax.train import train  # --help must not wait for it
 
@@ -107,25 +123,37 @@ def main(argv: list[str] | None = None) -> int:
     from vit_jax.training.preparation import outer_problems
 
     raise ConfigError([*problems, *outer_problems(options, args.workdir)])
-  train(options, args.workdir)
+  if args.dry_run:
+    from vit_jax.training.dry_run import dry_run
+
+    dry_run(options, args.workdir, _output(args))
+  else:
+    train(options, args.workdir, _output(args))
   return 0
 
 
 def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   members = config.load_sweep(args.config, overrides)
   if args.sweep == 'list':
-    for k, name in enumerate(members):
-      show(f'{k:4}  {one_line(name)}')
+    for k, member in enumerate(members):
+      show(f'{k:4}  {one_line(member)}')
     return 0
   from vit_jax.training import sweep
+  from vit_jax.training.display import console_for
+  from vit_jax.training.dry_run import dry_run
 
-  if args.sweep != 'all':
-    sweep.run_one(members, config.pick(list(members), args.sweep), args.workdir)
-    return 0
-  words = [f'--config.{name}={value}' for name, value in overrides.items()]
-  command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
-  with Console():
-    sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
+  name = None if args.sweep == 'all' else config.pick(list(members), args.sweep)
+  if args.dry_run:
+    first = name or next(iter(members))
+    dry_run(members[first][1], args.workdir, _output(args), runs=1 if name else len(members))
+  elif name:
+    sweep.run_one(members, name, args.workdir, _output(args))
+  else:
+    words = [f'--config.{name}={value}' for name, value in overrides.items()]
+    words += [f'--{flag}' for flag in ('quiet', 'json') if getattr(args, flag)]
+    command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
+    with console_for(_output(args)):
+      sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
   return 0
 
 
