@@ -142,7 +142,9 @@ class Text(Display):
   def step(self, step: int) -> None:
     now = time.monotonic()
     self._first = self._first or (step, now)
-    if self._console.live and now - self._drawn >= _REDRAWN_EVERY:
+    if step == self._course.total:
+      self._console.show_status('')
+    elif self._console.live and now - self._drawn >= _REDRAWN_EVERY:
       self._drawn = now
       self._console.show_status('  '.join(self._fitting(self._progress(step, now))))
 
@@ -167,8 +169,7 @@ class Text(Display):
     self._console.show_status('')
     self._console.say('')
     self._console.repeat_warnings()
-    self._console.say(_result(event))
-    self._console.say(_course_of(event))
+    self._console.say('\n'.join([*map(_score, event.scores), _course_of(event)]))
     if event.report is not None:
       self._console.say(f'report: {event.report}')
     self._console.say(f'run outputs: {event.workdir}')
