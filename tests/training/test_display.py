@@ -108,9 +108,9 @@ def test_a_file_gets_a_line_a_minute_between_validations(capsys, monkeypatch):
   for step in range(21, 31):
     now[0] += 8
     shown.step(step)
-    shown.row(step, 'train', TRAIN)
+    shown.row(step, 'train', TRAIN | {'input_wait': 0.43})
   (line,) = read()  # at 64 seconds; a step takes 8, and 32 are to come
-  for fact in ('step 28/60', 'ETA 4:16', 'loss 1.9729', '2,872 images/s'):
+  for fact in ('step 28/60', 'ETA 4:16', 'loss 1.9729', '2,872 images/s', '43% '):
     assert fact in line
 
 

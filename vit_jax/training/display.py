@@ -26,6 +26,7 @@ OUTPUTS = ('text', 'quiet', 'json')
 _REDRAWN_EVERY = 0.2  # seconds
 _LINE_EVERY = 60.0  # seconds between two lines of progress in a file
 _FILE_WIDTH = 1000  # characters
+_WAITS = 0.2  # share of the time that is waited for input, from which on it is said
 
 
 class Display:
@@ -66,7 +67,7 @@ class Quiet(Display):
   """Warnings, errors and one line at the end."""
 
   def estimate(self, event: EstimateEvent) -> None:
-    self._console.say(str(event.page))
+    self._console.say(f'{event.rows["time"]}; augmented images: {event.page}')
 
   def summary(self, event: SummaryEvent) -> None:
     self._console.say(_result(event))
@@ -227,6 +228,8 @@ class Text(Display):
       found.append((f'{rate_text(rate)} images/s', 4))
     if self._train.get('loss') is not None:
       found.append((f'loss {number_text(self._train["loss"])}', 2))
+    if self._train.get('input_wait', 0.0) > _WAITS:
+      found.append((f'{self._train["input_wait"]:.0%} waiting for input', 6))
     if self._best is not None:
       found.append((f'best {course.best} {number_text(self._best[1])}', 3))
     return found

@@ -61,7 +61,9 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     display.plan(event, None)
     with training_batches(config, plan.experiment) as batches:
       shown, load_seconds = _first_batches(batches)
-    where = previews.write_page(path / FILE, config, plan.experiment, shown)
+    where = path / FILE
+    if jax.process_index() == 0:
+      previews.write_page(where, config, plan.experiment, shown)
     estimate = _estimate(config, plan, state, shown[0], load_seconds, runs, where)
     display.estimate(estimate)
   return estimate

@@ -195,16 +195,17 @@ class _Loop:
     """Trains to the end, or until a signal."""
     config, experiment, placement = self._config, self._experiment, self._placement
     optimization, total = self._plan.optimization, self._plan.total_steps
-    teacher = distillation.start(config, experiment, placement, self._plan.teacher)
-    self._mfu_of_rate = flops.mfu_of_rate(
-      experiment.module,
-      experiment.shapes,
-      (*experiment.image_hw, 3),
-      placement.devices,
-      optimization.frozen,
-      passes=2 if optimization.sharpness else 1,
-      teacher=teacher.flops_per_image if teacher else 0,
-    )
+    with phase('preparing the training step'):
+      teacher = distillation.start(config, experiment, placement, self._plan.teacher)
+      self._mfu_of_rate = flops.mfu_of_rate(
+        experiment.module,
+        experiment.shapes,
+        (*experiment.image_hw, 3),
+        placement.devices,
+        optimization.frozen,
+        passes=2 if optimization.sharpness else 1,
+        teacher=teacher.flops_per_image if teacher else 0,
+      )
     step_fn = compiled_step(config, self._plan)
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
