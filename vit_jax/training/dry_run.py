@@ -176,22 +176,22 @@ def _measure_training(
   config: Config, plan: Plan, state: TrainState, batch: Mapping[str, np.ndarray]
 ) -> _Measured:
   placement, key = plan.placement, rng.stream(config.seed, 'dropout')
-  arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+  images = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
   teacher = distillation.start(config, plan.experiment, placement, plan.teacher)
-  if teacher:
-    arrays['teacher'] = teacher(0, arrays, key)
+
+  def arrays(number: int) -> dict:
+    return {**images, 'teacher': teacher(number, images, key)} if teacher else images
+
   placed = placement.put_state(state)
   began = time.monotonic()
   with phase('compiling the training step', HINT, told_after=0):
-    step = compiled_step(config, plan).lower(placed, arrays, key).compile()
+    step = compiled_step(config, plan).lower(placed, arrays(0), key).compile()
   compile_seconds = time.monotonic() - began
   with phase('timing the training step'):
-    placed, metrics = jax.block_until_ready(step(placed, arrays, key))
+    placed, metrics = jax.block_until_ready(step(placed, arrays(0), key))
     began = time.monotonic()
-    for i in range(_STEPS):
-      if teacher:
-        arrays['teacher'] = teacher(i, arrays, key)
-      placed, metrics = jax.block_until_ready(step(placed, arrays, key))
+    for number in range(_STEPS):
+      placed, metrics = jax.block_until_ready(step(placed, arrays(number), key))
   return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, _analysis(step))
 
 
