@@ -3,11 +3,19 @@
 import io
 import logging
 import sys
+import time
 
 import pytest
 
 from vit_jax.command_line import run_cli
-from vit_jax.console import Console, format_metrics, format_seconds, show, warnings_so_far
+from vit_jax.console import (
+  Console,
+  format_metrics,
+  format_seconds,
+  phase,
+  show,
+  warnings_so_far,
+)
 from vit_jax.errors import DatasetError, one_line, visible
 
 log = logging.getLogger('vit_jax.made_up')
@@ -29,8 +37,9 @@ def test_information_and_warnings_are_printed_while_it_is_attached(capsys):
 def test_other_processes_print_nothing_and_keep_the_warnings(capsys):
   with Console(active=False) as console:
     log.warning('be careful')
-    console.start_progress(10)
-    console.report(5, {'loss': 1.0})
+    console.show_status('step 5')
+    with phase('compiling', told_after=0):
+      pass
     console.repeat_warnings()
   assert capsys.readouterr() == ('', '') and console.warnings == ['be careful']
 
@@ -43,15 +52,52 @@ def test_loggers_are_as_before():
   assert (own.level, own.propagate, list(own.handlers), absl.level) == before
 
 
-def test_reports_have_the_time_left(capsys, monkeypatch):
-  now = iter((100.0, 130.0))
-  monkeypatch.setattr('vit_jax.console.time.monotonic', lambda: next(now))
+@pytest.mark.parametrize('information, lines', [(True, 2), (False, 0)])
+def test_a_file_is_told_what_takes_long_before_and_after_it(capsys, information, lines):
+  with Console(information=information):
+    with phase('compiling the step', 'a minute', told_after=0):
+      before = capsys.readouterr().out
+    assert ('a minute' in before) == information
+    with phase('opening the dataset'):
+      pass
+    with phase('validating', told_after=None):
+      pass
+  told = (before + capsys.readouterr().out).splitlines()
+  assert len(told) == lines and all('compiling the step' in line for line in told)
+
+
+def test_a_phase_that_turns_out_long_is_told_while_it_lasts(capsys):
+  with Console(), phase('reading', told_after=0.01):
+    began = time.monotonic()
+    while 'reading' not in capsys.readouterr().out:
+      assert time.monotonic() - began < 30
+      time.sleep(0.01)
+  assert 'reading' in capsys.readouterr().out  # with the seconds
+  with phase('unheard'):  # no console
+    pass
+
+
+class _Terminal(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def test_a_terminal_has_a_live_line_that_lines_do_not_break(monkeypatch):
+  out, err = io.StringIO(), _Terminal()
+  monkeypatch.setattr(sys, 'stdout', out)
+  monkeypatch.setattr(sys, 'stderr', err)
+  monkeypatch.setenv('TERM', 'xterm')
+  monkeypatch.setenv('COLUMNS', '30')
   with Console() as console:
-    console.start_progress(60, start=20)
-    console.report(30, {'loss': 0.5, 'accuracy': 0.25})
-  line = capsys.readouterr().out
-  for fact in ('30/60', '1:30', 'loss 0.5', 'accuracy 0.25'):  # 10 steps in 30 s, 30 to go
-    assert fact in line
+    console.show_status('step 5 \x1b[2J' + 40 * 'x')
+    log.info('a line')
+    with phase('compiling', told_after=0):
+      pass
+  assert out.getvalue() == 'a line\n'
+  assert 'step 5' in err.getvalue() and 'compiling' in err.getvalue()
+  assert '\x1b' not in err.getvalue() and '\n' not in err.getvalue()
+  assert all(len(line) < 30 for line in err.getvalue().split('\r'))
+  assert not err.getvalue().split('\r')[-1].strip()  # it is gone at the end
 
 
 def test_numbers_are_formatted():

@@ -2,10 +2,12 @@
 
 import logging
 import os
+import pathlib
+import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
-from vit_jax import runtime
+from vit_jax import machine, runtime
 from vit_jax.console import Console, show, show_problems
 from vit_jax.errors import UserError
 
@@ -34,3 +36,43 @@ def run_cli(main: Callable[[], int | None]) -> None:
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     status = 0
   sys.exit(status)
+
+
+def typed(command: str, argv: Sequence[str] | None = None) -> str:
+  """The command line of this process, quoted as it may be typed again.
+
+  Args:
+    command: its name, as in `python -m vit_jax.NAME`.
+    argv: its arguments, where it was called with some.
+  """
+  words = _original()
+  given = list(words if argv is None else argv)
+  if words[len(words) - len(given) :] != given:  # called by another program
+    words = ['python', '-m', f'vit_jax.{command}', *given]
+  return machine.shell_line(words)
+
+
+def beside(command: str, *arguments: str) -> str:
+  """The line that runs another command in the way that this one was run, quoted for a shell."""
+  words = _original()
+  module = words.index('-m') + 1 if '-m' in words[:-1] else 0
+  if words[0] == 'vit_jax' or pathlib.Path(words[0]).stem == 'vit_jax':
+    start = [words[0], command]
+  elif module and words[module] == 'vit_jax':
+    start = [*words[: module + 1], command]
+  elif module and words[module].startswith('vit_jax.'):
+    start = [*words[:module], f'vit_jax.{command}']
+  else:
+    start = ['python', '-m', f'vit_jax.{command}']
+  return machine.shell_line([*start, *arguments])
+
+
+def _original() -> list[str]:
+  """The words that started this process, the console script by its own name."""
+  words = list(sys.orig_argv)
+  script = pathlib.Path(words[1]) if len(words) > 1 else pathlib.Path()
+  if script.stem != 'vit_jax':
+    return words
+  found = shutil.which('vit_jax')
+  same = found and pathlib.Path(found).resolve() == script.resolve()
+  return ['vit_jax' if same else str(script), *words[2:]]

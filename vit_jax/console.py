@@ -1,22 +1,29 @@
-"""The console of a command: log records as lines, and one progress line.
+"""The console of a command: log records as lines, what takes a while, and one live line.
 
-Library code reports through `logging`; a command or a run attaches a `Console`, which prints
-information to standard output and warnings to standard error, and keeps the warnings.
+Library code reports through `logging` and `phase`; a command or a run attaches a `Console`, which
+prints information to standard output and warnings to standard error, and keeps the warnings. What
+moves, the live line, is for terminals alone: a file or a pipe receives whole lines of plain text.
 """
 
 import contextlib
+import dataclasses
 import logging
+import os
+import shutil
 import sys
+import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
-from typing import Any
-
-import tqdm
+from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import InterruptedRunError, UserError, one_line, visible
 
+if TYPE_CHECKING:
+  import tqdm
+
 _PACKAGE = 'vit_jax'
+_TICK = 1.0  # seconds between two looks of the live line
 _told: set[str] = set()  # texts of `warn_once`
 
 
@@ -28,17 +35,21 @@ class Console(logging.Handler):
   Args:
     active: False in all processes but the first, which print nothing.
     information: False prints warnings alone, for a command whose output is data.
+    live: False has no live line, on a terminal neither.
 
   Attributes:
     warnings: that were printed, each once.
+    live: whether there is a live line: standard error is a terminal.
   """
 
-  def __init__(self, active: bool = True, information: bool = True):
+  def __init__(self, active: bool = True, information: bool = True, live: bool = True):
     super().__init__(logging.INFO if information else logging.WARNING)
     self.active = active
+    self.live = active and live and is_terminal(sys.stderr)
     self.warnings: list[str] = []
     self._bar: tqdm.tqdm | None = None
-    self._total, self._start, self._began = 0, 0, 0.0
+    self._status = ''
+    self._phases: list[_Phase] = []
     self._restore: list[tuple[logging.Logger, int, bool]] = []
     self._outer: list[Console] = []
 
@@ -60,7 +71,8 @@ class Console(logging.Handler):
   def __exit__(
     self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
   ) -> None:
-    self.close_progress()
+    self._phases.clear()
+    self.show_status('')
     own = logging.getLogger(_PACKAGE)
     own.removeHandler(self)
     for console in self._outer:
@@ -80,13 +92,15 @@ class Console(logging.Handler):
       self.say(f'warning: {text}', error=True)
 
   def say(self, text: str, error: bool = False) -> None:
-    """Prints a line without breaking the progress line."""
+    """Prints lines without breaking the live line."""
     if not self.active:
       return
-    if self._bar is not None:
-      self._bar.write(visible(text), file=sys.stderr if error else sys.stdout)
-    else:
-      show(text, error)
+    with self._locked():
+      if self._bar is None:
+        show(text, error)
+        return
+      with self._bar.external_write_mode():
+        show(text, error)
 
   def repeat_warnings(self) -> None:
     """Prints the warnings of the run again, for those who read its end alone."""
@@ -94,36 +108,121 @@ class Console(logging.Handler):
       count = f'{len(self.warnings)} warning' + ('s' if len(self.warnings) > 1 else '')
       self.say('\n'.join([f'{count} in all:', *(f'  {w}' for w in self.warnings)]))
 
-  def start_progress(self, total: int, start: int = 0) -> None:
-    """Begins a progress line on a terminal, or a line for each report in a log.
+  def show_status(self, text: str) -> None:
+    """Sets the text of the live line; '' removes it. In a file nothing is shown."""
+    self._status = text
+    self._draw()
 
-    Args:
-      total: steps in all.
-      start: steps made before.
-    """
-    self._total, self._start, self._began = total, start, time.monotonic()
-    if self.active and sys.stderr.isatty():
-      self._bar = tqdm.tqdm(total=total, initial=start, unit='step', dynamic_ncols=True)
+  @contextlib.contextmanager
+  def phase(self, text: str, hint: str = '', told_after: float | None = 5.0) -> Iterator[None]:
+    """As the function `phase`."""
+    current = _Phase(text, hint, time.monotonic())
+    prints = self.active and self.level <= logging.INFO and told_after is not None
+    done = threading.Event()
+    with self._locked():
+      self._phases.append(current)
+      if prints and not told_after and not self.live:
+        self._tell(current)
+    self._draw()
+    ticker = threading.Thread(
+      target=self._tick, args=(current, done, told_after if prints else None), daemon=True
+    )
+    if self.live or prints:
+      ticker.start()
+    try:
+      yield
+    finally:
+      done.set()
+      with self._locked():
+        if current in self._phases:
+          self._phases.remove(current)
+      self._draw()
+    seconds = time.monotonic() - current.began
+    if prints and (current.told or self.live and seconds >= max(1.0, told_after or 0.0)):
+      self.say(f'{text}: {seconds:.1f} s')
 
-  def step(self, step: int) -> None:
-    """Moves the progress line."""
-    if self._bar is not None:
-      self._bar.update(step - self._bar.n)
+  def _tell(self, current: '_Phase') -> None:
+    current.told = True
+    self.say(f'{current.text}{current.hint and f" ({current.hint})"} ...')
 
-  def report(self, step: int, metrics: Mapping[str, float]) -> None:
-    """Shows metrics with the time left."""
-    if self._bar is not None:
-      self._bar.set_postfix_str(format_metrics(metrics, ('loss', 'accuracy', 'img_sec')))
+  def _tick(self, current: '_Phase', done: threading.Event, told_after: float | None) -> None:
+    """Shows that a phase goes on: every second on a terminal, once in a file."""
+    if not self.live:
+      if told_after and not done.wait(told_after):
+        with self._locked():
+          if current in self._phases:
+            self._tell(current)
       return
-    seconds = time.monotonic() - self._began
-    left = seconds / max(1, step - self._start) * (self._total - step)
-    self.say(f'step {step}/{self._total}  left {format_seconds(left)}  {format_metrics(metrics)}')
+    while not done.wait(_TICK):
+      self._draw()
 
-  def close_progress(self) -> None:
-    """Ends the progress line."""
-    if self._bar is not None:
-      self._bar.close()
-      self._bar = None
+  def _draw(self) -> None:
+    if not self.live:
+      return
+    with self._locked():
+      words = []
+      if self._phases:
+        current = self._phases[-1]
+        seconds = round(time.monotonic() - current.began)
+        hint = current.hint and f' ({current.hint})'
+        words.append(f'{current.text}{hint} ...' + (f' {seconds} s' if seconds else ''))
+      text = '  '.join(filter(None, [*words, self._status]))
+      if text:
+        self._live_line().set_description_str(one_line(text)[: columns() - 1])
+      elif self._bar is not None:
+        self._bar.close()
+        self._bar = None
+
+  def _live_line(self) -> 'tqdm.tqdm':
+    if self._bar is None:
+      import tqdm  # a tenth of a quick command's start
+
+      self._bar = tqdm.tqdm(bar_format='{desc}', leave=False, file=sys.stderr)
+    return self._bar
+
+  def _locked(self) -> contextlib.AbstractContextManager:
+    return self.lock or contextlib.nullcontext()
+
+
+@dataclasses.dataclass(eq=False)
+class _Phase:
+  """What is going on: its words, when it began, and whether a file was told."""
+
+  text: str
+  hint: str
+  began: float
+  told: bool = False
+
+
+@contextlib.contextmanager
+def phase(text: str, hint: str = '', told_after: float | None = 5.0) -> Iterator[None]:
+  """Says what the block does, for those who wait for it, and how long it took.
+
+  A terminal shows it at once, with the seconds that it has taken so far.
+
+  Args:
+    text: such as 'compiling the training step'.
+    hint: how long to expect.
+    told_after: seconds after which a file receives a line of it; None for never. What is over
+      sooner leaves no line.
+  """
+  with contextlib.ExitStack() as stack:
+    for console in _attached():
+      stack.enter_context(console.phase(text, hint, told_after))
+    yield
+
+
+def is_terminal(stream: Any) -> bool:
+  """Whether a stream is a terminal that can write a line anew."""
+  try:
+    return stream.isatty() and os.environ.get('TERM') != 'dumb'
+  except (AttributeError, ValueError):  # none, or closed
+    return False
+
+
+def columns() -> int:
+  """Width of the terminal in characters."""
+  return max(20, shutil.get_terminal_size().columns)
 
 
 def show(text: object, error: bool = False) -> None:

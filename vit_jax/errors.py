@@ -95,13 +95,15 @@ class InterruptedRunError(UserError):
     number: of the signal.
 
   Attributes:
-    status: 128 and the signal's number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C.
+    number: of the signal.
+    status: 128 and that number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C.
   """
 
   code = 'interrupted'
 
   def __init__(self, problems: str | Sequence[str], number: int):
     super().__init__(problems)
+    self.number = number
     self.status = 128 + number
 
 

@@ -4,7 +4,10 @@ import hashlib
 import os
 import pathlib
 import platform
+import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
 
 from vit_jax import __version__
 
@@ -64,3 +67,8 @@ def versions() -> dict[str, str]:
     except importlib.metadata.PackageNotFoundError:
       continue
   return found
+
+
+def shell_line(words: Sequence[str]) -> str:
+  """Words as one line that this system's shell takes apart again."""
+  return subprocess.list2cmdline(words) if sys.platform == 'win32' else shlex.join(words)

@@ -6,9 +6,9 @@ from typing import Any
 
 from vit_jax import config_files
 from vit_jax.arguments import Parser
-from vit_jax.command_line import run_cli
-from vit_jax.console import Console, show
-from vit_jax.errors import ConfigError, Problems, one_line, shown
+from vit_jax.command_line import run_cli, typed
+from vit_jax.console import show
+from vit_jax.errors import ConfigError, InterruptedRunError, Problems, one_line, shown
 from vit_jax.usage import pages
 
 _DESCRIPTION = """\
@@ -53,6 +53,11 @@ def _parser() -> '_Parser':
     metavar='K',
     help="train all runs of the file's get_sweep, or the K-th; or list them",
   )
+  add = parser.add_argument
+  add('--quiet', action='store_true', help='print warnings, errors and the result alone')
+  add('--json', action='store_true', help='print one JSON object a line: plan, rows, summary')
+  dry_run = 'print the plan with measured time and memory, write augmented images; train nothing'
+  add('--dry_run', action='store_true', help=dry_run)
   return parser
 
 
@@ -64,6 +69,8 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
     args = _parser().parse_args(others)
     if args.sweep is not None and not args.sweep.strip():
       raise ConfigError('--sweep= names no run: use --sweep for all, --sweep=K or --sweep=list')
+    if args.quiet and args.json:
+      raise ConfigError('--quiet and --json are two ways to print: use one of them')
   with problems.collect():
     if found:
       raise ConfigError(found)
@@ -121,8 +128,17 @@ def main(argv: list[str] | None = None) -> int:
   if args.help is not None:
     show(_help(args, overrides))
     return 0
-  if args.sweep:
-    return _sweep(args, overrides)
+  try:
+    return _sweep(args, overrides) if args.sweep else _train(args, overrides)
+  except InterruptedRunError as e:
+    raise InterruptedRunError(f'{e}: {typed("main", argv)}', e.number) from None
+
+
+def _output(args: argparse.Namespace) -> str:
+  return 'json' if args.json else 'quiet' if args.quiet else 'text'
+
+
+def _train(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   from vit_jax import config  # --help must not wait for JAX
   from vit_jax.train import train
 
@@ -132,7 +148,12 @@ def main(argv: list[str] | None = None) -> int:
     from vit_jax.training.preparation import outer_problems
 
     raise ConfigError([*problems, *outer_problems(options, args.workdir)])
-  train(options, args.workdir)
+  if args.dry_run:
+    from vit_jax.training.dry_run import dry_run
+
+    dry_run(options, args.workdir, _output(args))
+  else:
+    train(options, args.workdir, _output(args))
   return 0
 
 
@@ -157,18 +178,25 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
 
   members = config.load_sweep(args.config, overrides)
   if args.sweep == 'list':
-    for k, name in enumerate(members):
-      show(f'{k:4}  {one_line(name)}')
+    for k, member in enumerate(members):
+      show(f'{k:4}  {one_line(member)}')
     return 0
   from vit_jax.training import sweep
+  from vit_jax.training.display import console_for
+  from vit_jax.training.dry_run import dry_run
 
-  if args.sweep != 'all':
-    sweep.run_one(members, config.pick(list(members), args.sweep), args.workdir)
-    return 0
-  words = [f'--config.{name}={value}' for name, value in overrides.items()]
-  command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
-  with Console():
-    sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
+  name = None if args.sweep == 'all' else config.pick(list(members), args.sweep)
+  if args.dry_run:
+    first = name or next(iter(members))
+    dry_run(members[first][1], args.workdir, _output(args), runs=1 if name else len(members))
+  elif name:
+    sweep.run_one(members, name, args.workdir, _output(args))
+  else:
+    words = [f'--config.{name}={value}' for name, value in overrides.items()]
+    words += [f'--{flag}' for flag in ('quiet', 'json') if getattr(args, flag)]
+    command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
+    with console_for(_output(args)):
+      sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
   return 0
 
 

@@ -92,6 +92,11 @@ class MetricWriter:
     if self._events:
       self._events.add_image(name, image, step)
 
+  @property
+  def rows(self) -> tuple[dict[str, Any], ...]:
+    """All rows so far, of earlier attempts too."""
+    return tuple(self._rows)
+
   def get_state(self) -> dict[str, Any]:
     """How many rows there are, and the last ones, for a checkpoint."""
     return {'count': len(self._rows), 'last': self._rows[-_KEPT_ROWS:]}

@@ -16,7 +16,6 @@ from PIL import Image
 from tests.support import error_line, raises
 from tests.training.runs import ROOT, command, options, timeless_rows
 from vit_jax import checkpoint, config, evaluate, load, optimizers
-from vit_jax.console import Console
 from vit_jax.errors import (
   CheckpointError,
   ConfigError,
@@ -26,7 +25,7 @@ from vit_jax.errors import (
   WeightsError,
 )
 from vit_jax.metric_writer import read_metrics
-from vit_jax.training import loop
+from vit_jax.training import display, loop
 
 
 def _arrays(workdir, step):
@@ -138,14 +137,14 @@ def test_resuming_is_exact_with_every_method_on(tmp_path, monkeypatch, parallel,
     'checkpoint__every': '4 steps',
   }
   loop.train(options(**named), str(whole))
-  step_of = Console.step
+  step_of = display.Text.step
 
   def cut(self, step):
     if step == 31:
       raise _PowerCut
     step_of(self, step)
 
-  monkeypatch.setattr(Console, 'step', cut)
+  monkeypatch.setattr(display.Text, 'step', cut)
   with pytest.raises(_PowerCut):
     loop.train(options(**named), str(broken))
   monkeypatch.undo()

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from vit_jax import data
+from vit_jax.console import phase
 from vit_jax.evaluation.scoring import score
 from vit_jax.parallel import Placement, round_up
 from vit_jax.report import Collector, Timing
@@ -50,7 +51,7 @@ class Evaluator:
     self._task, self._placement, self._transform = task, placement, transform
     self._batch_size = round_up(batch_size, placement) // jax.process_count()
     self._loading = dict(loading)
-    self._step = placement.compile_eval(make_eval_step(module, task, preprocess))
+    self._step = announced(placement.compile_eval(make_eval_step(module, task, preprocess)))
 
   def __call__(
     self,
@@ -90,6 +91,22 @@ class Evaluator:
     if skipped := len(examples) - int(result['examples']):  # by all processes
       result['skipped'] = skipped
     return result
+
+
+def announced(step: Callable) -> Callable:
+  """An evaluation step that says when it is compiled: at its first call."""
+  called = False
+
+  def call(variables: Any, batch: dict) -> Any:
+    nonlocal called
+    if called:
+      return step(variables, batch)
+    with phase('compiling the evaluation step', told_after=1.0):
+      found = jax.block_until_ready(step(variables, batch))
+    called = True
+    return found
+
+  return call
 
 
 def loader_options(threads: int = 0, on_error: str = 'raise') -> dict[str, Any]:

@@ -13,6 +13,7 @@ import numpy as np
 
 from vit_jax import data, models, rng, tasks, tree
 from vit_jax.config import Config
+from vit_jax.console import phase
 from vit_jax.data import class_names, splits
 from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
 from vit_jax.errors import ConfigError, Problems, UserError
@@ -159,7 +160,7 @@ def open_inputs(config: Config) -> Inputs:
     train_transform = data.parse_transform(config.input.train_transform, image_size, train=True)
   with problems.collect():
     eval_transform = data.parse_transform(config.input.eval_transform, image_size, train=False)
-  with problems.collect():
+  with problems.collect(), phase(f'opening the dataset {config.dataset.name}'):
     dataset = config.dataset.open()
   if dataset is not None:
     with problems.collect():
@@ -170,10 +171,10 @@ def open_inputs(config: Config) -> Inputs:
           held_out[role] = dataset.split(spec)
   if config.dataset.on_error == 'raise':
     for examples in filter(None, (train, *held_out.values())):
-      with problems.collect():
+      with problems.collect(), phase('checking that no image is cut short'):
         data.check_whole(examples)
   if config.init_from:
-    with problems.collect():
+    with problems.collect(), phase(f'reading the weights {config.init_from}'):
       weights = read(config.init_from, pretrained_dir=config.pretrained_dir)
   problems.raise_if_any()
   assert dataset and train and train_transform and eval_transform

@@ -15,12 +15,15 @@ import optax
 from vit_jax import data, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
-from vit_jax.console import Console
+from vit_jax.console import phase
 from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
 from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
-from vit_jax.training import distillation, flops, summary
+from vit_jax.training import distillation, ending, flops, outline, summary
+from vit_jax.training.display import DISPLAYS, Display, console_for
+from vit_jax.training.events import Course
+from vit_jax.training.experiment import Experiment
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
 from vit_jax.training.signals import StopSignal
@@ -32,13 +35,16 @@ from vit_jax.training.validation import Validation
 
 log = logging.getLogger(__name__)
 
+HINT = 'about a minute for large models'
 
-def train(config: Config, workdir: str) -> dict[str, float]:
+
+def train(config: Config, workdir: str, output: str = 'text') -> dict[str, float]:
   """Trains, or resumes an earlier attempt in the same folder from its newest checkpoint.
 
   Args:
     config: checked options.
     workdir: the run's folder; the README lists its files.
+    output: one of `display.DISPLAYS`: 'text', 'quiet' or 'json'.
 
   Returns:
     The last metrics: of the test split, else of the validation split, else of training.
@@ -47,20 +53,21 @@ def train(config: Config, workdir: str) -> dict[str, float]:
     UserError: for anything the user can mend; nothing already in the folder is lost.
   """
   path = pathlib.Path(workdir_of(str(workdir)))
-  with Console(active=jax.process_index() == 0) as console, StopSignal() as stop:
-    return _train(config, path, console, stop)
+  with console_for(output) as console, StopSignal() as stop:
+    return _train(config, path, DISPLAYS[output](console), stop)
 
 
 def _train(
-  config: Config, path: pathlib.Path, console: Console, stop: StopSignal
+  config: Config, path: pathlib.Path, display: Display, stop: StopSignal
 ) -> dict[str, float]:
   first, resuming = jax.process_index() == 0, has_checkpoint(path)
   state: TrainState | None = None
   meta: dict[str, Any] = {}
+  loaded = ''
   with prepared(config, path) as plan:
     experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
     if not resuming:
-      state = first_state(experiment, optimization, config.ema.decay > 0)
+      state, loaded = first_state(experiment, optimization, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
     if has_checkpoint(path) != resuming:
@@ -72,17 +79,18 @@ def _train(
     stack.enter_context(contextlib.closing(checkpointer))
     stack.enter_context(checkpointer.saying_what_is_safe())
     if state is None:
-      state, meta = resume(config, experiment, optimization, plan.callbacks, checkpointer, path)
+      with phase('reading the checkpoint'):
+        state, meta = resume(config, experiment, optimization, plan.callbacks, checkpointer, path)
       if first:
         mend_description(path, config, experiment, meta)
     parameters = summary.describe_parameters(
       state.params, optimization.factors, optimization.frozen
     )
+    event = outline.plan_event(config, plan, state, parameters, loaded, path)
     if first:
       write_text(path / 'parameters.txt', parameters.table)
-    log.info(parameters.counts)
-    log.info(summary.describe(config, experiment, state, plan.placement.devices, total_steps))
-    log.info('  files     %s', path)
+      write_text(path / outline.FILE, event.details)
+    display.plan(event, path / outline.FILE)
     if int(state.step) > total_steps:
       log.warning(
         'the checkpoint is of step %d, and config.total=%r ends at step %d: nothing is left to '
@@ -91,38 +99,60 @@ def _train(
         config.total,
         total_steps,
       )
-    elif int(state.step):
-      log.info('  resuming from the checkpoint at step %d', int(state.step))
-    log.info(parameters.groups)
     writer = MetricWriter(path, config.log.tensorboard, int(state.step), meta.get('rows'), first)
     stack.enter_context(contextlib.closing(writer))
-    batches = data.train_batches(
-      experiment.train,
-      experiment.train_transform,
-      **loader_options(config.input.threads, config.dataset.on_error),
-      batch_size=config.batch_size // jax.process_count(),
-      seed=config.seed,
-      workers=config.input.workers,
-      repeats=config.input.repeats,
-    )
+    batches = training_batches(config, experiment)
     stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
-    console.start_progress(total_steps, int(state.step))
-    loop = _Loop(config, plan, checkpointer, writer, batches, console, meta)
+    loop = _Loop(config, plan, checkpointer, writer, batches, display, meta)
+    display.begin(loop.course(int(state.step)))
     with stop.deferred():
       loop.run(state, stop)
       checkpointer.wait()
     if loop.interrupted_at:
       raise InterruptedRunError(
-        f'interrupted at step {loop.interrupted_at}, which is saved: the same command resumes',
+        f'interrupted at step {loop.interrupted_at}, which is saved in {path}: the same command '
+        'resumes',
         stop.number,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
     writer.flush()
-    console.repeat_warnings()
-    log.info('run outputs: %s', path)
+    display.summary(ending.summary_event(config, plan, path, loop.validation, loop.seconds()))
     return metrics
+
+
+def training_batches(config: Config, experiment: Experiment) -> data.TrainBatches:
+  """This process's share of the batches that a run trains on."""
+  return data.train_batches(
+    experiment.train,
+    experiment.train_transform,
+    **loader_options(config.input.threads, config.dataset.on_error),
+    batch_size=config.batch_size // jax.process_count(),
+    seed=config.seed,
+    workers=config.input.workers,
+    repeats=config.input.repeats,
+  )
+
+
+def compiled_step(config: Config, plan: Plan) -> Any:
+  """The training step of a run, (state, batch, rng) -> (state, metrics), placed on its devices."""
+  experiment, placement, optimization = plan.experiment, plan.placement, plan.optimization
+  return placement.compile_train(
+    make_train_step(
+      experiment.on_axis(placement.axis_name),
+      experiment.task,
+      optimization.tx,
+      optimization.schedule,
+      experiment.preprocess,
+      accumulate=config.accumulate,
+      axis_name=placement.axis_name,
+      frozen=optimization.frozen,
+      mixing=config.mixing,
+      sharpness=optimization.sharpness,
+      ema=config.ema,
+    )
+  )
 
 
 class _Loop:
@@ -141,20 +171,22 @@ class _Loop:
     checkpointer: Checkpointer,
     writer: MetricWriter,
     batches: data.TrainBatches,
-    console: Console,
+    display: Display,
     meta: Mapping[str, Any],
   ):
     self._config, self._plan, self._experiment = config, plan, plan.experiment
     self._placement, self._callbacks = plan.placement, plan.callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
-    self._console = console
+    self._display = display
     self._window = Window(
       config.batch_size, self._fetch, meta.get('window'), meta.get('reported', 0)
     )
     self._began = time.monotonic()
     # Version 0.1 saved no seconds: those after its last report are not known.
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
-    self.validation = Validation(config, plan.experiment, plan.placement, writer, self._refuse_nan)
+    self.validation = Validation(
+      config, plan.experiment, plan.placement, self._record, self._write_image, self._refuse_nan
+    )
     self._mfu_of_rate: float | None = None
     self.interrupted_at = 0
     self.last_metrics: dict[str, float] = {}
@@ -163,31 +195,18 @@ class _Loop:
     """Trains to the end, or until a signal."""
     config, experiment, placement = self._config, self._experiment, self._placement
     optimization, total = self._plan.optimization, self._plan.total_steps
-    teacher = distillation.start(config, experiment, placement, self._plan.teacher)
-    self._mfu_of_rate = flops.mfu_of_rate(
-      experiment.module,
-      experiment.shapes,
-      (*experiment.image_hw, 3),
-      placement.devices,
-      optimization.frozen,
-      passes=2 if optimization.sharpness else 1,
-      teacher=teacher.flops_per_image if teacher else 0,
-    )
-    step_fn = placement.compile_train(
-      make_train_step(
-        experiment.on_axis(placement.axis_name),
-        experiment.task,
-        optimization.tx,
-        optimization.schedule,
-        experiment.preprocess,
-        accumulate=config.accumulate,
-        axis_name=placement.axis_name,
-        frozen=optimization.frozen,
-        mixing=config.mixing,
-        sharpness=optimization.sharpness,
-        ema=config.ema,
+    with phase('preparing the training step'):
+      teacher = distillation.start(config, experiment, placement, self._plan.teacher)
+      self._mfu_of_rate = flops.mfu_of_rate(
+        experiment.module,
+        experiment.shapes,
+        (*experiment.image_hw, 3),
+        placement.devices,
+        optimization.frozen,
+        passes=2 if optimization.sharpness else 1,
+        teacher=teacher.flops_per_image if teacher else 0,
       )
-    )
+    step_fn = compiled_step(config, self._plan)
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True
@@ -198,14 +217,19 @@ class _Loop:
       arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
       if teacher:
         arrays['teacher'] = teacher(step, arrays, key)
-      state, metrics = step_fn(state, arrays, key)
+      if compiling:
+        with phase('compiling the training step', HINT, told_after=0):
+          state, metrics = step_fn(state, arrays, key)
+          jax.block_until_ready(metrics)
+      else:
+        state, metrics = step_fn(state, arrays, key)
       throttle.after(metrics)
       step += 1
       self._window.add(step, metrics)
       if compiling:
-        log.info('first step after %.1f s', self._window.end_compilation())
+        self._window.end_compilation()
         compiling = False
-      self._console.step(step)
+      self._display.step(step)
 
       last = step == total
       if last or self._plan.durations.due(step, config.log.every):
@@ -247,14 +271,37 @@ class _Loop:
     # The last window may be of a step or two: it is made as long as the others.
     least = self._plan.durations.steps(self._config.log.every) if last else 1
     means, rates = self._window.means(least), self._window.rates(least)
-    self.last_metrics = means | rates | {'seconds': self._seconds()}
+    self.last_metrics = means | rates | {'seconds': self.seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:
       self.last_metrics['mfu'] = self.last_metrics['img_sec'] * self._mfu_of_rate
     if self._batches.skipped:
       self.last_metrics['skipped'] = self._batches.skipped
-    self._writer.write(step, 'train', self.last_metrics)
-    self._console.report(step, self.last_metrics)
+    self._record(step, 'train', self.last_metrics)
     self._window.restart()
+
+  def course(self, start: int) -> Course:
+    """What the display needs to know before the first step."""
+    config, experiment = self._config, self._experiment
+    return Course(
+      total=self._plan.total_steps,
+      start=start,
+      batch_size=config.batch_size,
+      examples=len(experiment.train),
+      validates='val' in experiment.held_out,
+      metrics=experiment.task.metric_names,
+      best=config.checkpoint.best,
+      best_mode=config.checkpoint.best_mode,
+      before=self._writer.rows,
+      seconds_before=self._seconds_before,
+    )
+
+  def _record(self, step: int, split: str, metrics: dict[str, float]) -> None:
+    """Writes a row of metrics and shows it."""
+    self._writer.write(step, split, metrics)
+    self._display.row(step, split, metrics)
+
+  def _write_image(self, step: int, name: str, image: np.ndarray) -> None:
+    self._writer.write_image(step, name, image)
 
   def _fetch(self, metrics: Any) -> dict[str, tuple[float, float]]:
     """A step's metrics as host numbers: {name: (total, weight)}."""
@@ -266,7 +313,7 @@ class _Loop:
     for step, row in self._window.rows().items():
       self._refuse_nan(step, {name: total for name, (total, _) in row.items()})
 
-  def _seconds(self) -> float:
+  def seconds(self) -> float:
     """Wall time of training over all attempts, compilation and validation included."""
     return self._seconds_before + time.monotonic() - self._began
 
@@ -294,7 +341,7 @@ class _Loop:
       'window': self._window.rows(),
       'rows': self._writer.get_state(),
       'reported': self._window.reported,
-      'seconds': self._seconds(),
+      'seconds': self.seconds(),
       'dataset': self._experiment.fingerprint,
     }
     one = self._placement.get_state(state)

@@ -9,6 +9,7 @@ import jax
 
 from vit_jax.checkpoint import Checkpointer
 from vit_jax.config import Config, get, leaves, parse_saved
+from vit_jax.console import phase
 from vit_jax.errors import CheckpointError, UserError
 from vit_jax.files import read_json, write_json
 from vit_jax.options import Length
@@ -36,12 +37,13 @@ _FREE = (
 )
 
 
-def first_state(experiment: Experiment, optimization: Optimization, ema: bool) -> TrainState:
-  """The state before the first step of a new run; what was loaded is logged."""
-  variables, report = experiment.variables()
-  if report:
-    log.info(report)
-  return create(variables, optimization.tx, optimization.frozen, ema)
+def first_state(
+  experiment: Experiment, optimization: Optimization, ema: bool
+) -> tuple[TrainState, str]:
+  """The state before the first step of a new run, and what became of each tensor loaded."""
+  with phase('initialising the model' if experiment.weights is None else 'loading the weights'):
+    variables, report = experiment.variables()
+    return create(variables, optimization.tx, optimization.frozen, ema), report
 
 
 def write_description(path: pathlib.Path, config: Config, experiment: Experiment) -> None:

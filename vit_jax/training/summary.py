@@ -18,6 +18,7 @@ from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import title
 from vit_jax.models.stack import chosen_scan
 from vit_jax.optimizers import Factors
+from vit_jax.report.text import size as size_text
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.train_state import TrainState
 from vit_jax.tree import flatten
@@ -82,32 +83,55 @@ def describe(
     devices: those that share a batch.
     total_steps: updates in all.
   """
+  memory = memory_parts(config, experiment, state, len(devices))
+  return description(config, experiment, state, devices, total_steps, memory)
+
+
+def description(
+  config: Config,
+  experiment: Experiment,
+  state: TrainState,
+  devices: Sequence[jax.Device],
+  total_steps: int,
+  memory: Mapping[str, int],
+) -> str:
+  """`describe` with the bytes of `memory_parts`."""
   module, (h, w) = experiment.module, experiment.image_hw
   n, kind = len(devices), devices[0].device_kind
   part = config.batch_size // n // config.accumulate
   epochs = total_steps * config.batch_size / len(experiment.train)
-  sizes = {'train': len(experiment.train)} | {k: len(v) for k, v in experiment.held_out.items()}
   dataset = experiment.dataset
   rows = {
     'devices': f'{n} x {kind} in {jax.process_count()} processes, {config.parallel}',
     'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
     f'steps x {part}',
     'model': f'{title(experiment.model_record)}, {count(state.params):,} parameters',
-    'input': f'{h} x {w} pixels{_tokens(module, h, w)}',
+    'input': f'{h} x {w} pixels{tokens_text(module, h, w)}',
     'dataset': f'{dataset.name} ({dataset.kind})',
     **dataset.found,
-    'images': ', '.join(f'{size:,} {split}' for split, size in sizes.items()),
+    'images': split_text(experiment),
     'classes': f'{len(dataset.classes):,}',
     'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
-    'memory': _memory(module, state, (part, h, w, 3), bool(config.optimizer.sam_rho)),
+    'memory': memory_text(memory),
     'precision': _precision(module),
     **runtime.describe(),
   }
   lines = [f'  {name:9} {text}' for name, text in rows.items()]
-  return '\n'.join([*lines, *_notes(config, experiment)])
+  return '\n'.join([*lines, *(f'  note: {note}' for note in notes(config, experiment))])
 
 
-def _notes(config: Config, experiment: Experiment) -> list[str]:
+def split_sizes(experiment: Experiment) -> dict[str, int]:
+  """Images by split, those of training first."""
+  held_out = {role: len(examples) for role, examples in experiment.held_out.items()}
+  return {'train': len(experiment.train), **held_out}
+
+
+def split_text(experiment: Experiment) -> str:
+  """'1,297 train, 200 val'."""
+  return ', '.join(f'{size:,} {role}' for role, size in split_sizes(experiment).items())
+
+
+def notes(config: Config, experiment: Experiment) -> list[str]:
   """Which splits are missing, and splits that do not overlap to set instead."""
   wanted = {'val': config.dataset.val, 'test': config.dataset.test}
   missing = [role for role, spec in wanted.items() if spec and role not in experiment.held_out]
@@ -118,24 +142,38 @@ def _notes(config: Config, experiment: Experiment) -> list[str]:
     slices[role] = f'train[{start}%:{end}%]' if end < 100 else f'train[{start}%:]'
   words = [f'config.dataset.{role}={spec!r}' for role, spec in slices.items()]
   return [
-    f'  note: {experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
+    f'{experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
     f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or resplit=True'
     for role in missing
   ]
 
 
-def _memory(module: nn.Module, state: TrainState, image_shape: tuple[int, ...], sam: bool) -> str:
-  activations = activation_bytes(module, state.variables, image_shape)
+def memory_parts(
+  config: Config, experiment: Experiment, state: TrainState, devices: int
+) -> dict[str, int]:
+  """Bytes on a device by what they are for: all but the activations are exact, from shapes.
+
+  Args:
+    config, experiment: of the run.
+    state: of arrays or shapes.
+    devices: that share a batch.
+  """
   params = bytes_of(state.params)
-  parts = {
+  image_shape = (config.batch_size // devices // config.accumulate, *experiment.image_hw, 3)
+  return {
     'parameters': params,
-    'gradients': params * (2 if sam else 1),  # SAM keeps one gradient for the other
+    # SAM keeps one gradient for the other
+    'gradients': params * (2 if config.optimizer.sam_rho else 1),
     'optimizer': bytes_of(state.opt_state),
     'EMA': bytes_of(state.ema),
-    'activations': activations,
+    'activations': activation_bytes(experiment.module, state.variables, image_shape),
   }
-  words = ', '.join(f'{name} {_size(size)}' for name, size in parts.items() if size)
-  return f'about {_size(sum(parts.values()))} per device: {words}'
+
+
+def memory_text(parts: Mapping[str, int]) -> str:
+  """Their sum, then each."""
+  words = ', '.join(f'{name} {size_text(size)}' for name, size in parts.items() if size)
+  return f'about {size_text(sum(parts.values()))} per device: {words}'
 
 
 def _precision(module: nn.Module) -> str:
@@ -204,7 +242,8 @@ def describe_parameters(
   )
 
 
-def _tokens(module: nn.Module, h: int, w: int) -> str:
+def tokens_text(module: nn.Module, h: int, w: int) -> str:
+  """', 14 x 14 patches + 1 tokens'; '' for a model without patches."""
   module = backbone_of(module)
   patch = getattr(module, 'patch_size', None)
   if patch is None:
@@ -212,7 +251,3 @@ def _tokens(module: nn.Module, h: int, w: int) -> str:
   ph, pw = patch
   prefix = getattr(module, 'num_prefix_tokens', 0)
   return f', {h // ph} x {w // pw} patches + {prefix} tokens'
-
-
-def _size(n: int) -> str:
-  return f'{n / 2**30:.2f} GiB' if n >= 2**30 else f'{n / 2**20:.0f} MiB'

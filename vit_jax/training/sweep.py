@@ -14,9 +14,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax import config, files, metric_writer
-from vit_jax.console import Console
 from vit_jax.errors import InterruptedRunError, UserError
 from vit_jax.training import signals
+from vit_jax.training.display import console_for
 from vit_jax.training.loop import train
 
 log = logging.getLogger(__name__)
@@ -26,21 +26,22 @@ _DONE = 'finished.json'
 _ON_ONE_PAGE = 8  # members on the comparison page: the best
 
 
-def run_one(members: Members, name: str, workdir: str) -> None:
+def run_one(members: Members, name: str, workdir: str, output: str = 'text') -> None:
   """Trains one member, unless it is finished already, and records that it is.
 
   Args:
     members: as `config.load_sweep` gives them.
     name: of the member.
     workdir: the sweep's folder; the member's is in it.
+    output: one of `display.DISPLAYS`.
   """
   folder = pathlib.Path(workdir) / name
   options = members[name][1]
   if is_finished(folder, options):
-    with Console():
+    with console_for(output):
       log.info('%s is finished: %s', name, folder)
     return
-  train(options, str(folder))
+  train(options, str(folder), output)
   files.write_json(folder / _DONE, options.to_json())
 
 

@@ -2,21 +2,21 @@
 
 import logging
 import pathlib
-import shlex
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
-from vit_jax import report
+from vit_jax import machine, report
 from vit_jax.checkpoint import Run, load_run
 from vit_jax.config import Config
-from vit_jax.console import format_metrics
+from vit_jax.console import phase
 from vit_jax.errors import UserError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options
 from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
-from vit_jax.metric_writer import MetricWriter, read_metrics
+from vit_jax.metric_writer import read_metrics
 from vit_jax.models.shapes import title
 from vit_jax.parallel import Placement
 from vit_jax.training.experiment import Experiment
@@ -27,11 +27,17 @@ log = logging.getLogger(__name__)
 class Validation:
   """Validates and tests a run.
 
+  Attributes:
+    best: the checkpoint that was tested; None before.
+    tested: its metrics.
+    report: the page of the test; None where none was written.
+
   Args:
     config: the run's options.
     experiment: with the held-out splits.
     placement: where the model lies.
-    writer: of metrics.jsonl.
+    record: called with (step, split, metrics) of every row.
+    write_image: called with (step, name, image) of every image for TensorBoard.
     refuse: called with (step, metrics) of a validation before they are written; raises on a NaN.
   """
 
@@ -40,11 +46,15 @@ class Validation:
     config: Config,
     experiment: Experiment,
     placement: Placement,
-    writer: MetricWriter,
+    record: Callable[[int, str, dict], None],
+    write_image: Callable[[int, str, np.ndarray], None],
     refuse: Callable[[int, dict], None],
   ):
     self._config, self._experiment, self._placement = config, experiment, placement
-    self._writer, self._refuse = writer, refuse
+    self._record, self._write_image, self._refuse = record, write_image, refuse
+    self.best: Run | None = None
+    self.report: pathlib.Path | None = None
+    self.tested: dict[str, float] = {}
     loading = loader_options(config.input.threads, config.dataset.on_error)
     batch_size = config.evaluation.batch_size or config.batch_size
     self._evaluate = Evaluator(
@@ -78,39 +88,40 @@ class Validation:
       return {}
     collector = self._collector('val')
     val = self._experiment.held_out['val']
-    metrics = self._evaluate(val, state.averaged, collector)
+    with phase('validating', told_after=None):
+      metrics = self._evaluate(val, state.averaged, collector)
     self._refuse(step, {f'validation {k}': v for k, v in metrics.items()})
-    self._writer.write(step, 'val', metrics)
+    self._record(step, 'val', metrics)
     if state.ema is not None:
-      raw = self._evaluate(val, state.variables)
-      self._writer.write(step, 'val_raw', raw)
-      log.info('step %d  val_raw %s  (without EMA)', step, format_metrics(raw))
+      with phase('validating without EMA', told_after=None):
+        raw = self._evaluate(val, state.variables)
+      self._record(step, 'val_raw', raw)
     self._write_images(step, collector)
-    log.info('step %d  val %s', step, format_metrics(metrics))
     return metrics
 
   def score_features(self, step: int, state: Any) -> dict[str, float]:
     """Metrics of frozen features, where they are wanted."""
     if not self._frozen:
       return {}
-    metrics = self._frozen(state.averaged)
-    self._writer.write(step, 'val', metrics)
-    log.info('step %d  val %s', step, format_metrics(metrics))
+    with phase('scoring frozen features', told_after=None):
+      metrics = self._frozen(state.averaged)
+    self._record(step, 'val', metrics)
     return metrics
 
   def final_test(self, path: pathlib.Path) -> dict[str, float]:
     """Scores the test split with the best checkpoint and reports it; empty where there is none."""
     if 'test' not in self._experiment.held_out:
       return {}
-    best = load_run(str(path), 'best')
+    self.best = best = load_run(str(path), 'best')
     collector = self._collector('test')
-    metrics = self._evaluate(
-      self._experiment.held_out['test'], self._placement.put_state(best.variables), collector
-    )
-    self._writer.write(best.step, 'test', metrics)
-    log.info('test %s  (checkpoint of step %d)', format_metrics(metrics), best.step)
-    self._write_report(path, best, collector)
-    return metrics
+    with phase('testing the best checkpoint'):
+      self.tested = self._evaluate(
+        self._experiment.held_out['test'], self._placement.put_state(best.variables), collector
+      )
+    self._record(best.step, 'test', self.tested)
+    with phase('writing the report'):
+      self._write_report(path, best, collector)
+    return self.tested
 
   def _collector(self, role: str) -> report.Collector:
     experiment = self._experiment
@@ -141,10 +152,10 @@ class Validation:
     try:
       layout = experiment.task.report_layout()
       report.write_report(path / 'report', predictions, layout, read_metrics(path), load_image)
-      log.info('report: %s', path / 'report' / 'report.html')
+      self.report = path / 'report' / 'report.html'
     except UserError as e:  # a run does not fail for want of figures
       command = ['python', '-m', 'vit_jax.evaluate', str(path), f'--report={path / "report"}']
-      log.warning('no report: %s; then %s', e, shlex.join(command))
+      log.warning('no report: %s; then %s', e, machine.shell_line(command))
 
   def _write_images(self, step: int, collector: report.Collector) -> None:
     """The live figures of the task's report, for TensorBoard."""
@@ -158,4 +169,4 @@ class Validation:
     if jax.process_index() == 0:
       load_image = report.image_loader(experiment.held_out['val'], experiment.eval_transform)
       for name, image in report.live_images(predictions, layout, load_image).items():
-        self._writer.write_image(step, f'val/{name}', image)
+        self._write_image(step, f'val/{name}', image)

@@ -1,0 +1,126 @@
+"""The plan that a run prints: about ten lines, with the rest in plan.txt."""
+
+import pathlib
+
+from vit_jax.config import Config, get, leaves
+from vit_jax.models.heads import backbone_of
+from vit_jax.models.shapes import title
+from vit_jax.training import summary
+from vit_jax.training.events import PlanEvent
+from vit_jax.training.preparation import Plan
+from vit_jax.training.train_state import TrainState
+
+FILE = 'plan.txt'
+
+# Groups of options that the plan names where they are not at their defaults.
+_METHODS = ('task.', 'mixing.', 'ema.', 'plateau.', 'early_stopping.', 'fewshot.', 'freeze')
+
+
+def plan_event(
+  config: Config,
+  plan: Plan,
+  state: TrainState,
+  parameters: summary.Parameters,
+  loaded: str,
+  workdir: pathlib.Path,
+) -> PlanEvent:
+  """What a run tells before it starts.
+
+  Args:
+    config, plan: of the run.
+    state: of arrays or shapes.
+    parameters: how each is trained.
+    loaded: what became of each tensor of `init_from`; '' from scratch or from a checkpoint.
+    workdir: the run's folder.
+  """
+  experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
+  dataset, step = experiment.dataset, int(state.step)
+  memory = summary.memory_parts(config, experiment, state, len(devices))
+  (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
+  model, size = title(experiment.model_record), summary.count(state.params)
+  accumulated = f' in {config.accumulate} gradient accumulation steps'
+  kind = devices[0].device_kind
+  rows = {
+    'model': f'{model}, {size:,} parameters, {h} x {w} pixels'
+    + summary.tokens_text(experiment.module, h, w),
+    'weights': _weights(config, step, loaded),
+    'dataset': f'{dataset.name} ({dataset.kind}): {summary.split_text(experiment)}; '
+    f'{len(dataset.classes):,} classes',
+    'transform': f'{experiment.train_transform}; evaluation {experiment.eval_transform}',
+    'length': f'{total:,} steps = {epochs:.4g} epochs, batch size {config.batch_size}'
+    + accumulated * (config.accumulate > 1),
+    'optimizer': _optimizer(config),
+    'methods': ', '.join(_changed(config, _METHODS)),
+    'devices': f'{len(devices)} x {kind}, {config.parallel}, '
+    f'{backbone_of(experiment.module).dtype}; memory {summary.memory_text(memory).split(":")[0]}',
+    'results': f'{workdir}' + f', resuming from step {step:,}' * (step > 0),
+  }
+  rows = {name: text for name, text in rows.items() if text}
+  details = [
+    '\n'.join(f'  {name:9} {text}' for name, text in rows.items()),
+    summary.description(config, experiment, state, devices, total, memory),
+    f'parameters by part of the model\n{parameters.counts}',
+    f'parameters by learning rate and weight decay\n{parameters.groups}',
+    loaded,
+  ]
+  notes = summary.notes(config, experiment)
+  if 'left out' in dataset.found:
+    notes.append(f'left out of {dataset.name}: {dataset.found["left out"]}')
+  facts = {
+    'model': model,
+    'parameters': size,
+    'image_size': [h, w],
+    'init_from': config.init_from or None,
+    'dataset': dataset.name,
+    'classes': len(dataset.classes),
+    'images': summary.split_sizes(experiment),
+    'batch_size': config.batch_size,
+    'steps': total,
+    'epochs': epochs,
+    'start_step': step,
+    'optimizer': config.optimizer.name,
+    'schedule': config.schedule.name,
+    'devices': len(devices),
+    'device_kind': kind,
+    'parallel': config.parallel,
+    'memory_bytes': memory,
+    'workdir': str(workdir),
+  }
+  return PlanEvent(rows, notes, '\n\n'.join(filter(None, details)) + '\n', facts)
+
+
+def _weights(config: Config, step: int, loaded: str) -> str:
+  if step:
+    return f'of the checkpoint at step {step:,}'
+  if loaded:
+    return '; '.join(map(str.strip, loaded.splitlines())).removeprefix('weights ')
+  return f'fresh, from seed {config.seed}'
+
+
+def _optimizer(config: Config) -> str:
+  """Update rule and schedule, with every option that is not at its default."""
+  rule = [f'{config.optimizer.name}, learning rate {config.optimizer.learning_rate:g}']
+  rule += _changed(config, ('optimizer.',), ('name', 'learning_rate'))
+  return ', '.join(rule) + '; ' + _schedule(config)
+
+
+def _schedule(config: Config) -> str:
+  return ', '.join([config.schedule.name, *_changed(config, ('schedule.',), ('name',))])
+
+
+def _changed(config: Config, groups: tuple[str, ...], said: tuple[str, ...] = ()) -> list[str]:
+  """'NAME VALUE' of the options of these groups that are not at their defaults.
+
+  Args:
+    config: of the run.
+    groups: beginnings of option names; of one group the options' own names are given.
+    said: options of it that are left out.
+  """
+  found = []
+  for name, field in leaves():
+    short = name.removeprefix(groups[0]) if len(groups) == 1 else name
+    value = get(config, name)
+    if name.startswith(groups) and short not in said and value != field.default:
+      text = ' '.join(map(str, value)) if isinstance(value, tuple) else str(value)
+      found.append(f'{short} {text}')
+  return found
