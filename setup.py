@@ -51,6 +51,10 @@ setuptools.setup(
     'tpu': ['jax[tpu]>=0.10.2,<0.11'],
     'figures': ['matplotlib>=3.10,<4'],
     'keras': ['h5py>=3.14,<4'],
+    'wandb': ['wandb>=0.31,<1'],
+    'mlflow': ['mlflow>=3,<4'],
+    'trackio': ['trackio>=0.43,<1'],
+    'aim': ['aim>=3.29,<4'],
     'tfds': ['tensorflow-cpu>=2.20,<3'],
     'test': [
       'matplotlib>=3.10,<4',

@@ -27,7 +27,7 @@ LAYERS = [
   ['parallel'],
   ['models'],
   ['data'],
-  ['metric_writer'],
+  ['metric_writer', 'trackers'],
   ['arguments'],
   ['options'],
   ['command_line'],

@@ -20,6 +20,7 @@ from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
 from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
+from vit_jax.trackers import Tracking
 from vit_jax.training import distillation, flops, summary
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
@@ -94,7 +95,11 @@ def _train(
     elif int(state.step):
       log.info('  resuming from the checkpoint at step %d', int(state.step))
     log.info(parameters.groups)
-    writer = MetricWriter(path, config.log.tensorboard, int(state.step), meta.get('rows'), first)
+    to, project = config.log.to if first else (), config.log.project
+    tracking = stack.enter_context(Tracking(to, path, config.to_json(), project, bool(state.step)))
+    writer = MetricWriter(
+      path, config.log.tensorboard, int(state.step), meta.get('rows'), first, tracking.log
+    )
     stack.enter_context(contextlib.closing(writer))
     batches = data.train_batches(
       experiment.train,
