@@ -160,9 +160,32 @@ def main(argv=None):
   return 0
 '''
 
+TRACKER = '''
+"""Rows in a table for a spreadsheet."""
+
+from vit_jax.trackers import TRACKERS, Tracker
+
+
+@TRACKERS.register('table')
+class Table(Tracker):
+  """Appends to table.csv in the run's folder."""
+
+  def start(self, run):
+    self._path = run.folder / 'table.csv'
+    return run.id or run.name
+
+  def log(self, metrics, step):
+    with open(self._path, 'a') as f:
+      f.writelines(f'{step},{name},{value}\\n' for name, value in metrics.items())
+
+  def finish(self, ending, report):
+    with open(self._path, 'a') as f:
+      f.write(f'{ending},{report.name}')
+'''
+
 FILES = {
   'focal': LOSS, 'margin': METRIC, 'signs': OPTIMIZER, 'ordinal': TASK, 'pixels': MODEL,
-  'size': COMMAND,
+  'size': COMMAND, 'table': TRACKER,
 }  # fmt: skip
 
 
@@ -211,6 +234,7 @@ def test_they_train_are_logged_and_reported(run, tmp_path):
     '--config.optimizer.learning_rate=0.01',
     '--config.checkpoint.best=margin',
     '--config.log.every=10 steps',
+    '--config.log.to=table',
   )
   _train(run, tmp_path / 'a', *words)
   rows = read_metrics(tmp_path / 'a')
@@ -220,6 +244,11 @@ def test_they_train_are_logged_and_reported(run, tmp_path):
   assert rates == pytest.approx([0.01, 0.005, 0.0025])  # of steps 9, 19 and 29
   saved = json.loads((tmp_path / 'a' / 'config.json').read_text())
   assert saved['task']['focal_gamma'] == 1.5 and saved['optimizer']['signs_scale'] == 0.25
+  table = [line.split(',') for line in (tmp_path / 'a' / 'table.csv').read_text().splitlines()]
+  assert ['30', 'test/margin', str(rows[-1]['margin'])] in table
+  assert table[-1] == ['finished', 'report.html'] and len(table) == 1 + sum(
+    len(r) - 2 for r in rows
+  )
   page = (tmp_path / 'a' / 'report' / 'report.html').read_text()
   assert 'Margin of the true class' in page
   out = run('evaluate', tmp_path / 'a', '--json')

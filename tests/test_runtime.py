@@ -23,17 +23,20 @@ print(json.dumps(runtime.describe()))
 
 
 def _run(*args, **env):
+  return json.loads(_program(*args, **env).stdout.splitlines()[-1])
+
+
+def _program(*args, warnings='error', **env):
   keep = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'VIT_JAX_', 'XLA_'))}
   env = {**keep, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT), **env}
-  done = subprocess.run(
-    [sys.executable, '-W', 'error', '-c', _PROGRAM, *args],
+  return subprocess.run(
+    [sys.executable, '-W', warnings, '-c', _PROGRAM, *args],
     env=env,
     text=True,
     capture_output=True,
     check=True,
     timeout=120,
   )
-  return json.loads(done.stdout.splitlines()[-1])
 
 
 def test_compilations_are_cached_in_the_folder_given(tmp_path):
@@ -85,3 +88,14 @@ def test_a_flag_of_the_user_stays():
   assert (
     _run(JAX_ENABLE_COMPILATION_CACHE='false', XLA_FLAGS=flag)['scheduler'] == 'as $XLA_FLAGS says'
   )
+
+
+def test_damaged_compilations_are_one_warning_and_are_made_anew(tmp_path):
+  cache = pathlib.Path(_run(VIT_JAX_CACHE=str(tmp_path))['cache'])
+  whole = {path: path.read_bytes() for path in cache.glob('*-cache')}
+  for path, data in whole.items():
+    path.write_bytes(data[: len(data) // 2])
+  found = _program(warnings='default', VIT_JAX_CACHE=str(tmp_path)).stderr.splitlines()
+  assert len(found) == 1 and str(cache) in found[0]
+  assert {path.name for path in cache.glob('*-cache')} == {path.name for path in whole}
+  assert not _program(warnings='default', VIT_JAX_CACHE=str(tmp_path)).stderr

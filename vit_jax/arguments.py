@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from vit_jax.errors import ConfigError, did_you_mean
+from vit_jax.errors import ConfigError, did_you_mean, shown
 from vit_jax.options import Rule, checked, describe_type, from_text, to_text
 
 
@@ -166,3 +166,23 @@ class Parser(argparse.ArgumentParser):
   def error(self, message: str) -> NoReturn:
     """Raises what argparse finds wrong."""
     raise ConfigError(f'{message}; see --help')
+
+
+def split_overrides(words: Sequence[str]) -> tuple[list[str], dict[str, str], list[str]]:
+  """A command line as (other words, values by option of `--config.NAME=VALUE`, problems)."""
+  rest, others, given, problems = list(words), [], [], []
+  while rest:
+    word = rest.pop(0)
+    name, equals, value = word.removeprefix('--config.').partition('=')
+    if not word.startswith('--config.'):
+      others.append(word)
+    elif not equals and (not rest or rest[0].startswith('--')):
+      problems.append(f'{word} needs a value: {word}=VALUE')
+    else:
+      given.append((name, value if equals else rest.pop(0)))
+  overrides = dict(given)
+  for name in overrides:
+    values = [shown(value) for other, value in given if other == name]
+    if len(values) > 1:
+      problems.append(f'--config.{name} is given {len(values)} times: {" and ".join(values)}')
+  return others, overrides, problems

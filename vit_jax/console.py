@@ -262,6 +262,14 @@ def _attached() -> list[Console]:
   return [h for h in logging.getLogger(_PACKAGE).handlers if isinstance(h, Console)]
 
 
+def align(rows: Sequence[Sequence[str]]) -> str:
+  """Rows of cells as lines with aligned columns."""
+  widths = [max(map(len, column)) for column in zip(*rows)]
+  return '\n'.join(
+    '  '.join(f'{cell:{width}}' for cell, width in zip(row, widths)).rstrip() for row in rows
+  )
+
+
 def format_metrics(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str:
   """'loss 0.1234  accuracy 0.98', of the names given or of all."""
   return '  '.join(f'{k} {metrics[k]:.4g}' for k in names or metrics if k in metrics)

@@ -134,7 +134,7 @@ def _convert(
   from vit_jax.weights.reading import read
   from vit_jax.weights.saving import write
 
-  options = loading.Options(args.head, args.resize)
+  options = loading.Options(args.head, args.resize, allow_invalid=args.allow_invalid)
   weights = read(
     args.source,
     args.format,

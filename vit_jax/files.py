@@ -288,12 +288,15 @@ def remove_empty(folders: Sequence[pathlib.Path]) -> None:
 
 
 def write_csv(path: pathlib.Path, header: Sequence[str], rows: Any) -> None:
-  """Writes a table; a number that is not finite stays empty.
+  """Writes a table, whole or not at all; a number that is not finite stays empty.
 
   A text that a spreadsheet would run as a formula has an apostrophe in front. So has one that looks
   as if it had been given one: whoever reads such a cell takes one off, and has the text as it was.
   """
-  with open(path, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f:
+  with (
+    replacing(path) as temporary,
+    open(temporary, 'w', newline='', encoding='utf-8', errors='backslashreplace') as f,
+  ):
     table = csv.writer(f)
     table.writerow([_cell(name) for name in header])
     table.writerows([_cell(value) for value in row] for row in rows)

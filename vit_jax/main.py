@@ -5,10 +5,10 @@ import sys
 from typing import Any
 
 from vit_jax import config_files
-from vit_jax.arguments import Parser
+from vit_jax.arguments import Parser, split_overrides
 from vit_jax.command_line import run_cli, typed
 from vit_jax.console import show
-from vit_jax.errors import ConfigError, InterruptedRunError, Problems, one_line, shown
+from vit_jax.errors import ConfigError, InterruptedRunError, Problems, one_line
 from vit_jax.usage import pages
 
 _DESCRIPTION = """\
@@ -27,10 +27,15 @@ sweeps: a config file may define the runs of a sweep, beside its get_config:
   def get_sweep():
     return options.product({'optimizer.learning_rate': (1e-3, 3e-3), 'seed': (0, 1, 2)})
 
-or any list of such dictionaries. --sweep trains them one after another, each in a folder of DIR
-named by its options, skips those that are finished, continues where one fails, and ends with a
-table (DIR/sweep.csv) and a page that compares them. --sweep=list numbers them, --sweep=K trains the
-K-th alone, from 0, as a job array needs: --sweep=$SLURM_ARRAY_TASK_ID.
+or any list of such dictionaries. The command line may say them instead, as every combination of
+some values, where one that holds a comma stands in brackets or quotes:
+
+  --sweep='optimizer.learning_rate=1e-3,3e-3;seed=0,1,2'
+
+or one --sweep for each option. --sweep trains them one after another, each in a folder of DIR named
+by its options, skips those that are finished, continues where one fails, and ends with a table
+(DIR/sweep.csv) and a page that compares them. --sweep=list numbers them, --sweep=K trains the K-th
+alone, from 0, as a job array needs: --sweep=$SLURM_ARRAY_TASK_ID.
 
   python -m vit_jax.main --config=digits_sweep --workdir=runs/sweep --sweep
 """
@@ -48,10 +53,11 @@ def _parser() -> '_Parser':
   parser.add_argument(
     '--sweep',
     nargs='?',
+    action='append',
     const='all',
-    default=None,
-    metavar='K',
-    help="train all runs of the file's get_sweep, or the K-th; or list them",
+    default=[],
+    metavar='K|NAME=VALUE,...',
+    help="train all runs of the file's get_sweep or of the values given, or the K-th; or list them",
   )
   add = parser.add_argument
   add('--quiet', action='store_true', help='print warnings, errors and the result alone')
@@ -63,12 +69,15 @@ def _parser() -> '_Parser':
 
 def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
   # Taken out first: argparse takes a value with a space, such as '5 epochs', for something else.
-  others, overrides, found = _split(sys.argv[1:] if argv is None else argv)
+  others, overrides, found = split_overrides(sys.argv[1:] if argv is None else argv)
   problems = Problems()
   with problems.collect():
     args = _parser().parse_args(others)
-    if args.sweep is not None and not args.sweep.strip():
-      raise ConfigError('--sweep= names no run: use --sweep for all, --sweep=K or --sweep=list')
+    args.swept = []
+    if args.sweep:
+      from vit_jax import config  # --help must not wait for JAX
+
+      args.swept, args.sweep = config.split_sweep(args.sweep)
     if args.quiet and args.json:
       raise ConfigError('--quiet and --json are two ways to print: use one of them')
   with problems.collect():
@@ -97,26 +106,6 @@ class _Parser(Parser):
       return f'unknown argument {word!r}: did you mean --config.{same[0]}={value}?'
     near = super().unknown(word)
     return near if 'did you mean' in near else f'{near}; options are --config.NAME=VALUE'
-
-
-def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
-  """A command line as (other words, overrides, problems)."""
-  rest, others, given, problems = list(words), [], [], []
-  while rest:
-    word = rest.pop(0)
-    name, equals, value = word.removeprefix('--config.').partition('=')
-    if not word.startswith('--config.'):
-      others.append(word)
-    elif not equals and (not rest or rest[0].startswith('--')):
-      problems.append(f'{word} needs a value: {word}=VALUE')
-    else:
-      given.append((name, value if equals else rest.pop(0)))
-  overrides = dict(given)
-  for name in overrides:
-    values = [shown(value) for other, value in given if other == name]
-    if len(values) > 1:
-      problems.append(f'--config.{name} is given {len(values)} times: {" and ".join(values)}')
-  return others, overrides, problems
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -176,7 +165,7 @@ def _help(args: argparse.Namespace, overrides: dict[str, str]) -> str:
 def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   from vit_jax import config
 
-  members = config.load_sweep(args.config, overrides)
+  members = config.load_sweep(args.config, overrides, args.swept)
   if args.sweep == 'list':
     for k, member in enumerate(members):
       show(f'{k:4}  {one_line(member)}')
@@ -193,6 +182,7 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     sweep.run_one(members, name, args.workdir, _output(args))
   else:
     words = [f'--config.{name}={value}' for name, value in overrides.items()]
+    words += [f'--sweep={word}' for word in args.swept]
     words += [f'--{flag}' for flag in ('quiet', 'json') if getattr(args, flag)]
     command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
     with console_for(_output(args)):

@@ -8,7 +8,7 @@ import os
 import pathlib
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,6 +33,7 @@ class MetricWriter:
       since they will be written again, as is the final test.
     state: of the attempt before at that step, by `get_state`: lost and doubled rows are mended.
     active: False in all processes but the first, which write nothing.
+    also: is called with every row, those of earlier attempts first.
   """
 
   def __init__(
@@ -42,8 +43,9 @@ class MetricWriter:
     resume_step: int = 0,
     state: Mapping[str, Any] | None = None,
     active: bool = True,
+    also: Callable[[Mapping[str, Any]], None] | None = None,
   ):
-    self._active = active
+    self._active, self._also = active, also
     self._events: _EventFile | None = None
     self._path = pathlib.Path(workdir) / 'metrics.jsonl'
     found = read_metrics(workdir)
@@ -64,6 +66,9 @@ class MetricWriter:
         self._path.unlink(missing_ok=True)
     if tensorboard:
       self._events = _EventFile(pathlib.Path(workdir), resume_step)
+    if also:
+      for row in self._rows:
+        also(row)
 
   def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
     """Writes one row; numbers that are not finite become null, as JSON has no word for them.
@@ -86,6 +91,8 @@ class MetricWriter:
       f.write(json.dumps(row) + '\n')
     if self._events:
       self._events.add_scalars({f'{split}/{name}': v for name, v in values.items()}, step)
+    if self._also:
+      self._also(row)
 
   def write_image(self, step: int, name: str, image: np.ndarray) -> None:
     """Adds an image, uint8 [h, w, c], to the event files."""

@@ -3,11 +3,18 @@
 Never imports JAX.
 """
 
+import contextlib
 import ctypes
 import glob
+import logging
 import os
+import pathlib
+import re
 import sys
+import warnings
+from typing import Any
 
+from vit_jax.console import warn_once
 from vit_jax.errors import UserError
 from vit_jax.files import cache_folder
 from vit_jax.machine import processor
@@ -20,6 +27,14 @@ _MIN_COMPILE_SECONDS = 0.3
 
 # XLA ends the program at a flag that it does not know, so that it is set where it is known.
 _SCHEDULER, _SCHEDULER_VERSION = 'xla_cpu_enable_concurrency_optimized_scheduler', '0.10.'
+
+_CACHE_FAILED = re.compile(
+  r"Error (reading|writing) persistent compilation cache entry for '(?P<program>[^']*)': "
+  r'(?P<reason>.*)',
+  re.DOTALL,
+)
+
+log = logging.getLogger(__name__)
 
 _settings: dict[str, str] = {}
 
@@ -120,4 +135,28 @@ def _keep_compilations() -> str:
     os.environ.setdefault(name.upper(), str(value))  # for JAX, and for processes started later
     if 'jax' in sys.modules:
       sys.modules['jax'].config.update(name, value)
+  _watch_cache(folder)
   return str(folder)
+
+
+def _watch_cache(folder: pathlib.Path) -> None:
+  """Says once that the cache fails, where JAX warns for each program, and removes what is damaged.
+
+  A full disk leaves entries of half a program, which JAX would find damaged, and leave, every time.
+  """
+  show = warnings.showwarning
+
+  def show_once(message: Any, *args: Any, **kwargs: Any) -> None:
+    found = _CACHE_FAILED.match(str(message))
+    if not found:
+      return show(message, *args, **kwargs)
+    for entry in folder.glob(f'{glob.escape(found["program"])}-*-cache'):
+      with contextlib.suppress(OSError):
+        entry.unlink()
+    return warn_once(
+      log,
+      f'the compilation cache {folder} fails, and programs are compiled again ({found["reason"]}): '
+      'VIT_JAX_CACHE names another folder',
+    )
+
+  warnings.showwarning = show_once

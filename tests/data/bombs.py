@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 from collections.abc import Callable
 
@@ -347,7 +348,9 @@ def changed_sizes(rng):
   kind = kinds[int(rng.integers(len(kinds)))]
   mode = {'BLP': 'P', 'MSP': '1', 'XBM': '1', 'SPIDER': 'F'}.get(kind, 'RGB')
   out = io.BytesIO()
-  Image.new(mode, (32, 32)).save(out, kind)
+  with warnings.catch_warnings():
+    warnings.simplefilter('ignore', DeprecationWarning)  # of formats that Pillow will drop
+    Image.new(mode, (32, 32)).save(out, kind)
   data = bytearray(out.getvalue())
   size = int(rng.choice([2, 4]))
   values = [i for i in range(2, min(300, len(data) - 4))

@@ -77,6 +77,9 @@ def _check(found: list[dict]) -> None:
       assert line['path'] in line['found'] and 'MemoryError' not in line['found'], line
       assert len(line['found'].splitlines()) == 1, line
     assert line['seconds'] < _SECONDS, line
+  decoded = sum(not isinstance(line['found'], str) for line in found)
+  slowest, peak = (max(line[key] for line in found) for key in ('seconds', 'peak'))
+  print(f'{decoded} of {len(found)} decoded, slowest {slowest:.2f} s, peak {peak} KiB')
 
 
 def test_bombs_of_each_kind(tmp_path):

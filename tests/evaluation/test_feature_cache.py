@@ -1,10 +1,13 @@
 """The cache of features: by content, for each model, images that cannot be decoded left out."""
 
+import errno
+
 import numpy as np
+import pytest
 
 from tests.support import raises
 from vit_jax.data import Preprocess, open_dataset
-from vit_jax.errors import DatasetError, DivergenceError, ImageError, StorageError
+from vit_jax.errors import DatasetError, DivergenceError, ImageError
 from vit_jax.evaluation.feature_cache import FeatureCache
 
 PREPROCESS = Preprocess('decode|resize(16, 24)')
@@ -53,11 +56,46 @@ def test_each_image_is_computed_once_for_each_model(tmp_path):
   assert len({cache.path, *(other.path for other in others)}) == 3
 
 
-def test_a_damaged_cache_is_refused(tmp_path):
+@pytest.mark.parametrize('harm', ['text', 'cut', 'flip', 'other'])
+def test_a_damaged_cache_is_one_warning_and_is_made_anew(tmp_path, harm, caplog):
+  test = open_dataset('digits', per_class=7).split('test')
   cache = FeatureCache(Fake(), tmp_path, 'digits')
-  cache.path.write_bytes(b'PK nothing')
-  with raises(StorageError, cache.path):
-    FeatureCache(Fake(), tmp_path, 'digits')
+  right = cache.features(test, 'test').x
+  cache.save()
+  data = bytearray(cache.path.read_bytes())
+  data[len(data) // 2] ^= 8
+  cut = cache.path.read_bytes()[: len(data) // 2]
+  if harm == 'other':
+    np.savez(cache.path, digests=np.zeros((9, 16), np.uint8), features=np.zeros((3, 3)))
+  else:
+    cache.path.write_bytes({'text': b'PK nothing', 'cut': cut, 'flip': bytes(data)}[harm])
+  again = FeatureCache(Fake(), tmp_path, 'digits')
+  (line,) = [r.getMessage() for r in caplog.records]
+  assert str(cache.path) in line
+  np.testing.assert_array_equal(again.features(test, 'test').x, right)
+  again.save()
+  assert FeatureCache(Fake(), tmp_path, 'digits').features(test, 'test').computed == 0
+
+
+@pytest.mark.parametrize('reason', ['folder', 'full'])
+def test_a_cache_that_cannot_be_written_is_one_warning(tmp_path, monkeypatch, reason, caplog):
+  test = open_dataset('digits', per_class=7).split('test')
+  if reason == 'folder':
+    (tmp_path / 'cache').write_text('in the way')
+  cache = FeatureCache(Fake(), tmp_path / 'cache', 'digits')
+  if reason == 'full':
+
+    def full(file, *_, **__):
+      file.write(b'half')
+      raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr('numpy.lib.format.write_array', full)
+  assert len(cache.features(test, 'test').x) == len(test)
+  cache.save()
+  cache.save()
+  (line,) = [r.getMessage() for r in caplog.records]
+  assert str(tmp_path / 'cache') in line
+  assert not [p for p in tmp_path.rglob('*') if p.is_file() and p.name != 'cache']
 
 
 def _examples(*images):

@@ -1,13 +1,15 @@
 """Evaluating saved models: which dataset and split, and matching classes."""
 
+import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data import bombs
 from tests.models import small
 from tests.support import raises
 from vit_jax import convert, files
 from vit_jax.data import Preprocess, open_dataset
-from vit_jax.errors import ConfigError, DatasetError, WeightsError
+from vit_jax.errors import ConfigError, DatasetError, ImageError, WeightsError
 from vit_jax.evaluation import standalone
 from vit_jax.evaluation.measure import measure
 from vit_jax.evaluation.standalone import evaluate
@@ -92,6 +94,19 @@ def test_an_empty_class_folder_is_skipped_with_the_images_that_are(save, tmp_pat
     evaluate(path, dataset=folder)
   assert evaluate(path, dataset=folder, on_error='skip').metrics['examples'] == 2
   assert 'images/cat' in caplog.text
+
+
+def test_bombs_are_named_in_one_line_or_excluded_by_the_policy(save, tmp_path):
+  folder = _images(tmp_path / 'images', 'ant', 'bee')
+  kinds = ('png_size', 'webp_canvas', 'tiff_size', 'jpeg_size')
+  for kind in kinds:
+    data = bombs.MAKERS[kind](np.random.default_rng(3))
+    (tmp_path / 'images' / 'ant' / f'{kind}.png').write_bytes(data)
+  path = save(('ant', 'bee'))
+  with raises(ImageError, 'images/ant/'):
+    evaluate(path, dataset=folder)
+  found = evaluate(path, dataset=folder, on_error='skip').metrics
+  assert (found['examples'], found['skipped']) == (2, len(kinds))
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,9 @@
 """The report as files: complete, self-contained, and drawn whatever the classes are."""
 
 import csv
+import errno
 import json
+import pathlib
 import sys
 
 import numpy as np
@@ -275,6 +277,46 @@ def test_a_folder_that_cannot_be_made(tmp_path):
   (tmp_path / 'file').write_text('')
   with raises(StorageError, tmp_path / 'file' / 'x'):
     write_report(tmp_path / 'file' / 'x', fakes.random(7, 3), fakes.layout('classify'))
+
+
+def test_a_disk_that_is_full_on_the_way_leaves_each_file_as_it_was_or_none(tmp_path, monkeypatch):
+  def write():
+    write_report(tmp_path, fakes.random(7, 3), fakes.layout('classify'))
+
+  def files():
+    return {p.relative_to(tmp_path): p.read_bytes() for p in tmp_path.rglob('*') if p.is_file()}
+
+  write()
+  whole = files()
+  full = OSError(errno.ENOSPC, 'No space left on device')
+
+  def half(open_file, *_, **__):
+    if hasattr(open_file, 'write'):
+      open_file.write(b'PK')
+    else:
+      open_file.write_bytes(b'\x89PNG')
+    raise full
+
+  class Table:
+    def __init__(self, file):
+      self._file = file
+
+    def writerow(self, row):
+      self._file.write('class,')
+      raise full
+
+  for target, stand_in in (
+    ('numpy.savez', half),
+    ('csv.writer', Table),
+    ('matplotlib.figure.Figure.savefig', lambda self, to, **_: half(to)),
+  ):
+    with monkeypatch.context() as patch:
+      patch.setattr(target, stand_in)
+      with raises(StorageError, tmp_path, 'No space left'):
+        write()
+    left = files()
+    assert left == {name: whole[name] for name in left} and whole.keys() >= left.keys()
+    assert pathlib.Path('report.html') in left
 
 
 def test_live_images_are_arrays():

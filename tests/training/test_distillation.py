@@ -1,5 +1,6 @@
 """Distillation from a run: the teacher sees what the student sees, and its logits are cached."""
 
+import errno
 import subprocess
 import sys
 
@@ -65,7 +66,7 @@ def test_a_run_without_a_teacher_starts_none():
 
 
 def test_cached_logits_give_the_same_run(teacher_run, tmp_path, monkeypatch):
-  """Cut short after the logits of 3 of 6 steps: the others are computed and added."""
+  """Damaged and cut short after the logits of 3 of 6 steps: the others are computed and added."""
   mixing = {'mixing__mixup': '0.5', 'mixing__cutmix': '1.0'}
   cache = tmp_path / 'cache'
   cached = mixing | {'task__teacher_cache': str(cache)}
@@ -73,8 +74,10 @@ def test_cached_logits_give_the_same_run(teacher_run, tmp_path, monkeypatch):
   loop.train(_student(teacher_run, **cached), str(tmp_path / 'first'))
   (file,) = cache.iterdir()
   whole = file.read_bytes()
-  assert len(whole) == 6 * 16 * 10 * 4
-  file.write_bytes(whole[: 3 * 16 * 10 * 4 + 7])
+  batch = 16 * 10 * 4 + 4
+  assert len(whole) == 6 * batch
+  # A power cut left zeros where the second was, and cut the fourth short.
+  file.write_bytes(whole[:batch] + bytes(batch) + whole[2 * batch : 3 * batch + 7])
   loop.train(_student(teacher_run, **cached), str(tmp_path / 'second'))
   assert file.read_bytes() == whole
 
@@ -88,6 +91,26 @@ def test_cached_logits_give_the_same_run(teacher_run, tmp_path, monkeypatch):
   monkeypatch.undo()
   loop.train(_student(teacher_run, **cached, seed='1'), str(tmp_path / 'other'))
   assert len(list(cache.iterdir())) == 2  # other crops, other logits
+
+
+def test_a_cache_of_logits_on_a_full_disk_is_one_warning(
+  teacher_run, tmp_path, monkeypatch, capsys
+):
+  config = _student(teacher_run, task__teacher_cache=str(tmp_path / 'cache'))
+
+  def full(data):
+    if writes.append(1) or len(writes) > 2:
+      raise OSError(errno.ENOSPC, 'No space left on device')
+    return crc(data)
+
+  writes, crc = [], distillation._crc
+  monkeypatch.setattr(distillation, '_crc', full)
+  monkeypatch.setattr(distillation._LogitsCache, 'read', lambda *_: None)
+  loop.train(config, str(tmp_path / 'run'))
+  (file,) = (tmp_path / 'cache').iterdir()
+  (line,) = capsys.readouterr().err.splitlines()
+  assert str(file) in line and 'No space left' in line and len(writes) == 3
+  assert file.stat().st_size == 2 * (16 * 10 * 4 + 4)
 
 
 def test_a_distilled_model_learns_with_its_second_head(teacher_run, tmp_path):

@@ -165,3 +165,20 @@ def test_a_damaged_split_hides_no_other_images(split_run):
   finally:
     for i in range(30, 35):
       (folder / f'ant/{i}.png').unlink()
+
+
+def test_a_run_of_version_0_1_whose_split_is_damaged_is_named(split_run, monkeypatch, capsys):
+  folder, workdir = split_run
+  (workdir / 'split.json').write_text('{')
+  read = checkpoint.Checkpointer.read_newest
+
+  def without_fingerprint(self):
+    saved = read(self)
+    del saved.meta['dataset']
+    return saved
+
+  monkeypatch.setattr(checkpoint.Checkpointer, 'read_newest', without_fingerprint)
+  loop.train(_options(folder), str(workdir))
+  said = capsys.readouterr().err.splitlines()
+  assert len([line for line in said if str(workdir / 'split.json') in line and '0.1' in line]) == 1
+  assert not any('unchanged' in line for line in said)

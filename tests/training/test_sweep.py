@@ -138,6 +138,89 @@ def test_list_and_index(config_file, capsys):
   assert not pathlib.Path('no').exists()
 
 
+@pytest.mark.parametrize(
+  'words, expected',
+  [
+    (
+      ['optimizer.learning_rate=1e-4,3e-4; seed=0,1'],
+      [{'optimizer.learning_rate': r, 'seed': s} for r in (1e-4, 3e-4) for s in (0, 1)],
+    ),
+    (
+      ['seed=0', 'total=5 epochs,7 steps'],
+      [{'seed': 0, 'total': t} for t in ('5 epochs', '7 steps')],
+    ),
+    (
+      ['input.train_transform=decode|resize(8, 9),"decode,x;y"', 'log.tensorboard=true'],
+      [
+        {'input.train_transform': t, 'log.tensorboard': True}
+        for t in ('decode|resize(8, 9)', 'decode,x;y')
+      ],
+    ),
+    (
+      ["input.image_size=8,(8,16);dataset.train=train[:9%],it's"],
+      [
+        {'input.image_size': size, 'dataset.train': t}
+        for size in ((8,), (8, 16))
+        for t in ('train[:9%]', "it's")
+      ],
+    ),
+    (['model.width=16,24'], [{'model.width': 16}, {'model.width': 24}]),
+  ],
+)
+def test_the_command_line_names_members(config_file, words, expected, monkeypatch):
+  monkeypatch.setattr('vit_jax.config.sweep.load', lambda path, overrides, member: member)
+  found = config.load_sweep('none.py', {}, words)
+  assert [dict(member) for member, _ in found.values()] == expected
+  assert list(found) == config.member_names(expected)
+
+
+@pytest.mark.parametrize(
+  'words, facts',
+  [
+    (['seed=0,x'], ['config.seed', "'x'", 'seed=x']),
+    (['seed=-1,0', 'batch_size=0,0.5'], ['config.seed', '-1', 'batch_size', '0.5']),
+    (['sed=0,1', 'totl=1'], ["'sed'", "'seed'", "'totl'", "'total'"]),
+    (['seed=0', 'seed=1'], ['seed twice']),
+    (['seed=0,0'], ["'seed=0' more than once"]),
+    (['seed=0,1;batch_size'], ["'batch_size'", 'NAME=VALUE']),
+    (['seed=,1'], ['config.seed', "''"]),
+  ],
+)
+def test_mistakes_in_members_of_the_command_line_are_named(config_file, words, facts):
+  with raises(ConfigError, *facts):
+    config.load_sweep(config_file('[]'), {}, words)
+
+
+def test_the_command_line_names_values_and_chooses_runs(config_file, capsys, monkeypatch):
+  file = config_file('[dict(batch_size=7)]')
+  words = [f'--config={file}', '--workdir=w', '--config.total=9 steps']
+  swept = ['--sweep=seed=3,5', '--sweep', 'optimizer.learning_rate=1e-4;model.depth=1,2']
+  assert main.main([*words, *swept, '--sweep=list']) == 0
+  assert capsys.readouterr().out.splitlines()[3].split() == [
+    '3',
+    'seed=5,learning_rate=0.0001,depth=2',
+  ]
+  calls = []
+  monkeypatch.setattr(sweep, 'run_one', lambda members, name, workdir: calls.append(name))
+  monkeypatch.setattr(sweep, 'run_all', lambda members, workdir, command: calls.append(command))
+  assert main.main([*words, *swept, '--sweep=2']) == 0
+  assert main.main([*words, *swept]) == main.main([*words, *swept, '--sweep']) == 0
+  name, *commands = calls
+  assert name == 'seed=5,learning_rate=0.0001,depth=1' and commands[0] == commands[1]
+  # What it calls for each member names the same members.
+  assert main.main([*commands[0][3:], '--sweep=2']) == 0 and calls[-1] == name
+  for wrong, facts in {
+    '--sweep=4': ['0 to 3'],
+    '--sweep=seed': ['--sweep=seed=VALUE'],
+    '--sweep=seed=1': ['seed twice'],
+    '--config.seed=1': ['config.seed', 'command line'],
+  }.items():
+    with raises(ConfigError, *facts):
+      main.main([*words, *swept, wrong])
+  with raises(ConfigError, "'list'", "'1'"):
+    main.main([*words, '--sweep=list', '--sweep=1'])
+
+
 ROWS = [
   {'run': 'a', 'rate': 1, 'seed': 0, 'state': 'finished', 'step': 4, 'test_accuracy': 0.5},
   {'run': 'b', 'rate': 1, 'seed': 1, 'state': 'finished', 'step': 4, 'test_accuracy': 0.7},

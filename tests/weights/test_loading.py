@@ -197,6 +197,35 @@ def test_values_that_are_not_finite_are_refused(tmp_path, value):
   check_refused(save(tmp_path, flat), oracle.ours(), 'cls: 1 of 12 values')
 
 
+def test_values_that_are_not_finite_are_taken_where_that_is_asked_for(tmp_path, caplog):
+  flat = oracle.official()[0]
+  flat['cls'][0, 0, 3] = np.nan
+  path = save(tmp_path, flat)
+  variables, report = convert.load_with_report(path, oracle.ours(), (24, 24), allow_invalid=True)
+  assert sum(np.isnan(v).sum() for v in flatten(variables).values()) == 1
+  assert len(report.invalid) == 1 and report.invalid[0] in str(report)
+  (line,) = [r.getMessage() for r in caplog.records]
+  assert str(path) in line and 'cls: 1 of 12 values' in line
+
+
+def test_negative_variances_are_refused_unless_asked_for(tmp_path):
+  model = models.build('mobilenet_v2', 3)
+  flat = {
+    name: np.full(spec.shape, 0.5, np.float32)
+    for name, spec in variable_specs(model, (32, 32), 3).items()
+  }
+  name = next(n for n in flat if n.endswith('/var'))
+  flat[name][[1, 4]] = -0.25
+  path = str(tmp_path / 'w.npz')
+  np.savez(path, **flat)
+  check_refused(path, model, f'{name}: 2 of {flat[name].size} variances')
+  variables = convert.load(path, model, (32, 32), allow_invalid=True)
+  assert flatten(variables)[name].min() == -0.25
+  flat[name][[1, 4]] = 0.0
+  np.savez(path, **flat)
+  convert.load(path, model, (32, 32))
+
+
 @pytest.mark.parametrize('dtype', [np.float16, np.float64])
 def test_other_floats_become_float32(tmp_path, dtype):
   flat = {k: v.astype(dtype) for k, v in oracle.official()[0].items()}

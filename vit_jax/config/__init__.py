@@ -4,7 +4,7 @@ A config file edits `default()`, a locked `ConfigDict`; the command line overrid
 returns frozen dataclasses, or one error that names every problem.
 """
 
-from vit_jax.config.loading import default, load, load_all
+from vit_jax.config.loading import default, load, load_all, load_any
 from vit_jax.config.options import (
   Checkpoint,
   Config,
@@ -23,7 +23,7 @@ from vit_jax.config.options import (
   leaves,
   schema,
 )
-from vit_jax.config.sweep import load_sweep, member_names, pick, product
+from vit_jax.config.sweep import load_sweep, member_names, pick, product, split_sweep
 from vit_jax.config.validation import parse, parse_saved, usable
 from vit_jax.config_files import is_foreign
 from vit_jax.options import Length
@@ -49,6 +49,7 @@ __all__ = [
   'leaves',
   'load',
   'load_all',
+  'load_any',
   'load_sweep',
   'member_names',
   'parse',
@@ -56,5 +57,6 @@ __all__ = [
   'pick',
   'product',
   'schema',
+  'split_sweep',
   'usable',
 ]

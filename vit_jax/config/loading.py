@@ -4,6 +4,7 @@ import dataclasses
 import difflib
 import importlib.machinery
 import inspect
+import pathlib
 import re
 import traceback
 import types
@@ -14,8 +15,9 @@ import ml_collections
 
 from vit_jax import config_files
 from vit_jax.config.options import Config, leaves, schema
-from vit_jax.config.validation import parse_all
+from vit_jax.config.validation import parse_all, parse_saved, usable
 from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
+from vit_jax.files import path_of, read_json
 from vit_jax.options import from_text
 
 _HINTS = {
@@ -33,7 +35,7 @@ def default() -> ml_collections.ConfigDict:
 
 
 def load(
-  path: str, overrides: dict[str, str] | None = None, values: Mapping[str, Any] | None = None
+  path: str, overrides: Mapping[str, str] | None = None, values: Mapping[str, Any] | None = None
 ) -> Config:
   """Reads a config file, applies command-line overrides and checks the result.
 
@@ -53,7 +55,7 @@ def load(
 
 
 def load_all(
-  path: str, overrides: dict[str, str] | None = None, values: Mapping[str, Any] | None = None
+  path: str, overrides: Mapping[str, str] | None = None, values: Mapping[str, Any] | None = None
 ) -> tuple[Config, list[str]]:
   """Like `load`, with the problems beside the options, which are at their defaults where wrong.
 
@@ -63,10 +65,57 @@ def load_all(
   config = run_function(path, 'get_config')
   if not isinstance(config, ml_collections.ConfigDict):
     raise ConfigError(f'{path}: get_config must return config.default() edited, got {type(config)}')
+  return _edited(config, overrides, values)
+
+
+def load_any(what: str, overrides: Mapping[str, str] | None = None) -> Config:
+  """The options of a config file, of a run's folder or of its config.json.
+
+  Args:
+    what: 'FILE' or 'FILE:ARGUMENT', a folder, or a name that ends in .json.
+    overrides: as of `load`.
+
+  Raises:
+    ConfigError: naming every problem found.
+  """
+  file = pathlib.Path(path_of('the config', what))
+  if file.is_dir():
+    file = file / 'config.json'
+  elif file.suffix != '.json':
+    return load(what, overrides)
+  found = read_json(file)
+  if not isinstance(found, dict):
+    raise ConfigError(f'{file} is {"damaged" if file.exists() else "missing"}: no options to read')
+  if not overrides:
+    return parse_saved(found)
+  saved = default()
+  saved.model = {'name': ''}
+  for name, value in _flat(usable(found)).items():
+    _set(saved, name, value)
+  parsed, problems = _edited(saved, overrides, None)
+  if problems:
+    raise ConfigError(problems)
+  return parsed
+
+
+def _flat(options: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  flat: dict[str, Any] = {}
+  for name, value in options.items():
+    group = isinstance(value, Mapping)
+    flat |= _flat(value, f'{prefix}{name}.') if group else {prefix + name: value}
+  return flat
+
+
+def _edited(
+  config: ml_collections.ConfigDict,
+  overrides: Mapping[str, str] | None,
+  values: Mapping[str, Any] | None,
+) -> tuple[Config, list[str]]:
+  """The options of `config` changed by `values`, then by `overrides`, and what is wrong."""
   values, problems = dict(values or {}), []
   for name, text in (overrides or {}).items():
     try:
-      values[name] = _value_of(name, text)
+      values[name] = value_of(name, text)
     except ConfigError as e:
       problems += e.problems
   if values.get('model.name', config.model.name) != config.model.name:
@@ -126,7 +175,7 @@ def _field(name: str) -> dataclasses.Field:
 def _unknown_key(name: str) -> str:
   known = [name for name, _ in leaves()] + ['model.name']
   same_leaf = [k for k in known if k.split('.')[-1] == name.split('.')[-1]]
-  by_leaf = {k.split('.')[-1]: k for k in known}
+  by_leaf = {k.split('.')[-1]: k for k in reversed(known)}  # the first of a name
   near = did_you_mean(name, same_leaf or known)
   leaf = difflib.get_close_matches(name.split('.')[-1], by_leaf, n=1, cutoff=0.7)
   if leaf and not same_leaf:
@@ -134,7 +183,7 @@ def _unknown_key(name: str) -> str:
   return f'unknown config key {shown(name)}: {near}'
 
 
-def _value_of(name: str, text: str) -> Any:
+def value_of(name: str, text: str) -> Any:
   """A command-line word as the value of an option: its type is the option's."""
   if name.startswith('model.'):
     return from_text(text, Any)

@@ -17,6 +17,7 @@ from vit_jax.options import LARGEST_SIDE, Length, component_options, option, rul
 from vit_jax.parallel import PLACEMENTS
 from vit_jax.registry import Registry
 from vit_jax.tasks import TASKS, Mixing
+from vit_jax.trackers import TRACKERS
 
 _SEEDS = {'low': 0, 'high': 2**32 - 1}
 
@@ -231,6 +232,10 @@ class Checkpoint:
 class Log:
   every: str = option('20 steps', 'write training metrics this often', parse=Length.parse_positive)
   tensorboard: bool = option(True, 'write TensorBoard event files too')
+  to: tuple[str, ...] = option(
+    (), 'experiment trackers that get the metrics too', choices=lambda: TRACKERS
+  )
+  project: str = option('', "what trackers show the run among; empty: their variable or 'vit_jax'")
 
 
 @dataclasses.dataclass(frozen=True)

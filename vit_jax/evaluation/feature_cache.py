@@ -3,21 +3,27 @@
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
 import sys
+import zipfile
 from collections.abc import Iterator
 
 import numpy as np
 import tqdm
 
 from vit_jax import tree
+from vit_jax.console import warn_once
 from vit_jax.data import Examples
 from vit_jax.errors import DatasetError, DivergenceError, ImageError, StorageError, UserError
 from vit_jax.files import make_folder
 from vit_jax.inference.loaded import Loaded
 from vit_jax.weights.containers import npz
 
+log = logging.getLogger(__name__)
+
 _CHUNK = 512  # images read before their features are computed
+_DIGEST_BYTES = 16
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +56,11 @@ class FeatureCache:
     self._loaded = loaded
     self.path = folder / f'{_fingerprint(loaded, dataset)}.npz'
     self._rows: dict[bytes, np.ndarray] = {}
-    if self.path.exists():
-      try:
-        with np.load(self.path) as saved:
-          self._rows = {d.tobytes(): row for d, row in zip(saved['digests'], saved['features'])}
-      except (OSError, ValueError, KeyError) as e:
-        raise StorageError(f'{self.path} is damaged: delete it') from e
+    try:
+      self._rows = _read(self.path) if self.path.exists() else {}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as e:
+      log.warning('%s is not used, and features are computed again: it is damaged (%s)',
+                  self.path, e)  # fmt: skip
     self._saved = len(self._rows)
 
   def features(self, examples: Examples, name: str, on_error: str = 'raise') -> Features:
@@ -96,12 +101,18 @@ class FeatureCache:
     return Features(np.stack(rows), np.array(labels, np.int32), len(self._rows) - before, skipped)
 
   def save(self) -> None:
-    """Writes the cache where it has something new; it appears whole or not at all."""
+    """Writes the cache where it has something new; it appears whole or not at all.
+
+    Where it cannot be written there is a warning: the next command computes the features again.
+    """
     if len(self._rows) == self._saved:
       return
-    make_folder(self.path.parent)
     digests = np.frombuffer(b''.join(self._rows), np.uint8).reshape(len(self._rows), -1)
-    npz.write(self.path, {'digests': digests, 'features': np.stack(list(self._rows.values()))})
+    try:
+      make_folder(self.path.parent)
+      npz.write(self.path, {'digests': digests, 'features': np.stack(list(self._rows.values()))})
+    except StorageError as e:
+      warn_once(log, f'features are not cached: {e}; VIT_JAX_CACHE names another folder')
     self._saved = len(self._rows)
 
   def _compute(self, chunk: list[dict], digests: list[bytes], on_error: str) -> set[bytes]:
@@ -126,6 +137,15 @@ class FeatureCache:
     return set(unreadable)
 
 
+def _read(path: pathlib.Path) -> dict[bytes, np.ndarray]:
+  """Features by digest; zipfile verifies the checksums of both arrays."""
+  with open(path, 'rb') as file, np.load(file) as saved:
+    digests, features = saved['digests'], saved['features']
+  if digests.shape != (len(features), _DIGEST_BYTES) or features.ndim != 2:
+    raise ValueError(f'digests {digests.shape}, features {features.shape}')
+  return {d.tobytes(): row for d, row in zip(digests, features)}
+
+
 def _chunks(examples: Examples, name: str) -> Iterator[list[dict]]:
   with tqdm.tqdm(
     total=len(examples), desc=name, unit='image', leave=False, disable=not sys.stderr.isatty()
@@ -138,9 +158,11 @@ def _chunks(examples: Examples, name: str) -> Iterator[list[dict]]:
 
 def _digest(image: bytes | np.ndarray) -> bytes:
   if isinstance(image, bytes):
-    return hashlib.blake2b(image, digest_size=16).digest()
+    return hashlib.blake2b(image, digest_size=_DIGEST_BYTES).digest()
   shape = str(image.shape).encode()
-  return hashlib.blake2b(shape + np.ascontiguousarray(image).tobytes(), digest_size=16).digest()
+  return hashlib.blake2b(
+    shape + np.ascontiguousarray(image).tobytes(), digest_size=_DIGEST_BYTES
+  ).digest()
 
 
 def _fingerprint(loaded: Loaded, dataset: str) -> str:

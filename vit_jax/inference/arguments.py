@@ -72,6 +72,11 @@ def weights_arguments(parser: Parser, classes: bool = True) -> None:
     lengths=(2,),
   )
   add('--submodel', str, "which of several models in a weights file: 'teacher'", '')
+  parser.add_argument(
+    '--allow_invalid',
+    action='store_true',
+    help='take weights that are NaN or infinite, and negative variances; else they are refused',
+  )
 
 
 def weights_options(args: argparse.Namespace) -> dict[str, Any]:
@@ -80,7 +85,7 @@ def weights_options(args: argparse.Namespace) -> dict[str, Any]:
   Raises:
     ConfigError: one of them cannot be right.
   """
-  options: dict[str, Any] = {'submodel': args.submodel}
+  options: dict[str, Any] = {'submodel': args.submodel, 'allow_invalid': args.allow_invalid}
   if getattr(args, 'class_names', ''):
     from vit_jax.data import class_names  # --help must not wait for NumPy
 

@@ -22,7 +22,7 @@ from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import description
 from vit_jax.weights import preprocessing
 from vit_jax.weights.building import build
-from vit_jax.weights.loading import fit
+from vit_jax.weights.loading import Options, fit
 from vit_jax.weights.reading import read
 
 log = logging.getLogger(__name__)
@@ -275,6 +275,7 @@ def load(
   batch_size: int = 32,
   submodel: str = '',
   input_range: tuple[float, float] | None = None,
+  allow_invalid: bool = False,
   **overrides: Any,
 ) -> Loaded:
   """Opens a run, a weights file or a pretrained model for use; usually nothing else is needed.
@@ -292,6 +293,7 @@ def load(
     submodel: which of several models in a file, such as 'teacher'.
     input_range: what pixels of 0 and 255 are to the model, such as (-1, 1), where the weights do
       not state it.
+    allow_invalid: takes weights that are NaN or infinite and negative variances, with a warning.
     **overrides: fields of the model, such as dtype='bfloat16'.
 
   Raises:
@@ -305,7 +307,8 @@ def load(
   preprocess = preprocess or weights.preprocess_for(name, input_range)
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
-  variables, report = fit(weights, module, preprocess.image_size)
+  options = Options(allow_invalid=allow_invalid)
+  variables, report = fit(weights, module, preprocess.image_size, options)
   path = str(weights.tensors.path)
   preprocess = preprocessing.for_channels(preprocess, report.channels, path)
   if report.resized and image_size is None:

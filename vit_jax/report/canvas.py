@@ -13,6 +13,7 @@ import numpy as np
 from PIL import Image
 
 from vit_jax.errors import DependencyError
+from vit_jax.files import replacing
 
 if TYPE_CHECKING:
   from matplotlib.axis import XAxis, YAxis
@@ -108,8 +109,9 @@ def logarithmic(axis: 'XAxis | YAxis') -> None:
 
 
 def save(figure: 'Figure', path: pathlib.Path, dpi: int = DPI) -> pathlib.Path:
-  """Writes a PNG."""
-  _write(figure, path, dpi)
+  """Writes a PNG, whole or not at all."""
+  with replacing(path) as temporary:
+    _write(figure, temporary, dpi)
   return path
 
 

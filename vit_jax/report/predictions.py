@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_jax import logits as logits_lib
 from vit_jax.errors import CheckpointError, DatasetError, DivergenceError, UserError
+from vit_jax.files import replacing
 from vit_jax.report.facts import Facts
 from vit_jax.report.text import readable
 
@@ -114,7 +115,7 @@ class Predictions:
     return readable(self.classes)
 
   def save(self, path: str | pathlib.Path) -> None:
-    """Writes an .npz without pickled objects."""
+    """Writes an .npz without pickled objects, whole or not at all."""
     arrays: dict[str, Any] = {
       'labels': self.labels.astype(np.int32),
       'logits': self.logits.astype(np.float32),
@@ -127,7 +128,9 @@ class Predictions:
     }
     scalars = {'seconds': self.seconds, 'img_sec': self.img_sec, 'skipped': self.skipped}
     record = json.dumps({'facts': self.facts.to_json(), **scalars})
-    np.savez(path, record=np.array(record), **{k: v for k, v in arrays.items() if v is not None})
+    arrays = {'record': np.array(record)} | {k: v for k, v in arrays.items() if v is not None}
+    with replacing(path) as temporary, open(temporary, 'wb') as f:
+      np.savez(f, **arrays)
 
 
 def load_predictions(path: str | pathlib.Path) -> Predictions:

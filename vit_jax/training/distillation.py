@@ -1,10 +1,13 @@
 """A teacher model that gives logits for training batches, and their cache on disk."""
 
+import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import pathlib
-from collections.abc import Mapping
+import zlib
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -20,6 +23,10 @@ from vit_jax.parallel import Placement
 from vit_jax.training import flops
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.train_step import mixed, step_key
+
+log = logging.getLogger(__name__)
+
+_CRC_BYTES = 4
 
 
 def open_teacher(config: Config, experiment: Experiment | None) -> Loaded | None:
@@ -61,11 +68,7 @@ def _columns(loaded: Loaded, experiment: Experiment) -> np.ndarray:
 def start(
   config: Config, experiment: Experiment, placement: Placement, loaded: Loaded | None
 ) -> 'Teacher | None':
-  """The teacher of a run, ready to be called; None for a run without one.
-
-  Raises:
-    StorageError: its cache cannot be written.
-  """
+  """The teacher of a run, ready to be called; None for a run without one."""
   if loaded is None:
     return None
   return Teacher(config, experiment, placement, getattr(experiment.task, 'teacher', ''), loaded)
@@ -150,9 +153,10 @@ def _logits(
 
 
 def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded) -> dict[str, Any]:
-  """All that cached logits depend on."""
+  """All that cached logits depend on, and how they are written."""
   train = experiment.train
   return {
+    'format': 'rows and CRC-32',
     'teacher': str(pathlib.Path(name).resolve()),
     'weights': _digest(loaded.variables),
     'classes': list(experiment.dataset.classes),
@@ -168,10 +172,12 @@ def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded
 
 
 class _LogitsCache:
-  """Logits on disk in the order of training: one row of float32 for each example of this process.
+  """Logits on disk in the order of training: for each batch of this process its rows of float32 and
+  their CRC-32.
 
-  The file's name is a digest of all that the logits depend on. Rows that an interrupted run wrote
-  are used again, whole batches alone.
+  The file's name is a digest of all that the logits depend on. Batches that an interrupted run
+  wrote are used again; one that is cut short or damaged is computed again. Where the disk is full
+  or cannot be written there is a warning, and no more is cached.
 
   Args:
     folder: where the file lies.
@@ -180,34 +186,54 @@ class _LogitsCache:
   """
 
   def __init__(self, folder: pathlib.Path, depends: dict[str, Any], shape: tuple[int, int]):
-    self._shape = shape
+    self._shape, self._size = shape, 4 * shape[0] * shape[1]
     name = hashlib.sha256(json.dumps(depends, sort_keys=True).encode()).hexdigest()[:16]
     self._path = folder / f'teacher_{name}.f32'
-    try:
+    self._writable = True
+    with self._unless_it_fails():
       folder.mkdir(parents=True, exist_ok=True)
-      self._path.touch()
+      with open(self._path, 'ab'):
+        pass
+
+  @contextlib.contextmanager
+  def _unless_it_fails(self) -> Iterator[None]:
+    try:
+      yield
     except OSError as e:
-      raise StorageError(f'cannot write config.task.teacher_cache={folder}: {e}') from e
+      self._writable = False
+      log.warning(
+        "the teacher's logits are not cached any more: cannot write %s: %s", self._path, e.strerror
+      )
 
   def read(self, step: int) -> np.ndarray | None:
-    """The rows of a step [b, k], or None where they are not there yet."""
-    size = 4 * self._shape[0] * self._shape[1]
-    with open(self._path, 'rb') as file:
-      file.seek(step * size)
-      found = file.read(size)
-    return np.frombuffer(found, np.float32).reshape(self._shape) if len(found) == size else None
+    """The rows of a step [b, k], or None where they are not there yet or damaged."""
+    try:
+      with open(self._path, 'rb') as file:
+        file.seek(step * (self._size + _CRC_BYTES))
+        found = file.read(self._size + _CRC_BYTES)
+    except OSError:
+      return None
+    rows = found[: self._size]
+    if found[self._size :] != _crc(rows):
+      return None
+    return np.frombuffer(rows, np.float32).reshape(self._shape)
 
   def append(self, step: int, rows: np.ndarray) -> None:
     """Writes the rows of a step if those of all steps before it are there."""
-    rows = np.ascontiguousarray(rows, np.float32)
-    if self._path.stat().st_size < step * rows.nbytes:
+    data = np.ascontiguousarray(rows, np.float32).tobytes()
+    start = step * (self._size + _CRC_BYTES)
+    if not self._writable:
       return
-    try:
+    with self._unless_it_fails():
+      if self._path.stat().st_size < start:
+        return
       with open(self._path, 'r+b') as file:
-        file.seek(step * rows.nbytes)
-        file.write(rows.tobytes())
-    except OSError as e:
-      raise StorageError(f'cannot cache logits in {self._path}: {e.strerror}') from e
+        file.seek(start)
+        file.write(data + _crc(data))
+
+
+def _crc(data: bytes) -> bytes:
+  return zlib.crc32(data).to_bytes(_CRC_BYTES, 'little')
 
 
 def _digest(variables: Mapping) -> str:

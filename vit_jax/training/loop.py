@@ -20,6 +20,7 @@ from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
 from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
+from vit_jax.trackers import Tracking
 from vit_jax.training import distillation, ending, flops, outline, summary
 from vit_jax.training.display import DISPLAYS, Display, console_for
 from vit_jax.training.events import Course
@@ -99,7 +100,11 @@ def _train(
         config.total,
         total_steps,
       )
-    writer = MetricWriter(path, config.log.tensorboard, int(state.step), meta.get('rows'), first)
+    to, project = config.log.to if first else (), config.log.project
+    tracking = stack.enter_context(Tracking(to, path, config.to_json(), project, bool(state.step)))
+    writer = MetricWriter(
+      path, config.log.tensorboard, int(state.step), meta.get('rows'), first, tracking.log
+    )
     stack.enter_context(contextlib.closing(writer))
     batches = training_batches(config, experiment)
     stack.enter_context(contextlib.closing(batches))

@@ -15,6 +15,7 @@ from vit_jax.data.sources import needs_download
 from vit_jax.errors import ConfigError, Problems
 from vit_jax.files import make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
+from vit_jax.trackers import check_installed
 from vit_jax.training import distillation
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.durations import Durations
@@ -65,6 +66,8 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
     with problems.collect():
       _refuse_workdir_in_dataset(config, path)
       stack.enter_context(workdir_unless_it_fails(path))
+    with problems.collect():
+      check_installed(config.log.to)
     placement = parallel.make(config.parallel)
     with problems.collect():
       parallel.check_batch_size(

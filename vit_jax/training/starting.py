@@ -74,7 +74,9 @@ def mend_description(
     file = path / name
     if not is_whole(read_json(file)):
       what = 'was damaged' if file.exists() else 'was missing'
-      source = 'dataset, which is unchanged' if name == 'split.json' else 'checkpoint'
+      source = 'checkpoint'
+      if name == 'split.json':
+        source = 'dataset, which is unchanged' if meta.get('dataset') else 'dataset as it is now'
       write_json(file, make())
       log.warning('%s %s: it was written again from the %s', file, what, source)
 
@@ -154,8 +156,15 @@ def _refuse_other_data(
   split = read_json(path / 'split.json')
   # Where it is damaged, the fingerprints remain.
   changed = isinstance(split, dict) and split != dataset.manifest()
-  # Version 0.1 wrote no fingerprint; the option that names the test split may change.
-  for role, fingerprint in meta.get('dataset', {}).items():
+  fingerprints = meta.get('dataset', {})
+  if dataset.made_split and not isinstance(split, dict) and not fingerprints:
+    log.warning(
+      '%s cannot be read, and version 0.1, which began the run, wrote nothing else that tells one '
+      'split from another: whether training and test images are those of before is not known',
+      path / 'split.json',
+    )
+  # The option that names the test split may change.
+  for role, fingerprint in fingerprints.items():
     same = experiment.fingerprint.get(role) == fingerprint
     changed = changed or not (same or (role == 'test' and not same_test))
   if changed:

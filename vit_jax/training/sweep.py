@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax import config, files, metric_writer
+from vit_jax.console import align
 from vit_jax.errors import InterruptedRunError, UserError
 from vit_jax.training import signals
 from vit_jax.training.display import console_for
@@ -184,11 +185,7 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
   """Rows as aligned text; what is not known is a dash."""
-  lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
-  widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
-  return '\n'.join(
-    '  '.join(f'{cell:{width}}' for cell, width in zip(line, widths)).rstrip() for line in lines
-  )
+  return align([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
 
 
 def _cell(value: Any) -> str:

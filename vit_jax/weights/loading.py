@@ -10,7 +10,7 @@ import flax.linen as nn
 import numpy as np
 
 from vit_jax import models, tree
-from vit_jax.errors import ConfigError, UserError, WeightsError, did_you_mean
+from vit_jax.errors import ConfigError, UserError, WeightsError, did_you_mean, some
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import variable_specs
 from vit_jax.weights import resize
@@ -42,11 +42,14 @@ class Options:
     head: 'keep' the file's classifier, or 'reset' it to zeros.
     resize: how position embeddings change their grid, see `resize.resize_grid`.
     source_grid: (h, w) of the file's position embeddings; None to recognise a square.
+    allow_invalid: whether values that are NaN or infinite and negative variances are taken, with a
+      warning, where they are otherwise refused.
   """
 
   head: str = 'keep'
   resize: str = 'bilinear'
   source_grid: tuple[int, int] | None = None
+  allow_invalid: bool = False
 
   def __post_init__(self) -> None:
     problems = []
@@ -82,6 +85,7 @@ def load_with_report(
   source_grid: tuple[int, int] | None = None,
   pretrained_dir: str | pathlib.Path = '',
   submodel: str = '',
+  allow_invalid: bool = False,
 ) -> tuple[dict[str, Any], Report]:
   """Loads weights into a model and reports what became of every tensor.
 
@@ -97,6 +101,7 @@ def load_with_report(
     source_grid: (h, w) of the file's position embeddings where they are no square.
     pretrained_dir: a folder that is searched for a pretrained model before any download.
     submodel: which of several models in a file, as in `read`.
+    allow_invalid: as in `Options`.
 
   Returns:
     {'params': ..., 'batch_stats': ...} of float32 numpy arrays, and the report.
@@ -104,7 +109,7 @@ def load_with_report(
   Raises:
     UserError: with all problems at once; a WeightsError where file and model do not fit.
   """
-  options = Options(head, resize, source_grid)
+  options = Options(head, resize, source_grid, allow_invalid)
   weights = read(path_or_name, format, pretrained_dir=pretrained_dir, submodel=submodel)
   if image_size is None:
     image_size = weights.preprocess.image_size if weights.preprocess else (224, 224)
@@ -143,6 +148,9 @@ def fit(
   for binding, names in plan.reads:
     variables.update(reader.read(binding, names))
   raise_problems(report, reader.problems)
+  if report.invalid:
+    found = some(report.invalid, 3)
+    log.warning('%s: used as it is, though no model can compute with it: %s', report.source, found)
   for name in plan.fresh:
     variables[name] = _fresh(name, target[name].shape)
     report.reinitialised.append(name)
@@ -220,6 +228,7 @@ class _Reader:
       except UserError as e:
         self.problems += e.problems
         return {}
+      self._check_values(name, array, binding.ours)
       if len(shape) == 1:
         array = array.reshape(shape)  # of (1, 1, 1, c)
       elif role == 'position' and array.ndim == 2:
@@ -232,6 +241,20 @@ class _Reader:
       except UserError as e:
         self.problems += [f'{name}: {problem}' for problem in e.problems]
     return result
+
+  def _check_values(self, name: str, array: np.ndarray, ours: Sequence[str]) -> None:
+    """Notes values that give no number: not finite, or a negative variance."""
+    is_variance = all(n.startswith('batch_stats/') and n.endswith('/var') for n in ours)
+    for what, bad in (
+      ('values are NaN or infinite', ~np.isfinite(array)),
+      ('variances are negative', array < 0 if is_variance else np.False_),
+    ):
+      if bad.any():
+        problem = f'{name}: {bad.sum()} of {array.size} {what}'
+        if self._options.allow_invalid:
+          self._report.invalid.append(problem)
+        else:
+          self.problems.append(f'{problem} (allow_invalid takes them)')
 
   def _adapted(self, role: str, name: str, array: np.ndarray) -> np.ndarray:
     shape = self._target[name].shape

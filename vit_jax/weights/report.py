@@ -20,6 +20,7 @@ class Report:
     ignored: tensors of the file that are no weights of this model (another tower, counters).
     channels: of the images that the model was built for.
     left_out: of these, weights that might belong to the model, such as a head beside it.
+    invalid: tensors with values that no model can compute with, which was allowed, and how many.
   """
 
   source: str = ''
@@ -32,10 +33,19 @@ class Report:
   ignored: list[str] = dataclasses.field(default_factory=list)
   channels: int = 3
   left_out: list[str] = dataclasses.field(default_factory=list)
+  invalid: list[str] = dataclasses.field(default_factory=list)
 
   def __str__(self) -> str:
     lines = [f'weights from {self.source} ({self.format})']
-    for field in ('missing', 'unexpected', 'resized', 'reinitialised', 'dropped', 'ignored'):
+    for field in (
+      'missing',
+      'unexpected',
+      'resized',
+      'reinitialised',
+      'dropped',
+      'ignored',
+      'invalid',
+    ):
       names = getattr(self, field)
       if names:
         lines.append(f'  {field}: {some(names)}')

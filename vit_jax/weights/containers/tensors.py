@@ -179,18 +179,14 @@ def to_float32(name: str, array: np.ndarray) -> np.ndarray:
   """A parameter in float32, whatever float the file keeps it in.
 
   Raises:
-    WeightsError: for another dtype, or for values that are not finite.
+    WeightsError: for another dtype.
   """
   if array.dtype == np.dtype('V2'):  # numpy's name for what it does not know: bfloat16
     array = from_bfloat16(array.view(np.uint16))
   if array.dtype.name not in FLOATS:  # whatever the order of its bytes
     raise WeightsError(f'{name}: expected floating point numbers, got {array.dtype}')
   with np.errstate(over='ignore'):
-    array = np.asarray(array, np.float32, order='C')
-  if not np.isfinite(array).all():
-    bad = int(array.size - np.isfinite(array).sum())
-    raise WeightsError(f'{name}: {bad} of {array.size} values are NaN or infinite')
-  return array
+    return np.asarray(array, np.float32, order='C')
 
 
 def from_bfloat16(bits: np.ndarray) -> np.ndarray:
