@@ -16,6 +16,7 @@ LAYERS = [
   ['__main__'],
   ['main'],
   ['evaluate', 'compare', 'probe', 'bench', 'convert', 'features', 'predict', 'visualize', 'train'],
+  ['benchmark'],
   ['training'],
   ['comparison', 'visualization'],
   ['evaluation'],
