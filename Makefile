@@ -13,7 +13,7 @@ help:
 	@echo 'make slow   run the trials of minutes too'
 
 # The stamp is made last, so that an install cut short is done again.
-.venv/stamp: setup.py constraints.txt
+.venv/stamp: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("vit_jax needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'

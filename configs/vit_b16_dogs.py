@@ -2,6 +2,8 @@
 
 python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/dogs
 
+The first run downloads the weights and the images, 1.2 GB in all.
+
 On your own folder of images (images/CLASS/*.jpg), or from other weights:
 
 python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/mine \

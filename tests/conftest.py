@@ -3,6 +3,8 @@
 import os
 import pathlib
 
+import pytest
+
 from vit_jax import machine
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
@@ -15,3 +17,12 @@ _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.pr
 _CACHE.mkdir(parents=True, exist_ok=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+
+@pytest.fixture
+def server():
+  """A loopback server that can misbehave."""
+  from tests import loopback  # after the settings above
+
+  with loopback.running_server() as running:
+    yield running

@@ -15,6 +15,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.models.base import MODELS
 from vit_jax.options import option, rule_of
 from vit_jax.tasks import LOSSES, TASKS, Loss
+from vit_jax.usage import pages
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = str(ROOT / 'configs/vit_digits.py')
@@ -280,7 +281,7 @@ def test_every_option_has_help_text():
   for name, entry in MODELS.items():
     missing += [f'{name}.{f}' for f, field in _fields_of(entry.module) if not rule_of(field).help]
   assert not missing
-  described = config.describe()
+  described = pages.page('all', {}, {})
   assert all(f'--config.{name}' in described for name, _ in config.leaves())
 
 

@@ -233,7 +233,7 @@ def test_a_task(run, tmp_path):
 
 
 def test_options_are_checked_and_described(run, tmp_path):
-  out = run('train', '--help')
+  out = run('train', '--help=all')
   for name in ('task.focal_gamma=2.0', 'optimizer.signs_scale=0.5', 'task.ordinal_width=1.0'):
     assert f'--config.{name}' in out
   assert 'staircase' in out and 'ordinal' in out

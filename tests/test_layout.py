@@ -13,11 +13,12 @@ FILES = sorted(PACKAGE.rglob('*.py'))
 # From the top down. What stands in one row may not import each other; a part imports from the rows
 # below it, wherever in a file the import stands. CONTRIBUTING.md has the same list with words.
 LAYERS = [
+  ['completion'],
   ['__main__'],
   ['main'],
   ['evaluate', 'compare', 'probe', 'bench', 'convert', 'features', 'predict', 'visualize', 'train'],
   ['benchmark'],
-  ['training'],
+  ['training', 'usage'],
   ['comparison', 'visualization'],
   ['evaluation'],
   ['inference'],
@@ -29,10 +30,10 @@ LAYERS = [
   ['models'],
   ['data'],
   ['metric_writer'],
-  ['arguments'],
+  ['arguments', 'config_files'],
   ['options'],
   ['command_line'],
-  ['runtime'],
+  ['runtime', 'download'],
   ['console', 'files', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],

@@ -66,6 +66,15 @@ def test_a_folder_that_vanished_is_one_line(tmp_path):
     writer.write(1, 'train', {'loss': 1.0})
 
 
+def test_a_file_that_vanished_is_not_begun_anew(written):
+  folder, state = written
+  resumed = MetricWriter(folder, tensorboard=False, resume_step=300, state=state)
+  (folder / 'metrics.jsonl').unlink()  # with its folder, say, which a checkpoint then made again
+  with raises(StorageError, 'metrics.jsonl', 'vanished'):
+    resumed.write(301, 'train', {'loss': 0.1})
+  assert not (folder / 'metrics.jsonl').exists()
+
+
 def test_an_event_file_that_cannot_be_written_is_one_line(tmp_path, monkeypatch):
   from tensorboardX.record_writer import RecordWriter
 

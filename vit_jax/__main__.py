@@ -13,6 +13,7 @@ import sys
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
 from vit_jax.errors import ConfigError, did_you_mean
+from vit_jax.machine import versions
 from vit_jax.registry import load_plugins
 
 # The command that trains has a name that fits in a row with the others.
@@ -42,7 +43,12 @@ def main() -> int:
     width = max(map(len, known))
     lines = [f'  {command:{width}}  {text}' for command, (_, text) in known.items()]
     show('\n'.join(['usage: vit_jax COMMAND ...', '', *lines, '']))
-    show('vit_jax COMMAND --help describes a command.')
+    show('vit_jax COMMAND --help describes a command, vit_jax --version says what is installed.')
+    return 0
+  if name == '--version':
+    found = versions()
+    show(f'vit_jax {found.pop("vit_jax")}')
+    show(', '.join(f'{name} {version}' for name, version in found.items()))
     return 0
   if name not in known:
     raise ConfigError(f'unknown command {name!r}: {did_you_mean(name, known)}')

@@ -2,13 +2,44 @@
 
 import argparse
 import collections
+import contextvars
+import dataclasses
 import sys
 import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from vit_jax.errors import ConfigError, did_you_mean
-from vit_jax.options import Rule, checked, describe_type, from_text
+from vit_jax.options import Rule, checked, describe_type, from_text, to_text
+
+
+@dataclasses.dataclass(frozen=True)
+class Flag:
+  """A flag: whether a value must follow it, the only ones allowed (empty: any), what it means."""
+
+  name: str
+  needs_value: bool
+  valid: tuple[str, ...]
+  help: str
+
+
+class _Made(Exception):
+  """Brings out the parser that a command was asked for."""
+
+
+_asking: contextvars.ContextVar[bool] = contextvars.ContextVar('_asking', default=False)
+
+
+def flags_of(command: Callable[[list[str]], Any]) -> list[Flag]:
+  """The flags of a command whose first work is to parse its words; it does no other."""
+  token = _asking.set(True)
+  try:
+    command([])
+  except _Made as made:
+    return made.args[0].flags()
+  finally:
+    _asking.reset(token)
+  return []
 
 
 class Parser(argparse.ArgumentParser):
@@ -51,8 +82,7 @@ class Parser(argparse.ArgumentParser):
     required = default is ...
     details = [', '.join(map(str, stated.valid)), stated.range]
     if flag != name and not required and default not in (None, '', ()):
-      shown = ','.join(map(str, default)) if isinstance(default, tuple) else default
-      details.append(f'default: {shown}')
+      details.append(f'default: {to_text(default)}')
     text = help.replace('%', '%%') + ''.join(f' ({detail})' for detail in details if detail)
     more: dict[str, Any] = {'help': text, 'metavar': metavar or None}
     if flag != name:
@@ -80,6 +110,8 @@ class Parser(argparse.ArgumentParser):
 
   def read(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
     """Like `parse_args`, with the problems beside the values, which are text where wrong."""
+    if _asking.get():
+      raise _Made(self)
     words = list(sys.argv[1:] if args is None else args)
     found, unknown = self.parse_known_args(words, namespace)
     problems = [*self._repeated(words), *(self.unknown(word) for word in unknown)]
@@ -118,6 +150,18 @@ class Parser(argparse.ArgumentParser):
     name = word.partition('=')[0]
     near = did_you_mean(name, [f for f in flags if f.startswith('--')], every_up_to=0)
     return f'unknown argument {word!r}: {near if "did you mean" in near else "see --help"}'
+
+  def flags(self) -> 'list[Flag]':
+    """The flags, as completion needs them."""
+    found = []
+    for action in self._actions:
+      stated = self._stated.get(action.dest)
+      valid = stated[2].valid if stated else action.choices or ()
+      for name in action.option_strings:
+        if name.startswith('--'):
+          meaning = (action.help or '').replace('%%', '%')
+          found.append(Flag(name, action.nargs not in (0, '?'), tuple(map(str, valid)), meaning))
+    return found
 
   def error(self, message: str) -> NoReturn:
     """Raises what argparse finds wrong."""

@@ -1,4 +1,4 @@
-"""The command: `python -m vit_jax.compare RUN RUN... --out=DIR`."""
+"""Compares runs on the same test images: `python -m vit_jax.compare RUN RUN... --out=DIR`."""
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli

@@ -6,6 +6,24 @@ import pathlib
 import platform
 import sys
 
+from vit_jax import __version__
+
+# Whose versions results depend on.
+_PACKAGES = (
+  'jax',
+  'jaxlib',
+  'flax',
+  'optax',
+  'orbax-checkpoint',
+  'numpy',
+  'grain',
+  'tensorflow-datasets',
+  'pillow',
+  'simplejpeg',
+  'scikit-learn',
+  'matplotlib',
+)
+
 
 def cores() -> int:
   """Cores that this process may use, at least 1."""
@@ -44,3 +62,16 @@ def processor() -> str:
   except OSError:
     kind = [platform.processor()]
   return hashlib.sha256(repr((platform.machine(), kind)).encode()).hexdigest()[:12]
+
+
+def versions() -> dict[str, str]:
+  """Versions of Python and of the packages that results depend on."""
+  import importlib.metadata  # a third of a quick command's start
+
+  found = {'python': platform.python_version(), 'vit_jax': __version__}
+  for name in _PACKAGES:
+    try:
+      found[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return found

@@ -2,25 +2,26 @@
 
 import argparse
 import sys
+from typing import Any
 
-from vit_jax import config
+from vit_jax import config_files
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console, show
 from vit_jax.errors import ConfigError, Problems, one_line, shown
+from vit_jax.usage import pages
 
 _DESCRIPTION = """\
-Trains or fine-tunes a model by a config file. The same command resumes an interrupted run.
+Trains or fine-tunes a model; the same command resumes an interrupted run.
 
 examples:
-  python -m vit_jax.main --config=configs/vit_digits.py --workdir=runs/digits
-  python -m vit_jax.main --config=configs/vit_b16_dogs.py --workdir=runs/dogs \\
+  python -m vit_jax.main --config=vit_digits --workdir=runs/digits
+  python -m vit_jax.main --config=vit_b16_dogs --workdir=runs/dogs \\
       --config.dataset.name=path/to/images --config.init_from=weights.npz
-  python -m vit_jax.main --config=configs/finetune.py:vit_b16,cifar10 --workdir=runs/cifar
-  python -m vit_jax.main --config=configs/digits_sweep.py --workdir=runs/sweep --sweep
+  python -m vit_jax.main --config=finetune:vit_b16,cifar10 --workdir=runs/cifar
+"""
 
-A config file is Python code, which this command runs: take none from strangers unread.
-
+_SWEEPS = """\
 sweeps: a config file may define the runs of a sweep, beside its get_config:
 
   def get_sweep():
@@ -30,16 +31,19 @@ or any list of such dictionaries. --sweep trains them one after another, each in
 named by its options, skips those that are finished, continues where one fails, and ends with a
 table (DIR/sweep.csv) and a page that compares them. --sweep=list numbers them, --sweep=K trains the
 K-th alone, from 0, as a job array needs: --sweep=$SLURM_ARRAY_TASK_ID.
+
+  python -m vit_jax.main --config=digits_sweep --workdir=runs/sweep --sweep
 """
 
 
-def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
-  parser = _Parser(
-    'main',
-    description=_DESCRIPTION,
-    epilog='every option of a config, with its default:\n\n' + config.describe(),
+def _parser() -> '_Parser':
+  parser = _Parser('main', description=_DESCRIPTION, add_help=False)
+  parser.add_argument(
+    '-h', '--help', action=_Help, nargs='?', metavar='TOPIC', help='this, or the page of a topic'
   )
-  parser.option('--config', str, 'config file', ..., metavar='FILE[:ARG]')
+  parser.option(
+    '--config', str, 'config file or its name; it is run as Python', ..., metavar='FILE[:ARG]'
+  )
   parser.option('--workdir', str, "the run's folder", ..., metavar='DIR', path=True)
   parser.add_argument(
     '--sweep',
@@ -49,11 +53,15 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
     metavar='K',
     help="train all runs of the file's get_sweep, or the K-th; or list them",
   )
+  return parser
+
+
+def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
   # Taken out first: argparse takes a value with a space, such as '5 epochs', for something else.
   others, overrides, found = _split(sys.argv[1:] if argv is None else argv)
   problems = Problems()
   with problems.collect():
-    args = parser.parse_args(others)
+    args = _parser().parse_args(others)
     if args.sweep is not None and not args.sweep.strip():
       raise ConfigError('--sweep= names no run: use --sweep for all, --sweep=K or --sweep=list')
   with problems.collect():
@@ -63,8 +71,19 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
   return args, overrides
 
 
+class _Help(argparse.Action):
+  """Keeps the topic ('' for none), and lets all other arguments be left out."""
+
+  def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
+    setattr(namespace, self.dest, values or '')
+    for action in parser._actions:
+      action.required = False
+
+
 class _Parser(Parser):
   def unknown(self, word: str) -> str:
+    from vit_jax import config  # imports JAX
+
     name, equals, value = word.lstrip('-').partition('=')
     same = [known for known, _ in config.leaves() if name in (known, known.split('.')[-1])]
     if equals and same:
@@ -96,12 +115,18 @@ def _split(words: list[str]) -> tuple[list[str], dict[str, str], list[str]]:
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args, overrides = _parse(argv)
-  if config.is_foreign(args.config):
-    show(f'note: running {args.config}, which is Python code, as the config file', error=True)
+  if args.config and config_files.is_foreign(args.config):
+    path = ':'.join(filter(None, config_files.find(args.config)))
+    show(f'note: running {path}, which is Python code, as the config file', error=True)
+  if args.help is not None:
+    show(_help(args, overrides))
+    return 0
   if args.sweep:
     return _sweep(args, overrides)
+  from vit_jax import config  # --help must not wait for JAX
+  from vit_jax.train import train
+
   options, problems = config.load_all(args.config, overrides)
-  from vit_jax.train import train  # --help must not wait for it
 
   if problems:  # those of workdir, dataset and weights are reported with them
     from vit_jax.training.preparation import outer_problems
@@ -111,7 +136,25 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
+def _help(args: argparse.Namespace, overrides: dict[str, str]) -> str:
+  """The page that was asked for."""
+  if not args.help and not args.config:
+    parser = _parser()
+    parser.epilog = pages.overview()
+    return parser.format_help().rstrip('\n')
+  if not args.config:
+    return pages.page(args.help, {}, {'sweeps': _SWEEPS})
+  from vit_jax import config
+
+  options = config.load(args.config, overrides)
+  if not args.help:
+    return pages.of_config(args.config, options)
+  return pages.page(args.help, pages.values_of(options), {'sweeps': _SWEEPS})
+
+
 def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
+  from vit_jax import config
+
   members = config.load_sweep(args.config, overrides)
   if args.sweep == 'list':
     for k, name in enumerate(members):

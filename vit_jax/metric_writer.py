@@ -56,6 +56,7 @@ class MetricWriter:
       self._rows = self._mended(state)
     if not active:
       return
+    self._there = bool(self._rows)
     if self._rows:
       write_text(self._path, ''.join(json.dumps(row) + '\n' for row in self._rows))
     else:
@@ -65,13 +66,22 @@ class MetricWriter:
       self._events = _EventFile(pathlib.Path(workdir), resume_step)
 
   def write(self, step: int, split: str, metrics: dict[str, float]) -> None:
-    """Writes one row; numbers that are not finite become null, as JSON has no word for them."""
+    """Writes one row; numbers that are not finite become null, as JSON has no word for them.
+
+    Raises:
+      StorageError: the file cannot be written, or is there no more.
+    """
     values = {name: float(value) for name, value in metrics.items()}
     row = {'step': step, 'split': split}
     row |= {k: v if math.isfinite(v) else None for k, v in values.items()}
     self._rows.append(row)
     if not self._active:
       return
+    if self._there and not self._path.exists():
+      raise StorageError(
+        f'{self._path} has vanished while the run wrote to it: its folder was removed or renamed'
+      )
+    self._there = True
     with writing(self._path), open(self._path, 'a', encoding='utf-8') as f:
       f.write(json.dumps(row) + '\n')
     if self._events:

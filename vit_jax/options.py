@@ -227,6 +227,17 @@ def from_text(text: str, hint: Any) -> Any:
   return value
 
 
+def to_text(value: Any) -> str:
+  """A value as one types it; `from_text` reads it back, given the option's type."""
+  if isinstance(value, list | tuple):
+    items = [to_text(item) for item in value]
+    separable = all(item and ',' not in item and item[0] not in '[(' for item in items)
+    return ','.join(items) if separable else repr(tuple(value))
+  if value is None or isinstance(value, bool):
+    return str(value).lower()
+  return str(value)
+
+
 def _literal(text: str) -> Any:
   words = {'true': True, 'false': False, 'none': None}
   if text.lower() in words:

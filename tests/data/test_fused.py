@@ -8,6 +8,7 @@ from PIL import Image
 
 from tests.support import SHARED, needs_shared, raises
 from vit_jax.data import parse_transform
+from vit_jax.data.transforms import fused
 from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import ImageError
 
@@ -52,6 +53,16 @@ def test_within_a_grey_level(spec):
     fast, slow = both(spec, example, seed)
     assert fast['image'].shape == slow['image'].shape
     assert np.abs(fast['image'].astype(int) - slow['image']).mean() < 1
+
+
+def test_without_the_resizer_the_ops_are_done_one_by_one(monkeypatch):
+  monkeypatch.setattr(fused, 'cykooz_resizer', None)
+  spec = parse_transform('decode|inception_crop(31)|flip_lr', train=True)
+  assert spec._steps == spec.ops
+  assert spec({'image': jpeg(smooth(53, 47))}, np.random.default_rng(0))['image'].shape[:2] == (
+    31,
+    31,
+  )
 
 
 @needs_shared

@@ -15,6 +15,9 @@ from vit_jax.data import (
   parse_transform,
   train_batches,
 )
+from vit_jax.data.sources import preparation
+from vit_jax.data.sources import tfds as tfds_module
+from vit_jax.data.sources.published import DATASETS, PublishedDataset
 from vit_jax.data.sources.tfds import _by_our_names
 from vit_jax.errors import DatasetError, ImageError
 
@@ -229,14 +232,27 @@ def test_two_splits_of_one_name_keep_apart(names, ours):
 
 def test_not_prepared_says_what_to_type(tmp_path):
   facts = (
-    "pip install 'vit_jax[tfds]'",
-    'needs TensorFlow',
-    'tfds build stanford_dogs',
+    'takes TensorFlow',
+    'pip install tensorflow ',
+    'tfds build sun397',
     '--file_format=array_record',
     f'--data_dir={tmp_path}',
+    'stanford_dogs',
   )
   with raises(DatasetError, *facts):
-    open_dataset('stanford_dogs', data_dir=str(tmp_path))
+    open_dataset('sun397', data_dir=str(tmp_path))
+
+
+@pytest.mark.parametrize('kind', ['array_record', 'tfrecord'])
+def test_what_tfds_prepared_goes_before_a_download(data_dir, monkeypatch, kind):
+  trees = PublishedDataset('trees', (), COUNTS, read=iter)
+  monkeypatch.setattr(DATASETS, '_entries', {'trees': trees})
+  monkeypatch.setattr(preparation, 'published_source', lambda dataset, *_: dataset)
+  write_info(data_dir / 'trees' / '1.0.0', kind)
+  if kind == 'array_record':
+    assert tfds_module.tfds_source('trees', str(data_dir)).classes == NAMES
+  else:  # which cannot be read at random
+    assert tfds_module.tfds_source('trees', str(data_dir)) is trees
 
 
 def test_unknown_name_offers_the_nearest(tmp_path):

@@ -265,7 +265,7 @@ def test_file_names_in_no_encoding_are_shown_with_a_replacement(tmp_path):
 
 def test_without_matplotlib_the_numbers_are_kept(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'matplotlib', None)
-  with raises(DependencyError, 'pip install vit_jax[figures]'):
+  with raises(DependencyError, 'pip install matplotlib'):
     write_report(tmp_path, fakes.random(7, 3), fakes.layout('classify'))
   assert (tmp_path / 'metrics.json').exists() and (tmp_path / 'predictions.npz').exists()
   assert not (tmp_path / 'report.html').exists()

@@ -15,6 +15,7 @@ from vit_jax.errors import ConfigError, DatasetError
 from vit_jax.training import loop
 from vit_jax.training.experiment import build_experiment
 from vit_jax.training.optimization import make_optimization
+from vit_jax.training.preparation import outer_problems
 
 
 def _flat(variables):
@@ -203,3 +204,11 @@ def test_an_optimization_takes_every_option():
   assert make_optimization(
     plain.optimizer, plain.schedule, (), params, 9, lambda length: 0
   ).sharpness is None  # fmt: skip
+
+
+def test_a_run_that_cannot_start_downloads_no_dataset(tmp_path, monkeypatch):
+  pytest.importorskip('tensorflow_datasets')
+  monkeypatch.setenv('VIT_JAX_CACHE', str(tmp_path / 'cache'))
+  config = runs.options(dataset__name='stanford_dogs', dataset__data_dir=str(tmp_path))
+  assert outer_problems(config, str(tmp_path / 'run')) == []
+  assert list(tmp_path.iterdir()) == []

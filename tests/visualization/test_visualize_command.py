@@ -147,7 +147,7 @@ def test_help_is_quick_and_brings_neither_jax_nor_matplotlib():
 
 def test_a_missing_matplotlib_is_an_error(monkeypatch):
   monkeypatch.setitem(sys.modules, 'matplotlib', None)
-  with raises(DependencyError, 'pip install vit_jax[figures]'):
+  with raises(DependencyError, 'pip install matplotlib'):
     command.figures.new_figure(1, 1, '', '')
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
+from tests.loopback import BODY, QUICK, files
 from tests.support import raises
 from tests.weights import oracle
-from tests.weights.loopback import BODY, QUICK, files
 from vit_jax import convert, models, tree
 from vit_jax.errors import ConfigError, DownloadError
 from vit_jax.models.shapes import variable_specs

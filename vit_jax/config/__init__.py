@@ -4,7 +4,7 @@ A config file edits `default()`, a locked `ConfigDict`; the command line overrid
 returns frozen dataclasses, or one error that names every problem.
 """
 
-from vit_jax.config.loading import default, is_foreign, load, load_all
+from vit_jax.config.loading import default, load, load_all
 from vit_jax.config.options import (
   Checkpoint,
   Config,
@@ -19,13 +19,13 @@ from vit_jax.config.options import (
   Plateau,
   Schedule,
   Task,
-  describe,
   get,
   leaves,
   schema,
 )
 from vit_jax.config.sweep import load_sweep, member_names, pick, product
 from vit_jax.config.validation import parse, parse_saved, usable
+from vit_jax.config_files import is_foreign
 from vit_jax.options import Length
 
 __all__ = [
@@ -44,7 +44,6 @@ __all__ = [
   'Schedule',
   'Task',
   'default',
-  'describe',
   'get',
   'is_foreign',
   'leaves',

@@ -4,8 +4,6 @@ import dataclasses
 import difflib
 import importlib.machinery
 import inspect
-import os
-import pathlib
 import re
 import traceback
 import types
@@ -14,10 +12,10 @@ from typing import Any
 
 import ml_collections
 
+from vit_jax import config_files
 from vit_jax.config.options import Config, leaves, schema
 from vit_jax.config.validation import parse_all
 from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
-from vit_jax.files import path_of
 from vit_jax.options import from_text
 
 _HINTS = {
@@ -40,7 +38,8 @@ def load(
   """Reads a config file, applies command-line overrides and checks the result.
 
   Args:
-    path: 'FILE' or 'FILE:ARGUMENT'; the argument goes to the file's `get_config`.
+    path: 'FILE' or 'FILE:ARGUMENT', as `config_files.find` has it; the argument goes to the file's
+      `get_config`.
     overrides: dotted names to values as typed, such as {'optimizer.learning_rate': '0.03'}.
     values: dotted names to values as they are, which a sweep sets.
 
@@ -81,20 +80,6 @@ def load_all(
   return parsed, [*problems, *(p for p in found if p not in problems)]
 
 
-def is_foreign(path: str) -> bool:
-  """Whether there is such a config file, and it is none of this repository's `configs/`."""
-  ours = pathlib.Path(__file__).resolve().parents[2] / 'configs'
-  file = pathlib.Path(os.path.realpath(_parts(path)[0]))
-  return file.is_file() and not file.is_relative_to(ours)
-
-
-def _parts(path: str) -> tuple[str, str]:
-  """The file and the argument of 'FILE:ARGUMENT'."""
-  drive, path = os.path.splitdrive(path)  # the colon of 'C:' is no separator
-  file, _, argument = path.partition(':')
-  return path_of('--config', drive + file), argument
-
-
 def run_function(path: str, name: str) -> Any:
   """What a function of a config file returns.
 
@@ -105,12 +90,7 @@ def run_function(path: str, name: str) -> Any:
   Raises:
     ConfigError: no such file or function; or anything that goes wrong in it, with its line.
   """
-  file, argument = _parts(path)
-  if not pathlib.Path(file).is_file():
-    near = did_you_mean(file, [str(p) for p in pathlib.Path('configs').glob('*.py')])
-    raise ConfigError(f'--config: no config file {shown(file)}: {near}')
-  if not file.endswith('.py'):
-    raise ConfigError(f'--config={file}: a config file is Python code, whose name ends in .py')
+  file, argument = config_files.find(path)
   loader = importlib.machinery.SourceFileLoader('vit_jax_config_file', file)
   module = types.ModuleType(loader.name)
   module.__file__ = file

@@ -27,7 +27,7 @@ class Dataset:
     'digits', "a folder of images, a TFDS name ('stanford_dogs') or 'digits'", path=True
   )
   data_dir: str = option(
-    '', 'where prepared TFDS datasets lie; empty: ~/tensorflow_datasets', path=True
+    '', 'where datasets prepared by TFDS lie; empty: ~/tensorflow_datasets', path=True
   )
   train: str = option('train', "split trained on, in TFDS notation: 'train[:90%]'")
   val: str = option('val', 'split validated on during training; empty: none')
@@ -333,18 +333,3 @@ def get(config: Config, name: str) -> Any:
   for part in name.split('.'):
     value = value[part] if isinstance(value, dict) else getattr(value, part)
   return value
-
-
-def describe() -> str:
-  """All options with defaults and meaning, for --help."""
-  lines = []
-  for name, field in leaves():
-    if name == 'model':
-      shown, text = '--config.model.FIELD=...', field.metadata['help']
-    else:
-      rule = rule_of(field)
-      shown, text = f'--config.{name}={field.default}', rule.help
-      text += f' ({", ".join(map(str, rule.valid))})' if rule.valid else ''
-      text += f' ({rule.range})' if rule.range else ''
-    lines.append(f'  {shown}\n      {text}')
-  return '\n'.join(lines)

@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 # Names that version 0.1 wrote, and what they are now.
 _RENAMED = {('task.box_from', 'places'): 'dense'}
-_SET_ELSEWHERE = {'num_classes': 'the dataset', 'axis_name': 'config.parallel'}
+SET_ELSEWHERE = {'num_classes': 'the dataset', 'axis_name': 'config.parallel'}
 
 
 def parse(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Config:
@@ -135,7 +135,7 @@ def _checked(name: str, value: Any, field: dataclasses.Field) -> Any:
       raise ConfigError(f'config.model is a group: set config.model.name, got {shown(value)}')
     given = [
       f'config.model.{field} is not an option: {by} sets it'
-      for field, by in _SET_ELSEWHERE.items()
+      for field, by in SET_ELSEWHERE.items()
       if value.get(field) is not None
     ]
     if given:

@@ -128,6 +128,26 @@ class ArrayRecords:
     return {'image': self.images[row], 'label': self.labels[row]}
 
 
+class ArrayFileRecords(ArrayRecords):
+  """Images in a .npy file, which is mapped into memory and not read.
+
+  Args:
+    file: uint8 `[n, h, w, c]`.
+    labels: class of each.
+    prefix: what the ids begin with.
+  """
+
+  def __init__(self, file: str, labels: Sequence[int], prefix: str):
+    self._file = file
+    super().__init__(np.load(file, mmap_mode='r'), labels, prefix)
+
+  def read(self, row: int) -> dict[str, Any]:
+    return {'image': np.array(self.images[row]), 'label': self.labels[row]}
+
+  def __reduce__(self):  # worker processes map the file, and are not sent it
+    return type(self), (self._file, self.labels, self.prefix)
+
+
 class PooledRecords:
   """Several stored splits as one.
 

@@ -1,35 +1,16 @@
 """What can be measured of an evaluation's circumstances: sizes, devices, memory, versions."""
 
 import contextlib
-import importlib.metadata
 import os
-import platform
 from collections.abc import Mapping
 from typing import Any
 
 import jax
 
-import vit_jax
 from vit_jax import optimizers, tree
 from vit_jax.console import warnings_so_far
 from vit_jax.errors import ConfigError
-from vit_jax.machine import peak_memory_bytes
-
-_PACKAGES = (
-  'vit_jax',
-  'jax',
-  'jaxlib',
-  'flax',
-  'optax',
-  'orbax-checkpoint',
-  'numpy',
-  'grain',
-  'tensorflow-datasets',
-  'pillow',
-  'simplejpeg',
-  'scikit-learn',
-  'matplotlib',
-)
+from vit_jax.machine import peak_memory_bytes, versions
 
 
 def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -57,16 +38,3 @@ def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
     'versions': versions(),
     'warnings': warnings_so_far(),
   }
-
-
-def versions() -> dict[str, str]:
-  """Versions of Python and of the packages that results depend on."""
-  found = {'python': platform.python_version()}
-  for name in _PACKAGES:
-    try:
-      found[name] = importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-      continue
-  if 'vit_jax' not in found:
-    found['vit_jax'] = vit_jax.__version__
-  return found

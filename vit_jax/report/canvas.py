@@ -64,9 +64,9 @@ def style() -> Iterator[None]:
     DependencyError: matplotlib is not installed.
   """
   try:
-    import matplotlib  # slow, and an extra
+    import matplotlib  # slow
   except ImportError:
-    raise DependencyError('figures need matplotlib: pip install vit_jax[figures]') from None
+    raise DependencyError('figures need matplotlib: pip install matplotlib') from None
   with matplotlib.rc_context(_STYLE), warnings.catch_warnings():
     # A class name in a script that no font here has: the page beside the figure still shows it.
     warnings.filterwarnings('ignore', 'Glyph .* missing from font')

@@ -11,6 +11,7 @@ from vit_jax import parallel
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.config.validation import metric_problems
+from vit_jax.data.sources import needs_download
 from vit_jax.errors import ConfigError, Problems
 from vit_jax.files import make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
@@ -107,7 +108,8 @@ def outer_problems(config: Config, workdir: str) -> list[str]:
     _refuse_workdir_in_dataset(config, path)
     remove_empty(make_workdir(path))
   with problems.collect():
-    open_inputs(config)
+    if not needs_download(config.dataset.name, config.dataset.data_dir):  # for a run that can start
+      open_inputs(config)
   return problems.sentences
 
 

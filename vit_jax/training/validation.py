@@ -2,6 +2,7 @@
 
 import logging
 import pathlib
+import shlex
 from collections.abc import Callable
 from typing import Any
 
@@ -142,7 +143,8 @@ class Validation:
       report.write_report(path / 'report', predictions, layout, read_metrics(path), load_image)
       log.info('report: %s', path / 'report' / 'report.html')
     except UserError as e:  # a run does not fail for want of figures
-      log.warning('no report: %s', e)
+      command = ['python', '-m', 'vit_jax.evaluate', str(path), f'--report={path / "report"}']
+      log.warning('no report: %s; then %s', e, shlex.join(command))
 
   def _write_images(self, step: int, collector: report.Collector) -> None:
     """The live figures of the task's report, for TensorBoard."""

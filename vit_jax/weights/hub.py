@@ -10,11 +10,11 @@ import pathlib
 import re
 import shutil
 
+from vit_jax import download
+from vit_jax.download import RetryPolicy, Source
 from vit_jax.errors import ConfigError, DownloadError, StorageError, UserError
 from vit_jax.files import cache_folder
 from vit_jax.registry import Registry
-from vit_jax.weights import download
-from vit_jax.weights.download import RetryPolicy, Source
 
 log = logging.getLogger(__name__)
 
@@ -110,6 +110,7 @@ def fetch(
   problems = []
   for source in entry.sources:
     target = cache / _local_name(entry, source)
+    log.info('downloading %s into %s', name, target)
     try:
       if _is_repository(source):
         return _fetch_repository(source, target, retry)

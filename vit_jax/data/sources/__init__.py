@@ -7,6 +7,7 @@ from vit_jax.data.sources.annotated import annotated_kind, annotated_source
 from vit_jax.data.sources.digits import digits_source
 from vit_jax.data.sources.folder import folder_source
 from vit_jax.data.sources.tfds import holds_tfds_versions, is_tfds_folder, tfds_source
+from vit_jax.data.sources.tfds import needs_download as tfds_needs_download
 from vit_jax.errors import ConfigError, DatasetError
 from vit_jax.files import refuse_system_folder
 
@@ -21,7 +22,7 @@ def find_source(
   """Opens the storage that a dataset's name refers to.
 
   'digits' is embedded; 'tfds:NAME' is TFDS; a folder that exists is read as one; a name that looks
-  like a path but is none is an error; every other name is TFDS's.
+  like a path but is none is an error; every other name is TFDS's, which may be downloaded.
 
   Raises:
     ConfigError: no name.
@@ -33,7 +34,7 @@ def find_source(
     return digits_source()
   if name.startswith('tfds:'):
     return tfds_source(name.removeprefix('tfds:'), data_dir, image_key, label_key)
-  for path in (os.path.expanduser(name), os.path.join(os.path.expanduser(data_dir), name)):
+  for path in _paths(name, data_dir):
     if os.path.isfile(path):
       raise DatasetError(f'dataset {path} is a file; expected a folder with one folder per class')
     if os.path.isdir(path):
@@ -45,6 +46,23 @@ def find_source(
         return tfds_source(base, parent, image_key, label_key)
       kind = annotated_kind(path)
       return annotated_source(path, kind) if kind else folder_source(path, on_error)
-  if name[0] in '.~/' or name.endswith('/') or os.sep in name and name.count('/') != 1:
+  if _looks_like_path(name):
     raise DatasetError(f'dataset folder {name} does not exist; check the path')
   return tfds_source(name, data_dir, image_key, label_key)
+
+
+def needs_download(name: str, data_dir: str = '') -> bool:
+  """Whether `find_source` would download the dataset first."""
+  if name.startswith('tfds:'):
+    return tfds_needs_download(name.removeprefix('tfds:'), data_dir)
+  if name in ('', 'digits') or any(map(os.path.exists, _paths(name, data_dir))):
+    return False
+  return not _looks_like_path(name) and tfds_needs_download(name, data_dir)
+
+
+def _paths(name: str, data_dir: str) -> tuple[str, str]:
+  return os.path.expanduser(name), os.path.join(os.path.expanduser(data_dir), name)
+
+
+def _looks_like_path(name: str) -> bool:
+  return name[0] in '.~/' or name.endswith('/') or (os.sep in name and name.count('/') != 1)

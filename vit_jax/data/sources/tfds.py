@@ -1,4 +1,4 @@
-"""TFDS datasets, read at random from array_record files without TensorFlow."""
+"""TFDS datasets, without TensorFlow: read at random from array_record files, or prepared here."""
 
 import os
 import pathlib
@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data.records import Source
+from vit_jax.data.sources.published import DATASETS, PublishedDataset
 from vit_jax.data.splits import canonical
 from vit_jax.errors import DatasetError, did_you_mean
 
@@ -79,7 +80,7 @@ def holds_tfds_versions(path: str) -> bool:
 def tfds_source(
   name: str, data_dir: str = '', image_key: str | None = None, label_key: str | None = None
 ) -> Source:
-  """Opens a prepared TFDS dataset.
+  """Opens a TFDS dataset that TFDS prepared, or one that is downloaded and prepared here.
 
   Args:
     name: 'stanford_dogs', 'imagenet2012:5.1.0', 'NAME/CONFIG', or a folder `is_tfds_folder` knows.
@@ -88,13 +89,20 @@ def tfds_source(
     label_key: feature with the class, likewise.
 
   Raises:
-    DatasetError: unknown, not prepared, of a format without random access, or without such
-      features.
+    DatasetError: unknown, not prepared and none of `published.DATASETS`, of a format without
+      random access, or without such features.
+    DownloadError, StorageError: it cannot be downloaded or prepared.
   """
-  import tensorflow_datasets as tfds  # takes seconds, and only these datasets need it
+  builder = _open_builder(name, data_dir)
+  if not _is_readable(builder):
+    if dataset := _published(builder):
+      from vit_jax.data.sources.preparation import published_source  # brings in http
 
-  data_dir = os.path.expanduser(data_dir)
-  builder = _open_builder(tfds, name, data_dir)
+      return published_source(dataset, builder, image_key, label_key)
+    if not builder.info.splits:
+      raise DatasetError(_not_prepared(builder, name, data_dir))
+  import tensorflow_datasets as tfds
+
   image_key, label_key = _keys(builder, name, image_key, label_key)
   decoders = {image_key: tfds.decode.SkipDecoding()}
   records = {}
@@ -119,12 +127,27 @@ def _by_our_names(splits: list[str]) -> dict[str, str]:
   return named
 
 
-def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
-  """The builder of a prepared dataset."""
+def needs_download(name: str, data_dir: str = '') -> bool:
+  """Whether `tfds_source` would download the dataset; False where it would raise an error."""
+  try:
+    builder = _open_builder(name, data_dir)
+  except DatasetError:
+    return False
+  from vit_jax.data.sources.preparation import is_prepared
+
+  dataset = None if _is_readable(builder) else _published(builder)
+  return dataset is not None and not is_prepared(dataset, builder)
+
+
+def _open_builder(name: str, data_dir: str) -> Any:
+  """TFDS's builder of a dataset, prepared or not."""
+  import tensorflow_datasets as tfds  # takes a moment, and only these datasets need it
+
   if is_tfds_folder(name):
     return tfds.builder_from_directory(name)
+  data_dir = os.path.expanduser(data_dir)
   try:
-    builder = tfds.builder(name, **({'data_dir': data_dir} if data_dir else {}))
+    return tfds.builder(name, **({'data_dir': data_dir} if data_dir else {}))
   except tfds.core.DatasetNotFoundError:
     short = name.split('/')[0].split(':')[0]
     known = tfds.list_builders(with_community_datasets=False)
@@ -133,14 +156,30 @@ def _open_builder(tfds: Any, name: str, data_dir: str) -> Any:
     ) from None
   except (ValueError, AssertionError) as e:
     raise DatasetError(f'TFDS cannot open {name!r}: {" ".join(str(e).split())[:200]}') from None
-  if not builder.info.splits:
-    where = f' --data_dir={data_dir}' if data_dir else ''
-    raise DatasetError(
-      f'TFDS dataset {name!r} is not prepared in {builder.data_dir}. Prepare it once (this step '
-      f"needs TensorFlow): pip install 'vit_jax[tfds]' && tfds build {name} "
-      f'--file_format=array_record{where}'
-    )
-  return builder
+
+
+def _is_readable(builder: Any) -> bool:
+  """Whether TFDS has prepared the dataset in a format with random access."""
+  from tensorflow_datasets.core.file_adapters import FileFormat
+
+  return bool(builder.info.splits) and builder.info.file_format in FileFormat.with_random_access()
+
+
+def _published(builder: Any) -> PublishedDataset | None:
+  """The dataset, if it prepares itself."""
+  config = builder.builder_config
+  full_name = f'{builder.name}/{config.name}' if config else builder.name
+  return DATASETS[full_name] if full_name in DATASETS else None  # noqa: SIM401  raises its own
+
+
+def _not_prepared(builder: Any, name: str, data_dir: str) -> str:
+  where = f' --data_dir={data_dir}' if data_dir else ''
+  own = sorted({name.split('/')[0] for name in DATASETS})
+  return (
+    f'TFDS dataset {name!r} is not prepared in {builder.data_dir}, which takes TensorFlow, once: '
+    f'pip install tensorflow && tfds build {name} --file_format=array_record{where}. These alone '
+    f'prepare themselves: {", ".join(own)}'
+  )
 
 
 def _keys(builder: Any, name: str, image_key: str | None, label_key: str | None) -> tuple[str, str]:

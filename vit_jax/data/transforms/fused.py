@@ -17,7 +17,6 @@ import dataclasses
 import math
 import threading
 
-import cykooz_resizer
 import numpy as np
 
 from vit_jax.data.decode import jpeg_header, named_errors, read_jpeg
@@ -33,13 +32,14 @@ from vit_jax.data.transforms.spatial import (
   ResizeSmall,
 )
 
+try:
+  import cykooz_resizer
+except ImportError:  # it has no wheels for some processors: the ops are done one by one
+  cykooz_resizer = None
+
 _EXTREME = 16  # aspect ratio of strips
 _HEADROOM = 2  # how much larger than the result a scaled decode must stay to be close enough
-_FILTERS = {
-  'bilinear': cykooz_resizer.FilterType.bilinear,
-  'bicubic': cykooz_resizer.FilterType.catmull_rom,
-  'lanczos': cykooz_resizer.FilterType.lanczos3,
-}
+_FILTERS = {'bilinear': 'bilinear', 'bicubic': 'catmull_rom', 'lanczos': 'lanczos3'}
 _local = threading.local()  # memory that each thread keeps: fresh pages cost a third of a decode
 
 
@@ -51,7 +51,7 @@ def fuse(ops: tuple[Op, ...]) -> tuple[Op, ...]:
     ):
       return (op, ResizeForCrop(resize, crop), crop, *rest)
     case (Decode(channels=3) as decode, InceptionCrop() as crop, *rest):
-      if crop.method not in _FILTERS:
+      if cykooz_resizer is None or crop.method not in _FILTERS:
         return ops
       if rest and isinstance(rest[0], FlipLr):
         return (DecodeCropFlip(decode, crop, rest[0]), *rest[1:])
@@ -170,11 +170,12 @@ def _resize_window(
   first, end = math.floor(top), min(math.ceil(top + height), pixels.shape[0])
   height, width = min(height, end - top), min(width, pixels.shape[1] - left)
   kind = cykooz_resizer.PixelType.U8x3
+  filter_type = getattr(cykooz_resizer.FilterType, _FILTERS[method])
   rows = pixels[first:end]
   source = cykooz_resizer.ImageData(rows.shape[1], rows.shape[0], kind, rows.tobytes())
   result = cykooz_resizer.ImageData(size[1], size[0], kind)
   options = cykooz_resizer.ResizeOptions(
-    resize_alg=cykooz_resizer.ResizeAlg.convolution(_FILTERS[method]),
+    resize_alg=cykooz_resizer.ResizeAlg.convolution(filter_type),
     crop_box=cykooz_resizer.CropBox(left, top - first, width, height),
     use_alpha=False,
   )

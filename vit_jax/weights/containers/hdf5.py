@@ -36,7 +36,7 @@ def import_h5py() -> 'types.ModuleType':
   try:
     import h5py
   except ImportError as e:
-    raise DependencyError("Keras weights need h5py: pip install 'vit_jax[keras]'") from e
+    raise DependencyError('Keras weights need h5py: pip install h5py') from e
   return h5py
 
 

@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 36  # of a source that does not say how long it is
+_LONG = 50e6  # bytes that take a while
 _LOOPBACK = ('localhost', '127.0.0.1', '::1')
 
 
@@ -43,15 +44,17 @@ class RetryPolicy:
 
   Args:
     timeout: seconds without a byte after which a connection counts as broken.
-    attempts: connections to one source before the next source is tried.
+    attempts: connections to one source, without anything gained, before the next source is tried.
     wait: seconds before the second attempt; doubled before every further one.
     progress: shows a bar where standard error is a terminal.
+    keep: keeps what has come where the connection fails for good, for the next call to resume.
   """
 
   timeout: float = 30.0
   attempts: int = 5
   wait: float = 1.0
   progress: bool = True
+  keep: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,16 +62,27 @@ class Source:
   """Where a file is.
 
   Args:
-    url: https; http of this machine alone.
+    url: https; http of this machine alone, or of any where the whole checksum is known.
     sha256: the whole checksum, or its first digits, or '' where none is published.
+    size: bytes, 0 where unknown.
   """
 
   url: str
   sha256: str = ''
+  size: int = 0
+
+  @property
+  def verified(self) -> bool:
+    """Whether no other file can be taken for this one, whoever answers."""
+    return len(self.sha256) == 64
 
 
 class _SourceFailed(Exception):
   """This source does not give the file: the next one is tried."""
+
+
+class _BrokeOff(_SourceFailed):
+  """The source gave a part, which may be resumed."""
 
 
 def fetch(
@@ -105,6 +119,8 @@ def fetch(
       return _from_source(source, target, retry)
     except _SourceFailed as e:
       failures.append(f'{source.url} {e}')
+    except OSError as e:
+      raise StorageError(f'cannot write {target}: {e.strerror or e}; set VIT_JAX_CACHE') from e
   raise DownloadError(f'cannot download {target.name}: {"; ".join(failures)}')
 
 
@@ -123,12 +139,27 @@ def is_whole(path: pathlib.Path) -> bool:
     return False
   if record.get('checked') == now.st_mtime_ns:
     return True
-  if record.get('sha256') != _sha256(path):
+  if record.get('sha256') != sha256(path):
     log.warning('%s has changed since it was downloaded: it is fetched again', path)
     return False
   with contextlib.suppress(StorageError):  # a cache that is only read is checked each time
     write_json(_record_path(path), {**record, 'checked': now.st_mtime_ns})
   return True
+
+
+def matches(path: pathlib.Path, source: Source) -> bool:
+  """Whether a file, downloaded or put there by hand, has the size and checksum of a source.
+
+  The checksum is computed once, and again where size or time of change are others than then.
+  """
+  now, record = path.stat(), recorded(path)
+  if source.size and now.st_size != source.size:
+    return False
+  if (record.get('size'), record.get('checked')) != (now.st_size, now.st_mtime_ns):
+    record |= {'sha256': sha256(path), 'size': now.st_size, 'checked': now.st_mtime_ns}
+    with contextlib.suppress(StorageError):  # a folder that is only read is checked each time
+      write_json(_record_path(path), record)
+  return record['sha256'].startswith(source.sha256.lower())
 
 
 def recorded(path: pathlib.Path) -> dict[str, Any]:
@@ -142,9 +173,9 @@ def _record_path(path: pathlib.Path) -> pathlib.Path:
 
 def _from_source(source: Source, target: pathlib.Path, retry: RetryPolicy) -> pathlib.Path:
   key = hashlib.sha256(source.url.encode()).hexdigest()[:12]
-  with _partial_file(target.with_name(f'.{target.name}.{key}.partial')) as partial:
-    _receive_with_retries(source.url, partial, target, retry)
-    checksum = _sha256(partial)
+  with _partial_file(target.with_name(f'.{target.name}.{key}.partial'), retry.keep) as partial:
+    _receive_with_retries(source, partial, target, retry)
+    checksum = sha256(partial)
     if source.sha256 and not checksum.startswith(source.sha256.lower()):
       raise _SourceFailed(
         f'has the wrong checksum (sha256 {checksum[:12]}, not {source.sha256[:12]})'
@@ -169,19 +200,20 @@ def _from_source(source: Source, target: pathlib.Path, retry: RetryPolicy) -> pa
 
 
 def _receive_with_retries(
-  url: str, partial: pathlib.Path, target: pathlib.Path, retry: RetryPolicy
+  source: Source, partial: pathlib.Path, target: pathlib.Path, retry: RetryPolicy
 ) -> None:
   """Connects until the partial file is complete.
 
   Raises:
     _SourceFailed: it is not, with the last reason.
   """
-  problem = ''
-  for attempt in range(retry.attempts):
+  attempt, problem = 0, ''
+  while attempt < retry.attempts:
     if attempt:
       time.sleep(retry.wait * 2 ** (attempt - 1))
+    before = _size(partial)
     try:
-      _receive(url, partial, retry)
+      _receive(source, partial, target.name, retry)
       break
     except urllib.error.HTTPError as e:
       problem = f'answered {e.code} {e.reason}'
@@ -196,22 +228,29 @@ def _receive_with_retries(
         break
     except (http.client.HTTPException, ValueError) as e:
       problem = f'gave a broken response ({str(e) or type(e).__name__})'
+    attempt = 1 if 0 < before < _size(partial) else attempt + 1
   else:
-    raise _SourceFailed(f'{problem}, {retry.attempts} times')
+    raise _BrokeOff(f'{problem}, {retry.attempts} times')
   if not _is_complete(partial):
-    raise _SourceFailed(problem or 'ended early')
+    raise _BrokeOff(problem or 'ended early')
 
 
 @contextlib.contextmanager
-def _partial_file(path: pathlib.Path) -> Iterator[pathlib.Path]:
-  """A partial file that outlives an interruption of the program, and nothing else."""
+def _partial_file(path: pathlib.Path, keep: bool) -> Iterator[pathlib.Path]:
+  """A partial file that outlives an interruption of the program, and nothing else.
+
+  Args:
+    path: of the file.
+    keep: has it outlive a connection that fails, too.
+  """
   path, lock = _lock(path)
   try:
     yield path
   except KeyboardInterrupt:
     raise
-  except BaseException:
-    _discard(path)
+  except BaseException as e:
+    if not (keep and isinstance(e, _BrokeOff)):
+      _discard(path)
     raise
   else:
     _discard(path)
@@ -240,18 +279,18 @@ def _state_path(partial: pathlib.Path) -> pathlib.Path:
   return partial.with_suffix('.about')
 
 
-def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
+def _receive(source: Source, partial: pathlib.Path, name: str, retry: RetryPolicy) -> None:
   """One connection: appends what is missing."""
   known = _read_json(_state_path(partial))
-  have = partial.stat().st_size if partial.exists() and known.get('tag') else 0
+  have = _size(partial) if known.get('tag') else 0
   if have and known.get('size') == have:
     return
   headers = {'User-Agent': 'vit_jax', 'Accept-Encoding': 'identity'}
   if have:
     headers |= {'Range': f'bytes={have}-', 'If-Range': known['tag']}
-  _check_url(url)
-  request = urllib.request.Request(url, headers=headers)
-  stated = _Announced()
+  _check_url(source.url, source.verified)
+  request = urllib.request.Request(source.url, headers=headers)
+  stated = _Announced(source.verified)
   opener = urllib.request.build_opener(stated)
   with opener.open(request, timeout=retry.timeout) as response:
     stated.note(response.headers)
@@ -267,21 +306,24 @@ def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
     if length is not None and not re.fullmatch('[0-9]{1,15}', length):
       raise ValueError(f'Content-Length {length[:40]!r}')
     size = have + int(length) if length is not None else None
-    tag = response.headers.get('ETag') or response.headers.get('Last-Modified') or ''
-    if tag.startswith('W/'):
-      tag = ''  # a weak tag does not promise the same bytes
+    if source.size and size not in (None, source.size):
+      raise _SourceFailed(f'has {size:,} bytes, not {source.size:,}')
+    date = response.headers.get('Last-Modified') or ''
+    tag = response.headers.get('ETag') or date
+    if tag.startswith('W/'):  # a weak tag does not promise the same bytes; a checksum does
+      tag = date if source.verified else ''
     if size is not None and shutil.disk_usage(partial.parent).free < size - have:
       raise StorageError(
         f'{partial.parent} has no room for {size - have:,} bytes: set VIT_JAX_CACHE'
       )
     about = {'size': size, 'tag': tag, 'revision': stated.revision, 'checksums': stated.checksums}
     write_json(_state_path(partial), about)
-    with open(partial, 'r+b' if have else 'wb') as f, _bar(url, size, have, retry) as bar:
+    with open(partial, 'r+b' if have else 'wb') as f, _bar(name, size, have, retry) as bar:
       f.seek(have)
       f.truncate()
-      while block := response.read(_BLOCK):
-        if have + len(block) > (_MOST_BYTES if size is None else size):
-          raise _SourceFailed(f'gives more than {have:,} bytes, which is no weights file')
+      while block := response.read1(_BLOCK):  # what is there: a slow source's bytes count too
+        if have + len(block) > (size or source.size or _MOST_BYTES):
+          raise _SourceFailed(f'gives more than {have:,} bytes')
         f.write(block)
         bar.update(len(block))
         have += len(block)
@@ -290,24 +332,31 @@ def _receive(url: str, partial: pathlib.Path, retry: RetryPolicy) -> None:
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):
-  """Follows a source to where its files are, but not to a place that anybody may speak for."""
+  """Follows a source to where its files are, but not to a place that anybody may speak for.
+
+  Args:
+    verified: whether the file is known by its checksum, wherever it comes from.
+  """
+
+  def __init__(self, verified: bool):
+    self._verified = verified
 
   def redirect_request(
     self, req: Any, fp: Any, code: int, msg: str, headers: Any, newurl: str
   ) -> urllib.request.Request | None:
-    _check_url(newurl, local=req.type == 'http')
+    _check_url(newurl, self._verified, local=req.type == 'http')
     return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _check_url(url: str, local: bool = True) -> None:
-  """Allows https, and http of this machine where `local`.
+def _check_url(url: str, verified: bool, local: bool = True) -> None:
+  """Allows https, http of this machine where `local`, and http of any where `verified`.
 
   Raises:
     _SourceFailed: for another address.
   """
   parts = urllib.parse.urlsplit(url)
-  local = local and parts.scheme == 'http' and parts.hostname in _LOOPBACK
-  if parts.scheme != 'https' and not local:
+  plain = parts.scheme == 'http' and (verified or (local and parts.hostname in _LOOPBACK))
+  if parts.scheme != 'https' and not plain:
     raise _SourceFailed(f'leads to {parts.scheme}://{parts.hostname or ""}, which is not https')
 
 
@@ -335,7 +384,8 @@ class _Announced(_Redirects):
     checksums: hex digits by algorithm.
   """
 
-  def __init__(self) -> None:
+  def __init__(self, verified: bool) -> None:
+    super().__init__(verified)
     self.revision = ''
     self.checksums: dict[str, str] = {}
 
@@ -371,14 +421,20 @@ def _reason(error: OSError, retry: RetryPolicy) -> str:
 
 def _raise_for_disk(error: OSError, target: pathlib.Path) -> None:
   """Raises a StorageError for what the disk refuses; other sources would not help."""
-  if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES) and error.filename:
+  full = error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+  if full or (error.errno == errno.EACCES and error.filename):  # a socket's has no file
     raise StorageError(
       f'cannot write {target}: {error.strerror}; set VIT_JAX_CACHE to another folder'
     ) from error
 
 
-def _sha256(path: pathlib.Path) -> str:
+def sha256(path: pathlib.Path) -> str:
+  """The checksum of a file, in hex digits."""
   return _digest(path, 'sha256')
+
+
+def _size(path: pathlib.Path) -> int:
+  return path.stat().st_size if path.exists() else 0
 
 
 def _digest(path: pathlib.Path, kind: str) -> str:
@@ -391,14 +447,34 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
   return content if isinstance(content, dict) else {}
 
 
-def _bar(url: str, size: int | None, have: int, retry: RetryPolicy) -> 'tqdm.tqdm':
+class _Lines:
+  """Progress where nobody watches: a line of information for each tenth of a long download.
+
+  Args:
+    name: of the file.
+    size: of the whole, None where unknown.
+    have: bytes that are here.
+  """
+
+  def __init__(self, name: str, size: int | None, have: int):
+    self._name, self._size, self._have = name, size or 0, have
+
+  def __enter__(self) -> '_Lines':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    pass
+
+  def update(self, count: int) -> None:
+    """Counts bytes that came."""
+    before, self._have = self._have, self._have + count
+    if self._size >= _LONG and 10 * before // self._size < 10 * self._have // self._size:
+      log.info('%s: %d%% of %d MB', self._name, 100 * self._have / self._size, self._size / 1e6)
+
+
+def _bar(name: str, size: int | None, have: int, retry: RetryPolicy) -> 'tqdm.tqdm | _Lines':
+  if not (retry.progress and sys.stderr.isatty()):
+    return _Lines(name, size, have)
   from tqdm import tqdm
 
-  return tqdm(
-    desc=url.rsplit('/', 1)[-1][:40],
-    total=size,
-    initial=have,
-    unit='B',
-    unit_scale=True,
-    disable=not (retry.progress and sys.stderr.isatty()),
-  )
+  return tqdm(desc=name[:40], total=size, initial=have, unit='B', unit_scale=True)

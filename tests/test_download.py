@@ -1,6 +1,8 @@
 """A server that misbehaves: the right bytes or one clear line, never a partial file."""
 
 import base64
+import dataclasses
+import errno
 import hashlib
 import json
 import os
@@ -8,11 +10,13 @@ import socket
 
 import pytest
 
+from tests.loopback import BODY, QUICK, files
 from tests.support import raises
-from tests.weights.loopback import BODY, QUICK, files
+from vit_jax import download
+from vit_jax.download import Source
 from vit_jax.errors import DownloadError, StorageError
-from vit_jax.weights import download
-from vit_jax.weights.download import Source
+
+SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).digest()
 
 
 def test_a_good_file_lands_with_a_record(server, tmp_path):
@@ -80,6 +84,67 @@ def test_a_broken_connection_is_resumed(server, tmp_path):
   assert [r for _, r in server.log] == [None, f'bytes={len(BODY) // 2}-']
 
 
+def test_a_connection_may_break_often_as_long_as_something_comes(server, tmp_path):
+  path = download.fetch([Source(server.url + '/crumbs')], tmp_path / 'w.npz', QUICK)
+  assert path.read_bytes() == BODY and len(server.log) == 7 > QUICK.attempts
+
+
+@pytest.mark.parametrize('known', ['', 'the checksum'])
+def test_a_weak_tag_does_where_the_checksum_is_known(server, tmp_path, known):
+  server.etag, server.extra_headers = 'W/"one"', {'Last-Modified': 'Mon, 01 Jan 2024 00:00:00 GMT'}
+  source = Source(server.url + '/breaks', SHA256 if known else '')
+  assert download.fetch([source], tmp_path / 'w.npz', QUICK).read_bytes() == BODY
+  assert [r for _, r in server.log] == [None, f'bytes={len(BODY) // 2}-' if known else None]
+
+
+def test_a_long_download_says_how_far_it_is(server, tmp_path, monkeypatch, caplog):
+  monkeypatch.setattr(download, '_LONG', 1e6)
+  with caplog.at_level('INFO'):
+    download.fetch([Source(server.url + '/crumbs')], tmp_path / 'w.npz', QUICK)
+  told = [int(r.getMessage().split()[1].rstrip('%')) for r in caplog.records]
+  assert 5 <= len(told) <= 10 and told == sorted(set(told)) and told[-1] == 100
+
+
+def test_what_came_before_a_failure_is_kept_where_asked(server, tmp_path):
+  keep = dataclasses.replace(QUICK, keep=True)
+  for path, kept in (('/half', 2), ('/404', 0)):
+    folder = tmp_path / path[1:]
+    with raises(DownloadError):
+      download.fetch([Source(server.url + path)], folder / 'w.npz', keep)
+    assert len(files(folder)) == kept
+    server.behaves = {'half': 'ok'}
+    download.fetch([Source(server.url + '/half')], folder / 'w.npz', keep)
+    assert files(folder) == ['w.npz', 'w.npz.download.json']
+    server.behaves = {}
+  assert f'bytes={len(BODY) // 2}-' in [wanted for _, wanted in server.log]
+
+
+def test_a_size_that_differs_is_refused_before_anything_comes(server, tmp_path):
+  with raises(DownloadError, f'{len(BODY):,}', '123'):
+    download.fetch([Source(server.url + '/ok', size=123)], tmp_path / 'w.npz', QUICK)
+  assert files(tmp_path) == []
+
+
+def test_a_full_disk_is_not_the_sources_fault(server, tmp_path, monkeypatch):
+  def full(*_):
+    raise OSError(errno.ENOSPC, 'No space left on device')
+
+  monkeypatch.setattr(download._Lines, 'update', full)
+  with raises(StorageError, 'No space left', tmp_path):
+    download.fetch([Source(server.url + '/ok')], tmp_path / 'w.npz', QUICK)
+  assert files(tmp_path) == [] and len(server.log) == 1
+
+
+def test_a_file_that_somebody_brought_is_known_by_its_checksum(tmp_path):
+  path = tmp_path / 'w.npz'
+  path.write_bytes(BODY)
+  assert download.matches(path, Source('', SHA256, len(BODY)))
+  assert not download.matches(path, Source('', SHA256[::-1], len(BODY)))
+  path.write_bytes(BODY[:-1] + b'x')
+  assert not download.matches(path, Source('', SHA256, len(BODY)))
+  assert not download.matches(path, Source('', SHA256, 3))
+
+
 def test_an_interrupted_download_is_resumed(server, tmp_path, monkeypatch):
   def interrupt(*args):
     raise KeyboardInterrupt
@@ -117,6 +182,13 @@ def test_a_redirect_on_this_machine_is_followed(server, tmp_path):
   assert path.read_bytes() == BODY
 
 
+def test_http_elsewhere_is_asked_where_the_checksum_is_known():
+  download._check_url('http://example.org/x', Source('', SHA256).verified)
+  for known in ('', SHA256[:8]):
+    with pytest.raises(download._SourceFailed):
+      download._check_url('http://example.org/x', Source('', known).verified)
+
+
 def test_http_elsewhere_is_not_asked(tmp_path):
   with raises(DownloadError, 'not https', 'example.org'):
     download.fetch([Source('http://example.org/x')], tmp_path / 'w.npz', QUICK)
@@ -141,9 +213,6 @@ def test_an_unwritable_cache_is_reported(tmp_path):
   (tmp_path / 'file').write_text('')
   with raises(StorageError, 'VIT_JAX_CACHE', tmp_path / 'file'):
     download.fetch([Source('http://127.0.0.1:1/x')], tmp_path / 'file' / 'w.npz', QUICK)
-
-
-SHA256, MD5 = hashlib.sha256(BODY).hexdigest(), hashlib.md5(BODY).digest()
 
 
 @pytest.mark.parametrize('good', [True, False])

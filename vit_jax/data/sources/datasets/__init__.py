@@ -1,0 +1,1 @@
+"""Published datasets that prepare themselves, one file each; see `sources.published`."""
