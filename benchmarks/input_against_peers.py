@@ -14,7 +14,7 @@ import statistics
 import sys
 import tempfile
 
-from peer import Peer, alternate
+from vit_jax.benchmark.peer import Peer, alternate
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 

@@ -28,6 +28,7 @@ LAYERS = [
     'visualize',
     'train',
   ],
+  ['benchmark'],
   ['training', 'usage'],
   ['comparison', 'visualization'],
   ['evaluation'],

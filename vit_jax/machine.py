@@ -45,6 +45,17 @@ def peak_memory_bytes() -> int | None:
   return peak if sys.platform == 'darwin' else peak * 1024  # Linux counts in KiB
 
 
+def processor_name() -> str:
+  """What the processor is called, for people."""
+  try:
+    for line in pathlib.Path('/proc/cpuinfo').read_text('utf-8', 'replace').splitlines():
+      if line.startswith('model name'):
+        return line.partition(':')[2].strip()
+  except OSError:
+    pass
+  return platform.processor() or platform.machine()
+
+
 def processor() -> str:
   """A name for this kind of processor: programs compiled for another one would not run here."""
   try:

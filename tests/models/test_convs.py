@@ -10,7 +10,7 @@ from tests.models import small
 from tests.support import raises
 from vit_jax import models, tree
 from vit_jax.errors import ModelError
-from vit_jax.models import convs, mobilenet
+from vit_jax.models import batch_norm, convs, mobilenet
 
 
 def _ones(options, x, **kwargs):
@@ -33,6 +33,68 @@ def test_depthwise_convolutions_keep_channels_apart():
   module = convs.Conv(convs.ConvOptions(), 2, 3, depthwise=True)
   y = module.apply({'params': {'kernel': jnp.ones((3, 3, 1, 2))}}, x)
   np.testing.assert_array_equal(y[0, 1, 1], [9, 90])
+
+
+def _with_gradients(function, *args):
+  """What a function returns, and the gradients of its sum with random weights."""
+  y, backward = jax.vjp(function, *args)
+  weights = np.random.default_rng(9).standard_normal(y.shape).astype(y.dtype)
+  return y, *backward(jnp.asarray(weights))
+
+
+@pytest.mark.parametrize(
+  ('height', 'width', 'channels', 'features', 'size', 'stride', 'padding'),
+  [
+    (7, 9, 5, 5, 3, 1, 'same'),
+    (9, 11, 3, 3, 3, 2, 'same'),
+    (13, 10, 3, 3, 3, 2, 'symmetric'),
+    (17, 5, 2, 2, 5, 2, 'same'),
+    (8, 3, 7, 7, 5, 1, 'symmetric'),
+    (1, 1, 3, 3, 3, 1, 'same'),
+    (6, 5, 2, 2, 2, 2, 'same'),
+    (4, 5, 3, 3, 3, 4, 'symmetric'),
+    (5, 7, 3, 11, 1, 1, 'same'),
+    (5, 7, 3, 11, 1, 2, 'symmetric'),
+    (6, 7, 3, 11, 3, 2, 'same'),
+  ],
+)
+def test_every_form_of_a_convolution_gives_its_values_and_gradients(
+  height, width, channels, features, size, stride, padding
+):
+  draw = np.random.default_rng(0)
+  depthwise = channels == features
+  x = jnp.asarray(draw.standard_normal((2, height, width, channels)), jnp.float32)
+  shape = (size, size, 1 if depthwise else channels, features)
+  kernel = jnp.asarray(draw.standard_normal(shape), jnp.float32)
+  pads = 'SAME' if padding == 'same' else [(size // 2, size // 2)] * 2
+
+  def expected(x, kernel):
+    return jax.lax.conv_general_dilated(
+      x,
+      kernel,
+      (stride, stride),
+      pads,
+      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+      feature_group_count=channels if depthwise else 1,
+    )
+
+  def ours(x, kernel):
+    return convs.convolve(x, kernel, stride, padding)
+
+  for a, b in zip(
+    _with_gradients(expected, x, kernel), _with_gradients(ours, x, kernel), strict=True
+  ):
+    assert a.shape == b.shape and a.dtype == b.dtype
+    np.testing.assert_allclose(a, b, atol=3e-5)
+
+
+def test_depthwise_sums_of_bfloat16_are_float32():
+  # 256 + 1 rounds to 256 in bfloat16, so that sums in it would never pass 256.
+  x = jnp.ones((2, 20, 20, 1), jnp.bfloat16)
+  kernel = jnp.ones((1, 1, 1, 1), jnp.bfloat16)
+  _, backward = jax.vjp(lambda k: convs.depthwise.convolve(x, k, 1, ((0, 0), (0, 0))), kernel)
+  (gradient,) = backward(x)
+  assert gradient.dtype == jnp.bfloat16 and float(gradient.squeeze()) == 800
 
 
 @pytest.mark.parametrize('in_variance', [True, False])
@@ -92,6 +154,33 @@ def test_frozen_norms_use_and_keep_their_statistics():
   y, statistics = _statistics(convs.ConvOptions(norm_frozen=True), x)
   np.testing.assert_allclose(y, x, rtol=1e-4)  # mean 0 and variance 1 from the start
   np.testing.assert_array_equal(statistics['mean'], [0])
+
+
+@pytest.mark.parametrize('axis_name', [None, 'batch'])
+def test_batch_norm_has_flaxs_values_and_gradients(axis_name):
+  draw = np.random.default_rng(0)
+  x = jnp.asarray(3 + 2 * draw.standard_normal((2, 3, 5, 7, 11)), jnp.float32)
+  weights = jnp.asarray(draw.standard_normal(x.shape), jnp.float32)
+  options = {'momentum': 0.75, 'epsilon': 1e-3, 'axis_name': axis_name}
+  flaxs = nn.BatchNorm(use_running_average=False, **options)
+  ours = batch_norm.BatchNorm(use_running_average=False, **options)
+  variables = ours.init(jax.random.key(0), x[0])
+  params = {'scale': jnp.linspace(0.5, 2, 11), 'bias': jnp.linspace(-1, 1, 11)}
+
+  def loss(module, params, x, weights):
+    y, state = module.apply({**variables, 'params': params}, x, mutable=['batch_stats'])
+    return (y * weights).sum(), (y, state)
+
+  def everything(module):
+    graded = jax.value_and_grad(loss, argnums=(1, 2), has_aux=True)
+    return jax.vmap(
+      lambda x, w: graded(module, params, x, w), axis_name='batch' if axis_name else None
+    )(x, weights)
+
+  expected, got = everything(flaxs), everything(ours)
+  assert jax.tree.structure(expected) == jax.tree.structure(got)
+  for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_statistics_are_averaged_over_a_named_axis():

@@ -6,6 +6,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_jax.models import depthwise
+from vit_jax.models.batch_norm import BatchNorm
+
 PADDINGS = ('same', 'symmetric')
 
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
@@ -67,14 +70,7 @@ class Conv(nn.Module):
     kernel = self.param('kernel', he_normal, (k, k, 1 if self.depthwise else c, self.features))
     if o.standardise is not None:
       kernel = _standardised(kernel, o.standardise, o.epsilon_in_variance)
-    y = jax.lax.conv_general_dilated(
-      x.astype(dtype),
-      kernel.astype(dtype),
-      (self.stride, self.stride),
-      _pads(k, o.padding),
-      dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-      feature_group_count=c if self.depthwise else 1,
-    )
+    y = convolve(x.astype(dtype), kernel.astype(dtype), self.stride, o.padding)
     if o.use_bias:
       y = y + self.param('bias', nn.initializers.zeros, (self.features,)).astype(dtype)
     return y
@@ -89,13 +85,48 @@ def _standardised(kernel: jax.Array, epsilon: float, in_variance: bool) -> jax.A
   return kernel / (jnp.sqrt(variance) + epsilon)
 
 
-def _pads(k: int, padding: str):
-  return 'SAME' if padding == 'same' else ((k // 2, k // 2), (k // 2, k // 2))
+def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.Array:
+  """A convolution in the form that is fastest on the backend; the values differ by rounding only.
+
+  On CPU a 1x1 kernel is a matmul (XLA's gradient of the convolution runs at a fifth of its rate)
+  and a depthwise one a sum of shifted images (XLA's convolution takes 10 to 40 times as long, see
+  docs/speed.md). Everything else is XLA's.
+
+  Args:
+    x: [b, h, w, c].
+    kernel: [k, k, c, f], or [k, k, 1, c] where every channel is convolved on its own.
+    stride: in pixels, the same both ways.
+    padding: as in `ConvOptions`.
+  """
+  k, c = kernel.shape[0], x.shape[-1]
+  groups = c if kernel.shape[2] == 1 and kernel.shape[3] == c else 1
+  pads = _pads(x, k, stride, padding)
+  if jax.default_backend() == 'cpu':
+    if k == 1 and groups == 1:
+      return x[:, ::stride, ::stride] @ kernel[0, 0]
+    if groups > 1:
+      return depthwise.convolve(x, kernel, stride, pads)
+  return jax.lax.conv_general_dilated(
+    x,
+    kernel,
+    (stride, stride),
+    pads,
+    dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+    feature_group_count=groups,
+  )
+
+
+def _pads(x: jax.Array, k: int, stride: int, padding: str) -> depthwise.Pads:
+  """Pixels before and after, of height and of width."""
+  if padding == 'same':
+    high, wide = jax.lax.padtype_to_pads(x.shape[1:3], (k, k), (stride, stride), 'SAME')
+    return high, wide
+  return (k // 2, k // 2), (k // 2, k // 2)
 
 
 def norm(
   options: ConvOptions, name: str, train: bool, scale_init=nn.initializers.ones
-) -> nn.GroupNorm | nn.BatchNorm:
+) -> nn.GroupNorm | BatchNorm:
   """The network's normalisation as a named submodule of the module being called."""
   o = options
   common = {
@@ -107,7 +138,7 @@ def norm(
   if o.norm == 'group':
     # Two passes, as BiT had it: one pass loses digits where activations are large.
     return nn.GroupNorm(32, use_fast_variance=False, **common)
-  return nn.BatchNorm(
+  return BatchNorm(
     use_running_average=not train or o.norm_frozen,
     momentum=o.norm_momentum,
     axis_name=o.axis_name,
@@ -126,4 +157,4 @@ def max_pool(x: jax.Array, padding: str, fill_zero: bool = False) -> jax.Array:
   if fill_zero:
     x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
     return nn.max_pool(x, (3, 3), strides=(2, 2), padding='VALID')
-  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=_pads(3, padding))
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=_pads(x, 3, 2, padding))
