@@ -103,7 +103,9 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.
   pads = _pads(x, k, stride, padding)
   if jax.default_backend() == 'cpu':
     if k == 1 and groups == 1:
-      return x[:, ::stride, ::stride] @ kernel[0, 0]
+      x = x[:, ::stride, ::stride]
+      # Of rows: in four dimensions XLA transposes the gradient in memory for the kernel's.
+      return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups > 1:
       return depthwise.convolve(x, kernel, stride, pads)
   return jax.lax.conv_general_dilated(
