@@ -77,19 +77,25 @@ def _gradient_of_kernel(x, kernel, stride: int, pads: Pads, dy: jax.Array) -> ja
   after = max(0, (groups * terms - 1) * stride + kernel.shape[0] - x.shape[1])
   x = _pad(x, ((0, after), (0, 0)))
   dy = _pad(dy, ((0, groups * terms - height), (0, 0))).astype(jnp.float32)
-  sums = []
-  for i, j in _offsets(kernel):
-    shifted = _shifted(x, i, j, stride, groups * terms, width)
+  span = b, (groups * terms - 1) * stride + 1, (width - 1) * stride + 1, c
+
+  def of_offset(offset: jax.Array) -> jax.Array:
+    shifted = jax.lax.dynamic_slice(x, (0, offset[0], offset[1], 0), span)
+    shifted = shifted[:, ::stride, ::stride].astype(jnp.float32)
     rows = [slice(n * groups, (n + 1) * groups) for n in range(terms)]
-    sums.append(sum(shifted[:, r] * dy[:, r] for r in rows))
-  total = jnp.stack(sums, axis=1).reshape(b, len(sums), groups * width, c)
+    return sum(shifted[:, r] * dy[:, r] for r in rows)
+
+  # A loop, so that one program is compiled for all offsets.
+  total = jax.lax.map(of_offset, jnp.asarray(list(_offsets(kernel)), jnp.int32))
+  offsets = total.shape[0]
+  total = total.reshape(offsets, b, groups * width, c)
   while (n := total.shape[2]) > 1:
     groups, terms = _tree(n)
     total = jnp.pad(total, ((0, 0), (0, 0), (0, groups * terms - n), (0, 0)))
-    total = total.reshape(b, len(sums), terms, groups, c)
+    total = total.reshape(offsets, b, terms, groups, c)
     # The barrier keeps each level a loop of its own, not part of the next one's.
     total = jax.lax.optimization_barrier(sum(total[:, :, t] for t in range(terms)))
-  return total.sum(axis=(0, 2)).reshape(kernel.shape).astype(kernel.dtype)
+  return total.sum(axis=(1, 2)).reshape(kernel.shape).astype(kernel.dtype)
 
 
 def _tree(n: int) -> tuple[int, int]:
