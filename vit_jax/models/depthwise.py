@@ -83,7 +83,7 @@ def _gradient_of_kernel(x, kernel, stride: int, pads: Pads, dy: jax.Array) -> ja
     shifted = jax.lax.dynamic_slice(x, (0, offset[0], offset[1], 0), span)
     shifted = shifted[:, ::stride, ::stride].astype(jnp.float32)
     rows = [slice(n * groups, (n + 1) * groups) for n in range(terms)]
-    return sum(shifted[:, r] * dy[:, r] for r in rows)
+    return functools.reduce(jnp.add, [shifted[:, r] * dy[:, r] for r in rows])
 
   # A loop, so that one program is compiled for all offsets.
   total = jax.lax.map(of_offset, jnp.asarray(list(_offsets(kernel)), jnp.int32))
