@@ -106,7 +106,7 @@ def _train(
       path, config.log.tensorboard, int(state.step), meta.get('rows'), first, tracking.log
     )
     stack.enter_context(contextlib.closing(writer))
-    batches = training_batches(config, experiment)
+    batches = training_batches(config, experiment, plan.cache)
     stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
@@ -127,8 +127,10 @@ def _train(
     return metrics
 
 
-def training_batches(config: Config, experiment: Experiment) -> data.TrainBatches:
-  """This process's share of the batches that a run trains on."""
+def training_batches(
+  config: Config, experiment: Experiment, cache: data.ImageCache | None = None
+) -> data.TrainBatches:
+  """This process's share of the batches that a run trains on, by a cache where one is given."""
   return data.train_batches(
     experiment.train,
     experiment.train_transform,
@@ -137,6 +139,7 @@ def training_batches(config: Config, experiment: Experiment) -> data.TrainBatche
     seed=config.seed,
     workers=config.input.workers,
     repeats=config.input.repeats,
+    cache=cache,
   )
 
 
@@ -189,9 +192,7 @@ class _Loop:
     self._began = time.monotonic()
     # Version 0.1 saved no seconds: those after its last report are not known.
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
-    self.validation = Validation(
-      config, plan.experiment, plan.placement, self._record, self._write_image, self._refuse_nan
-    )
+    self.validation = Validation(config, plan, self._record, self._write_image, self._refuse_nan)
     self._mfu_of_rate: float | None = None
     self.interrupted_at = 0
     self.last_metrics: dict[str, float] = {}

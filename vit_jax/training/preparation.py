@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from vit_jax import parallel
+from vit_jax import data, parallel
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.config.validation import metric_problems
@@ -16,7 +16,7 @@ from vit_jax.errors import ConfigError, Problems
 from vit_jax.files import make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
 from vit_jax.trackers import check_installed
-from vit_jax.training import distillation
+from vit_jax.training import caching, distillation
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.durations import Durations
 from vit_jax.training.experiment import Experiment, build_experiment, open_inputs
@@ -37,6 +37,8 @@ class Plan:
     optimization: how parameters are updated.
     callbacks: of validation.
     teacher: whose logits are distilled; None without one.
+    cache: of decoded images; None without one.
+    cached: what is kept in memory across epochs, in words; '' for nothing.
   """
 
   experiment: Experiment
@@ -46,6 +48,8 @@ class Plan:
   optimization: Optimization
   callbacks: Callbacks
   teacher: Loaded | None
+  cache: data.ImageCache | None
+  cached: str
 
 
 @contextlib.contextmanager
@@ -100,7 +104,18 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
         )
     problems.raise_if_any()
     assert experiment is not None and optimization is not None
-    yield Plan(experiment, placement, durations, total_steps, optimization, callbacks, teacher)
+    cache, cached = caching.image_cache(config, experiment)
+    yield Plan(
+      experiment,
+      placement,
+      durations,
+      total_steps,
+      optimization,
+      callbacks,
+      teacher,
+      cache,
+      cached,
+    )
 
 
 def outer_problems(config: Config, workdir: str) -> list[str]:

@@ -18,8 +18,7 @@ from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
 from vit_jax.metric_writer import read_metrics
 from vit_jax.models.shapes import title
-from vit_jax.parallel import Placement
-from vit_jax.training.experiment import Experiment
+from vit_jax.training.preparation import Plan
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +33,7 @@ class Validation:
 
   Args:
     config: the run's options.
-    experiment: with the held-out splits.
-    placement: where the model lies.
+    plan: with the held-out splits, where the model lies and what is kept in memory.
     record: called with (step, split, metrics) of every row.
     write_image: called with (step, name, image) of every image for TensorBoard.
     refuse: called with (step, metrics) of a validation before they are written; raises on a NaN.
@@ -44,13 +42,14 @@ class Validation:
   def __init__(
     self,
     config: Config,
-    experiment: Experiment,
-    placement: Placement,
+    plan: Plan,
     record: Callable[[int, str, dict], None],
     write_image: Callable[[int, str, np.ndarray], None],
     refuse: Callable[[int, dict], None],
   ):
+    experiment, placement = plan.experiment, plan.placement
     self._config, self._experiment, self._placement = config, experiment, placement
+    self._cache = plan.cache
     self._record, self._write_image, self._refuse = record, write_image, refuse
     self.best: Run | None = None
     self.report: pathlib.Path | None = None
@@ -89,12 +88,12 @@ class Validation:
     collector = self._collector('val')
     val = self._experiment.held_out['val']
     with phase('validating', told_after=None):
-      metrics = self._evaluate(val, state.averaged, collector)
+      metrics = self._evaluate(val, state.averaged, collector, cache=self._cache)
     self._refuse(step, {f'validation {k}': v for k, v in metrics.items()})
     self._record(step, 'val', metrics)
     if state.ema is not None:
       with phase('validating without EMA', told_after=None):
-        raw = self._evaluate(val, state.variables)
+        raw = self._evaluate(val, state.variables, cache=self._cache)
       self._record(step, 'val_raw', raw)
     self._write_images(step, collector)
     return metrics
