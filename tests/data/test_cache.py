@@ -19,6 +19,8 @@ TRANSFORMS = (
   'decode|resize(23)',  # nothing is random
   'decode(1)|inception_crop(23)|flip_lr',
   'decode|flip_lr|resize(11)',
+  'decode|resize(23)|random_erasing(1)|randaugment(3, 10)',
+  'decode|resize(23)|color_jitter(0.4)|augreg(strong2)|three_augment|trivial_augment',
 )
 
 

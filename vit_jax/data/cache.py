@@ -32,7 +32,7 @@ class ImageCache:
     self.limit_bytes, self.used_bytes = limit_bytes, 0
     self._full = False
     self._lock = threading.Lock()
-    self._of: dict[tuple[int, Transform], KeptExamples] = {}
+    self._of: dict[tuple[int, Transform], KeptExamples | KeptFeatures] = {}
 
   def take(self, size: int) -> bool:
     """Whether so many bytes more may be kept; nothing may once something did not fit."""
@@ -41,7 +41,19 @@ class ImageCache:
       self.used_bytes += 0 if self._full else size
     return not self._full
 
-  def of(self, examples: Examples, transform: Transform) -> 'KeptExamples':
+  def put(
+    self, examples: Examples, transform: Transform, rows: dict[str, np.ndarray], known: np.ndarray
+  ) -> None:
+    """Keeps what was computed of all examples, to be given in their images' place.
+
+    Args:
+      examples, transform: of which.
+      rows: arrays [n, ...] by name, 'image' among them.
+      known: bool [n], False for an example that could not be read.
+    """
+    self._of[id(examples), transform] = KeptFeatures(examples, transform, rows, known)
+
+  def of(self, examples: Examples, transform: Transform) -> 'KeptExamples | KeptFeatures':
     """What is kept of these examples; the same for every call with them."""
     key = id(examples), transform
     if key not in self._of:
@@ -89,6 +101,30 @@ class KeptExamples:
         continue
       sizes.append(_nbytes(example, at_most=True))
     return round(total * float(np.mean(sizes))) if sizes else 0
+
+
+class KeptFeatures:
+  """Examples whose images are the features that a frozen backbone has for them.
+
+  Args:
+    examples, transform, rows, known: as of `ImageCache.put`.
+  """
+
+  def __init__(
+    self,
+    examples: Examples,
+    transform: Transform,
+    rows: dict[str, np.ndarray],
+    known: np.ndarray,
+  ):
+    self._examples, self._transform, self._rows, self._known = examples, transform, rows, known
+
+  def load(self, index: int, read: Callable[[], dict], rng: np.random.Generator) -> dict:
+    """The example; arguments as of `KeptExamples.load`."""
+    if not self._known[index]:
+      self._transform(read())  # says again why not
+      raise ImageError(f'{self._examples.id(index)} could not be read when the run started')
+    return {'index': index, **{name: values[index] for name, values in self._rows.items()}}
 
 
 def _apply(ops: tuple, example: dict, rng: np.random.Generator) -> dict:

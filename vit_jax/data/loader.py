@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax.data.cache import KeptExamples
+from vit_jax.data.cache import KeptExamples, KeptFeatures
 from vit_jax.data.dataset import Examples
 from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import ImageError
@@ -71,7 +71,7 @@ class Loader:
   transform: Transform
   seed: int
   on_error: str
-  kept: KeptExamples | None = dataclasses.field(default=None, kw_only=True)
+  kept: KeptExamples | KeptFeatures | None = dataclasses.field(default=None, kw_only=True)
 
   def __setstate__(self, state: dict[str, Any]) -> None:
     self.__dict__.update(state)

@@ -7,7 +7,7 @@ import os
 import pathlib
 from collections.abc import Iterator
 
-from vit_jax import data, parallel
+from vit_jax import parallel
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.config.validation import metric_problems
@@ -16,7 +16,8 @@ from vit_jax.errors import ConfigError, Problems
 from vit_jax.files import make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
 from vit_jax.trackers import check_installed
-from vit_jax.training import caching, distillation
+from vit_jax.training import distillation
+from vit_jax.training.caching import Caching, make_caching
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.durations import Durations
 from vit_jax.training.experiment import Experiment, build_experiment, open_inputs
@@ -37,8 +38,7 @@ class Plan:
     optimization: how parameters are updated.
     callbacks: of validation.
     teacher: whose logits are distilled; None without one.
-    cache: of decoded images; None without one.
-    cached: what is kept in memory across epochs, in words; '' for nothing.
+    caching: what is kept in memory across epochs, and what the steps compute with.
   """
 
   experiment: Experiment
@@ -48,8 +48,7 @@ class Plan:
   optimization: Optimization
   callbacks: Callbacks
   teacher: Loaded | None
-  cache: data.ImageCache | None
-  cached: str
+  caching: Caching
 
 
 @contextlib.contextmanager
@@ -104,7 +103,7 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
         )
     problems.raise_if_any()
     assert experiment is not None and optimization is not None
-    cache, cached = caching.image_cache(config, experiment)
+    caching = make_caching(config, experiment, placement, optimization.frozen)
     yield Plan(
       experiment,
       placement,
@@ -113,8 +112,7 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
       optimization,
       callbacks,
       teacher,
-      cache,
-      cached,
+      caching,
     )
 
 
