@@ -95,6 +95,17 @@ class Evaluator:
     return result
 
 
+def spread(total: int, batch_size: int) -> int:
+  """The size of equal batches, as many as at `batch_size`: the last one is hardly padded.
+
+  Args:
+    total: number of examples, at least 1.
+    batch_size: the largest size.
+  """
+  batches = -(-total // batch_size)
+  return -(-total // batches)
+
+
 def announced(step: Callable) -> Callable:
   """An evaluation step that says when it is compiled: at its first call."""
   called = False
