@@ -27,6 +27,18 @@ _PACKAGES = (
   'matplotlib',
 )
 
+# Of a container's memory: its limit, its use, and what of that are files that can be read again;
+# as versions 2 and 1 of control groups name them.
+_CGROUPS = (
+  ('/sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+  (
+    '/sys/fs/cgroup/memory',
+    'memory.limit_in_bytes',
+    'memory.usage_in_bytes',
+    'total_inactive_file',
+  ),
+)
+
 
 def cores() -> int:
   """Cores that this process may use, at least 1."""
@@ -43,6 +55,28 @@ def peak_memory_bytes() -> int | None:
     return None
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
   return peak if sys.platform == 'darwin' else peak * 1024  # Linux counts in KiB
+
+
+def free_memory_bytes() -> int | None:
+  """Memory that new work may take, within the limits of a container; None where nobody says it."""
+  try:
+    text = pathlib.Path('/proc/meminfo').read_text('ascii', 'replace')
+  except OSError:  # not Linux: half of what is built in
+    try:
+      return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2
+    except (AttributeError, ValueError, OSError):  # Windows
+      return None
+  lines = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
+  free = [int(lines['MemAvailable'].split()[0]) * 1024] if 'MemAvailable' in lines else []
+  for folder, limit, used, files in _CGROUPS:
+    root = pathlib.Path(folder)
+    try:
+      stat = dict(line.split() for line in (root / 'memory.stat').read_text().splitlines())
+      taken = int((root / used).read_text()) - int(stat[files])
+      free.append(int((root / limit).read_text()) - taken)
+    except (OSError, ValueError, KeyError):  # no such file, or 'max'
+      continue
+  return max(0, min(free)) if free else None
 
 
 def processor_name() -> str:

@@ -124,3 +124,36 @@ def test_truncated_is_named():
   for end in (len(data) // 2, 30, 2):
     with raises(ImageError, 'a/b.jpg'):
       transform({'image': data[:end], 'path': 'a/b.jpg'}, np.random.default_rng(0))
+
+
+FRAMED = (
+  'decode|pad(19)|inception_crop(32, 50)|flip_lr',
+  'decode|pad_square|inception_crop(32, 60)',
+  'decode|tighten_box(7.5)|inception_crop(32, object_min=50)|flip_lr',
+  'decode|central_crop(170)|pad(7)|tighten_box(3)|inception_crop(31)|flip_lr(1)',
+  'decode|central_crop(450)|inception_crop(29, 70)|flip_lr',  # larger than the image: black around
+  'decode|central_fraction(0.7)|inception_crop(37)|flip_lr',
+)
+
+
+@pytest.mark.parametrize('spec', FRAMED)
+def test_ops_between_decode_and_crop_are_fused_and_boxes_follow(spec):
+  example = {
+    'image': jpeg(smooth(301, 407)),
+    'box': np.array([0.4, 0.45, 0.3, 0.4], np.float32),
+    'has_box': True,
+  }
+  assert len(parse_transform(spec, train=True)._steps) == 1
+  for data in (example['image'], np.asarray(Image.open(io.BytesIO(example['image'])))):
+    for seed in range(11):
+      fast, slow = both(spec, {**example, 'image': data}, seed)
+      assert fast['image'].shape == slow['image'].shape
+      assert np.abs(fast['image'].astype(int) - slow['image']).mean() < 1
+      np.testing.assert_array_equal(fast['box'], slow['box'])
+      assert fast['has_box'] == slow['has_box']
+
+
+def test_margins_too_large_for_memory_are_refused_as_one_by_one():
+  transform = parse_transform('decode|pad(8192)|inception_crop(29)', train=True)
+  with raises(ImageError, 'a.jpg'):
+    transform({'image': jpeg(smooth(61, 83)), 'path': 'a.jpg'}, np.random.default_rng(0))

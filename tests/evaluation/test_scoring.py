@@ -15,7 +15,7 @@ import pytest
 from tests.support import raises
 from vit_jax import data, parallel, tasks
 from vit_jax.errors import DatasetError, ImageError
-from vit_jax.evaluation.evaluator import Evaluator, make_eval_step, relabeled
+from vit_jax.evaluation.evaluator import Evaluator, make_eval_step, relabeled, spread
 from vit_jax.evaluation.scoring import score
 
 CLASSES = 7
@@ -153,3 +153,10 @@ def test_two_processes_count_every_example_once(name):
     assert (found['processes'], found['examples']) == (2, 17) and 'skipped' not in found
     assert found['accuracy'] == pytest.approx(13 / 17)
     assert found['index'] == list(range(17))
+
+
+@pytest.mark.parametrize(
+  'total, largest, size', [(300, 64, 60), (64, 64, 64), (65, 64, 33), (7, 64, 7), (1, 1, 1)]
+)
+def test_equal_batches_are_hardly_padded(total, largest, size):
+  assert spread(total, largest) == size

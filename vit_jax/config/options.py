@@ -91,6 +91,15 @@ class Input:
   )
   threads: int = option(0, 'loader threads of a process; 0: one per core', low=0, high=4096)
   workers: int = option(0, 'loader processes; 0: threads alone', low=0, high=1024)
+  cache: str = option(
+    '',
+    "kept in memory across epochs: 'decoded' images, before the first random operation, or the "
+    "'features' of a frozen backbone; empty: nothing",
+    choices=('', 'decoded', 'features'),
+  )
+  cache_gib: float = option(
+    0.0, 'most memory of the cache in GiB; 0: half of what is free at the start', low=0, high=1e6
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -175,6 +175,11 @@ def _impossible(config: Config) -> list[str]:
     not config.optimizer.gsam_alpha or config.optimizer.sam_rho > 0,
     'config.optimizer.gsam_alpha needs config.optimizer.sam_rho',
   )
+  need(
+    not (config.input.cache and config.input.workers),
+    f'config.input.cache={config.input.cache!r} is memory that threads share and processes do not: '
+    'set config.input.workers=0',
+  )
   problems += _fewshot_problems(config.fewshot)
   problems += _task_problems(config)
   return problems + _unfit(config)

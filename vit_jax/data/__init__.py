@@ -12,6 +12,7 @@ _LAZY = {
   'Dataset': 'dataset',
   'EvalBatches': 'batches',
   'Examples': 'dataset',
+  'ImageCache': 'cache',
   'Preprocess': 'preprocess',
   'TrainBatches': 'batches',
   'Transform': 'transforms.parse',

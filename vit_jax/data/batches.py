@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax import machine
+from vit_jax.data.cache import ImageCache
 from vit_jax.data.dataset import Examples
 from vit_jax.data.loader import Batch, EpochOrder, EvalLoader, Problems, TrainLoader
 from vit_jax.data.transforms.parse import Transform
@@ -152,6 +153,7 @@ def train_batches(
   workers: int = 0,
   on_error: str = 'raise',
   repeats: int = 1,
+  cache: ImageCache | None = None,
 ) -> TrainBatches:
   """Endless shuffled batches; every epoch is a fresh permutation.
 
@@ -171,6 +173,7 @@ def train_batches(
       readable one and counts.
     repeats: repeated augmentation: so many differently augmented copies of an image follow each
       other (3 in DeiT); one epoch's number of positions then shows 1/repeats of the images.
+    cache: keeps decoded images across epochs, in this process alone: not with `workers`.
 
   Returns:
     An iterator of 'image' uint8 `[b, h, w, c]`, 'label' int32 `[b]`, 'index' int64 `[b]` and
@@ -185,6 +188,8 @@ def train_batches(
     raise ConfigError(
       f'repeats must be at least 1 and workers at least 0, got {repeats}, {workers}'
     )
+  if cache is not None and workers:
+    raise ConfigError('a cache of images is shared by threads and not by processes: use workers=0')
   order = EpochOrder(len(examples), seed)
   loader = TrainLoader(
     examples,
@@ -197,6 +202,7 @@ def train_batches(
     process_count,
     first=0,
     repeats=repeats,
+    kept=cache.of(examples, transform) if cache else None,
   )
   return TrainBatches(loader, _threads(threads), workers)
 
@@ -210,6 +216,7 @@ def eval_batches(
   process_count: int = 1,
   threads: int | None = None,
   on_error: str = 'raise',
+  cache: ImageCache | None = None,
 ) -> EvalBatches:
   """Every example once, in order; the last batch is filled up with masked rows.
 
@@ -222,6 +229,7 @@ def eval_batches(
     threads: that load; None takes one per core, 0 loads in the caller.
     on_error: policy for images that cannot be read: 'raise' names the image; 'skip' masks and
       counts it.
+    cache: keeps transformed images from one evaluation to the next.
 
   Returns:
     An iterable of 'image', 'label', 'index' as in `train_batches`, and 'mask' bool `[b]`, False for
@@ -232,7 +240,16 @@ def eval_batches(
     ImageError: when iterating, an image that cannot be read.
   """
   _check(examples, transform, batch_size, process_index, process_count, on_error)
-  loader = EvalLoader(examples, transform, 0, on_error, batch_size, process_index, process_count)
+  loader = EvalLoader(
+    examples,
+    transform,
+    0,
+    on_error,
+    batch_size,
+    process_index,
+    process_count,
+    kept=cache.of(examples, transform) if cache else None,
+  )
   return EvalBatches(loader, _threads(threads))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.data.cache import KeptExamples, KeptFeatures
 from vit_jax.data.dataset import Examples
 from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import ImageError
@@ -63,12 +64,14 @@ class Loader:
     transform: applied to each.
     seed: of the random decisions.
     on_error: 'raise' or 'skip'.
+    kept: what is kept in memory of these examples, where something is.
   """
 
   examples: Examples
   transform: Transform
   seed: int
   on_error: str
+  kept: KeptExamples | KeptFeatures | None = dataclasses.field(default=None, kw_only=True)
 
   def __setstate__(self, state: dict[str, Any]) -> None:
     self.__dict__.update(state)
@@ -76,10 +79,16 @@ class Loader:
 
   def load(self, index: int, position: int) -> dict:
     """One transformed example; its random decisions depend on the seed and the position alone."""
+    rng = example_rng(self.seed, position)
+    if self.kept is None:
+      return self.transform(self._read(index), rng)
+    return self.kept.load(index, lambda: self._read(index), rng)
+
+  def _read(self, index: int) -> dict:
     example = self.examples[index]
     if example['label'] < 0 and 'labels' not in example:
       raise ImageError(f"{example['id']} has no label: remove it, or pass on_error='skip'")
-    return self.transform({**example, 'index': index}, example_rng(self.seed, position))
+    return {**example, 'index': index}
 
   def load_readable(self, index: int, position: int, problems: Problems) -> dict:
     """Like `load`, but an image that cannot be read is replaced by the next one that can."""

@@ -59,6 +59,7 @@ class Evaluator:
     variables: Any,
     collector: Collector | None = None,
     wrap: Callable[[Iterable[dict]], Iterable[dict]] = lambda batches: batches,
+    cache: data.ImageCache | None = None,
   ) -> dict[str, float]:
     """Metrics of a split.
 
@@ -67,6 +68,7 @@ class Evaluator:
       variables: placed.
       collector: receives every batch with the model's outputs.
       wrap: changes the stream of batches: a progress bar, other class indices.
+      cache: keeps transformed images for the next call.
 
     Returns:
       Means by metric, 'examples' that were scored, 'img_sec' (see `report.Timing`), and 'skipped'
@@ -76,7 +78,7 @@ class Evaluator:
       DatasetError: there is no example to score, or one without a label.
     """
     batches = data.eval_batches(
-      examples, self._transform, batch_size=self._batch_size, **self._loading
+      examples, self._transform, batch_size=self._batch_size, cache=cache, **self._loading
     )
     timing = collector.timing if collector else Timing()
     result = score(
@@ -91,6 +93,17 @@ class Evaluator:
     if skipped := len(examples) - int(result['examples']):  # by all processes
       result['skipped'] = skipped
     return result
+
+
+def spread(total: int, batch_size: int) -> int:
+  """The size of equal batches, as many as at `batch_size`: the last one is hardly padded.
+
+  Args:
+    total: number of examples, at least 1.
+    batch_size: the largest size.
+  """
+  batches = -(-total // batch_size)
+  return -(-total // batches)
 
 
 def announced(step: Callable) -> Callable:

@@ -1,6 +1,6 @@
 """Frozen features of a run's own splits, scored while it trains."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -109,25 +109,49 @@ class FrozenEvaluator:
     batches = data.eval_batches(
       examples, self._transform, batch_size=self._batch_size, **self._loading
     )
-    parts: dict[str, list[np.ndarray]] = {'x': [], 'index': [], 'mask': []}
-    for batch in batches:
-      outputs = self._step(variables, self._placement.put_batch({'image': batch['image']}))
-      parts['x'].append(self._placement.get_examples(outputs))
-      parts['index'].append(batch['index'])
-      parts['mask'].append(batch['mask'])
-    rows = parallel.gather({name: np.concatenate(part) for name, part in parts.items()})
-    x, index = rows['x'][rows['mask']], rows['index'][rows['mask']]
-    features = np.zeros((len(examples), x.shape[1]), x.dtype)
-    readable = np.zeros(len(examples), bool)
-    features[index] = x
-    readable[index] = True
-    return features, readable
+    rows, readable = feature_rows(self._step, self._placement, variables, batches, len(examples))
+    return rows['image'], readable
+
+
+def feature_rows(
+  step: Callable[[Any, dict], jax.Array],
+  placement: parallel.Placement,
+  variables: Any,
+  batches: Iterable[dict],
+  total: int,
+) -> tuple[dict[str, np.ndarray], np.ndarray]:
+  """Features of a whole split, in every process.
+
+  Args:
+    step: compiled by the placement: (variables, {'image'}) -> features [b, d].
+    placement, variables: placed.
+    batches: of `data.eval_batches`.
+    total: number of examples.
+
+  Returns:
+    Features as 'image' [n, d] and whatever else the examples hold [n, ...], by name; and which
+    could be decoded [n].
+  """
+  parts: dict[str, list[np.ndarray]] = {}
+  for batch in batches:
+    outputs = step(variables, placement.put_batch({'image': batch['image']}))
+    for name, values in {**batch, 'image': placement.get_examples(outputs)}.items():
+      parts.setdefault(name, []).append(values)
+  found = parallel.gather({name: np.concatenate(part) for name, part in parts.items()})
+  mask, index = found.pop('mask'), found.pop('index')
+  readable = np.zeros(total, bool)
+  readable[index[mask]] = True
+  rows = {}
+  for name, values in found.items():
+    rows[name] = np.zeros((total, *values.shape[1:]), values.dtype)
+    rows[name][index[mask]] = values[mask]
+  return rows, readable
 
 
 def _feature_step(
   module: nn.Module, preprocess: data.Preprocess
 ) -> Callable[[dict, dict], jax.Array]:
-  """Builds the function (variables, batch) -> features [b, d], the input of the model's head."""
+  """Builds the function (variables, batch) -> pooled features [b, d]."""
   body = backbone_of(module).clone(num_classes=0)
 
   def step(variables: dict, batch: dict) -> jax.Array:

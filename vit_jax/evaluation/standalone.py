@@ -15,7 +15,7 @@ from vit_jax import data, metric_writer, parallel, report, tasks
 from vit_jax.config import Dataset, parse_saved
 from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, DatasetError, WeightsError
-from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled
+from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled, spread
 from vit_jax.evaluation.measure import measure
 from vit_jax.files import read_json
 from vit_jax.inference.loaded import Loaded, load
@@ -60,7 +60,7 @@ def evaluate(
     dataset: a folder, a TFDS name or 'digits'; None for the one that the model was trained on.
     data_dir: where prepared TFDS datasets lie.
     split: None for 'test', or for all examples of a `dataset` that has no splits.
-    batch_size: examples a step over all devices.
+    batch_size: examples a step over all devices, at most.
     placement: one of `parallel.PLACEMENTS`.
     on_error: policy for images that cannot be decoded: 'raise' or 'skip'.
     pretrained_dir: a folder searched for named weights before any download.
@@ -103,7 +103,7 @@ def evaluate(
     loaded.preprocess,
     where,
     transform,
-    batch_size,
+    spread(len(examples), batch_size),
     loader_options(on_error=on_error),
   )
   collector = None

@@ -1,8 +1,13 @@
 """Heads that replace a model's own classifier."""
 
+import math
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+
+from vit_jax.models.layers import head
 
 
 def backbone_of(module: nn.Module) -> nn.Module:
@@ -14,6 +19,68 @@ def with_backbone(module: nn.Module, **fields) -> nn.Module:
   """The module with other values of its backbone's fields."""
   body = backbone_of(module).clone(**fields)
   return module.clone(backbone=body) if hasattr(module, 'backbone') else body
+
+
+def headless_of(module: nn.Module) -> nn.Module:
+  """The part of a module whose outputs its heads see: pooled features, or those and patches."""
+  return module.backbone if hasattr(module, 'backbone') else module.clone(num_classes=0)
+
+
+class LastLayer(nn.Module):
+  """A model's own classifier on features that were computed before."""
+
+  num_classes: int
+  dropout: float = 0.0  # rate on the features
+  head_bias_init: float = 0.0
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, features: jax.Array, train: bool = False) -> jax.Array:
+    """Features [b, d] -> logits [b, num_classes], float32."""
+    features = features.astype(jnp.dtype(self.dtype))
+    features = nn.Dropout(self.dropout, name='dropout')(features, deterministic=not train)
+    last = head(self.num_classes, self.dtype, 'head', self.head_bias_init)
+    return last(features).astype(jnp.float32)
+
+
+class GivenFeatures(nn.Module):
+  """In a backbone's place: features that were computed before, packed by `pack`."""
+
+  outputs: tuple[tuple[tuple[int, ...], str], ...]  # shape of an example's, and type, of each
+  num_classes: int | None
+  dtype: str = 'float32'
+
+  @nn.compact
+  def __call__(self, packed: jax.Array, train: bool = False):
+    """[b, n] -> what the backbone gives."""
+    found, start = [], 0
+    for shape, dtype in self.outputs:
+      end = start + math.prod(shape)
+      found.append(packed[:, start:end].reshape(-1, *shape).astype(dtype))
+      start = end
+    return found[0] if len(found) == 1 else tuple(found)
+
+
+def pack(outputs: jax.Array | tuple[jax.Array, ...]) -> jax.Array:
+  """What a backbone gives as one float32 array [b, n], without loss."""
+  leaves = jax.tree.leaves(outputs)
+  return jnp.concatenate([x.reshape(len(x), -1).astype(jnp.float32) for x in leaves], axis=1)
+
+
+def on_features(module: nn.Module, outputs: Sequence[jax.ShapeDtypeStruct]) -> nn.Module:
+  """The heads of a module alone: takes packed features and the same parameters.
+
+  Args:
+    module: a model, or heads on one.
+    outputs: what `headless_of` it gives for one image, [1, ...] each.
+  """
+  body = backbone_of(module)
+  if body is module:
+    return LastLayer(
+      body.num_classes, getattr(body, 'dropout', 0.0), body.head_bias_init, body.dtype
+    )
+  shapes = tuple((x.shape[1:], x.dtype.name) for x in outputs)
+  return module.clone(backbone=GivenFeatures(shapes, body.num_classes, body.dtype))
 
 
 def by_name(outputs: jax.Array | dict[str, jax.Array]) -> dict[str, jax.Array]:

@@ -22,6 +22,7 @@ from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
 from vit_jax.trackers import Tracking
 from vit_jax.training import distillation, ending, flops, outline, summary
+from vit_jax.training.caching import compute_features
 from vit_jax.training.display import DISPLAYS, Display, console_for
 from vit_jax.training.events import Course
 from vit_jax.training.experiment import Experiment
@@ -106,7 +107,10 @@ def _train(
       path, config.log.tensorboard, int(state.step), meta.get('rows'), first, tracking.log
     )
     stack.enter_context(contextlib.closing(writer))
-    batches = training_batches(config, experiment)
+    caching = plan.caching
+    if caching.of_features:
+      compute_features(config, experiment, plan.placement, caching.cache, state.variables)
+    batches = training_batches(config, experiment, caching.cache)
     stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
@@ -127,8 +131,10 @@ def _train(
     return metrics
 
 
-def training_batches(config: Config, experiment: Experiment) -> data.TrainBatches:
-  """This process's share of the batches that a run trains on."""
+def training_batches(
+  config: Config, experiment: Experiment, cache: data.ImageCache | None = None
+) -> data.TrainBatches:
+  """This process's share of the batches that a run trains on, by a cache where one is given."""
   return data.train_batches(
     experiment.train,
     experiment.train_transform,
@@ -137,19 +143,21 @@ def training_batches(config: Config, experiment: Experiment) -> data.TrainBatche
     seed=config.seed,
     workers=config.input.workers,
     repeats=config.input.repeats,
+    cache=cache,
   )
 
 
 def compiled_step(config: Config, plan: Plan) -> Any:
   """The training step of a run, (state, batch, rng) -> (state, metrics), placed on its devices."""
   experiment, placement, optimization = plan.experiment, plan.placement, plan.optimization
+  caching = plan.caching
   return placement.compile_train(
     make_train_step(
-      experiment.on_axis(placement.axis_name),
+      caching.module,
       experiment.task,
       optimization.tx,
       optimization.schedule,
-      experiment.preprocess,
+      caching.preprocess,
       accumulate=config.accumulate,
       axis_name=placement.axis_name,
       frozen=optimization.frozen,
@@ -189,9 +197,7 @@ class _Loop:
     self._began = time.monotonic()
     # Version 0.1 saved no seconds: those after its last report are not known.
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
-    self.validation = Validation(
-      config, plan.experiment, plan.placement, self._record, self._write_image, self._refuse_nan
-    )
+    self.validation = Validation(config, plan, self._record, self._write_image, self._refuse_nan)
     self._mfu_of_rate: float | None = None
     self.interrupted_at = 0
     self.last_metrics: dict[str, float] = {}
@@ -203,9 +209,9 @@ class _Loop:
     with phase('preparing the training step'):
       teacher = distillation.start(config, experiment, placement, self._plan.teacher)
       self._mfu_of_rate = flops.mfu_of_rate(
-        experiment.module,
+        self._plan.caching.module,
         experiment.shapes,
-        (*experiment.image_hw, 3),
+        self._plan.caching.input_shape,
         placement.devices,
         optimization.frozen,
         passes=2 if optimization.sharpness else 1,

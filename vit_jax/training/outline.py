@@ -47,6 +47,7 @@ def plan_event(
     'dataset': f'{dataset.name} ({dataset.kind}): {summary.split_text(experiment)}; '
     f'{len(dataset.classes):,} classes',
     'transform': f'{experiment.train_transform}; evaluation {experiment.eval_transform}',
+    'kept': plan.caching.text,
     'length': f'{total:,} steps = {epochs:.4g} epochs, batch size {config.batch_size}'
     + accumulated * (config.accumulate > 1),
     'optimizer': _optimizer(config),

@@ -17,6 +17,7 @@ from vit_jax.files import make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
 from vit_jax.trackers import check_installed
 from vit_jax.training import distillation
+from vit_jax.training.caching import Caching, make_caching
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.durations import Durations
 from vit_jax.training.experiment import Experiment, build_experiment, open_inputs
@@ -37,6 +38,7 @@ class Plan:
     optimization: how parameters are updated.
     callbacks: of validation.
     teacher: whose logits are distilled; None without one.
+    caching: what is kept in memory across epochs, and what the steps compute with.
   """
 
   experiment: Experiment
@@ -46,6 +48,7 @@ class Plan:
   optimization: Optimization
   callbacks: Callbacks
   teacher: Loaded | None
+  caching: Caching
 
 
 @contextlib.contextmanager
@@ -100,7 +103,17 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
         )
     problems.raise_if_any()
     assert experiment is not None and optimization is not None
-    yield Plan(experiment, placement, durations, total_steps, optimization, callbacks, teacher)
+    caching = make_caching(config, experiment, placement, optimization.frozen)
+    yield Plan(
+      experiment,
+      placement,
+      durations,
+      total_steps,
+      optimization,
+      callbacks,
+      teacher,
+      caching,
+    )
 
 
 def outer_problems(config: Config, workdir: str) -> list[str]:

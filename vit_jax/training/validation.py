@@ -5,10 +5,11 @@ import pathlib
 from collections.abc import Callable
 from typing import Any
 
+import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import machine, report
+from vit_jax import data, machine, report
 from vit_jax.checkpoint import Run, load_run
 from vit_jax.config import Config
 from vit_jax.console import phase
@@ -18,8 +19,7 @@ from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
 from vit_jax.metric_writer import read_metrics
 from vit_jax.models.shapes import title
-from vit_jax.parallel import Placement
-from vit_jax.training.experiment import Experiment
+from vit_jax.training.preparation import Plan
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +34,7 @@ class Validation:
 
   Args:
     config: the run's options.
-    experiment: with the held-out splits.
-    placement: where the model lies.
+    plan: with the held-out splits, where the model lies and what is kept in memory.
     record: called with (step, split, metrics) of every row.
     write_image: called with (step, name, image) of every image for TensorBoard.
     refuse: called with (step, metrics) of a validation before they are written; raises on a NaN.
@@ -44,12 +43,12 @@ class Validation:
   def __init__(
     self,
     config: Config,
-    experiment: Experiment,
-    placement: Placement,
+    plan: Plan,
     record: Callable[[int, str, dict], None],
     write_image: Callable[[int, str, np.ndarray], None],
     refuse: Callable[[int, dict], None],
   ):
+    experiment, placement = plan.experiment, plan.placement
     self._config, self._experiment, self._placement = config, experiment, placement
     self._record, self._write_image, self._refuse = record, write_image, refuse
     self.best: Run | None = None
@@ -57,15 +56,18 @@ class Validation:
     self.tested: dict[str, float] = {}
     loading = loader_options(config.input.threads, config.dataset.on_error)
     batch_size = config.evaluation.batch_size or config.batch_size
-    self._evaluate = Evaluator(
-      experiment.module,
-      experiment.task,
-      experiment.preprocess,
-      placement,
-      experiment.eval_transform,
-      batch_size,
-      loading,
-    )
+    self._caching = caching = plan.caching
+
+    def evaluator(module: nn.Module, preprocess: data.Preprocess) -> Evaluator:
+      transform = experiment.eval_transform
+      return Evaluator(
+        module, experiment.task, preprocess, placement, transform, batch_size, loading
+      )
+
+    self._evaluate = evaluator(experiment.module, experiment.preprocess)
+    self._evaluate_kept = self._evaluate  # the examples that are kept in memory
+    if caching.of_features:
+      self._evaluate_kept = evaluator(caching.module, caching.preprocess)
     self._frozen = None
     if config.fewshot.every:
       self._frozen = FrozenEvaluator(
@@ -87,14 +89,14 @@ class Validation:
     if 'val' not in self._experiment.held_out:
       return {}
     collector = self._collector('val')
-    val = self._experiment.held_out['val']
+    val, cache = self._experiment.held_out['val'], self._caching.cache
     with phase('validating', told_after=None):
-      metrics = self._evaluate(val, state.averaged, collector)
+      metrics = self._evaluate_kept(val, state.averaged, collector, cache=cache)
     self._refuse(step, {f'validation {k}': v for k, v in metrics.items()})
     self._record(step, 'val', metrics)
     if state.ema is not None:
       with phase('validating without EMA', told_after=None):
-        raw = self._evaluate(val, state.variables)
+        raw = self._evaluate_kept(val, state.variables, cache=cache)
       self._record(step, 'val_raw', raw)
     self._write_images(step, collector)
     return metrics

@@ -49,7 +49,7 @@ def resize_pixels(
   if image.shape[:2] == tuple(hw) and part is None:
     return image
   top, left, height, width = part or (0, 0, *hw)
-  _check_room(image, (height, width))
+  check_room(image.shape[:2], (height, width))
   y, x = image.shape[0] / hw[0], image.shape[1] / hw[1]
   bottom, right = min((top + height) * y, image.shape[0]), min((left + width) * x, image.shape[1])
   box = (left * x, top * y, right, bottom) if part else None
@@ -59,8 +59,13 @@ def resize_pixels(
   return pixels[:, :, None] if grey else pixels
 
 
-def _check_room(image: np.ndarray, hw: tuple[int, int], name: str = '') -> None:
-  h, w = image.shape[:2]
+def check_room(old_hw: tuple[int, int], hw: tuple[int, int], name: str = '') -> None:
+  """Refuses to make an image of `hw` pixels of one of `old_hw` where memory may not hold it.
+
+  Raises:
+    ImageError: it is too large.
+  """
+  h, w = old_hw
   if hw[0] * hw[1] > max(_PIXELS, _GROWTH * h * w):
     raise ImageError(
       f'image {name or "without a name"} of {w} x {h} pixels would become {hw[1]} x {hw[0]} '
@@ -70,7 +75,7 @@ def _check_room(image: np.ndarray, hw: tuple[int, int], name: str = '') -> None:
 
 def resize(example: dict, hw: tuple[int, int], method: str = 'bilinear') -> dict:
   """Scales the whole image to `hw` pixels; boxes are relative and stay."""
-  _check_room(example['image'], hw, image_name(example))
+  check_room(example['image'].shape[:2], hw, image_name(example))
   return {**example, 'image': resize_pixels(example['image'], hw, method)}
 
 
@@ -106,7 +111,7 @@ def crop(example: dict, top: int, left: int, hw: tuple[int, int]) -> dict:
   bottom, right = top + hw[0], left + hw[1]
   inside = image[max(top, 0) : max(bottom, 0), max(left, 0) : max(right, 0)]
   if top < 0 or left < 0 or bottom > h or right > w:
-    _check_room(image, hw, image_name(example))
+    check_room((h, w), hw, image_name(example))
     whole = np.zeros((*hw, image.shape[2]), image.dtype)
     y, x = max(-top, 0), max(-left, 0)
     whole[y : y + inside.shape[0], x : x + inside.shape[1]] = inside

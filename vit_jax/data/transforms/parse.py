@@ -2,13 +2,13 @@
 
 import ast
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
 
 from vit_jax.data.transforms.base import OPS, Arg, ImageSpec, Op, is_int
-from vit_jax.data.transforms.fused import fuse
+from vit_jax.data.transforms.fused import DecodeCropFlip, fuse
 from vit_jax.errors import ConfigError, shown
 
 
@@ -35,6 +35,19 @@ class Transform:
   def random(self) -> bool:
     """Whether a result depends on the generator."""
     return any(op.random for op in self.ops)
+
+  def split(self, take: Callable[[int], bool]) -> tuple[tuple[Op, ...], tuple[Op, ...]]:
+    """The steps up to the first random one, whose results may be kept, and the rest.
+
+    Args:
+      take: asks for so many bytes to keep; for images that are kept at several scales.
+    """
+    steps = self._steps
+    count = next((i for i, op in enumerate(steps) if op.random), len(steps))
+    beginning = steps[:count]
+    if count < len(steps) and isinstance(whole := steps[count], DecodeCropFlip):
+      beginning += (whole.beginning(take),)
+    return beginning, steps[count:]
 
   def __call__(self, example: dict, rng: np.random.Generator | None = None) -> dict:
     """Applies all steps.

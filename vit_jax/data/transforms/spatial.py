@@ -22,6 +22,25 @@ def _scaled(hw: Size, side: int, new_side: int) -> Size:
   return h, w
 
 
+class Framing(Op):
+  """An op that shows another part of the plane that an image lies in, black around the image.
+
+  Where it moves, and how boxes follow, is a function of the image's height and width alone, so that
+  several of them and a crop are done in one go (`fused.DecodeCropFlip`).
+  """
+
+  def frame(self, hw: Size) -> tuple[int, int, Size]:
+    """Top, left and (height, width) of what is shown, for an image of `hw` pixels."""
+    raise NotImplementedError
+
+  def follow(self, example: dict, hw: Size) -> dict:
+    """Moves the boxes alone, of an image of `hw` pixels."""
+    return geometry.follow_crop(example, hw, *self.frame(hw))
+
+  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    return geometry.crop(example, *self.frame(example['image'].shape[:2]))
+
+
 @register('decode')
 class Decode(Op):
   """File bytes to upright pixels; pixels of an array source pass through.
@@ -112,7 +131,7 @@ class ResizeLong(ResizeSmall):
 
 
 @register('central_crop')
-class CentralCrop(Op):
+class CentralCrop(Framing):
   """Cuts the middle out; a smaller image gets a black margin, as in torchvision.
 
   Args:
@@ -122,19 +141,15 @@ class CentralCrop(Op):
   two_ints = True
   size: Size = arg('size')
 
-  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    return geometry.crop(example, *self.corner(example['image'].shape[:2]), self.size)
-
-  def corner(self, hw: Size) -> Size:
-    """Top and left of the window, for an image of `hw` pixels."""
-    return round((hw[0] - self.size[0]) / 2), round((hw[1] - self.size[1]) / 2)
+  def frame(self, hw: Size) -> tuple[int, int, Size]:
+    return round((hw[0] - self.size[0]) / 2), round((hw[1] - self.size[1]) / 2), self.size
 
   def output(self, spec: ImageSpec) -> ImageSpec:
     return _sized(spec, self.size)
 
 
 @register('central_fraction')
-class CentralFraction(Op):
+class CentralFraction(Framing):
   """Cuts the middle out by a fraction of each side, as tf.image.central_crop does.
 
   Args:
@@ -148,10 +163,9 @@ class CentralFraction(Op):
     h, w = (s - 2 * int((s - s * self.fraction) / 2) for s in hw)
     return h, w
 
-  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    h, w = example['image'].shape[:2]
-    new = self._hw((h, w))
-    return geometry.crop(example, (h - new[0]) // 2, (w - new[1]) // 2, new)
+  def frame(self, hw: Size) -> tuple[int, int, Size]:
+    new = self._hw(hw)
+    return (hw[0] - new[0]) // 2, (hw[1] - new[1]) // 2, new
 
   def output(self, spec: ImageSpec) -> ImageSpec:
     return _sized(spec, spec.hw and self._hw(spec.hw))
@@ -243,7 +257,7 @@ class RandomCrop(Op):
 
 
 @register('pad')
-class Pad(Op):
+class Pad(Framing):
   """Adds a black margin.
 
   Args:
@@ -255,22 +269,20 @@ class Pad(Op):
   def _hw(self, hw: Size) -> Size:
     return hw[0] + 2 * self.pixels, hw[1] + 2 * self.pixels
 
-  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    hw = self._hw(example['image'].shape[:2])
-    return geometry.crop(example, -self.pixels, -self.pixels, hw)
+  def frame(self, hw: Size) -> tuple[int, int, Size]:
+    return -self.pixels, -self.pixels, self._hw(hw)
 
   def output(self, spec: ImageSpec) -> ImageSpec:
     return _sized(spec, spec.hw and self._hw(spec.hw))
 
 
 @register('pad_square')
-class PadSquare(Op):
+class PadSquare(Framing):
   """Adds black margins to the shorter side until the image is square and centred."""
 
-  def __call__(self, example: dict, rng: np.random.Generator) -> dict:
-    h, w = example['image'].shape[:2]
-    side = max(h, w)
-    return geometry.crop(example, -((side - h) // 2), -((side - w) // 2), (side, side))
+  def frame(self, hw: Size) -> tuple[int, int, Size]:
+    side = max(hw)
+    return -((side - hw[0]) // 2), -((side - hw[1]) // 2), (side, side)
 
   def output(self, spec: ImageSpec) -> ImageSpec:
     return _sized(spec, spec.hw and (max(spec.hw), max(spec.hw)))
@@ -292,7 +304,7 @@ class FlipLr(Op):
 
 
 @register('tighten_box')
-class TightenBox(Op):
+class TightenBox(Framing):
   """Removes from the box what earlier rotation added, for datasets exported with augmentation.
 
   A tool that rotates images and draws the upright box around each rotated box leaves boxes too
@@ -305,8 +317,13 @@ class TightenBox(Op):
 
   degrees: float = arg('float', low=0, high=30)
 
+  def frame(self, hw: Size) -> tuple[int, int, Size]:
+    return 0, 0, hw
+
   def __call__(self, example: dict, rng: np.random.Generator) -> dict:
+    return self.follow(example, example['image'].shape[:2])
+
+  def follow(self, example: dict, hw: Size) -> dict:
     if 'box' not in example:
       return example
-    hw = example['image'].shape[:2]
     return {**example, 'box': boxes.tighten(example['box'], hw, self.degrees)}
