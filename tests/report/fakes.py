@@ -71,7 +71,7 @@ class Checked(html.parser.HTMLParser):
     super().__init__()
     self.open, self.addresses, self.images, self.ids, self.text = [], [], [], set(), ''
     self.tags, self.titles, self.rows = set(), [], []
-    self.scripts, self.attributes, self.policy = [], [], ''
+    self.scripts, self.attributes, self.policy, self.starts = [], [], '', []
     self.feed(text)
     self.close()
     assert not self.open, self.open
@@ -79,6 +79,7 @@ class Checked(html.parser.HTMLParser):
   def handle_starttag(self, tag, attributes):
     found = dict(attributes)
     self.tags.add(tag)
+    self.starts.append((tag, attributes))
     self.attributes += [(tag, k, v) for k, v in attributes]
     if found.get('http-equiv') == 'Content-Security-Policy':
       self.policy = found['content']

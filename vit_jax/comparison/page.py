@@ -14,7 +14,7 @@ from vit_jax.comparison.gather import Run
 from vit_jax.comparison.significance import LEVEL, Pair
 from vit_jax.comparison.table import Fact
 from vit_jax.report import alternatives, canvas, metrics, page
-from vit_jax.report import sections as report_sections
+from vit_jax.report.sections import span_of
 from vit_jax.report.text import number, percent
 
 if TYPE_CHECKING:
@@ -162,11 +162,8 @@ def _accuracy(out: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Pair]) -> 
     'Accuracy on the test images',
     'Wilson intervals for each run alone. Overlapping intervals do not mean that two runs are '
     'alike: the table below compares them image by image.',
-    'Accuracy with 95\u00a0% interval: '
-    + '; '.join(
-      f'{run.name} {percent(run.metrics["accuracy"])} ({report_sections.span_of(run.metrics, "accuracy")})'
-      for run in runs
-    ),
+    '95\u00a0% intervals of the accuracy: '
+    + '; '.join(f'{run.name} {span_of(run.metrics, "accuracy")}' for run in runs),
   )
   columns: dict[str, list[str]] = {
     'pair': [f'{pair.first.name} – {pair.second.name}' for pair in pairs],
