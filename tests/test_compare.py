@@ -93,7 +93,7 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
     rows = list(csv.DictReader(f))
   assert [r['run'] for r in rows] == ['vit', 'cnn'] and float(rows[0]['accuracy_low']) < 1
   html = fakes.read(out / 'compare.html')
-  assert all(x.startswith(('data:', '#')) for x in html.addresses)
+  fakes.check_self_contained(html, out)
   for words in (
     'Most accurate is vit',
     'McNemar',
@@ -106,6 +106,44 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
   ):
     assert words.replace(' µs', '\u00a0µs') in html.text, words
   assert 'learning_rate' not in html.text  # the same in both
+
+
+def test_disagreements_have_images_and_runs_links_to_their_reports(tmp_path):
+  from vit_jax import config
+
+  digits = config.Dataset(name='digits').open().split('test')
+  labels = np.array([digits[i]['label'] for i in range(40)])
+  options = {'batch_size': 8, 'dataset': {'name': 'digits'}}
+  for name, skill in (('a', 3.0), ('b', 1.0)):
+    ids = tuple(digits.id(i) for i in range(40))
+    of = facts(name, config=options, dataset='digits')
+    (tmp_path / name / 'report').mkdir(parents=True)
+    p = fakes.random(40, 10, len(name + str(skill)), skill, labels, ids=ids, facts=of)
+    p.save(tmp_path / name / 'report' / 'predictions.npz')
+    (tmp_path / name / 'report' / 'report.html').write_text('<p>a report')
+  out = tmp_path / 'out'
+  runs = [str(tmp_path / name) for name in 'ab']
+  assert command.main([*runs, f'--out={out}']) == 0
+  html = fakes.read(out / 'compare.html')
+  fakes.check_self_contained(html, out)
+  assert '../a/report/report.html' in html.addresses
+  one, other = (run.predictions.correct for run in gather.gather(runs))
+  shown = [dict(a) for tag, a in html.starts if tag == 'figure' and 'data-kind' in dict(a)]
+  assert len(shown) == (one != other).sum() > 0
+  assert sum(f['data-kind'] == '0' for f in shown) == (one & ~other).sum()
+  with open(out / 'disagreements.csv', newline='') as f:
+    assert len(list(csv.reader(f))) == 1 + len(shown)
+
+
+def test_disagreements_without_their_dataset_are_a_table(tmp_path):
+  for seed, name in enumerate('ab'):
+    make_run(tmp_path / name, seed, 1.0)
+  out = tmp_path / 'out'
+  assert command.main([*(str(tmp_path / n) for n in 'ab'), f'--out={out}']) == 0
+  html = fakes.read(out / 'compare.html')
+  fakes.check_self_contained(html, out)
+  assert any('only a correct' in row for row in html.rows)
+  assert not [image for image in html.images if 'true' in image['alt'].split(',')[0]]
 
 
 def test_five_images_on_which_two_runs_agree_do_not_show_that_they_are_equal():
@@ -276,5 +314,6 @@ def test_hostile_names_of_runs_are_shown_and_nothing_else(tmp_path):
   source = (tmp_path / 'out' / 'compare.html').read_text()
   html = fakes.read(tmp_path / 'out' / 'compare.html')
   assert html.tags <= fakes.TAGS and '\x07' not in source
+  fakes.check_self_contained(html, tmp_path / 'out')
   for name in ('<script>x<', '{{ 7 * 7 }}"\ufffd'):
     assert name in html.text

@@ -1,6 +1,10 @@
 """Predictions whose every number is known, and a reader of pages that is strict."""
 
+import base64
+import hashlib
 import html.parser
+import urllib.parse
+from importlib import resources
 
 import numpy as np
 
@@ -54,6 +58,7 @@ TAGS = {
   *('section', 'h1', 'h2', 'h3', 'p', 'a', 'b', 'br', 'wbr', 'code', 'pre', 'small', 'span'),
   *('dl', 'div', 'dt', 'dd', 'figure', 'figcaption', 'img', 'details', 'summary'),
   *('table', 'thead', 'tbody', 'tr', 'th', 'td'),
+  *('script', 'ul', 'li', 'button', 'form', 'label', 'select', 'option'),
 }
 
 
@@ -66,6 +71,7 @@ class Checked(html.parser.HTMLParser):
     super().__init__()
     self.open, self.addresses, self.images, self.ids, self.text = [], [], [], set(), ''
     self.tags, self.titles, self.rows = set(), [], []
+    self.scripts, self.attributes, self.policy, self.starts = [], [], '', []
     self.feed(text)
     self.close()
     assert not self.open, self.open
@@ -73,6 +79,13 @@ class Checked(html.parser.HTMLParser):
   def handle_starttag(self, tag, attributes):
     found = dict(attributes)
     self.tags.add(tag)
+    self.starts.append((tag, attributes))
+    self.attributes += [(tag, k, v) for k, v in attributes]
+    if found.get('http-equiv') == 'Content-Security-Policy':
+      self.policy = found['content']
+    if tag == 'script':
+      assert not found, found
+      self.scripts.append('')
     self.addresses += [v for k, v in found.items() if k in ('src', 'href')]
     self.ids |= {found['id']} if 'id' in found else set()
     self.titles += [found['title']] if 'title' in found else []
@@ -89,6 +102,9 @@ class Checked(html.parser.HTMLParser):
     assert self.open.pop() == tag
 
   def handle_data(self, data):
+    if self.open[-1:] == ['script']:
+      self.scripts[-1] += data
+      return
     self.text += data
     if {'td', 'th'} & set(self.open):
       self.rows[-1][-1] += data
@@ -96,3 +112,20 @@ class Checked(html.parser.HTMLParser):
 
 def read(path) -> Checked:
   return Checked(path.read_text(encoding='utf-8'))
+
+
+def check_self_contained(seen: Checked, folder) -> None:
+  """Nothing is loaded from elsewhere, links lead to places or files, only our script may run."""
+  for tag, name, value in seen.attributes:
+    assert not name.startswith('on'), (tag, name)
+    if name == 'src':
+      assert value.startswith('data:image/'), value[:60]
+    if name == 'href' and value.startswith('#'):
+      assert value[1:] in seen.ids, value
+    elif name == 'href' and not value.startswith('data:'):
+      assert (folder / urllib.parse.unquote(value)).is_file(), value
+  own = resources.files('vit_jax.report.templates').joinpath('script.js').read_text('utf-8')
+  assert [s.strip() for s in seen.scripts] == [own.strip()] and 'innerHTML' not in own
+  digest = base64.b64encode(hashlib.sha256(seen.scripts[0].encode()).digest()).decode()
+  assert f"script-src 'sha256-{digest}'" in seen.policy and "default-src 'none'" in seen.policy
+  assert all(image['alt'] for image in seen.images)

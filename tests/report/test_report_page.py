@@ -29,6 +29,7 @@ from vit_jax.report import (
   metrics,
   page,
   text,
+  thumbnails,
   write_report,
 )
 
@@ -79,9 +80,8 @@ def written(tmp_path_factory):
 def test_the_page_needs_nothing_else_and_has_every_section(written):
   out, p, _ = written
   page = fakes.read(out / 'report.html')
-  assert all(a.startswith(('data:', '#')) for a in page.addresses)
-  assert all(a[1:] in page.ids for a in page.addresses if a.startswith('#'))
-  assert all(image['alt'] for image in page.images)
+  fakes.check_self_contained(page, out)
+  assert {'per_class.csv', 'confusion.csv', 'predictions.csv'} <= set(page.addresses)
   for words in (
     'run <1> on to/pets test',
     'Learning curves',
@@ -247,7 +247,8 @@ def test_hostile_names_are_shown_and_nothing_else(tmp_path):
   write_report(tmp_path, p, fakes.layout('classify'), rows, fakes.image)
   source = (tmp_path / 'report.html').read_text(encoding='utf-8')
   seen = fakes.read(tmp_path / 'report.html')
-  assert seen.tags <= fakes.TAGS and '<script' not in source
+  assert seen.tags <= fakes.TAGS
+  fakes.check_self_contained(seen, tmp_path)
   assert not [c for c in source if ord(c) < 32 and c not in '\n\t' or 127 <= ord(c) < 160]
   for name in HOSTILE:
     readable = text.printable(name.replace('_', ' '))
@@ -263,6 +264,89 @@ def test_file_names_in_no_encoding_are_shown_with_a_replacement(tmp_path):
   assert shown == '<p>caf\ufffd.jpg \ufffd \ufffd</p>\n'
   page.write(tmp_path / 'p.html', 'caf\udce9', [], [('s\udce9', [shown])], '')
   assert 'caf\ufffd' in fakes.read(tmp_path / 'p.html').text
+
+
+@pytest.mark.parametrize('skill', [1.0, 90.0])
+def test_a_gallery_shows_every_confusion_and_correct_images_each_once(tmp_path, skill):
+  """Also where every prediction is correct: nothing was shown then."""
+  p = fakes.random(29, 3, skill=skill)
+  write_report(tmp_path, p, fakes.layout('classify'), load_image=fakes.image)
+  seen = fakes.read(tmp_path / 'report.html')
+  fakes.check_self_contained(seen, tmp_path)
+  shown = [
+    dict(figure) for tag, figure in seen.starts if tag == 'figure' and 'data-true' in dict(figure)
+  ]
+  assert len(shown) == len(examples.gallery(p)) == len(set(examples.gallery(p))) > 4
+  pairs = {(int(f['data-true']), int(f['data-pred'])) for f in shown}
+  confused = {(q.true, q.predicted) for q in metrics.confusion(p).pairs}
+  assert confused <= pairs
+  for figure in shown:
+    assert figure['data-kind'] == (
+      'correct' if figure['data-true'] == figure['data-pred'] else 'wrong'
+    )
+    assert 0 <= float(figure['data-confidence']) <= 1
+  # Cells of the matrix lead to the first image of their pair.
+  links = {v[1:] for tag, k, v in seen.attributes if k == 'href' and v.startswith('#p')}
+  assert {f'p{t}-{g}' for t, g in confused} <= links <= seen.ids
+  correct = sum(f['data-kind'] == 'correct' for f in shown)
+  assert bool(correct) == bool(p.correct.any())
+
+
+def test_captions_name_prediction_and_truth_with_their_probabilities(tmp_path):
+  logits = np.log([[0.2, 0.7, 0.1], [0.9, 0.05, 0.05]])
+  p = fakes.predictions([0, 0], logits)
+  items = thumbnails.predicted(p, [0, 1], fakes.image)
+  nbsp = '\u00a0'
+  assert items[0].lines == [f'pred bee, 70.0{nbsp}%', f'true ant, 20.0{nbsp}%']
+  assert items[1].lines[0] == f'pred ant, 90.0{nbsp}%' and len(items[1].lines) == 2
+
+
+def test_cells_of_the_matrix_say_their_values_and_tables_can_be_sorted(tmp_path):
+  p = fakes.predictions([0, 0, 0, 1], np.log([[0.8, 0.1, 0.1]] * 2 + [[0.1, 0.8, 0.1]] * 2))
+  write_report(tmp_path, p, fakes.layout('classify'), fakes.ROWS)
+  seen = fakes.read(tmp_path / 'report.html')
+  nbsp = '\u00a0'
+  assert any(
+    'true ant, predicted bee: 1 image, 33.3' in title and f'33.3{nbsp}%' in title
+    for title in seen.titles
+  )
+  kinds = [v for tag, k, v in seen.attributes if (tag, k) == ('table', 'class')]
+  assert kinds.count('sortable') == 2
+  # Alternative texts say what is drawn.
+  alts = ' '.join(image['alt'] for image in seen.images)
+  assert 'training from 2 at step 2 to 1 at step 5' in alts and 'Lowest F1: ' in alts
+
+
+def test_the_matrix_of_more_classes_than_have_names_is_an_image(tmp_path, monkeypatch):
+  monkeypatch.setattr(matrices, 'NAMED', 3)
+  for k, image in ((3, False), (4, True)):
+    out = tmp_path / str(k)
+    write_report(out, fakes.random(3 * k, k, labels=np.arange(3 * k) % k), fakes.layout('classify'))
+    seen = fakes.read(out / 'report.html')
+    assert any('Confusion matrix of 4' in i['alt'] for i in seen.images) == image
+    assert (out / 'figures' / 'confusion_counts.png').exists()
+
+
+def test_images_of_label_sets_are_told_from_each_other_by_all_their_classes(tmp_path):
+  logits = [[2.0, 1.0, -1.0], [-1.0, 1.0, -2.0]]
+  shown = np.array([[1, 1, 0], [0, 0, 1]], np.uint8)
+  facts = Facts('s', activation='sigmoid')
+  p = fakes.predictions([-1] * 2, logits, facts=facts, multi_hot=shown)
+  write_report(tmp_path, p, fakes.layout('multilabel'), load_image=fakes.image)
+  seen = fakes.read(tmp_path / 'report.html')
+  fakes.check_self_contained(seen, tmp_path)
+  found = [dict(f) for tag, f in seen.starts if tag == 'figure' and 'data-kind' in dict(f)]
+  wanted = [('2', '1', 'wrong', '2'), ('0 1', '0 1', 'correct', '0')]
+  names = ('data-true', 'data-pred', 'data-kind', 'data-mistakes')
+  assert [tuple(f[name] for name in names) for f in found] == wanted
+
+
+def test_no_figure_is_wider_than_a_telephone_at_twelve_pixels_of_text(written):
+  """390 pixels less the margins; 10 points at 87 pixels an inch are 12 pixels."""
+  out, _, _ = written
+  for name in ('curve_loss', 'per_class', 'reliability', 'confidence', 'iou'):
+    with Image.open(out / 'figures' / f'{name}.png') as image:
+      assert 87 * image.width / image.info['dpi'][0] < 390 - 24 + 12, name
 
 
 def test_without_matplotlib_the_numbers_are_kept(tmp_path, monkeypatch):

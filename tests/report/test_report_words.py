@@ -23,7 +23,7 @@ def _context(p, compute=metrics.compute, rows=()):
     predictions=p,
     result=result,
     once=once,
-    figure=lambda name, drawing, title, caption: caption,
+    figure=lambda name, drawing, title, caption, alt='': caption,
     load_image=None,
     rows=list(rows),
     titles={},

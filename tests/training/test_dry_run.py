@@ -78,7 +78,7 @@ def _page(path, config):
   with loop.training_batches(config, experiment) as batches:
     found = [next(batches) for _ in range(3)]
   html = previews.write_page(path, config, experiment, found).read_text()
-  sources = re.findall('src="data:image/jpeg;base64,([^"]+)"', html)
+  sources = re.findall('src="data:image/(?:jpeg|png);base64,([^"]+)"', html)
   images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(s)))) for s in sources]
   return images, html, found, experiment
 
@@ -93,7 +93,7 @@ def test_originals_stand_beside_augmented_images(tmp_path):
     original = np.asarray(experiment.train[index]['image'])[..., 0]
     small = [np.asarray(Image.fromarray(stored[..., 0]).resize((8, 8), 0)).astype(int)]
     small += [np.asarray(Image.fromarray(seen[..., 0]).resize((16, 16), 0)).astype(int)]
-    assert abs(small[0] - original).mean() < 12  # a JPEG of enlarged pixels
+    assert abs(small[0] - original).mean() < 12  # a PNG or JPEG of enlarged pixels
     assert abs(small[1] - batches[0]['image'][row][..., 0]).mean() < 12
     assert experiment.train.id(index) in html
   assert '8 x 8 pixels' in html and '16 x 16 pixels' in html
@@ -115,9 +115,9 @@ def test_pages_of_boxes_and_of_label_sets(folder, tmp_path, task):
       h, w = image.shape[:2]
       left, right = ((box[0] + side * box[2] / 2) * w for side in (-1, 1))
       middle = image[min(h - 1, int(box[1] * h))].astype(int)
-      for x in (left, right):  # a green line, 3 pixels wide
+      for x in (left, right):  # a blue line, 4 pixels wide
         near = middle[max(0, int(x) - 3) : int(x) + 4]
-        assert (near[:, 1] - near[:, 0] > 60).any() and (near[:, 1] - near[:, 2] > 40).any()
+        assert (near[:, 2] - near[:, 0] > 60).any() and (near[:, 2] - near[:, 1] > 40).any()
 
 
 def test_a_dry_run_of_boxes_on_every_device(folder, tmp_path, capsys):

@@ -4,6 +4,7 @@ import csv
 import json
 import os
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 
 import pytest
 
+from tests.report import fakes
 from tests.support import raises
 from vit_jax import config, main
 from vit_jax.errors import ConfigError
@@ -240,6 +242,28 @@ def test_means_over_seeds_by_hand():
   assert sweep.over_seeds([{k: v for k, v in row.items() if k != 'seed'} for row in ROWS]) == []
 
 
+@pytest.mark.parametrize(
+  'mode, values, won',
+  [
+    ('max', (0.5, 0.7, 0.7), 1),
+    ('min', (0.5, 0.3, 0.3), 1),
+    ('max', (None, None, None), None),
+  ],
+)
+def test_the_winner_is_the_first_best_of_the_finished_by_validation(mode, values, won):
+  options = config.default()
+  options.checkpoint.best = 'accuracy' if mode == 'max' else 'loss'
+  options.checkpoint.best_mode = mode
+  checked = config.parse(options)
+  members = {name: ({}, checked) for name in 'abcd'}
+  rows = [
+    {'run': n, 'state': 'finished', f'val_{checked.checkpoint.best}': v, 'test_accuracy': 0.1}
+    for n, v in zip('abc', values)
+  ]
+  failed = {'run': 'd', 'state': 'failed (1)', f'val_{checked.checkpoint.best}': 0.99}
+  assert sweep.winner(members, [*rows, failed]) == won
+
+
 def test_the_table_is_aligned():
   lines = sweep.format_table(ROWS).splitlines()
   assert lines[0].split() == list(ROWS[0])
@@ -291,6 +315,10 @@ def test_a_sweep_trains_all_skips_the_finished_and_continues_after_a_failure(con
   assert tested['split'] == 'test'
   assert float(rows[0]['test_accuracy']) == pytest.approx(tested['accuracy'], rel=1e-5)
   assert (folder / 'comparison/compare.json').exists()
+  page = fakes.read(folder / 'comparison/compare.html')
+  fakes.check_self_contained(page, folder / 'comparison')
+  assert '../sweep.csv' in page.addresses and 'Best of 3 members' in page.text
+  assert re.search(r'--sweep=[02]\n', page.text)  # the command of the winner; the second failed
   assert (folder / 'sweep_means.csv').exists() and str(folder / 'sweep.csv') in done.stdout
 
 

@@ -1,6 +1,7 @@
 """The command from files to figures, on small random models, and its errors."""
 
 import base64
+import io
 import re
 import subprocess
 import sys
@@ -62,9 +63,15 @@ def test_all_that_a_vit_has(visualize, folder, capsys):
     [f'one_{n}' for n in own]
     + ['attention_distance', 'nearest', 'patch_filters', 'position_embeddings', 'token_colours']
   )
-  embedded = re.findall(r'src="data:image/png;base64,([^"]+)"', html)
-  assert len(embedded) == len(names)
-  assert base64.b64decode(embedded[0])[:4] == b'\x89PNG'
+  # The figures, as PNG or where that is smaller as WebP, and the image with its prediction.
+  embedded = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', html)
+  assert len(embedded) == len(names) + 1
+  for kind, data in embedded:
+    with Image.open(io.BytesIO(base64.b64decode(data))) as image:
+      assert image.format.lower() == kind
+  shown = fakes.Checked(html)
+  fakes.check_self_contained(shown, folder)
+  assert any('pred ' in image['alt'] for image in shown.images)
   assert '://' not in html  # no network
   assert 'Visualizations of vit_ti16' in html
   out = capsys.readouterr().out
@@ -211,5 +218,6 @@ def test_hostile_names_are_shown_and_nothing_else(tmp_path):
   html = page.write_page(tmp_path, names[0], entries, names)
   source, seen = html.read_text(), fakes.read(html)
   assert seen.tags <= fakes.TAGS and '\x07' not in source
+  fakes.check_self_contained(seen, tmp_path)
   for name in ('<script>x', '{{ 7 * 7 }}"', 'bell\ufffd'):
     assert seen.text.count(name) >= 4, name

@@ -29,7 +29,7 @@ def _marker(i: int) -> str:
 
 
 def _legend(figure: 'Figure', runs: int) -> None:
-  figure.legend(loc='outside upper left', ncols=1 if runs > 6 else min(3, runs), fontsize=8.5)
+  figure.legend(loc='outside upper left', ncols=1 if runs > 6 else min(2, runs), fontsize=10)
 
 
 @drawing
@@ -40,7 +40,7 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]) -> 'Figure':
     runs: in order from the top.
     names: metrics of `metrics.compute`: 'accuracy', 'top5'.
   """
-  figure = new_figure(5.4, 1.0 + 0.4 * len(runs))
+  figure = new_figure(4.1, 1.0 + 0.4 * len(runs))
   axes = figure.subplots()
   for j, name in enumerate(names):
     for i, run in enumerate(runs):
@@ -60,7 +60,7 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]) -> 'Figure':
   axes.set_xlabel('accuracy (%), with 95 % interval')
   axes.grid(axis='x')
   if len(names) > 1:
-    figure.legend(loc='outside upper center', ncols=len(names), fontsize=8.5, labelcolor='black')
+    figure.legend(loc='outside upper center', ncols=len(names), fontsize=10, labelcolor='black')
   return figure
 
 
@@ -78,7 +78,7 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str) -> 'Figure | None
     The figure, or None where fewer than two runs have the metric.
   """
   title = _TITLES[name]
-  figure = new_figure(5.4, 3.9)
+  figure = new_figure(4.1, 3.4)
   axes = figure.subplots()
   drawn = 0
   for i, run in enumerate(runs):
@@ -118,7 +118,7 @@ def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str) -
     values: cost of each, None where it is unknown.
     label: of the cost, with its unit.
   """
-  figure = new_figure(5.4, 3.9)
+  figure = new_figure(4.1, 3.4)
   axes = figure.subplots()
   known = [v for v in values if v]
   for i, (run, value) in enumerate(zip(runs, values)):
@@ -158,7 +158,7 @@ def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray) -> 'F
     names: of the classes, from the top.
     values: recall [runs, classes].
   """
-  figure = new_figure(5.4, 1.3 + 0.28 * len(names))
+  figure = new_figure(4.1, 1.3 + 0.28 * len(names))
   axes = figure.subplots()
   places = np.arange(len(names))[::-1]
   axes.hlines(places, values.min(0), values.max(0), color='#dddddd', linewidth=6)

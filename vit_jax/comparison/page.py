@@ -1,19 +1,21 @@
 """compare.html: what the runs have in common, and in what they differ."""
 
 import json
+import os
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from markupsafe import Markup
 
-from vit_jax.comparison import figures
+from vit_jax.comparison import disagreements, figures
 from vit_jax.comparison.gather import Run
 from vit_jax.comparison.significance import LEVEL, Pair
 from vit_jax.comparison.table import Fact
-from vit_jax.report import canvas, metrics, page
-from vit_jax.report.text import percent
+from vit_jax.report import alternatives, canvas, metrics, page
+from vit_jax.report.sections import span_of
+from vit_jax.report.text import number, percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -21,8 +23,24 @@ if TYPE_CHECKING:
 _CLASSES = 40  # classes shown by recall
 
 
+class Extra(NamedTuple):
+  """What a page says besides.
+
+  Attributes:
+    lead: parts above all others.
+    sections: before all others, each a title with parts.
+  """
+
+  lead: Sequence[Markup]
+  sections: Sequence[tuple[str, Sequence[Markup]]]
+
+
 def write(
-  out: pathlib.Path, runs: Sequence[Run], table: Sequence[Fact], pairs: Sequence[Pair]
+  out: pathlib.Path,
+  runs: Sequence[Run],
+  table: Sequence[Fact],
+  pairs: Sequence[Pair],
+  extra: Extra | None = None,
 ) -> pathlib.Path:
   """Draws the figures and writes the page.
 
@@ -31,6 +49,7 @@ def write(
     runs: tested on the same images, in the same order.
     table: its rows.
     pairs: every pair of runs with its test.
+    extra: parts of its own, such as a sweep's.
 
   Raises:
     DependencyError: matplotlib is missing.
@@ -38,25 +57,45 @@ def write(
   canvas.empty_folder(out / 'figures')
   names = [run.name for run in runs]
   rows = [(row.label, *(row.show(row.value(run)) for run in runs)) for row in table]
+  reports = [_report(out, run) for run in runs]
+  extra = extra or Extra((), ())
   sections = [
-    ('Table', [page.table(('what', *names), rows), _notes(runs)]),
+    *extra.sections,
+    ('Table', [page.table(('what', *reports), rows, file='compare.csv'), _notes(runs)]),
     ('Accuracy', _accuracy(out, runs, pairs)),
     ('Learning curves', _curves(out, runs)),
     ('Accuracy and cost', _costs(out, runs)),
     ('Classes', _classes(out, runs)),
+    disagreements.section(out, runs),
     ('Differences in configuration', _configuration(runs)),
   ]
   title = ' vs '.join(names) if len(runs) <= 3 else f'{len(runs)} runs compared'
   footer = f'Made by vit_jax from the same {len(runs[0].predictions):,} images.'
-  return page.write(out / 'compare.html', title, _lead(runs, pairs), sections, footer)
+  lead = [*extra.lead, *_lead(runs, pairs)]
+  if any(isinstance(name, Markup) for name in reports):
+    lead.append(page.paragraph(Markup('Reports: ') + Markup(', ').join(reports)))
+  return page.write(out / 'compare.html', title, lead, sections, footer)
+
+
+def _report(out: pathlib.Path, run: Run) -> str:
+  """The name of a run, as a link to its report where there is one."""
+  folder = pathlib.Path(run.path)
+  for path in (folder / 'report' / 'report.html', folder / 'report.html'):
+    if path.is_file():
+      try:
+        return page.link(os.path.relpath(path, out), run.name)
+      except ValueError:  # another drive of Windows
+        break
+  return run.name
 
 
 def _figure(
-  out: pathlib.Path, name: str, drawing: 'Figure | None', title: str, caption: str
+  out: pathlib.Path, name: str, drawing: 'Figure | None', title: str, caption: str, alt: str
 ) -> Markup:
   if drawing is None:
     return Markup()
-  return page.figure(canvas.save(drawing, out / 'figures' / f'{name}.png'), title, caption)
+  path = canvas.save(drawing, out / 'figures' / f'{name}.png')
+  return page.figure(path, title, caption, alt=alt)
 
 
 def _lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
@@ -123,6 +162,8 @@ def _accuracy(out: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Pair]) -> 
     'Accuracy on the test images',
     'Wilson intervals for each run alone. Overlapping intervals do not mean that two runs are '
     'alike: the table below compares them image by image.',
+    '95\u00a0% intervals of the accuracy: '
+    + '; '.join(f'{run.name} {span_of(run.metrics, "accuracy")}' for run in runs),
   )
   columns: dict[str, list[str]] = {
     'pair': [f'{pair.first.name} – {pair.second.name}' for pair in pairs],
@@ -144,7 +185,7 @@ def _accuracy(out: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Pair]) -> 
     figure,
     page.heading('Paired differences'),
     page.paragraph(text),
-    page.table(list(columns), list(zip(*columns.values()))),
+    page.table(list(columns), list(zip(*columns.values())), sortable=True),
   ]
 
 
@@ -167,7 +208,8 @@ def _curves(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
           caption = 'Time of training alone where it was added up from rates.'
         drawing = figures.curves(runs, split, name, x)
         title = f'{which} {name} over {over}'
-        parts.append(_figure(out, f'{split}_{name}_{x}', drawing, title, caption))
+        alt = alternatives.last_values(title, [(run.name, run.rows) for run in runs], split, name)
+        parts.append(_figure(out, f'{split}_{name}_{x}', drawing, title, caption, alt))
   return [page.figures(*parts)]
 
 
@@ -186,7 +228,12 @@ def _costs(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
     drawing = figures.trade_off(runs, [v * unit if v else None for v in values], label)
     better = 'right is faster' if name == 'throughput' else 'left is cheaper'
     caption = f'Up is better; {better}. Bars: 95\u00a0% intervals.'
-    parts.append(_figure(out, f'cost_{name}', drawing, f'Accuracy and {title}', caption))
+    alt = f'Accuracy and {label}: ' + '; '.join(
+      f'{run.name} {percent(run.metrics["accuracy"])} at {number(v * unit)}'
+      for run, v in zip(runs, values)
+      if v
+    )
+    parts.append(_figure(out, f'cost_{name}', drawing, f'Accuracy and {title}', caption, alt))
   return [page.figures(*parts)]
 
 
@@ -204,7 +251,13 @@ def _classes(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
   elif len(present) > len(order):
     caption = f'The {len(order)} of {len(present):,} classes that the runs differ most in.'
   drawing = figures.recalls(runs, [base.names[present[i]] for i in order], values[:, order])
-  return [_figure(out, 'recall', drawing, 'Recall of each class', caption)]
+  alt = f'Recall of each class by run. {caption}'
+  if len(order):
+    widest = ', '.join(
+      f'{run.name} {percent(float(value))}' for run, value in zip(runs, values[:, order[0]])
+    )
+    alt += f' Class {base.names[present[order[0]]]}: {widest}.'
+  return [_figure(out, 'recall', drawing, 'Recall of each class', caption, alt)]
 
 
 def _configuration(runs: Sequence[Run]) -> list[Markup]:
@@ -215,7 +268,7 @@ def _configuration(runs: Sequence[Run]) -> list[Markup]:
     for name in names
     if len({json.dumps(f.get(name)) for f in flat}) > 1
   ]
-  return [page.table(('option', *(run.name for run in runs)), rows)] if rows else []
+  return [page.table(('option', *(run.name for run in runs)), rows, sortable=True)] if rows else []
 
 
 def _flatten(config: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -13,12 +13,15 @@ from vit_jax.errors import StorageError, one_line
 from vit_jax.report import metrics
 
 
-def write_comparison(out_dir: str | pathlib.Path, runs: Sequence[Run]) -> dict[str, Any]:
+def write_comparison(
+  out_dir: str | pathlib.Path, runs: Sequence[Run], extra: page.Extra | None = None
+) -> dict[str, Any]:
   """Writes compare.json and compare.csv, then figures and compare.html.
 
   Args:
     out_dir: made where it is missing.
     runs: as `gather.gather` gives them: tested on the same images, in the same order.
+    extra: parts of the page's own.
 
   Returns:
     What compare.json holds.
@@ -49,7 +52,7 @@ def write_comparison(out_dir: str | pathlib.Path, runs: Sequence[Run]) -> dict[s
     out.mkdir(parents=True, exist_ok=True)
     files.write_json(out / 'compare.json', result)
     files.write_csv(out / 'compare.csv', header, rows)
-    page.write(out, runs, table, tests)
+    page.write(out, runs, table, tests, extra)
   except OSError as e:
     raise StorageError(f'cannot write a comparison to {out}: {e.strerror or e}') from e
   return result

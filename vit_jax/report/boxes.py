@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
-from vit_jax.data import boxes as boxes_lib
-from vit_jax.report import page, sections, single_label, thumbnails
+from vit_jax.report import gallery, page, sections, single_label
 from vit_jax.report.canvas import BLUE, ORANGE, drawing, new_figure
+from vit_jax.report.examples import overlaps, spread
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.metrics import wilson
 from vit_jax.report.page import Card
@@ -26,13 +26,6 @@ TITLES = {
   'class_loss': Title('class loss'),
   'box_loss': Title('box loss'),
 }
-
-
-def overlaps(predictions: Predictions) -> np.ndarray:
-  """IoU of each image's boxes [n], NaN where it has none."""
-  if predictions.boxes_cxcywh is None or predictions.true_boxes_cxcywh is None:
-    return np.full(len(predictions), np.nan)
-  return boxes_lib.iou(predictions.boxes_cxcywh, predictions.true_boxes_cxcywh)
 
 
 def compute(predictions: Predictions) -> dict[str, Any]:
@@ -58,15 +51,6 @@ def compute(predictions: Predictions) -> dict[str, Any]:
     result |= {name: hits / n, f'{name}_interval': list(wilson(hits, n))}
   both = int(((found >= 0.5) & predictions.correct[known]).sum())
   return result | {'box50_right': both / n, 'box50_right_interval': list(wilson(both, n))}
-
-
-def spread(predictions: Predictions, most: int = 12) -> list[int]:
-  """Rows from the worst to the best overlap, evenly."""
-  values = overlaps(predictions)
-  known = np.flatnonzero(np.isfinite(values))
-  order = known[np.argsort(values[known], kind='stable')]
-  places = np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)
-  return order[np.unique(places)].tolist()
 
 
 def images_table(context: Context) -> Table:
@@ -108,17 +92,17 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
         'Overlap with the true boxes',
         f'Intersection over union of {found}; mean {result["mean_iou"]:.3f}, '
         f'median {result["median_iou"]:.3f}.',
+        'Histogram of the IoU of predicted and true boxes: '
+        + ', '.join(f'{percent(result[f"iou{100 * t:.0f}"])} at least {t:g}' for t in THRESHOLDS),
       ),
       page.table(('IoU', 'share of boxes', '95\u00a0% interval'), rows),
     )
   ]
   if context.load_image:
-    items = thumbnails.predicted(predictions, spread(predictions), context.load_image)
-    parts += [
-      page.heading('From the worst to the best box'),
-      page.paragraph('Green: true box; red: predicted box. Evenly spread by overlap.'),
-      sections.thumbnails_and_sheet(context, 'boxes', items),
-    ]
+    items = gallery.thumbnails_of(context, spread(predictions))
+    gallery.save_sheet(context, 'boxes', items)
+    words = page.link(f'#{gallery.ANCHOR}', 'Images from the worst to the best box')
+    parts.append(page.paragraph(words + '. Blue: true box; orange: predicted box.'))
   return 'Boxes', parts
 
 
@@ -129,7 +113,7 @@ def histogram(values: np.ndarray) -> 'Figure':
   Args:
     values: IoU of images that have a box [n].
   """
-  figure = new_figure(5.4, 3.8)
+  figure = new_figure(4.1, 3.2)
   axes = figure.subplots()
   axes.hist(values, np.linspace(0, 1, 21).tolist(), color=BLUE, edgecolor='white', linewidth=0.5)
   top = axes.get_ylim()[1] * 1.18
@@ -142,7 +126,7 @@ def histogram(values: np.ndarray) -> 'Figure':
       f'{percent(share)}\n≥ {threshold:g}',
       ha='right',
       va='top',
-      fontsize=8.5,
+      fontsize=10,
     )
   axes.set_ylim(0, top)
   axes.set_xlim(0, 1)

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 P = ParamSpec('P')
 R = TypeVar('R')
 
-BLUE, ORANGE, GREEN, RED, GREY = '#0b62a4', '#d55e00', '#007a57', '#b3202c', '#666666'
-SERIES = (BLUE, ORANGE, GREEN, '#aa3f8f', '#56b4e9', '#8a6d00', '#e69f00', '#444444')
+BLUE, ORANGE, GREY = '#0b62a4', '#d55e00', '#666666'
+SERIES = (BLUE, ORANGE, '#007a57', '#aa3f8f', '#56b4e9', '#8a6d00', '#e69f00', '#444444')
 DPI = 150
 _STYLE: dict[Any, Any] = {
   'font.size': 10,
@@ -115,11 +115,16 @@ def save(figure: 'Figure', path: pathlib.Path, dpi: int = DPI) -> pathlib.Path:
   return path
 
 
-def pixels(figure: 'Figure', dpi: int = 100) -> np.ndarray:
-  """The figure as uint8 [h, w, 3]."""
+def png(figure: 'Figure', dpi: int = DPI) -> bytes:
+  """The PNG that `save` writes."""
   buffer = io.BytesIO()
   _write(figure, buffer, dpi)
-  return np.asarray(Image.open(buffer).convert('RGB'))
+  return buffer.getvalue()
+
+
+def pixels(figure: 'Figure', dpi: int = 100) -> np.ndarray:
+  """The figure as uint8 [h, w, 3]."""
+  return np.asarray(Image.open(io.BytesIO(png(figure, dpi))).convert('RGB'))
 
 
 def _write(figure: 'Figure', to: pathlib.Path | io.BytesIO, dpi: int) -> None:

@@ -4,8 +4,12 @@ import dataclasses
 
 import numpy as np
 
-from vit_jax.report.metrics import PerClass, per_class
+from vit_jax.data import boxes as boxes_lib
+from vit_jax.report.metrics import PerClass, confusion_counts, per_class
 from vit_jax.report.predictions import Predictions
+
+# Images of the gallery, at most: mistakes, confusions, least confident ones, one of each class.
+_MISTAKES, _CONFUSIONS, _UNSURE, _OF_CLASSES = 24, 36, 8, 24
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,3 +86,57 @@ def samples(predictions: Predictions, most: int = 16) -> list[int]:
   """The same rows at every evaluation of a split: spread evenly over it."""
   n = len(predictions)
   return sorted({int(i) for i in np.linspace(0, n - 1, min(most, n)).round()})
+
+
+def overlaps(predictions: Predictions) -> np.ndarray:
+  """IoU of each image's boxes [n], NaN where it has none."""
+  if predictions.boxes_cxcywh is None or predictions.true_boxes_cxcywh is None:
+    return np.full(len(predictions), np.nan)
+  return boxes_lib.iou(predictions.boxes_cxcywh, predictions.true_boxes_cxcywh)
+
+
+def spread(predictions: Predictions, most: int = 12) -> list[int]:
+  """Rows from the worst to the best overlap, evenly."""
+  values = overlaps(predictions)
+  known = np.flatnonzero(np.isfinite(values))
+  order = known[np.argsort(values[known], kind='stable')]
+  places = np.linspace(0, len(order) - 1, min(most, len(order))).round().astype(int)
+  return order[np.unique(places)].tolist()
+
+
+def gallery(predictions: Predictions, most: int = 80) -> list[int]:
+  """Rows of images worth a look, each once, mistakes first.
+
+  The most confident mistakes; one image of each frequent confusion; missed images of the worst
+  classes; the least confident, wrong and correct; the most confident image of each class; boxes
+  from the worst to the best.
+
+  Args:
+    predictions: the record.
+    most: images.
+  """
+  wrong, confidence = ~predictions.correct, predictions.confidence
+  up = np.argsort(confidence, kind='stable')
+  worst = [row for found in worst_classes(predictions) for row in found.missed]
+  typical = [_typical(predictions, int(c)) for c in per_class(predictions).present[:_OF_CLASSES]]
+  chosen = [
+    *most_confident_mistakes(predictions, _MISTAKES).tolist(),
+    *_confusions(predictions),
+    *worst,
+    *up[wrong[up]][:_UNSURE].tolist(),
+    *up[~wrong[up]][: 2 * _UNSURE].tolist(),
+    *(row for row in typical if row is not None),
+    *spread(predictions),
+    *up[::-1][:_UNSURE].tolist(),
+  ]
+  rows = list(dict.fromkeys(chosen))[:most]
+  return sorted(rows, key=lambda row: (predictions.correct[row], -confidence[row]))
+
+
+def _confusions(predictions: Predictions) -> list[int]:
+  """The most confident image of each confusion, the most frequent ones first."""
+  counts = confusion_counts(predictions)
+  first: dict[tuple[int, int], int] = {}
+  for row in most_confident_mistakes(predictions, len(predictions)).tolist():
+    first.setdefault((int(predictions.labels[row]), int(predictions.predicted[row])), row)
+  return [first[pair] for pair in sorted(first, key=lambda pair: -counts[pair])][:_CONFUSIONS]

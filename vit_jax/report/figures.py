@@ -7,10 +7,8 @@ import numpy as np
 
 from vit_jax.report.canvas import (
   BLUE,
-  GREEN,
   GREY,
   ORANGE,
-  RED,
   drawing,
   logarithmic,
   new_figure,
@@ -23,7 +21,7 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-_SPLITS = {'train': ('training', BLUE), 'val': ('validation', ORANGE), 'test': ('test', RED)}
+SPLITS = {'train': ('training', BLUE), 'val': ('validation', ORANGE), 'test': ('test', 'black')}
 
 
 def curve(
@@ -63,9 +61,9 @@ def learning_curve(
     label: of its axis.
     percent: whether the metric is a share, drawn in percent.
   """
-  figure = new_figure(5.4, 3.6)
+  figure = new_figure(4.1, 3.1)
   axes = figure.subplots()
-  for split, (which, color) in _SPLITS.items():
+  for split, (which, color) in SPLITS.items():
     steps, values = curve(rows, split, name, percent=percent)
     if not len(steps):
       continue
@@ -79,7 +77,7 @@ def learning_curve(
   if name.endswith('loss'):
     _maybe_logarithmic(axes)
   axes.grid()
-  if [line.get_label() for line in axes.lines] != [_SPLITS['train'][0]]:
+  if [line.get_label() for line in axes.lines] != [SPLITS['train'][0]]:
     axes.legend(loc='best')
   return figure
 
@@ -93,7 +91,7 @@ def _maybe_logarithmic(axes: 'Axes') -> None:
 @drawing
 def reliability(calibration: Calibration) -> 'Figure':
   """Accuracy over confidence, and how many images each bin holds."""
-  figure = new_figure(5.4, 5.2)
+  figure = new_figure(4.1, 4.5)
   upper, lower = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
   left, width = calibration.edges[:-1], np.diff(calibration.edges)
   filled = calibration.counts > 0
@@ -125,7 +123,7 @@ def reliability(calibration: Calibration) -> 'Figure':
   upper.set_ylim(0, 1.02)
   upper.set_ylabel('accuracy')
   upper.grid()
-  figure.legend(loc='outside upper center', fontsize=8.5, ncols=2)
+  figure.legend(loc='outside upper center', fontsize=10)
   lower.bar(left, calibration.counts, width, align='edge', color=GREY, edgecolor='white')
   lower.set_xlim(0, 1)
   lower.set_xlabel('confidence (probability of the prediction)')
@@ -141,13 +139,13 @@ def confidence(values: np.ndarray, correct: np.ndarray) -> 'Figure':
     values: probability of the prediction [n].
     correct: bool [n].
   """
-  figure = new_figure(5.4, 3.6)
+  figure = new_figure(4.1, 3.1)
   axes = figure.subplots()
   axes.hist(
     [values[correct], values[~correct]],
     np.linspace(0, 1, 21).tolist(),
     stacked=True,
-    color=[GREEN, RED],
+    color=[BLUE, ORANGE],
     label=[f'correct ({correct.sum():,})', f'wrong ({(~correct).sum():,})'],
     edgecolor='white',
     linewidth=0.5,
@@ -167,7 +165,7 @@ def per_class(table: PerClass, names: Sequence[str], most: int = 40) -> 'Figure'
   order = table.worst_first
   if len(order) > most:
     return _distribution(table, order)
-  figure = new_figure(5.4, 1.3 + 0.27 * len(order))
+  figure = new_figure(4.1, 1.3 + 0.27 * len(order))
   axes = figure.subplots()
   places = np.arange(len(order))[::-1]
   hits = np.round(table.recall[order] * table.support[order])
@@ -186,7 +184,7 @@ def per_class(table: PerClass, names: Sequence[str], most: int = 40) -> 'Figure'
 
 
 def _distribution(table: PerClass, order: np.ndarray) -> 'Figure':
-  figure = new_figure(5.4, 3.8)
+  figure = new_figure(4.1, 3.1)
   axes = figure.subplots()
   share = (np.arange(len(order)) + 0.5) / len(order) * 100
   for values, label, color, line in (
@@ -206,7 +204,7 @@ def _distribution(table: PerClass, order: np.ndarray) -> 'Figure':
 
 @drawing
 def sheet(items: Sequence[Thumbnail], columns: int = 4) -> 'Figure':
-  """Thumbnails in rows, in green, red or grey frames.
+  """Thumbnails in rows, in blue, orange or grey frames; those of mistakes are dashed.
 
   Args:
     items: at least one.
@@ -224,10 +222,12 @@ def sheet(items: Sequence[Thumbnail], columns: int = 4) -> 'Figure':
     axes.imshow(item.pixels, interpolation='nearest' if small else 'antialiased')
     axes.set_xticks([])
     axes.set_yticks([])
-    color = GREY if item.correct is None else GREEN if item.correct else RED
+    color = GREY if item.correct is None else BLUE if item.correct else ORANGE
     axes.spines[:].set_visible(True)
     axes.spines[:].set_color(color)
     axes.spines[:].set_linewidth(3)
-    text = '\n'.join(wrap(line, 24) for line in item.lines)
-    axes.set_xlabel(text, fontsize=8, color='black' if item.correct is None else color)
+    if item.correct is False:
+      axes.spines[:].set_linestyle('--')
+    text = '\n'.join(wrap(line, 20) for line in item.lines)
+    axes.set_xlabel(text, fontsize=9, color='black')
   return figure

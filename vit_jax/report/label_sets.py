@@ -7,11 +7,14 @@ import numpy as np
 from markupsafe import Markup
 
 from vit_jax import logits as logits_lib
-from vit_jax.report import metrics, page, sections
+from vit_jax.report import gallery, metrics, page, sections, thumbnails
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
 from vit_jax.report.text import counted, percent
+from vit_jax.report.thumbnails import Thumbnail
+
+_PICTURED = 48  # images in the gallery
 
 TITLES = {
   'map': Title('mean average precision'),
@@ -106,5 +109,42 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
     (names[i], f'{support[i]:,}', '–' if np.isnan(precision[i]) else f'{precision[i]:.3f}')
     for i in worst_first
   ]
-  caption = 'Worst first. – : no image shows the class. All of it: per_class.csv'
-  return 'Classes', sections.long_table(('class', 'images', 'average precision'), rows, caption)
+  caption = 'Worst first. – : no image shows the class. All of it:'
+  header = ('class', 'images', 'average precision')
+  return 'Classes', [sections.long_table(header, rows, caption, file='per_class.csv')]
+
+
+def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
+  """Images from the most to the fewest classes wrong, with those that are predicted and shown."""
+  if not context.load_image:
+    return None
+  predictions, shown = context.predictions, truth(context.predictions)
+  found, names = predictions.logits > 0, predictions.names
+  wrong = (found != shown).sum(axis=1)
+  order = np.argsort(-wrong, kind='stable')
+  places = np.linspace(0, len(order) - 1, min(_PICTURED, len(order))).round().astype(int)
+  items = []
+  for row in order[np.unique(places)].tolist():
+    predicted, true = np.flatnonzero(found[row]), np.flatnonzero(shown[row])
+    named = [f'{names[i]} {percent(float(predictions.probabilities[row, i]))}' for i in predicted]
+    data = {
+      'true': ' '.join(map(str, true)),
+      'pred': ' '.join(map(str, predicted)),
+      'kind': 'wrong' if wrong[row] else 'correct',
+      'mistakes': str(wrong[row]),
+    }
+    lines = [
+      f'pred {", ".join(named) or "no class"}',
+      f'true {", ".join(names[i] for i in true) or "no class"}',
+    ]
+    pixels = thumbnails.draw(context.load_image(int(predictions.index[row])))
+    items.append(Thumbnail(pixels, lines, not wrong[row], predictions.ids[row], data=data))
+  named_classes = (f'{item.data["true"]} {item.data["pred"]}'.split() for item in items)
+  known = sorted({int(i) for numbers in named_classes for i in numbers})
+  orders = {'-mistakes': 'most classes wrong first', 'mistakes': 'fewest classes wrong first'}
+  text = (
+    f'{counted(len(items), "image", "images")} of {len(predictions):,}, evenly spread from the '
+    'most to the fewest classes wrong, with probabilities at a threshold of 0.5.'
+  )
+  choices = [(i, names[i]) for i in known]
+  return 'Images', [page.paragraph(text), page.gallery(items, choices, gallery.KINDS, orders)]

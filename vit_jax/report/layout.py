@@ -82,10 +82,14 @@ class Context:
       self._computed[compute] = compute(self.predictions)
     return self._computed[compute]
 
-  def figure(self, name: str, drawing: 'Figure', title: str, caption: str) -> Markup:
-    """Writes a figure as NAME.png into the figures' folder; returns the HTML that shows it."""
+  def draw(self, name: str, drawing: 'Figure', dpi: int = canvas.DPI) -> pathlib.Path:
+    """Writes a figure as NAME.png into the figures' folder."""
     path = self.folder / f'{short_name(_NO_FILE_NAME.sub("_", name))}.png'
-    return page.figure(canvas.save(drawing, path), title, caption)
+    return canvas.save(drawing, path, dpi)
+
+  def figure(self, name: str, drawing: 'Figure', title: str, caption: str, alt: str = '') -> Markup:
+    """Writes a figure as `draw` does; returns the HTML that shows it, see `page.figure`."""
+    return page.figure(self.draw(name, drawing), title, caption, alt=alt)
 
 
 Section = Callable[[Context], tuple[str, Sequence[Markup]] | None]

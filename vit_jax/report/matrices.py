@@ -13,7 +13,8 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
-NAMED = 40  # classes whose names fit along an axis
+NAMED = 50  # classes whose names fit along an axis
+WRITTEN = 1000  # classes up to which the confusion matrix is written as a CSV
 _NUMBERED = 30  # classes whose cells hold numbers in readable size
 _BLOCKS = 125  # cells along the side of an overview
 

@@ -1,4 +1,6 @@
-"""Self-contained HTML pages: figures and images lie within, no script and no network is needed.
+"""Self-contained HTML pages: figures, images, style and script lie within; no network is needed.
+
+Without its script a page reads the same; with it tables sort, images enlarge, galleries filter.
 
 The functions make parts of a page by the macros of `templates/parts.html`. Every string is escaped;
 only `Markup`, which these functions return, goes in as it is.
@@ -6,24 +8,27 @@ only `Markup`, which these functions return, goes in as it is.
 
 import base64
 import functools
+import hashlib
 import io
 import json
 import pathlib
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jinja2
-import numpy as np
 from markupsafe import Markup, escape
-from PIL import Image
+from PIL import Image, features
 
 from vit_jax import files
 from vit_jax.report import canvas
 from vit_jax.report.text import printable, shorten
 from vit_jax.report.thumbnails import Thumbnail
 
-_WIDTH, _NARROWEST = 100, 65  # pixels of the page an inch of a figure
+_LARGE = 60_000  # bytes of a PNG above which a figure is compressed further
+# Pixels of the page an inch of a figure: as it is shown, and the least, at which the 10 points of
+# its smallest text are 12 pixels high.
+_WIDTH, _NARROWEST = 115, 87
 
 
 class Card(NamedTuple):
@@ -75,7 +80,7 @@ def _environment() -> jinja2.Environment:
     trim_blocks=True,
     lstrip_blocks=True,
   )
-  environment.filters['breakable'] = _breakable
+  environment.filters |= {'breakable': _breakable, 'sha256': _sha256, 'short': _short}
   return environment
 
 
@@ -84,8 +89,19 @@ def _printable(value: Any) -> Any:
   return printable(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
+def _sha256(script: str) -> str:
+  """How a content security policy names a script."""
+  return f'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'
+
+
+def _short(name: str) -> str:
+  return shorten(printable(name))
+
+
 def _breakable(value: Any) -> Markup:
-  """A name that may be broken after underscores and dots."""
+  """A name that may be broken after underscores and dots; Markup as it is."""
+  if isinstance(value, Markup):
+    return value
   text = escape(printable(str(value)))
   return text.replace('_', Markup('_<wbr>')).replace('.', Markup('.<wbr>'))
 
@@ -110,40 +126,79 @@ def cards(items: Sequence[Card]) -> Markup:
   return _part('cards', items)
 
 
-def figure(path: pathlib.Path, title: str, caption: str, inline: bool = True) -> Markup:
-  """A PNG with a caption.
+def figure(
+  path: pathlib.Path,
+  title: str,
+  caption: str,
+  inline: bytes | bool = True,
+  alt: str = '',
+) -> Markup:
+  """A figure with a caption.
 
   On a narrow screen it shrinks while its text can be read, and then scrolls sideways.
 
   Args:
-    path: of the file.
-    title: what it is; the text for those who cannot see it.
+    path: of a PNG.
+    title: what it is.
     caption: how to read it.
-    inline: put the PNG inside the page; otherwise the page shows the file beside it.
+    inline: put the PNG inside the page; otherwise the page shows the file beside it. Bytes: another
+      PNG to put inside, such as one without the words that the page has.
+    alt: what it shows, for those who cannot see it; '' for the title.
   """
+  width, height = _inches(path)
   source = urllib.parse.quote(path.name, errors='surrogateescape')
   if inline:
-    source = _data_uri('png', path.read_bytes())
-  width, height = _inches(path)
+    png = path.read_bytes() if inline is True else inline
+    width, height = _inches(io.BytesIO(png))
+    source = _smallest(png)
   sizes = [round(_WIDTH * width), round(_WIDTH * height), round(_NARROWEST * width)]
-  return _part('figure', source, title, caption, path.name, *sizes, not inline)
+  return _part('figure', source, title, caption, alt or title, path.name, *sizes, not inline)
 
 
-def _inches(path: pathlib.Path) -> tuple[float, float]:
+def _inches(path: pathlib.Path | io.BytesIO) -> tuple[float, float]:
   """Width and height by the resolution that the file states."""
   with Image.open(path) as image:
     dpi = image.info.get('dpi', (canvas.DPI, canvas.DPI))
     return image.width / dpi[0], image.height / dpi[1]
 
 
-def figures(*parts: Markup) -> Markup:
-  """Parts beside each other where there is room; empty where there are none."""
+def figures(*parts: Markup, kind: str = '') -> Markup:
+  """Parts beside each other where there is room; empty where there are none.
+
+  Args:
+    *parts: each gets a column.
+    kind: 'uneven' gives a table in the second column more room.
+  """
   filled = [part for part in parts if part]
-  return _part('figures', filled) if filled else Markup()
+  return _part('figures', filled, kind) if filled else Markup()
+
+
+def link(address: str | pathlib.PurePath, text: str, index: int | None = None) -> Markup:
+  """A link to a file, by its path relative to the page, or to a place of the page, '#...'.
+
+  Args:
+    address: where it leads.
+    text: of the link.
+    index: class whose images the gallery shows after a click; None for those of the place.
+  """
+  if not str(address).startswith('#'):
+    path = pathlib.PurePath(address).as_posix()
+    address = urllib.parse.quote(path, errors='surrogateescape')
+  return _part('link', address, text, index)
+
+
+def anchored(name: str, part: Markup) -> Markup:
+  """A part that links '#NAME' lead to; empty where it is."""
+  return _part('anchored', name, part) if part else part
 
 
 def table(
-  header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str = '', text: Sequence[int] = ()
+  header: Sequence[str],
+  rows: Sequence[Sequence[Any]],
+  caption: str = '',
+  text: Sequence[int] = (),
+  sortable: bool = False,
+  file: str = '',
 ) -> Markup:
   """A table that scrolls sideways where it is too wide.
 
@@ -152,36 +207,107 @@ def table(
     rows: cells.
     caption: above it.
     text: columns of words, which are flush left.
+    sortable: whether a click on a heading sorts it, and words filter its rows.
+    file: the CSV beside the page that holds all of it, linked above the table.
   """
-  return _part('table', header, rows, caption, text)
+  return _part('table', header, rows, caption, text, sortable, file)
 
 
-def details(summary: str, *parts: Markup) -> Markup:
-  """Parts that are folded away until the summary is clicked."""
-  return _part('details', summary, parts)
+class Cell(NamedTuple):
+  """A cell of a matrix.
+
+  Attributes:
+    text: in it.
+    shade: 0 to 10.
+    note: what it says, in words.
+    target: id of the image that a click shows; '' for none.
+  """
+
+  text: str
+  shade: int
+  note: str
+  target: str = ''
+
+
+def matrix(
+  title: str,
+  caption: str,
+  columns: Sequence[str],
+  rows: Sequence[tuple[str, Sequence[Cell]]],
+  file: str = '',
+) -> Markup:
+  """A shaded matrix whose cells tell their values.
+
+  Args:
+    title: what it is.
+    caption: how to read it.
+    columns: their names.
+    rows: each a name with its cells.
+    file: the CSV beside the page that holds it.
+  """
+  return _part('matrix', title, caption, file, columns, rows)
+
+
+def details(summary: str, *parts: Markup, kind: str = '') -> Markup:
+  """Parts that are folded away until the summary is clicked; `kind` is a class, 'rest'."""
+  return _part('details', summary, parts, kind)
 
 
 def code(value: Any) -> Markup:
   """A value as indented JSON."""
-  return _part('code', json.dumps(value, indent=2, ensure_ascii=False))
+  return command(json.dumps(value, indent=2, ensure_ascii=False))
+
+
+def command(text: str) -> Markup:
+  """Lines as a program reads them, such as a command."""
+  return _part('code', text)
 
 
 def thumbnails(items: Sequence[Thumbnail]) -> Markup:
   """Images in rows; empty where there are none."""
+  return _part('thumbnails', _shown(items)) if items else Markup()
+
+
+def gallery(
+  items: Sequence[Thumbnail],
+  classes: Sequence[tuple[int, str]] = (),
+  kinds: Mapping[str, str] | None = None,
+  orders: Mapping[str, str] | None = None,
+) -> Markup:
+  """Images that can be filtered and ordered by their `data`; empty where there are none.
+
+  Args:
+    items: the images.
+    classes: numbers and names to choose from; an image is of the class that its 'true' or 'pred'
+      is.
+    kinds: values of 'kind' to choose from, with their names.
+    orders: names of numbers to order by, '-' before the name for the greatest first, each with
+      words.
+  """
   if not items:
     return Markup()
+  chosen = list((orders or {}).items()), list((kinds or {}).items())
+  return _part('gallery', _shown(items), list(classes), *chosen)
+
+
+def _shown(items: Sequence[Thumbnail]) -> list[dict[str, Any]]:
+  """What the templates show of images."""
   kinds = {None: '', True: 'correct', False: 'wrong'}
-  shown = [
+  return [
     {
       'kind': kinds[item.correct],
-      'source': _data_uri('jpeg', _jpeg(item.pixels)),
+      'source': _smallest(_encoded(image, 'png'), image),
+      'width': item.pixels.shape[1],
+      'height': item.pixels.shape[0],
       'lines': item.lines,
+      'alt': f'{_file_name(item.id)}: {", ".join(item.lines)}',
       'id': item.id,
       'file': _file_name(item.id),
+      'anchor': item.anchor,
+      'data': list(item.data.items()),
     }
-    for item in items
+    for item, image in ((item, Image.fromarray(item.pixels)) for item in items)
   ]
-  return _part('thumbnails', shown)
 
 
 def _file_name(id_: str) -> str:
@@ -189,11 +315,23 @@ def _file_name(id_: str) -> str:
   return shorten(path.name if path.suffix else id_, 28)
 
 
-def _jpeg(pixels: np.ndarray) -> bytes:
+def _smallest(png: bytes, image: Image.Image | None = None) -> str:
+  """An image's data URI: as PNG, or where that is smaller as JPEG or WebP.
+
+  Args:
+    png: the image.
+    image: of a photograph; None for a figure, whose text JPEG would blur.
+  """
+  found = {'png': png}
+  if image is not None:
+    found['jpeg'] = _encoded(image, 'jpeg', quality=80)
+  elif len(png) > _LARGE and features.check('webp'):
+    found['webp'] = _encoded(Image.open(io.BytesIO(png)).convert('RGB'), 'webp', quality=80)
+  kind = min(found, key=lambda name: len(found[name]))
+  return f'data:image/{kind};base64,{base64.b64encode(found[kind]).decode()}'
+
+
+def _encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
   buffer = io.BytesIO()
-  Image.fromarray(pixels).save(buffer, 'jpeg', quality=85)
+  image.save(buffer, kind, **options)
   return buffer.getvalue()
-
-
-def _data_uri(kind: str, data: bytes) -> str:
-  return f'data:image/{kind};base64,{base64.b64encode(data).decode()}'

@@ -6,12 +6,11 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vit_jax.report import canvas, figures, page, text
+from vit_jax.report import alternatives, figures, page, text
 from vit_jax.report.facts import Facts
 from vit_jax.report.layout import Context, Title
 from vit_jax.report.page import Card
 from vit_jax.report.text import duration, number, percent
-from vit_jax.report.thumbnails import Thumbnail
 
 # Columns of metrics.jsonl that are not metrics.
 _BOOKKEEPING = ('step', 'split', 'seconds', 'examples', 'skipped', 'memory_bytes')
@@ -84,22 +83,20 @@ def _compiled(context: Context) -> str:
 
 
 def long_table(
-  header: Sequence[str], rows: Sequence[Sequence[Any]], caption: str, text: Sequence[int] = ()
-) -> list[Markup]:
-  """A table of classes; of more than 50 all but 20 are folded away. Arguments of `page.table`."""
+  header: Sequence[str],
+  rows: Sequence[Sequence[Any]],
+  caption: str,
+  text: Sequence[int] = (),
+  file: str = '',
+) -> Markup:
+  """A sortable table of classes; of more than 50 all but 20 are folded away, see `page.table`."""
   first = len(rows) if len(rows) <= 50 else 20
-  parts = [page.table(header, rows[:first], caption, text)]
+  shown = page.table(header, rows[:first], caption, text, sortable=True, file=file)
   if rest := rows[first:]:
     folded = page.table(header, rest, text=text)
-    parts.append(page.details(f'The other {len(rest):,} classes', folded))
-  return parts
-
-
-def thumbnails_and_sheet(context: Context, name: str, items: Sequence[Thumbnail]) -> Markup:
-  """Thumbnails on the page; the same as one figure NAME.png beside it."""
-  if items:
-    canvas.save(figures.sheet(items), context.folder / f'{name}.png', dpi=100)
-  return page.thumbnails(items)
+    # The script joins them to one table, and needs them beside each other.
+    shown += page.details(f'The other {len(rest):,} classes', folded, kind='rest')
+  return shown
 
 
 def learning_curves(context: Context) -> tuple[str, Sequence[Markup]] | None:
@@ -139,6 +136,7 @@ def _curve(context: Context, name: str) -> Markup:
     figures.learning_curve(context.rows, name, title.text, title.percent),
     f'{_heading(context, name)} over training',
     title.note or f'Of {", ".join(seen)}.',
+    alternatives.learning_curve(context.rows, name, title.text, title.percent),
   )
 
 

@@ -1,21 +1,16 @@
 """Building blocks of reports about one class per image: tables, summary, sections."""
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from markupsafe import Markup
 
-from vit_jax.report import examples, figures, matrices, metrics, page, thumbnails
+from vit_jax.report import alternatives, confusion, figures, gallery, matrices, metrics, page
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
-from vit_jax.report.sections import interval_of, long_table, thumbnails_and_sheet
+from vit_jax.report.sections import interval_of, long_table
 from vit_jax.report.text import counted, percent
-
-if TYPE_CHECKING:
-  from matplotlib.figure import Figure
-
-_WIDE = 1000  # classes up to which the confusion matrix is written as a table
 
 TITLES = {
   'accuracy': Title('top-1 accuracy', percent=True),
@@ -67,7 +62,7 @@ def pairs_table(context: Context) -> Table:
 def confusion_table(context: Context) -> Table | None:
   """confusion.csv: the matrix by counts; None for very many classes."""
   classes, counts = context.predictions.classes, context.once(metrics.confusion).counts
-  if len(classes) > _WIDE:
+  if len(classes) > matrices.WRITTEN:
     return None
   rows = ((name, *row) for name, row in zip(classes, counts))
   return Table('confusion.csv', ('true \\ predicted', *classes), rows)
@@ -147,9 +142,10 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
   def score(value: float) -> str:
     return '–' if np.isnan(value) else f'{value:.3f}'
 
+  pictured = context.once(gallery.classes_of) if context.load_image else {}
   rows = [
     (
-      names[i],
+      gallery.class_link(pictured, i, names[i]),
       f'{table.support[i]:,}',
       score(table.precision[i]),
       score(table.recall[i]),
@@ -159,8 +155,8 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
     for i in table.worst_first.tolist()
   ]
   header = ('class', 'images', 'precision', 'recall', 'F1', 'wrongly predicted as (images)')
-  caption = 'Worst F1 first. – : no such prediction. Classes without images: per_class.csv'
-  shown = long_table(header, rows, caption, text=(5,))
+  caption = 'Worst F1 first. – : no such prediction. All classes:'
+  shown = long_table(header, rows, caption, text=(5,), file='per_class.csv')
   result = context.result
   never = int((table.predicted[table.present] == 0).sum())
   means = (
@@ -175,9 +171,15 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
     "Recall: share of the class's images that are predicted as it. Precision: share of the images "
     'predicted as the class that belong to it. F1: their harmonic mean.'
   )
-  drawing = figures.per_class(table, names)
-  figure = context.figure('per_class', drawing, 'Precision, recall and F1', text)
-  return 'Classes', [page.paragraph(means), figure, *shown]
+  lowest = ', '.join(f'{names[i]} ({table.f1[i]:.3f})' for i in table.worst_first[:3])
+  figure = context.figure(
+    'per_class',
+    figures.per_class(table, names),
+    'Precision, recall and F1',
+    text,
+    f'Precision, recall and F1 of {_which_classes(result)}, worst first. Lowest F1: {lowest}.',
+  )
+  return 'Classes', [page.paragraph(means), page.figures(figure, shown, kind='uneven')]
 
 
 def calibration_section(context: Context) -> tuple[str, Sequence[Markup]]:
@@ -196,12 +198,14 @@ def calibration_section(context: Context) -> tuple[str, Sequence[Markup]]:
         'Reliability diagram',
         'On the dashed line accuracy equals confidence; below it the model is overconfident. Bins '
         'with few images have wide intervals.',
+        alternatives.reliability(found),
       ),
       context.figure(
         'confidence',
         figures.confidence(predictions.confidence, predictions.correct),
         'Confidence of correct and wrong predictions',
         apart,
+        alternatives.confidence(predictions.confidence, predictions.correct),
       ),
     ),
   ]
@@ -233,161 +237,11 @@ def _calibration_words(context: Context, found: metrics.Calibration) -> str:
   )
 
 
-_BY_COUNT = (
-  'Rows are true classes, columns predictions; numbers are images, shades shares of the row.'
-)
-_BY_PROBABILITY = (
-  "Mean predicted probability over the row's images, in percent: it shows doubt even where the "
-  'prediction was correct.'
-)
-
-
-def confusion_section(context: Context) -> tuple[str, Sequence[Markup]]:
-  """The confusion matrix by counts and by probability, and the most confused pairs."""
-  found, names = context.once(metrics.confusion), context.predictions.names
-  if len(names) > matrices.NAMED:
-    parts = _confusion_of_many(context)
-  else:
-    parts = _both_matrices(
-      context,
-      '',
-      matrices.confusion(found.counts, names, names, found.shares),
-      matrices.confusion(found.probability, names, names, percent=True),
-      _BY_COUNT,
-      _BY_PROBABILITY,
-    )
-    if len(names) <= 12:
-      parts = [page.figures(*parts)]
-  if not found.pairs:
-    return 'Confusion', [*parts, page.paragraph('No image was confused.')]
-  rows = [
-    (
-      names[p.true],
-      names[p.predicted],
-      f'{p.count:,}',
-      percent(p.share),
-      percent(p.probability),
-    )
-    for p in found.pairs[:20]
-  ]
-  header = ('true class', 'predicted as', 'images', 'share of class', 'mean probability')
-  more = len(found.pairs) - len(rows)
-  caption = f'{more:,} more pairs in confused_pairs.csv' if more else ''
-  table = page.table(header, rows, caption, text=(1,))
-  return 'Confusion', [*parts, page.heading('Most confused pairs'), table]
-
-
-def _confusion_of_many(context: Context) -> list[Markup]:
-  """Overviews of all classes, and the matrices of the most confused."""
-  found, names = context.once(metrics.confusion), context.predictions.names
-  key = (
-    'Off the diagonal lie mistakes; square-root shades make rare ones visible. Classes by their '
-    'numbers: per_class.csv, counted from 0.'
-  )
-  if np.isnan(found.shares).any():
-    key += ' Rows of classes without images are empty.'
-  overviews = _both_matrices(
-    context,
-    ', all classes',
-    matrices.overview(found.shares, "share of the class's images"),
-    matrices.overview(found.probability, 'mean probability'),
-    key,
-    key,
-  )
-  parts = [page.figures(*overviews)]
-  chosen = matrices.most_confused(found.pairs)
-  if chosen:
-    known = [i for i in chosen if found.counts[i].any()]
-    rows = [names[i] for i in known]
-    columns = [*(names[i] for i in chosen), 'all others']
-    counts, shares, probability = (
-      matrices.excerpt(values, known, chosen)
-      for values in (found.counts, found.shares, found.probability)
-    )
-    parts += _both_matrices(
-      context,
-      ', most confused classes',
-      matrices.confusion(counts, rows, columns, shares),
-      matrices.confusion(probability, rows, columns, percent=True),
-      f'{_BY_COUNT} Classes that are confused with each other stand together.',
-      _BY_PROBABILITY,
-      suffix='_worst',
-    )
-  return parts
-
-
-def _both_matrices(
-  context: Context,
-  which: str,
-  counts: 'Figure',
-  probability: 'Figure',
-  counts_key: str,
-  probability_key: str,
-  suffix: str = '',
-) -> list[Markup]:
-  return [
-    context.figure(f'confusion_counts{suffix}', counts, f'Confusion by counts{which}', counts_key),
-    context.figure(
-      f'confusion_probability{suffix}',
-      probability,
-      f'Confusion by mean predicted probability{which}',
-      probability_key,
-    ),
-  ]
-
-
-def worst_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
-  """The classes with the lowest F1, with their missed images."""
-  predictions, table = context.predictions, context.once(metrics.per_class)
-  names, parts = predictions.names, []
-  for number, worst in enumerate(examples.worst_classes(predictions), start=1):
-    i = worst.index
-    others = ', '.join(f'{names[c]} ({n:,})' for c, n in worst.predicted_as[:5])
-    missed = sum(n for _, n in worst.predicted_as)
-    parts += [
-      page.heading(names[i]),
-      page.paragraph(
-        f'F1 {table.f1[i]:.3f}, recall {table.recall[i]:.3f}: {missed:,} of '
-        f'{table.support[i]:,} images missed. Predicted as {others}.'
-      ),
-    ]
-    if context.load_image:
-      items = thumbnails.predicted(predictions, worst.missed, context.load_image)
-      for c, row in worst.lookalikes:
-        caption = f'example of {names[c]}'
-        items.append(thumbnails.example_of(predictions, row, caption, context.load_image))
-      parts.append(thumbnails_and_sheet(context, f'worst_{number}', items))
-  if parts and context.load_image:
-    text = (
-      'Missed images, as the model saw them, with the prediction and its probability; then, in a '
-      'grey frame, of each class that they were predicted as, the image with the highest '
-      'probability of it.'
-    )
-    parts.insert(0, page.paragraph(text))
-  return 'Worst classes', parts
-
-
-def mistakes_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
-  """The most confident mistakes, as images."""
-  if not context.load_image:
-    return None
-  rows = examples.most_confident_mistakes(context.predictions).tolist()
-  title = 'Most confident mistakes'
-  if not rows:
-    return title, [page.paragraph('There is no mistake among these images.')]
-  items = thumbnails.predicted(context.predictions, rows, context.load_image)
-  text = (
-    'Wrong labels may be among them: check whether it is the model that is wrong, or the label.'
-  )
-  return title, [page.paragraph(text), thumbnails_and_sheet(context, 'confident_mistakes', items)]
-
-
 CLASS_TABLES = (classes_table, pairs_table, confusion_table, calibration_table)
 TABLES = (images_table, *CLASS_TABLES)
 SECTIONS = (
   classes_section,
   calibration_section,
-  confusion_section,
-  worst_section,
-  mistakes_section,
+  confusion.section,
+  gallery.section,
 )

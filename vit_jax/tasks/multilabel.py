@@ -47,7 +47,7 @@ class MultiLabel(Classify):
     return ReportLayout(
       metrics=label_sets.compute,
       summary=sections.summary(label_sets.lead, label_sets.cards),
-      sections=(label_sets.classes_section,),
+      sections=(label_sets.classes_section, label_sets.images_section),
       tables=(label_sets.classes_table,),
       titles=self.metric_titles() | label_sets.TITLES,
     )

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax import config, files, metric_writer
+from vit_jax import config, files, machine, metric_writer
 from vit_jax.console import align
 from vit_jax.errors import InterruptedRunError, UserError
 from vit_jax.training import signals
@@ -86,7 +86,10 @@ def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
     _write(root / 'sweep_means.csv', means)
     log.info('\nover seeds: mean and standard deviation\n%s', format_table(means))
   log.info(f'table: {root / "sweep.csv"}')
-  _compare(root, rows)
+  best = _best(members, rows, command)
+  if best:
+    log.info('best by the validation split: %s\n  %s', *best)
+  _compare(root, rows, best)
   failed = [name for name, state in states.items() if state != 'finished']
   if failed:
     raise UserError(
@@ -200,9 +203,54 @@ def _write(path: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
   write_csv(path, list(rows[0]), (row.values() for row in rows))
 
 
-def _compare(root: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-  """A page over the best members, where they were tested."""
+def winner(members: Members, rows: Sequence[Mapping[str, Any]]) -> int | None:
+  """The row of the best finished member by its validation metric, the first of equals.
+
+  The test metric decides nothing: the best of many members by it would be better than the truth.
+
+  Args:
+    members: as `config.load_sweep` gives them.
+    rows: of `table`.
+
+  Returns:
+    Its number among the rows; None where no finished member was validated.
+  """
+  found = []
+  for i, row in enumerate(rows):
+    checkpoint = members[row['run']][1].checkpoint
+    value = row.get(f'val_{checkpoint.best}')
+    if row['state'] == 'finished' and value is not None:
+      found.append((-value if checkpoint.best_mode == 'max' else value, i))
+  return min(found)[1] if found else None
+
+
+def _best(
+  members: Members, rows: Sequence[Mapping[str, Any]], command: Sequence[str]
+) -> tuple[str, str] | None:
+  """The winner, such as 'seed=1 (val_accuracy 0.93)', and the command that trains it."""
+  won = winner(members, rows)
+  if won is None:
+    return None
+  row, name = rows[won], members[rows[won]['run']][1].checkpoint.best
+  shown = [n for n in (f'val_{name}', f'test_{name}') if row.get(n) is not None]
+  values = [f'{n} {_cell(row[n])}' for n in shown]
+  line = machine.shell_line([*command, f'--sweep={list(members).index(row["run"])}'])
+  return f'{row["run"]} ({", ".join(values)})', line
+
+
+def _compare(
+  root: pathlib.Path, rows: Sequence[Mapping[str, Any]], best: tuple[str, str] | None
+) -> None:
+  """A page over the best members, where they were tested.
+
+  Args:
+    root: the sweep's folder.
+    rows: of `table`.
+    best: the winner and its command.
+  """
   from vit_jax.comparison import gather, write
+  from vit_jax.comparison.page import Extra
+  from vit_jax.report import page
   from vit_jax.report.predictions import FILE
 
   result = next(key for key in rows[0] if key.startswith('test_'))
@@ -214,9 +262,17 @@ def _compare(root: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
   if len(tested) < 2:
     return
   tested.sort(key=lambda row: -row[result])
+  cells = [[_cell(value) for value in row.values()] for row in rows]
+  words = 'All members; those with the highest test metric are compared below. As a file:'
+  lead = []
+  if best:
+    text = f'Best of {len(rows)} members by the validation split: {best[0]}. Its command:'
+    lead = [page.paragraph(text, 'lead'), page.command(best[1])]
+  table = page.table(list(rows[0]), cells, words, sortable=True, file='../sweep.csv')
+  extra = Extra(lead, [('Sweep', [table])])
   try:
     runs = gather.gather([str(root / row['run']) for row in tested[:_ON_ONE_PAGE]])
-    write.write_comparison(root / 'comparison', runs)
+    write.write_comparison(root / 'comparison', runs, extra)
   except UserError as e:  # the table is there already
     log.warning('no comparison page: %s', e)
     return

@@ -71,7 +71,7 @@ def run(request: Request) -> Result:
   for note in session.notes:
     log.warning('%s', note)
   title = f'Visualizations of {pathlib.Path(request.model).name}'
-  page = write_page(request.out, title, session.entries, session.notes)
+  page = write_page(request.out, title, session.entries, session.notes, session.predicted)
   complete = not session.undecodable and not (request.explicit and session.notes)
   return Result(page, len(session.entries), complete)
 
@@ -84,6 +84,7 @@ def _draw_image(session: Session, path: pathlib.Path) -> draw.Drawn | None:
     return None
   tensors = {t for what in wanted.what for t in _NEEDS.get(what, ())}
   captured = capture(session.module, session.variables(image), image.images, sorted(tensors))
+  session.predict(image, captured.logits[0])
   activations = draw.Activations(image, session.stem(path), captured)
   session.attempt('attention', lambda: draw.attention(session, activations))
   session.attempt('rollout', lambda: draw.rollouts(session, activations))

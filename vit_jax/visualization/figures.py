@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 Box = tuple[int, int, int, int]  # left, top, width, height in pixels
 
 _MARK = '#00e5ff'  # contrasts with fur, grass and sky alike
-_TEXT = 9  # points
+_TEXT = 10  # points
 CLIPPED = 2.0  # percent of the patches at either end of a tile's scale that are clipped
 
 
 @drawing
 def new_figure(width: float, height: float, title: str, caption: str) -> 'Figure':
   """An empty figure in inches, with a title above and a wrapped caption below."""
-  per_line = max(30, int(width * 14))  # characters of 9 points on an inch, nearly
+  per_line = max(30, int(width * 12.6))  # characters of 10 points on an inch, nearly
   lines = textwrap.wrap(caption, per_line)
-  figure = canvas.new_figure(width, height + 0.17 * len(lines) + 0.4)
+  figure = canvas.new_figure(width, height + 0.19 * len(lines) + 0.4)
   figure.suptitle('\n'.join(textwrap.wrap(title, int(per_line * 0.7))), fontsize=12)
   figure.supxlabel('\n'.join(lines), fontsize=_TEXT, color='#333333', x=0.01, ha='left')
   return figure
@@ -40,6 +40,16 @@ def new_figure(width: float, height: float, title: str, caption: str) -> 'Figure
 def save(figure: 'Figure', path: str | pathlib.Path, dpi: int = 110) -> pathlib.Path:
   """Writes a PNG."""
   return canvas.save(figure, pathlib.Path(path), dpi)
+
+
+def without_words(figure: 'Figure', dpi: int = 110) -> bytes:
+  """The figure as a PNG without its title and its caption, for a page that has them as text.
+
+  They are gone from the figure afterwards.
+  """
+  figure.suptitle('')
+  figure.supxlabel('')
+  return canvas.png(figure, dpi)
 
 
 def _show(
@@ -69,7 +79,7 @@ def _color_bar(figure: 'Figure', axes: 'Sequence[Axes] | np.ndarray', label: str
   mapping = ScalarMappable(cmap=ListedColormap(colormap(np.linspace(0, 1, 256)) / 255.0))
   mapping.set_clim(0, 1)
   bar = figure.colorbar(mapping, ax=axes, fraction=0.03, pad=0.01, ticks=[0, 1], aspect=30)
-  bar.ax.set_yticklabels(('least', 'most'), fontsize=_TEXT - 1)
+  bar.ax.set_yticklabels(('least', 'most'), fontsize=_TEXT)
   bar.set_label(label, fontsize=_TEXT)
 
 
@@ -121,7 +131,7 @@ def attention_figure(
   right.imshow(sheet, interpolation='nearest')
   right.set_anchor('N')
   right.spines[:].set_visible(False)
-  right.tick_params(length=0, labelsize=_TEXT - 1, labeltop=True, labelbottom=False)
+  right.tick_params(length=0, labelsize=_TEXT, labeltop=True, labelbottom=False)
   right.set_xticks(ticks[1], across)
   right.set_yticks(ticks[0], down)
   _color_bar(figure, [right], 'attention, each tile on its own scale')
@@ -210,9 +220,9 @@ def position_figure(similarity: np.ndarray, title: str, caption: str, most: int 
   axes = figure.subplots()
   shown = axes.imshow(sheet, cmap='viridis', interpolation='nearest', vmax=1.0)
   axes.set_xticks([j * (columns + gap) + (columns - 1) / 2 for j in range(c)])
-  axes.set_xticklabels([j * step for j in range(c)], fontsize=_TEXT - 1)
+  axes.set_xticklabels([j * step for j in range(c)], fontsize=_TEXT)
   axes.set_yticks([i * (rows + gap) + (rows - 1) / 2 for i in range(r)])
-  axes.set_yticklabels([i * step for i in range(r)], fontsize=_TEXT - 1)
+  axes.set_yticklabels([i * step for i in range(r)], fontsize=_TEXT)
   axes.set_xlabel('column of the patch')
   axes.set_ylabel('row of the patch')
   figure.colorbar(shown, ax=axes, fraction=0.04, pad=0.01, label='cosine similarity')
@@ -258,7 +268,7 @@ def distance_figure(
   axes.plot(distances.mean(axis=1), color='#888888', linewidth=1.2, label='mean of the heads')
   axes.axhline(uniform, color='#cc4444', linestyle='--', linewidth=1.2, label='uniform attention')
   axes.set_xticks(range(depth))
-  axes.set_xticklabels([label.rsplit(' ', 1)[-1] for label in labels], fontsize=_TEXT - 1)
+  axes.set_xticklabels([label.rsplit(' ', 1)[-1] for label in labels], fontsize=_TEXT)
   axes.set_xlabel('block')
   axes.set_ylabel('mean attention distance (pixels)')
   axes.set_ylim(0, max(distances.max(), uniform) * 1.22)
@@ -302,7 +312,7 @@ def sheet_figure(
     for axes, cell, name in zip(grid[i], row, titles[i]):
       if isinstance(cell, np.ndarray):
         image = cell if cell.ndim == 3 else colormap(scale(cell, CLIPPED))
-        _show(axes, image, name, size=_TEXT - 1)
+        _show(axes, image, name, size=_TEXT)
       else:
         _write(axes, cell or '')
     for axes in grid[i][len(row) :]:

@@ -15,7 +15,9 @@ from vit_jax.files import unique_stem
 from vit_jax.inference.loaded import Loaded
 from vit_jax.logits import probabilities
 from vit_jax.models.heads import backbone_of
-from vit_jax.report.text import printable
+from vit_jax.report import thumbnails
+from vit_jax.report.text import percent, printable
+from vit_jax.report.thumbnails import Thumbnail
 from vit_jax.visualization import figures
 from vit_jax.visualization.activations import NotApplicable, Variables
 from vit_jax.visualization.images import ModelInput, read_image, variables_for
@@ -39,6 +41,7 @@ class Session:
     module: of the model; body: the same without a box head.
     wanted: the request, without what this model cannot have.
     entries: figures that have been drawn.
+    predicted: images with their predictions.
     notes: what could not be drawn or read, and why.
     undecodable: number of images that could not be decoded.
   """
@@ -49,6 +52,7 @@ class Session:
     self.body = backbone_of(loaded.module)
     self.classes = [str(c) for c in loaded.classes or ()]
     self.entries: list[Entry] = []
+    self.predicted: list[Thumbnail] = []
     self.notes: list[str] = []
     self.wanted = self._possible(request)
     self.class_indices = [self.class_index(name) for name in request.classes]
@@ -91,6 +95,17 @@ class Session:
     task = tasks.of_config(self.loaded.config, len(logits))
     return probabilities(logits, task.activation)
 
+  def predict(self, image: ModelInput, logits: np.ndarray, most: int = 3) -> None:
+    """Keeps the most confident classes of an image for the top of the page: logits [k]."""
+    if not self.module.num_classes:
+      return
+    chances = self.probabilities(logits)
+    order = np.argsort(-logits, kind='stable')[:most].tolist()
+    lines = [f'{self.class_name(i)}, {percent(float(chances[i]))}' for i in order]
+    lines[0] = f'pred {lines[0]}'
+    pixels = thumbnails.draw(image.pixels)
+    self.predicted.append(thumbnails.Thumbnail(pixels, lines, None, str(image.path)))
+
   def read(self, path: pathlib.Path, image_size: ImageSize = None) -> ModelInput | None:
     """An image; None, and a note, where the file cannot be decoded."""
     patch_size = getattr(self.body, 'patch_size', (1, 1))
@@ -124,5 +139,5 @@ class Session:
   def add(self, name: str, group: str, figure: 'Figure', title: str, caption: str) -> None:
     """Saves a figure and remembers it for the page."""
     path = figures.save(figure, self.wanted.out / f'{name}.png')
-    self.entries.append(Entry(path, group, title, caption))
+    self.entries.append(Entry(path, group, title, caption, figures.without_words(figure)))
     log.info('%s: %s', printable(str(path)), title)
