@@ -134,6 +134,7 @@ def test_pages_of_boxes_and_of_label_sets(folder, tmp_path, task):
         assert (near[:, 1] - near[:, 0] > 60).any() and (near[:, 1] - near[:, 2] > 40).any()
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_boxes_on_every_device(folder, tmp_path, capsys):
   found = dry_run.dry_run(box_options(folder, parallel='pmap'), str(tmp_path / 'run'), 'json')
   assert found.facts['step_seconds'] > 0 and found.page.exists()
