@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import signal
 
 import pytest
 
@@ -17,6 +18,14 @@ _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.pr
 _CACHE.mkdir(parents=True, exist_ok=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+
+@pytest.fixture(autouse=True)
+def ctrl_c():
+  """Stays with the tests after one that ran a command in this process."""
+  yield
+  if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture

@@ -22,7 +22,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
     visits = sum(path == self.path for path, _ in self.server.log)
     body = self.server.files.get(self.path.strip('/').partition('/')[2], BODY)
     if word.isdigit():
-      self.send_error(int(word))
+      self.send_response(int(word))
+      self._send_extra()
+      self.send_header('Content-Length', '0')
+      self.end_headers()
     elif word == 'once500' and visits == 1:
       self.send_error(500)
     elif word == 'silent':

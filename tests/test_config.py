@@ -309,3 +309,17 @@ def test_every_numeric_option_states_a_range():
   assert len(numeric) > 60
   unbounded = {name for name, _, rule in numeric if not (rule.range or rule.valid)}
   assert not unbounded
+
+
+@pytest.mark.parametrize('field', ['position_embedding', 'remat'])
+@pytest.mark.parametrize('word', ['none', 'None'])
+def test_none_is_a_word_where_a_model_has_a_text(field, word):
+  if word == 'None':
+    with raises(ConfigError, field, 'None'):
+      config.load(DIGITS, {f'model.{field}': word})
+    return
+  assert config.load(DIGITS, {f'model.{field}': word}).model[field] == 'none'
+  swept = config.load_sweep(
+    DIGITS, {}, [f'model.{field}=none,{"block" if field == "remat" else "learned"}']
+  )
+  assert [c.model[field] for _, c in swept.values()][0] == 'none' and len(swept) == 2

@@ -1,12 +1,17 @@
 """The console: what is printed where, and that nothing stays attached."""
 
+import errno
 import io
 import logging
+import os
+import pickle
+import subprocess
 import sys
 import time
 
 import pytest
 
+from vit_jax import interrupts
 from vit_jax.command_line import run_cli
 from vit_jax.console import (
   Console,
@@ -16,7 +21,7 @@ from vit_jax.console import (
   show,
   warnings_so_far,
 )
-from vit_jax.errors import DatasetError, one_line, visible
+from vit_jax.errors import DatasetError, InterruptedRunError, one_line, visible
 
 log = logging.getLogger('vit_jax.made_up')
 
@@ -162,3 +167,102 @@ def test_nothing_that_a_command_prints_moves_the_cursor(capsys):
     f'warning: {PLAIN}\\nerror: forged',
     f'error: {PLAIN} | two\\nlines',
   ]
+
+
+class _Full(io.StringIO):
+  """A file on a full disk, or a terminal that is gone."""
+
+  def __init__(self, number):
+    super().__init__()
+    self.number = number
+
+  def write(self, text):
+    raise OSError(self.number, os.strerror(self.number))
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EIO, errno.EPIPE])
+def test_a_run_goes_on_where_what_it_prints_is_lost(monkeypatch, capsys, number):
+  monkeypatch.setattr(sys, 'stdout', _Full(number))
+  with Console() as console:
+    for _ in range(3):
+      log.info('a line')
+    assert len(console.warnings) == len(warnings_so_far()) == 1
+  err = capsys.readouterr().err
+  assert err.count('\n') == 1 and 'standard output' in err and os.strerror(number) in err
+  monkeypatch.setattr(sys, 'stderr', _Full(number))
+  with Console():
+    log.warning('nobody sees it')
+
+
+@pytest.mark.parametrize('number, status', [(errno.ENOSPC, 1), (errno.EIO, 1), (errno.EPIPE, 0)])
+def test_an_answer_that_is_lost_is_an_error_unless_nobody_reads_on(
+  monkeypatch, capsys, number, status
+):
+  monkeypatch.setattr(sys, 'stdout', _Full(number))
+  with pytest.raises(SystemExit) as end:
+    run_cli(lambda: show('an answer'))
+  assert end.value.code == status
+  assert capsys.readouterr().err.count('standard output') == status
+
+
+@pytest.mark.skipif(not os.path.exists('/dev/full'), reason='this system has no /dev/full')
+def test_a_command_on_a_full_disk_is_one_line():
+  with open('/dev/full', 'w') as full:
+    words = [sys.executable, '-m', 'vit_jax', '--version']
+    found = subprocess.run(words, stdout=full, stderr=subprocess.PIPE, text=True)
+  assert found.returncode == 1 and found.stderr.count('\n') == 1, found.stderr
+
+
+def _at(code):
+  """What `interrupts` says of a frame of some code that calls it."""
+  found = []
+  space = {'look': lambda: found.append(interrupts._must_wait(sys._getframe(1)))}
+  exec(code, space)
+  return found
+
+
+def test_ctrl_c_waits_for_an_import_and_for_a_callback_of_jax(tmp_path, monkeypatch):
+  assert _at('look()') == [False]
+  assert _at('def _xla_gc_callback(): look()\n_xla_gc_callback()') == [True]
+  (tmp_path / 'looks_when_imported.py').write_text('from builtins import look\nlook()')
+  monkeypatch.syspath_prepend(tmp_path)
+  look: list[bool] = []
+  say = lambda: look.append(interrupts._must_wait(sys._getframe(1)))  # noqa: E731
+  monkeypatch.setattr('builtins.look', say, raising=False)
+  import looks_when_imported  # noqa: F401
+
+  assert look == [True]
+
+
+SLEEPS = """
+import signal, sys, threading, time
+sys.path.insert(0, {folder!r})
+from vit_jax import interrupts
+from vit_jax.command_line import run_cli
+
+def main():
+  threading.Timer(0.3, interrupts._send, (signal.SIGINT,)).start()
+  import sleeps
+  time.sleep(30)
+
+run_cli(main)
+"""
+
+
+@pytest.mark.parametrize('seconds', [0.6, 30])
+def test_ctrl_c_in_an_import(tmp_path, seconds):
+  text = f'import time\ntry:\n  time.sleep({seconds})\nexcept BaseException:\n  raise ImportError'
+  (tmp_path / 'sleeps.py').write_text(text)
+  words = [sys.executable, '-c', SLEEPS.format(folder=str(tmp_path))]
+  found = subprocess.run(words, capture_output=True, text=True, timeout=20)
+  assert found.returncode == 130 and found.stderr == 'interrupted\n', found.stderr
+
+
+@pytest.mark.parametrize(
+  'error',
+  [InterruptedRunError(['one', 'two'], 15), DatasetError('one'), InterruptedRunError('x', 2)],
+)
+def test_errors_cross_process_borders_whole(error):
+  copy = pickle.loads(pickle.dumps(error))
+  assert type(copy) is type(error) and vars(copy) == vars(error) and copy.args == error.args
+  assert str(copy) == str(error) and copy.status == error.status

@@ -251,3 +251,83 @@ def test_a_file_that_changed_upstream_is_told(server, tmp_path, caplog):
   server.files['w'] = BODY[:-1] + b'x'
   download.fetch([Source(server.url + '/w')], path, QUICK)
   assert 'changed upstream' in caplog.text and SHA256[:12] in caplog.text
+
+
+@pytest.mark.parametrize('code', ['429', '503'])
+def test_a_source_that_asks_for_time_is_given_it(server, tmp_path, monkeypatch, code):
+  waits = []
+  monkeypatch.setattr(download.time, 'sleep', waits.append)
+  server.extra_headers['Retry-After'] = '7'
+  server.behaves['busy'] = code
+  with raises(DownloadError, code, '3 times'):
+    download.fetch([Source(server.url + '/busy')], tmp_path / 'w.npz', QUICK)
+  assert waits == [7, 7] and files(tmp_path) == []
+  server.extra_headers['Retry-After'] = '7000'
+  with raises(DownloadError, code, '7,000 seconds'):
+    download.fetch([Source(server.url + '/busy')], tmp_path / 'w.npz', QUICK)
+  server.extra_headers['Retry-After'] = 'Wed, 21 Oct 2026 07:28:00 GMT'
+  with raises(DownloadError, code, '3 times'):
+    download.fetch([Source(server.url + '/busy')], tmp_path / 'w.npz', QUICK)
+  assert len(server.log) == 3 + 1 + 3
+
+
+def test_bytes_that_were_packed_on_the_way(server, tmp_path):
+  server.extra_headers['Content-Encoding'] = 'gzip'
+  with raises(DownloadError, 'gzip'):
+    download.fetch([Source(server.url + '/ok')], tmp_path / 'w.npz', QUICK)
+  known = Source(server.url + '/ok', SHA256)  # a server may say so of a .tgz, whose bytes these are
+  assert download.fetch([known], tmp_path / 'w.npz', QUICK).read_bytes() == BODY
+
+
+def test_a_part_whose_answer_names_no_length_is_no_file(server, tmp_path):
+  server.behaves['short'] = 'endless'
+  server.files['f'] = BODY
+  with raises(DownloadError, 'broke after'):
+    source = Source(server.url + '/short', SHA256, 2 * len(BODY) + 5)
+    download.fetch([source], tmp_path / 'w.npz', QUICK)
+  assert files(tmp_path) == []
+
+
+def test_a_kill_between_two_files_of_one_name_mixes_none(server, tmp_path, monkeypatch):
+  """The source has changed; the kill comes when its new tag is noted and nothing has come."""
+  source, target = Source(server.url + '/breaks'), tmp_path / 'w.npz'
+  with raises(DownloadError):
+    keep = dataclasses.replace(QUICK, attempts=1, keep=True)
+    download.fetch([source], target, keep)
+  (partial,) = tmp_path.glob('.*.partial')
+  partial.write_bytes(bytes(partial.stat().st_size))  # of the file as it was before
+  (about,) = tmp_path.glob('.*.about')
+  about.write_text(json.dumps({**json.loads(about.read_text()), 'tag': '"before"'}))
+  write = download.write_json
+
+  def killed(path, value):
+    write(path, value)
+    if path == about:
+      raise KeyboardInterrupt
+
+  answer = download.urllib.request.OpenerDirector.open
+
+  def changed(opener, request, timeout):  # as If-Range has it: another tag, so the whole file
+    if request.get_header('If-range') != server.etag:
+      request.headers.pop('Range', None)
+    return answer(opener, request, timeout=timeout)
+
+  monkeypatch.setattr(download.urllib.request.OpenerDirector, 'open', changed)
+  monkeypatch.setattr(download, 'write_json', killed)
+  with pytest.raises(KeyboardInterrupt):
+    download.fetch([source], target, QUICK)
+  monkeypatch.setattr(download, 'write_json', write)
+  assert download.fetch([source], target, QUICK).read_bytes() == BODY
+
+
+def test_a_lock_whose_file_was_removed_is_none(tmp_path, monkeypatch):
+  path = tmp_path / '.f.partial'
+  lock = path.with_suffix('.lock')
+  taken = download.try_lock
+
+  def removed(descriptor):  # by the one who had it, just before
+    lock.unlink()
+    return taken(descriptor)
+
+  monkeypatch.setattr(download, 'try_lock', removed)
+  assert download._lock(path)[0] != path

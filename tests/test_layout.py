@@ -45,7 +45,7 @@ LAYERS = [
   ['options'],
   ['command_line'],
   ['runtime', 'download'],
-  ['console', 'files', 'logits', 'machine', 'registry', 'rng', 'tree'],
+  ['console', 'files', 'interrupts', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],
 ]

@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-from vit_jax import machine, runtime
+from vit_jax import interrupts, machine, runtime
 from vit_jax.console import Console, show, show_problems
 from vit_jax.errors import UserError
 
@@ -16,13 +16,13 @@ def run_cli(main: Callable[[], int | None]) -> None:
   """Runs a command; warnings are lines on stderr, a `UserError` is one and exit status 1.
 
   Set VIT_JAX_TRACEBACK=1 to see where it was raised. A signal ends with status 128 and its number
-  and a closed pipe (`... | head`) quietly, as shells expect.
+  and a closed pipe (`... | head`) quietly, as shells expect; a run goes on without what it prints.
   """
   runtime.start()
   # Orbax's threads log with a traceback what was said in one line, and may end after the console.
   logging.getLogger('absl').setLevel(logging.CRITICAL)
   try:
-    with Console(information=False):
+    with interrupts.handled(), Console(information=False):
       status = main() or 0
   except UserError as e:
     if os.environ.get('VIT_JAX_TRACEBACK'):
@@ -33,8 +33,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     show('interrupted', error=True)
     status = 130
   except BrokenPipeError:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    status = 0
+    status = 0  # console.show has silenced it
   sys.exit(status)
 
 

@@ -17,10 +17,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from vit_jax.errors import InterruptedRunError, UserError, one_line, visible
+from vit_jax.errors import InterruptedRunError, StorageError, UserError, one_line, visible
 
 if TYPE_CHECKING:
   import tqdm
+
+log = logging.getLogger(__name__)
 
 _PACKAGE = 'vit_jax'
 _TICK = 1.0  # seconds between two looks of the live line
@@ -96,11 +98,22 @@ class Console(logging.Handler):
     if not self.active:
       return
     with self._locked():
-      if self._bar is None:
-        show(text, error)
-        return
-      with self._bar.external_write_mode():
-        show(text, error)
+      try:
+        with contextlib.nullcontext() if self._bar is None else self._bar.external_write_mode():
+          _print(text, error)
+      except OSError as e:
+        self._lose(error, e)
+
+  def _lose(self, error: bool, reason: OSError) -> None:
+    """Goes on without a stream: a file on a full disk, a pipe or terminal that is gone."""
+    silence(sys.stderr if error else sys.stdout)
+    if error:
+      self.live, self._bar = False, None
+    else:
+      log.warning(
+        'standard output cannot be written (%s): what follows is not shown there',
+        reason.strerror or reason,
+      )
 
   def repeat_warnings(self) -> None:
     """Prints the warnings of the run again, for those who read its end alone."""
@@ -159,7 +172,7 @@ class Console(logging.Handler):
   def _draw(self) -> None:
     if not self.live:
       return
-    with self._locked():
+    with self._locked(), contextlib.suppress(OSError):  # a terminal that is gone
       words = []
       if self._phases:
         current = self._phases[-1]
@@ -229,7 +242,23 @@ def show(text: object, error: bool = False) -> None:
   """Prints what a command answers; control characters of names that others gave are escaped.
 
   A name that stands in a line of several goes through `errors.one_line` first.
+
+  Raises:
+    StorageError: standard output is a file on a full disk, or a terminal that is gone.
+    BrokenPipeError: nobody reads it any more.
   """
+  try:
+    _print(text, error)
+  except OSError as e:
+    silence(sys.stderr if error else sys.stdout)
+    if error:
+      return
+    if isinstance(e, BrokenPipeError):
+      raise
+    raise StorageError(f'cannot write to standard output: {e.strerror or e}') from e
+
+
+def _print(text: object, error: bool) -> None:
   print(visible(text), file=sys.stderr if error else sys.stdout, flush=True)
 
 
@@ -237,6 +266,15 @@ def show_problems(error: UserError) -> None:
   """Prints a user's mistake as one line on standard error."""
   prefix = '' if isinstance(error, InterruptedRunError) else 'error: '
   show(prefix + one_line(' | '.join(error.problems)), error=True)
+
+
+def silence(stream: Any) -> None:
+  """Has what is written to a stream of this process from now on go nowhere.
+
+  So does what it holds already, which Python writes at its end, and complains where it cannot.
+  """
+  with contextlib.suppress(AttributeError, OSError, ValueError):  # not a stream of the system
+    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
 
 
 def print_anything(stream: Any) -> None:

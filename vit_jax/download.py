@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import DownloadError, StorageError
-from vit_jax.files import read_json, try_lock, write_json
+from vit_jax.files import read_json, release_lock, still_named, try_lock, write_json
 
 if TYPE_CHECKING:
   import tqdm
@@ -45,7 +45,9 @@ class RetryPolicy:
   Args:
     timeout: seconds without a byte after which a connection counts as broken.
     attempts: connections to one source, without anything gained, before the next source is tried.
-    wait: seconds before the second attempt; doubled before every further one.
+    wait: seconds before the second attempt; doubled before every further one, and longer where the
+      source asks for it.
+    longest_wait: seconds beyond which a source that asks for them has failed.
     progress: shows a bar where standard error is a terminal.
     keep: keeps what has come where the connection fails for good, for the next call to resume.
   """
@@ -53,6 +55,7 @@ class RetryPolicy:
   timeout: float = 30.0
   attempts: int = 5
   wait: float = 1.0
+  longest_wait: float = 120.0
   progress: bool = True
   keep: bool = False
 
@@ -207,16 +210,20 @@ def _receive_with_retries(
   Raises:
     _SourceFailed: it is not, with the last reason.
   """
-  attempt, problem = 0, ''
+  attempt, problem, asked = 0, '', 0.0
   while attempt < retry.attempts:
     if attempt:
-      time.sleep(retry.wait * 2 ** (attempt - 1))
+      time.sleep(max(retry.wait * 2 ** (attempt - 1), asked))
     before = _size(partial)
     try:
       _receive(source, partial, target.name, retry)
       break
     except urllib.error.HTTPError as e:
       problem = f'answered {e.code} {e.reason}'
+      asked = _asked_to_wait(e.headers)
+      e.close()
+      if asked > retry.longest_wait:
+        raise _BrokeOff(f'{problem}, and asks to come back in {asked:,.0f} seconds') from e
       if e.code == 416:  # the partial file is longer than the source: begin anew
         partial.unlink(missing_ok=True)
       elif e.code < 500 and e.code not in (408, 429):
@@ -256,8 +263,7 @@ def _partial_file(path: pathlib.Path, keep: bool) -> Iterator[pathlib.Path]:
     _discard(path)
   finally:
     if lock is not None:
-      os.close(lock)
-      path.with_suffix('.lock').unlink(missing_ok=True)
+      release_lock(lock, path.with_suffix('.lock'))
 
 
 def _discard(path: pathlib.Path) -> None:
@@ -267,8 +273,9 @@ def _discard(path: pathlib.Path) -> None:
 
 def _lock(path: pathlib.Path) -> tuple[pathlib.Path, int | None]:
   """Of programs that fetch the same file at once, one may resume the common partial file."""
-  descriptor = os.open(path.with_suffix('.lock'), os.O_CREAT | os.O_RDWR)
-  if try_lock(descriptor):
+  file = path.with_suffix('.lock')
+  descriptor = os.open(file, os.O_CREAT | os.O_RDWR)
+  if try_lock(descriptor) and still_named(descriptor, file):
     return path, descriptor
   os.close(descriptor)
   return path.with_name(f'{path.stem}.{os.getpid()}.partial'), None
@@ -294,6 +301,9 @@ def _receive(source: Source, partial: pathlib.Path, name: str, retry: RetryPolic
   opener = urllib.request.build_opener(stated)
   with opener.open(request, timeout=retry.timeout) as response:
     stated.note(response.headers)
+    encoding = response.headers.get('Content-Encoding', 'identity')
+    if encoding != 'identity' and not source.verified:  # else the checksum tells
+      raise _SourceFailed(f'answered with other bytes than the file has (encoded by {encoding})')
     if 'text/html' in response.headers.get('Content-Type', ''):
       raise _SourceFailed('answered with a web page')
     if response.status == 206:
@@ -305,7 +315,7 @@ def _receive(source: Source, partial: pathlib.Path, name: str, retry: RetryPolic
     length = response.headers.get('Content-Length')
     if length is not None and not re.fullmatch('[0-9]{1,15}', length):
       raise ValueError(f'Content-Length {length[:40]!r}')
-    size = have + int(length) if length is not None else None
+    size = have + int(length) if length is not None else source.size or None
     if source.size and size not in (None, source.size):
       raise _SourceFailed(f'has {size:,} bytes, not {source.size:,}')
     date = response.headers.get('Last-Modified') or ''
@@ -317,6 +327,8 @@ def _receive(source: Source, partial: pathlib.Path, name: str, retry: RetryPolic
         f'{partial.parent} has no room for {size - have:,} bytes: set VIT_JAX_CACHE'
       )
     about = {'size': size, 'tag': tag, 'revision': stated.revision, 'checksums': stated.checksums}
+    if not have:  # or, killed here, the next call would append to bytes of another file
+      partial.unlink(missing_ok=True)
     write_json(_state_path(partial), about)
     with open(partial, 'r+b' if have else 'wb') as f, _bar(name, size, have, retry) as bar:
       f.seek(have)
@@ -358,6 +370,12 @@ def _check_url(url: str, verified: bool, local: bool = True) -> None:
   plain = parts.scheme == 'http' and (verified or (local and parts.hostname in _LOOPBACK))
   if parts.scheme != 'https' and not plain:
     raise _SourceFailed(f'leads to {parts.scheme}://{parts.hostname or ""}, which is not https')
+
+
+def _asked_to_wait(headers: Any) -> float:
+  """Seconds that a source which has no time now states; 0 where it states none, or a date."""
+  stated = (headers.get('Retry-After') or '').strip()
+  return float(stated) if re.fullmatch('[0-9]{1,9}', stated) else 0.0
 
 
 def _check_range(stated: str, have: int, size: int | None) -> None:

@@ -30,7 +30,13 @@ class UserError(Exception):
     super().__init__('; '.join(self.problems))
 
   def __reduce__(self):
-    return type(self), (self.problems,)  # crosses process borders with its list
+    return _rebuilt, (type(self), self.__dict__)  # crosses process borders, whatever it was made of
+
+
+def _rebuilt(kind: type[UserError], attributes: dict[str, Any]) -> UserError:
+  error = kind.__new__(kind, '; '.join(attributes['problems']))
+  error.__dict__.update(attributes)
+  return error
 
 
 class ConfigError(UserError):
@@ -181,6 +187,7 @@ def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
   """
   names = sorted(str(n) for n in names)
   near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+  near = near or [n for n in names if n.casefold() == str(name).casefold()]
   if near:
     return 'did you mean ' + ' or '.join(repr(n) for n in near) + '?'
   if len(names) <= every_up_to:

@@ -150,6 +150,24 @@ def try_lock(descriptor: int) -> bool:
   return True
 
 
+def still_named(descriptor: int, path: pathlib.Path) -> bool:
+  """Whether a lock's open file is the one that others find; `release_lock` may have removed it."""
+  try:
+    return os.path.samestat(os.fstat(descriptor), os.stat(path))
+  except OSError:
+    return False
+
+
+def release_lock(descriptor: int, path: pathlib.Path) -> None:
+  """Removes a lock's file, then unlocks it: others that have opened it see that it is gone."""
+  with contextlib.suppress(OSError):
+    path.unlink()
+  os.close(descriptor)
+  if sys.platform == 'win32':  # where nothing that is open can be removed
+    with contextlib.suppress(OSError):
+      path.unlink()
+
+
 def short_name(name: str) -> str:
   """The start of a name that leaves a file system room for an ending, whatever its letters are."""
   data = name.encode('utf-8', 'surrogateescape')

@@ -304,6 +304,34 @@ def test_what_a_kill_left_is_replaced(made, tmp_path):
   assert [p.name for p in old.parent.iterdir()] == ['2.0.0'] and not needs_download('food101')
 
 
+@pytest.mark.parametrize('name', ['cifar10', 'food101'])
+@pytest.mark.parametrize('damage', ['cut', 'lost', 'labels', 'splits', 'classes', 'number'])
+def test_a_prepared_folder_that_is_damaged_is_made_anew(
+  made, server, tmp_path, caplog, name, damage
+):
+  made(name, 'ok')
+  whole = open_dataset(name).manifest()
+  (path,) = (tmp_path / 'cache').rglob('index.json')
+  index, asked = json.loads(path.read_text()), len(server.log)
+  array = path.parent / 'train.npy'
+  if damage == 'cut' and array.exists():
+    array.write_bytes(array.read_bytes()[:-1])
+  elif damage == 'lost' and array.exists():
+    array.unlink()
+  elif damage == 'labels':
+    index['splits']['train']['labels']['label'].pop()
+  elif damage == 'number':
+    index['splits']['train'] = 5
+  elif damage in index:
+    del index[damage]
+  else:
+    del index['splits']['train']['files']
+  path.write_text(json.dumps(index))
+  assert needs_download(name)
+  assert open_dataset(name).manifest() == whole and str(path.parent) in caplog.text
+  assert len(server.log) == asked  # the archives are here
+
+
 @pytest.mark.parametrize('counts', [{'train': 45, 'validation': 15}])
 def test_other_counts_than_published(made, tmp_path, monkeypatch, counts):
   made('food101', 'ok')

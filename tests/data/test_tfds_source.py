@@ -1,5 +1,6 @@
 """TFDS datasets through TFDS's own reader, made and read without TensorFlow."""
 
+import importlib.util
 import io
 import json
 
@@ -269,3 +270,24 @@ def test_a_format_without_random_access_says_how_to_convert(data_dir):
   next(root.glob('*valid*')).rename(root / 'trees-validation.tfrecord-00000-of-00001')
   with raises(DatasetError, 'tfrecord', 'tfds convert_format', '--out_file_format=array_record'):
     open_dataset('trees', data_dir=str(data_dir))
+
+
+@pytest.mark.parametrize(
+  'name, facts',
+  [
+    ('huggingface:mnist', ['pip install huggingface_hub']),
+    ('coco/2017', ['pip install tensorflow', "'coco/2017'"]),
+    ('mnist/x=1', ["'mnist/x=1'", 'unexpected keyword']),
+    ('cifar10:9.9.9', ['9.9.9', '3.0.2']),
+    ('eurosat/rbg', ['rbg not found', "did you mean 'rgb'"]),
+    ('CIFAR10', ["did you mean 'cifar10'"]),
+  ],
+)
+def test_names_that_tfds_cannot_open_are_one_line(name, facts, capsys):
+  if name in ('huggingface:mnist', 'coco/2017'):
+    package = {'h': 'huggingface_hub', 'c': 'tensorflow'}[name[0]]
+    if importlib.util.find_spec(package):
+      pytest.skip(f'{package} is installed')
+  with raises(DatasetError, *facts) as e:
+    open_dataset(f'tfds:{name}')
+  assert '\n' not in str(e.value) and capsys.readouterr().out == ''

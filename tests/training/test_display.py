@@ -21,7 +21,7 @@ from vit_jax.console import Console
 from vit_jax.errors import ConfigError, InterruptedRunError
 from vit_jax.metric_writer import read_metrics
 from vit_jax.training import display, outline, validation
-from vit_jax.training.events import Course, Scored, SummaryEvent
+from vit_jax.training.events import Course, EstimateEvent, PlanEvent, Scored, SummaryEvent
 from vit_jax.training.table import Table
 
 NAMES = ('loss', 'accuracy', 'top3', 'top5')
@@ -288,3 +288,19 @@ def test_ctrl_c_at_a_terminal_names_the_command_that_resumes(tmp_path):
   out, _ = _printed([*resumed[3:], f'--config.total={stopped + 1} steps', '--json'])
   plan, *_, end = map(json.loads, out.splitlines())
   assert plan['start_step'] == stopped and end['steps'] == stopped + 1
+
+
+def test_names_with_line_breaks_stay_in_their_line(capsys):
+  odd = pathlib.Path('a\nb\x1b[2J')
+  event = SummaryEvent(odd, 5, 1.0, None, None, [], odd / 'report.html', ['x'], [])
+  shown, read = text(capsys)
+  shown.plan(PlanEvent({'results': str(odd)}, [f'note {odd}'], '', {}), odd / 'plan.txt')
+  shown.estimate(EstimateEvent({'time': 'long'}, {}, odd / 'dry_run.html'))
+  shown.summary(event)
+  lines = read()
+  assert [line for line in lines if 'a\\nb\\x1b[2J' in line] == [
+    line for line in lines if 'a' in line and '[2J' in line
+  ]
+  assert sum('[2J' in line for line in lines) == 6
+  display.Quiet(Console()).estimate(EstimateEvent({'time': 'long'}, {}, odd))
+  assert len(read()) == 1

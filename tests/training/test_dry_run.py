@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.support import raises
 from tests.test_box_runs import make_yolo
 from tests.test_box_runs import options as box_options
 from tests.training.runs import DIGITS, command, options
 from vit_jax import data, main, tree
-from vit_jax.training import dry_run, loop, previews
+from vit_jax.errors import CheckpointError
+from vit_jax.training import dry_run, loop, previews, starting
 from vit_jax.training.experiment import build_experiment
 from vit_jax.training.run_lock import run_lock
 
@@ -57,6 +59,18 @@ def test_a_run_in_the_folder_stays_as_it_is(tmp_path, capsys):
   assert out.splitlines()[-1].endswith(str(tmp_path / dry_run.FILE)) and 'checkpoint' in out
   after = _files(tmp_path)
   assert {n: t for n, t in after.items() if n.name not in (dry_run.FILE, '.lock')} == before
+
+
+def test_what_the_run_would_refuse_the_dry_run_refuses(tmp_path, monkeypatch):
+  config = options(batch_size='48')
+  monkeypatch.setattr(
+    starting, 'read_metas', lambda folder: ({6: {'config': config.to_json(), 'classes': []}}, {})
+  )
+  with raises(CheckpointError, 'batch_size', 48, tmp_path):
+    dry_run.dry_run(options(batch_size='64'), str(tmp_path))
+  with raises(CheckpointError, 'classes', tmp_path):
+    dry_run.dry_run(config, str(tmp_path))
+  assert not list(tmp_path.glob('*.html'))
 
 
 def test_a_sweep_says_how_many_runs(tmp_path, capsys):
@@ -120,6 +134,7 @@ def test_pages_of_boxes_and_of_label_sets(folder, tmp_path, task):
         assert (near[:, 2] - near[:, 0] > 60).any() and (near[:, 2] - near[:, 1] > 40).any()
 
 
+@pytest.mark.slow
 def test_a_dry_run_of_boxes_on_every_device(folder, tmp_path, capsys):
   found = dry_run.dry_run(box_options(folder, parallel='pmap'), str(tmp_path / 'run'), 'json')
   assert found.facts['step_seconds'] > 0 and found.page.exists()

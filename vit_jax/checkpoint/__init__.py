@@ -10,7 +10,7 @@ such list; its checkpoints are read as they are.
 """
 
 from vit_jax.checkpoint.run import Run, has_checkpoint, is_run, load_run
-from vit_jax.checkpoint.saved import FORMAT_VERSION, DamagedCheckpointError, Saved
+from vit_jax.checkpoint.saved import FORMAT_VERSION, DamagedCheckpointError, Saved, read_metas
 from vit_jax.checkpoint.writer import Checkpointer
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
   'has_checkpoint',
   'is_run',
   'load_run',
+  'read_metas',
 ]

@@ -13,7 +13,7 @@ from typing import Any
 
 import ml_collections
 
-from vit_jax import config_files
+from vit_jax import config_files, models
 from vit_jax.config.options import Config, leaves, schema
 from vit_jax.config.validation import parse_all, parse_saved, usable
 from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
@@ -186,7 +186,7 @@ def _unknown_key(name: str) -> str:
 def value_of(name: str, text: str) -> Any:
   """A command-line word as the value of an option: its type is the option's."""
   if name.startswith('model.'):
-    return from_text(text, Any)
+    return from_text(text, str if models.is_text(name.removeprefix('model.')) else Any)
   return from_text(text, _field(name).type)
 
 

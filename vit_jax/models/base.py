@@ -51,6 +51,13 @@ def fields(name: str) -> dict[str, Any]:
   return {**found, **entry.preset}
 
 
+def is_text(field: str) -> bool:
+  """Whether a field is a text in every model that has it, so that 'none' is a word there."""
+  modules = {entry.module for entry in (MODELS[name] for name in MODELS)}
+  hints = [typing.get_type_hints(module).get(field) for module in modules]
+  return {hint for hint in hints if hint is not None} == {str}
+
+
 def build(name: str, num_classes: int, **overrides: Any) -> nn.Module:
   """Makes a model by name.
 

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from vit_jax.console import Console, columns, format_metrics, format_seconds, is_terminal, show
+from vit_jax.console import Console, columns, format_metrics, format_seconds, is_terminal
 from vit_jax.errors import one_line
 from vit_jax.report.text import interval, percent
 from vit_jax.training.events import Course, EstimateEvent, PlanEvent, Scored, SummaryEvent
@@ -67,7 +67,7 @@ class Quiet(Display):
   """Warnings, errors and one line at the end."""
 
   def estimate(self, event: EstimateEvent) -> None:
-    self._console.say(f'{event.rows["time"]}; augmented images: {event.page}')
+    self._console.say(one_line(f'{event.rows["time"]}; augmented images: {event.page}'))
 
   def summary(self, event: SummaryEvent) -> None:
     self._console.say(_result(event))
@@ -105,12 +105,11 @@ class Json(Display):
     )
 
   def _print(self, kind: str, values: Mapping[str, Any]) -> None:
-    if self._console.active:
-      finite = {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in values.items()
-      }
-      show(json.dumps({'event': kind, **finite}))
+    finite = {
+      name: None if isinstance(value, float) and not math.isfinite(value) else value
+      for name, value in values.items()
+    }
+    self._console.say(json.dumps({'event': kind, **finite}))
 
 
 class Text(Display):
@@ -122,9 +121,9 @@ class Text(Display):
   def plan(self, event: PlanEvent, file: pathlib.Path | None) -> None:
     self._rows(event.rows)
     for note in event.notes:
-      self._console.say(f'note: {note}')
+      self._console.say(f'note: {one_line(note)}')
     if file is not None:
-      self._console.say(f'all of the plan: {file}')
+      self._console.say(f'all of the plan: {one_line(file)}')
 
   def begin(self, course: Course) -> None:
     self._course = course
@@ -164,7 +163,7 @@ class Text(Display):
 
   def estimate(self, event: EstimateEvent) -> None:
     self._rows(event.rows)
-    self._console.say(f'augmented images: {event.page}')
+    self._console.say(f'augmented images: {one_line(event.page)}')
 
   def summary(self, event: SummaryEvent) -> None:
     self._console.show_status('')
@@ -172,8 +171,8 @@ class Text(Display):
     self._console.repeat_warnings()
     self._console.say('\n'.join([*map(_score, event.scores), _course_of(event)]))
     if event.report is not None:
-      self._console.say(f'report: {event.report}')
-    self._console.say(f'run outputs: {event.workdir}')
+      self._console.say(f'report: {one_line(event.report)}')
+    self._console.say(f'run outputs: {one_line(event.workdir)}')
     self._console.say('\n  '.join(['next:', *event.commands]))
 
   def _rows(self, rows: Mapping[str, str]) -> None:

@@ -24,7 +24,7 @@ from vit_jax.training.display import DISPLAYS, console_for
 from vit_jax.training.events import EstimateEvent
 from vit_jax.training.loop import HINT, compiled_step, training_batches
 from vit_jax.training.preparation import Plan, prepared
-from vit_jax.training.starting import first_state
+from vit_jax.training.starting import first_state, refuse_other
 from vit_jax.training.table import rate_text
 from vit_jax.training.train_state import TrainState
 
@@ -48,11 +48,13 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     UserError: as `train` does.
   """
   path = pathlib.Path(workdir_of(str(workdir)))
+  given = config
   if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
     task: Any = config.task
     config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
   with console_for(output) as console, prepared(config, path) as plan:
     display = DISPLAYS[output](console)
+    refuse_other(given, plan.experiment, path)
     state, loaded = first_state(plan.experiment, plan.optimization, config.ema.decay > 0)
     parameters = summary.describe_parameters(
       state.params, plan.optimization.factors, plan.optimization.frozen

@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 
+from vit_jax import interrupts
 from vit_jax.errors import InterruptedRunError
 
 log = logging.getLogger(__name__)
@@ -68,6 +69,8 @@ class StopSignal:
       ) from None
 
   def _receive(self, number: int, frame: FrameType | None) -> None:
+    if not self._deferred and interrupts.postponed(number, frame):
+      return
     self.number = number
     for each, handler in self._before.items():
       signal.signal(each, handler)

@@ -7,7 +7,7 @@ from typing import Any
 
 import jax
 
-from vit_jax.checkpoint import Checkpointer
+from vit_jax.checkpoint import Checkpointer, read_metas
 from vit_jax.config import Config, get, leaves, parse_saved
 from vit_jax.console import phase
 from vit_jax.errors import CheckpointError, UserError
@@ -128,6 +128,16 @@ def resume(
   )
   callbacks.set_state(meta['watch'])
   return from_checkpoint(*saved.fit(*to_checkpoint(shapes)), ema), meta
+
+
+def refuse_other(config: Config, experiment: Experiment, path: pathlib.Path) -> None:
+  """Raises the `CheckpointError` of `resume` where the folder holds another run."""
+  metas, _ = read_metas(path / 'checkpoints')
+  if metas:
+    meta = metas[max(metas)]
+    before = parse_saved(meta['config'])
+    _refuse_other_run(before, config, path)
+    _refuse_other_data(meta, experiment, path, before.dataset.test == config.dataset.test)
 
 
 def _ends_anywhere(config: Config) -> bool:

@@ -27,8 +27,17 @@ from vit_jax.data.sources.published import (
 )
 from vit_jax.data.sources.unpacking import Unpacker
 from vit_jax.data.splits import canonical
-from vit_jax.errors import DatasetError, DownloadError, StorageError, did_you_mean
-from vit_jax.files import cache_folder, make_folder, read_json, try_lock, write_json, writing
+from vit_jax.errors import DatasetError, DownloadError, StorageError, did_you_mean, one_line
+from vit_jax.files import (
+  cache_folder,
+  make_folder,
+  read_json,
+  release_lock,
+  still_named,
+  try_lock,
+  write_json,
+  writing,
+)
 
 log = logging.getLogger(__name__)
 
@@ -95,7 +104,21 @@ def _folder(dataset: PublishedDataset, builder: Any) -> pathlib.Path:
 
 def _index(folder: pathlib.Path) -> dict[str, Any] | None:
   index = read_json(folder / 'index.json')
-  return index if isinstance(index, dict) and index.get('format') == _FORMAT else None
+  if not isinstance(index, dict) or index.get('format') != _FORMAT:
+    return None
+  try:
+    for split in index['splits'].values():
+      size = len(split['files']) if 'files' in split else len(_mapped(folder / split['array']))
+      if any(len(split['labels'][key]) != size for key in index['classes']):
+        raise ValueError('labels that are not those of the images')
+    return index
+  except (OSError, ValueError, EOFError, KeyError, TypeError, AttributeError) as e:
+    log.warning('%s is damaged (%s): the dataset is prepared again', folder, one_line(e))
+    return None
+
+
+def _mapped(file: pathlib.Path) -> np.ndarray:
+  return np.load(file, mmap_mode='r')
 
 
 @contextlib.contextmanager
@@ -105,18 +128,25 @@ def _alone(path: pathlib.Path, name: str) -> Iterator[None]:
     make_folder(path.parent)
   except StorageError as e:
     raise StorageError(f'{e}; set VIT_JAX_CACHE to a folder that can be written') from None
-  with writing(path):
-    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
-  try:
-    if not try_lock(descriptor):
+  told = False
+  while (descriptor := _locked(path)) is None:
+    if not told:
       log.info('dataset %s: waiting for another process that prepares it', name)
-      while not try_lock(descriptor):
-        time.sleep(_LOOK_AGAIN_SECONDS)
+    told = True
+    time.sleep(_LOOK_AGAIN_SECONDS)
+  try:
     yield
   finally:
-    with contextlib.suppress(OSError):  # Windows keeps what another process has open
-      path.unlink()
-    os.close(descriptor)
+    release_lock(descriptor, path)
+
+
+def _locked(path: pathlib.Path) -> int | None:
+  with writing(path):
+    descriptor = os.open(path, os.O_CREAT | os.O_RDWR)
+  if try_lock(descriptor) and still_named(descriptor, path):
+    return descriptor
+  os.close(descriptor)
+  return None
 
 
 def _prepare(dataset: PublishedDataset, builder: Any, folder: pathlib.Path) -> dict[str, Any]:

@@ -1,5 +1,7 @@
 """TFDS datasets, without TensorFlow: read at random from array_record files, or prepared here."""
 
+import contextlib
+import io
 import os
 import pathlib
 from typing import Any
@@ -147,15 +149,35 @@ def _open_builder(name: str, data_dir: str) -> Any:
     return tfds.builder_from_directory(name)
   data_dir = os.path.expanduser(data_dir)
   try:
-    return tfds.builder(name, **({'data_dir': data_dir} if data_dir else {}))
+    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints in large letters what it lacks
+      return tfds.builder(name, **({'data_dir': data_dir} if data_dir else {}))
   except tfds.core.DatasetNotFoundError:
     short = name.split('/')[0].split(':')[0]
     known = tfds.list_builders(with_community_datasets=False)
     raise DatasetError(
       f'dataset {name!r} is neither a folder nor a TFDS name: {did_you_mean(short, known)}'
     ) from None
-  except (ValueError, AssertionError) as e:
-    raise DatasetError(f'TFDS cannot open {name!r}: {" ".join(str(e).split())[:200]}') from None
+  except ImportError as e:
+    package = e.name or 'tensorflow'  # the one that its own import hook does not name
+    raise DatasetError(
+      f'TFDS cannot open {name!r} without the package {package}: pip install {package}; the folder '
+      'of a dataset that TFDS has prepared, with dataset_info.json, opens without'
+    ) from None
+  except Exception as e:  # a builder is code of others
+    problem = ' '.join(str(e).split('Here are')[0].split())[:200]
+    raise DatasetError(f'TFDS cannot open {name!r}: {problem}{_configs(name)}') from None
+
+
+def _configs(name: str) -> str:
+  """The configurations of a dataset that are nearest to the one that a name asks for."""
+  import tensorflow_datasets as tfds
+
+  short, slash, config = name.partition('/')
+  try:
+    known = [config.name for config in tfds.builder_cls(short).BUILDER_CONFIGS] if slash else []
+  except Exception:  # as above: the dataset is unknown, or its code fails
+    return ''
+  return f'; {did_you_mean(config.partition(":")[0], known)}' if known else ''
 
 
 def _is_readable(builder: Any) -> bool:
