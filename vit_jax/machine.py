@@ -60,7 +60,7 @@ def peak_memory_bytes() -> int | None:
 def free_memory_bytes() -> int | None:
   """Memory that new work may take, within the limits of a container; None where nobody says it."""
   try:
-    text = pathlib.Path('/proc/meminfo').read_text('ascii', 'replace')
+    text = pathlib.Path('/proc/meminfo').read_text('utf-8', 'replace')
   except OSError:  # not Linux: half of what is built in
     try:
       return os.sysconf('SC_PHYS_PAGES') * os.sysconf('SC_PAGE_SIZE') // 2
@@ -71,9 +71,9 @@ def free_memory_bytes() -> int | None:
   for folder, limit, used, files in _CGROUPS:
     root = pathlib.Path(folder)
     try:
-      stat = dict(line.split() for line in (root / 'memory.stat').read_text().splitlines())
-      taken = int((root / used).read_text()) - int(stat[files])
-      free.append(int((root / limit).read_text()) - taken)
+      stat = dict(line.split() for line in (root / 'memory.stat').read_text('utf-8').splitlines())
+      taken = int((root / used).read_text('utf-8')) - int(stat[files])
+      free.append(int((root / limit).read_text('utf-8')) - taken)
     except (OSError, ValueError, KeyError):  # no such file, or 'max'
       continue
   return max(0, min(free)) if free else None

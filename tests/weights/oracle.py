@@ -92,9 +92,10 @@ def scattered(tree, seed=0):
 
 
 def scattered_specs(specs, seed=0):
-  """Random arrays of given flat names and shapes."""
+  """Random arrays of given flat names and shapes; variances, of their names, are not negative."""
   rng = np.random.default_rng(seed)
-  return {k: rng.normal(0, 0.3, s.shape).astype(np.float32) for k, s in sorted(specs.items())}
+  flat = {k: rng.normal(0, 0.3, s.shape).astype(np.float32) for k, s in sorted(specs.items())}
+  return {k: abs(v) if k.endswith('/var') else v for k, v in flat.items()}
 
 
 def official(classes=5, representation=None, h=24, w=24):
