@@ -1,0 +1,230 @@
+"""What README and docs/ say one can type, open and set: commands, flags, options, files, links."""
+
+import importlib
+import pathlib
+import re
+import shlex
+
+import pytest
+
+from vit_jax import __main__ as program
+from vit_jax import config, config_files
+from vit_jax.arguments import parser_of, split_overrides
+from vit_jax.errors import UserError
+from vit_jax.usage import table
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']  # a changelog names what is gone
+PAGES += sorted((ROOT / 'docs').glob('*.md'))
+by_page = pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
+
+# Of other programs, in prose: tensorboard and tfds.
+FOREIGN_FLAGS = {'--logdir', '--file_format'}
+# Folders of a checkout: what is named within them must exist.
+OURS = ('configs', 'docs', 'tests', 'benchmarks', 'colabs', 'vit_jax')
+_FENCE = re.compile(r'^```(\w*)[^\n]*\n(.*?)^```$', re.M | re.S)
+_SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
+_LINK = re.compile(r'!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)')
+
+
+def _read(page):
+  return page.read_text('utf-8')
+
+
+def _prose(text):
+  return _FENCE.sub('', text)
+
+
+def _spans(text):
+  """Code within prose, each on one line."""
+  return [' '.join(span.split()) for span in _SPAN.findall(_prose(text))]
+
+
+def _lines_of(block):
+  """Commands of a block, continued lines joined, variables replaced."""
+  known = {}
+  for line in re.sub(r'\\\n\s*', ' ', block).splitlines():
+    for name, value in known.items():
+      line = line.replace(f'${name}', value)
+    if found := re.fullmatch(r'([A-Z]+)="(.*)"', line.strip()):
+      known[found[1]] = found[2]
+    else:
+      yield line.strip().removeprefix('$ ')
+
+
+def _commands(text):
+  """Command lines as words: `python -m vit_jax...`, `vit_jax ...`, `python benchmarks/...`, make."""
+  lines = [line for _, block in _FENCE.findall(text) for line in _lines_of(block)]
+  for line in [*lines, *_spans(text)]:
+    line = re.sub(r'^([A-Z_]+=\S+ +)+', '', line)
+    if not re.match(r'python3? -m vit_jax|vit_jax [a-z]|python \S+\.py\b|make [a-z]+( |$)', line):
+      continue
+    words = shlex.split(line, comments=True)
+    ends = [i for i, word in enumerate(words) if word in ('|', '>', '&&', '&') or word[:1] == '>']
+    yield words[: ends[0]] if ends else words
+
+
+def _is_placeholder(word):
+  return bool(re.fullmatch(r'[A-Z][A-Z_]*(\.\.\.)?|\.\.\.', word))
+
+
+def _name_and_arguments(words):
+  """The command's name, or None for the program itself, and its arguments."""
+  if words[0] == 'vit_jax':
+    return words[1], words[2:]
+  module = words[2]
+  if module == 'vit_jax':
+    return (words[3] if len(words) > 3 else None), words[4:]
+  return {'main': 'train'}.get(module.split('.', 1)[1], module.split('.', 1)[1]), words[3:]
+
+
+def _check_program(words):
+  name, arguments = _name_and_arguments(words)
+  if name in (None, 'COMMAND') or name.startswith('--') or not arguments:
+    return
+  module = importlib.import_module(program.commands()[name][0])
+  parser = parser_of(module.main)
+  others, overrides, problems = split_overrides(arguments)
+  assert not problems, problems
+  if parser is None:  # of no flags
+    assert not [word for word in arguments if word.startswith('-')]
+    return
+  if any(_is_placeholder(word) for word in (*others, *arguments)) or any('[' in w for w in others):
+    flags = {flag.name for flag in parser.flags()}
+    unknown = {word.partition('=')[0] for word in others if word.startswith('--')} - flags
+    assert not unknown, unknown
+  elif not any(word.startswith('--help') for word in others):
+    parser.parse_args(others)
+  if name == 'train':
+    _check_options([word.partition('=')[2] for word in others if word[:9] == '--config='], overrides)
+
+
+def _check_options(files, overrides):
+  rows = _rows()
+  for name in overrides:
+    assert name in rows or name == 'NAME', f'config.{name}'
+  if files and not _is_placeholder(re.split(r'[\[:]', files[0])[0]):
+    config_files.find(files[0])
+    values = {n: v for n, v in overrides.items() if n != 'NAME' and not _is_placeholder(v)}
+    _, problems = config.load_all(files[0], values)
+    assert not problems, problems
+
+
+def _rows():
+  """Every option and model field."""
+  known = table.load()
+  return {*known.rows, *(row.name for family in known.families.values() for row in family.rows)}
+
+
+@by_page
+def test_commands_can_be_typed(page, monkeypatch):
+  monkeypatch.chdir(ROOT)
+  for words in _commands(_read(page)):
+    try:
+      if words[0] == 'make':
+        targets = re.findall(r'^([a-z]+):', _read(ROOT / 'Makefile'), re.M)
+        assert set(words[1:]) <= {*targets, *[w for w in words if '=' in w]}, words
+      elif words[1].endswith('.py'):
+        text = _read(ROOT / words[1])
+        flags = {word.partition('=')[0] for word in words if word.startswith('--')}
+        assert all(f"'{flag}'" in text for flag in flags), flags
+        chosen = [word.partition('=')[2] for word in words if word.startswith('--model=')]
+        assert all(f"'{name}'" in text for name in chosen), chosen
+      else:
+        _check_program(words)
+    except (AssertionError, UserError, OSError, KeyError) as e:
+      raise AssertionError(f'{page.name}: {shlex.join(words)}: {e!r}') from e
+
+
+@by_page
+def test_options_and_flags_in_the_text_exist(page):
+  rows, groups = _rows(), table.load().groups
+  flags = {'--help', '--version', *FOREIGN_FLAGS}
+  for module, _ in program.commands().values():
+    parser = parser_of(importlib.import_module(module).main)
+    flags |= {flag.name for flag in parser.flags()} if parser else set()
+  benchmarks = ''.join(_read(path) for path in (ROOT / 'benchmarks').glob('*.py'))
+  flags |= set(re.findall(r"'(--\w+)'", benchmarks))
+  wrong = []
+  text = _ours_of_tables(_read(page)) if page.name.startswith('from_') else _read(page)
+  for span in _spans(text):
+    span = span.removeprefix('--config.').removeprefix('config.')
+    if found := re.match(r'([a-z_]+)\.([a-z_0-9]+)(?![\w./(])', span):
+      if found[1] in groups and found[0] not in rows:
+        wrong.append(span)
+    elif re.match('--(?!xla_)', span) and re.split('[= ]', span)[0] not in flags:
+      wrong.append(span)
+  assert not wrong
+
+
+def _ours_of_tables(text):
+  """A page without the first column of its tables, where the names are those of others."""
+  return re.sub(r'^\|[^|]*\|', '|', text.replace('\\|', ' '), flags=re.M)
+
+
+@by_page
+def test_files_modules_and_variables_in_the_text_exist(page):
+  source = ''.join(map(_read, [*(ROOT / 'vit_jax').rglob('*.py'), ROOT / 'tests' / 'support.py']))
+  wrong = []
+  for span in _spans(_read(page)):
+    path = span.split(':')[0]
+    if re.fullmatch(rf'({"|".join(OURS)})(/[\w.-]+)+/?', path) and 'NAME' not in path and not (ROOT / path).exists():
+      wrong.append(span)
+    elif found := re.fullmatch(r'(vit_jax(?:\.\w+)+)(\(.*\))?', span):
+      if not _resolves(found[1]):
+        wrong.append(span)
+    elif found := re.search(r'\$?\bVIT_JAX_[A-Z_]+', span):
+      if found[0].strip('$') not in source:
+        wrong.append(span)
+  assert not wrong
+
+
+def _resolves(name):
+  """Whether a dotted name is a module or something of one."""
+  parts = name.split('.')
+  for n in range(len(parts), 0, -1):
+    try:
+      found = importlib.import_module('.'.join(parts[:n]))
+    except ModuleNotFoundError:
+      continue
+    for attribute in parts[n:]:
+      found = getattr(found, attribute, None)
+    return found is not None
+  return False
+
+
+@by_page
+def test_links_lead_somewhere(page):
+  wrong = []
+  for target in _LINK.findall(_prose(_read(page))):
+    path, _, anchor = target.partition('#')
+    if '://' in target:
+      continue
+    there = (page.parent / path).resolve() if path else page
+    if not there.exists() or not there.is_relative_to(ROOT):
+      wrong.append(target)
+    elif anchor and anchor not in _anchors(_read(there)):
+      wrong.append(target)
+  assert not wrong
+
+
+def _anchors(text):
+  """The ids that headings have, in the repository's pages and on the site alike."""
+  titles = re.findall(r'^#+ (.+)$', _prose(text), re.M)
+  plain = [re.sub(r'[^\w\s-]', '', re.sub(r'[`*]', '', title)).strip().lower() for title in titles]
+  return {re.sub(r'[\s-]+', '-', title) for title in plain}
+
+
+def test_the_readme_is_short():
+  assert _read(ROOT / 'README.md').count('\n') < 200
+
+
+def test_pictures_are_small_and_said_in_words():
+  used = set()
+  for page in PAGES:
+    for text, target in re.findall(r'!\[([^\]]*)\]\(([^)\s]+)\)', _read(page)):
+      assert len(text) > 20, f'{page.name}: {target} has no text for those who do not see it'
+      used.add((page.parent / target).resolve())
+  assert all(path.stat().st_size < 150_000 for path in used)
+  images = {p for p in (ROOT / 'docs').rglob('*') if p.suffix in ('.png', '.webp', '.svg')}
+  assert images == used
