@@ -1,5 +1,6 @@
 """What README and docs/ say one can type, open and set: commands, flags, options, files, links."""
 
+import ast
 import importlib
 import pathlib
 import re
@@ -8,7 +9,7 @@ import shlex
 import pytest
 
 from vit_jax import __main__ as program
-from vit_jax import config, config_files
+from vit_jax import config, config_files, data
 from vit_jax.arguments import parser_of, split_overrides
 from vit_jax.errors import UserError
 from vit_jax.usage import table
@@ -22,6 +23,7 @@ by_page = pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 FOREIGN_FLAGS = {'--logdir', '--file_format'}
 # Folders of a checkout: what is named within them must exist.
 OURS = ('configs', 'docs', 'tests', 'benchmarks', 'colabs', 'vit_jax')
+FILE_ENDINGS = ('safetensors', 'json')  # of files that are called as a group of options is
 _FENCE = re.compile(r'^```(\w*)[^\n]*\n(.*?)^```$', re.M | re.S)
 _SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 _LINK = re.compile(r'!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)')
@@ -150,11 +152,19 @@ def test_options_and_flags_in_the_text_exist(page):
   for span in _spans(text):
     span = span.removeprefix('--config.').removeprefix('config.')
     if found := re.match(r'([a-z_]+)\.([a-z_0-9]+)(?![\w./(])', span):
-      if found[1] in groups and found[0] not in rows:
+      if found[1] in groups and found[0] not in rows and found[2] not in FILE_ENDINGS:
         wrong.append(span)
     elif re.match('--(?!xla_)', span) and re.split('[= ]', span)[0] not in flags:
       wrong.append(span)
   assert not wrong
+
+
+@by_page
+def test_transforms_in_the_text_can_be_parsed(page):
+  for span in _spans(_read(page).replace('\\|', '|')):
+    found = re.fullmatch(r"(?:[\w.-]+=)?'?(decode\|[^'=]*(?:=\d+[^'=]*)*)'?", span)
+    if found and 'OP' not in found[1]:
+      data.parse_transform(found[1], (224, 224), train=True, fixed_size=False)
 
 
 def _ours_of_tables(text):
@@ -228,3 +238,35 @@ def test_pictures_are_small_and_said_in_words():
   assert all(path.stat().st_size < 150_000 for path in used)
   images = {p for p in (ROOT / 'docs').rglob('*') if p.suffix in ('.png', '.webp', '.svg')}
   assert images == used
+
+
+def _messages():
+  """Patterns of all texts in the program: what is filled in when it runs may be anything."""
+  found = []
+  for path in (ROOT / 'vit_jax').rglob('*.py'):
+    for node in ast.walk(ast.parse(_read(path))):
+      if isinstance(node, ast.JoinedStr):
+        parts = [v.value if isinstance(v, ast.Constant) else '\0' for v in node.values]
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        parts = [re.sub(r'%[-+.,\d]*[srd]', '\0', node.value).replace('%%', '%')]
+      else:
+        continue
+      text = ''.join(parts)
+      if len(text.replace('\0', '')) >= 20 and '\n' not in text:
+        found.append(re.compile('.+?'.join(map(re.escape, text.split('\0')))))
+  return found
+
+
+def test_messages_of_the_troubleshooting_page_are_the_programs():
+  text = _read(ROOT / 'docs' / 'troubleshooting.md')
+  lines = [line for _, block in _FENCE.findall(text) for line in block.splitlines()]
+  assert len(lines) > 10 and all(line.startswith(('error: ', 'warning: ')) for line in lines)
+  patterns = _messages()
+  for line in lines:
+    covered = set()
+    for pattern in patterns:
+      for found in pattern.finditer(line):
+        covered |= set(range(*found.span()))
+    message = line.partition(': ')[2]
+    unknown = len(message) - len(covered)
+    assert unknown < 0.35 * len(message), line
