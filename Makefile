@@ -4,13 +4,14 @@ PYTHON ?= python3
 BIN := .venv/bin
 WORKDIR ?= runs/digits
 
-.PHONY: help env demo test slow lint clean
+.PHONY: help env demo test slow lint docs clean
 
 help:
 	@echo 'make env    make .venv with tested versions'
 	@echo 'make demo   train a small ViT on handwritten digits and test it (WORKDIR=runs/digits)'
 	@echo 'make test   lint and run the tests'
 	@echo 'make slow   run the trials of minutes too'
+	@echo 'make docs   build the pages of docs/ into build/site'
 
 # The stamp is made last, so that an install cut short is done again.
 .venv/stamp: setup.py pyproject.toml constraints.txt
@@ -34,6 +35,9 @@ test: lint
 
 slow: env
 	$(BIN)/python -m pytest -m slow
+
+docs: env
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 clean:
 	rm -rf .venv build *.egg-info

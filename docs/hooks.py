@@ -12,7 +12,11 @@ from mkdocs.structure.files import File
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 # Files of the root that are pages.
-PAGES = {'README.md': 'index.md', 'CONTRIBUTING.md': 'contributing.md', 'CHANGELOG.md': 'changelog.md'}
+PAGES = {
+  'README.md': 'index.md',
+  'CONTRIBUTING.md': 'contributing.md',
+  'CHANGELOG.md': 'changelog.md',
+}
 # The languages of files that are shown as pages; others are copied.
 SHOWN = {'.py': 'python', '.toml': 'toml', '.txt': 'text', '.yml': 'yaml', '': 'text'}
 _LINK = re.compile(r'(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?(\))')

@@ -23,9 +23,9 @@ def drawing() -> str:
   place = {part: i for i, part in enumerate(parts)}
   side = _CELL * len(parts)
   width, height = _LEFT + side + 8, _TOP + side + 8
+  frame = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
   lines = [
-    f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" width="{width}" '
-    f'height="{height}" font-family="sans-serif" font-size="12">',
+    f'<svg xmlns="http://www.w3.org/2000/svg" {frame} font-family="sans-serif" font-size="12">',
     '<title>Imports between the parts of vit_jax: all of them point down the list</title>',
     f'<rect width="{width}" height="{height}" fill="{_PAPER}"/>',
   ]

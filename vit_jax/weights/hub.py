@@ -237,14 +237,16 @@ _FAMILIES = {
 _HEADING = """\
 # Model zoo
 
-Pretrained models by name, for `--config.init_from=NAME` and wherever a command takes MODEL: `python -m
-vit_jax.predict vit_s16.augreg_i21k_i1k_224 photo.jpg`. A name is a model and what it was trained on, in order: `i21k`
-ImageNet-21k, `i1k` ImageNet-1k, then the side of the images where several were published.
+Pretrained models by name, for `--config.init_from=NAME` and wherever a command takes MODEL:
+`python -m vit_jax.predict vit_s16.augreg_i21k_i1k_224 photo.jpg`. A name is a model and what it
+was trained on, in order: `i21k` ImageNet-21k, `i1k` ImageNet-1k, then the side of the images where
+several were published.
 
-Downloads are kept in `$VIT_JAX_CACHE` (default `~/.cache/vit_jax`) and verified; `--config.pretrained_dir=FOLDER`, or
-`--pretrained_dir=FOLDER` of the commands, is searched first. Top-1 accuracy on ImageNet and size are as the source states
-them; an empty cell was not stated. Licences are of the weights. Parameters include the head of the given number of
-classes. [How to choose](choosing.md); models without pretrained weights are in [the options](options.md#model).
+Downloads are kept in `$VIT_JAX_CACHE` (default `~/.cache/vit_jax`) and verified;
+`--config.pretrained_dir=FOLDER`, or `--pretrained_dir=FOLDER` of the commands, is searched first.
+Top-1 accuracy on ImageNet and size are as the source states them; an empty cell was not stated.
+Licences are of the weights. Parameters include the head of the given number of classes. [How to
+choose](choosing.md); models without pretrained weights are in [the options](options.md#model).
 
 This page is made by `python -m vit_jax.convert --list=markdown > docs/models.md`; a test compares.
 """

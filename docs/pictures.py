@@ -1,0 +1,238 @@
+"""Makes the pictures of the site by running the program and looking at its pages in Chromium.
+
+  python docs/pictures.py build/pictures
+
+Takes five minutes on two cores: it trains the demo and a small CNN on handwritten digits, compares
+them, trains on drawn boxes, and writes docs/images/*.webp. Needs Chromium or Chrome.
+"""
+
+import asyncio
+import base64
+import contextlib
+import io
+import json
+import pathlib
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import urllib.request
+
+import numpy as np
+from PIL import Image
+from sklearn.datasets import load_digits
+from tornado.websocket import websocket_connect
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+OUT = ROOT / 'docs' / 'images'
+MOST = 150_000  # bytes of a picture
+
+# Sections of a report by their headings: the picture of each, and its height in pixels at most.
+REPORT = {
+  'Learning curves': ('report_curves', 640),
+  'Classes': ('report_classes', 700),
+  'Calibration': ('report_calibration', 760),
+  'Confusion': ('report_confusion', 560),
+  'Images': ('report_images', 760),
+  'Time and memory': ('report_time', 700),
+}
+BOXES = [
+  '--config.task.name=boxes',
+  '--config.task.box_from=dense',
+  '--config.model.patch_size=8,8',
+  '--config.input.train_transform=decode|resize(96)',
+  '--config.input.eval_transform=decode|resize(96)',
+  '--config.total=25 epochs',
+]
+
+
+class Browser:
+  """A headless Chromium, driven over its debugging protocol."""
+
+  @classmethod
+  @contextlib.asynccontextmanager
+  async def open(cls):
+    """Starts one; ends it with the block."""
+    program = next(filter(None, map(shutil.which, ('chromium', 'google-chrome', 'chrome'))), None)
+    if program is None:
+      sys.exit('Chromium is not installed')
+    with socket.socket() as s:
+      s.bind(('127.0.0.1', 0))
+      port = s.getsockname()[1]
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+      process = subprocess.Popen(
+        [program, '--headless=new', '--no-sandbox', '--disable-gpu', '--hide-scrollbars']
+        + [f'--remote-debugging-port={port}', f'--user-data-dir={profile}', 'about:blank'],
+        stderr=subprocess.DEVNULL,
+      )
+      try:
+        yield await cls()._connected(port)
+      finally:
+        process.terminate()
+        process.wait()
+
+  async def _connected(self, port):
+    for _ in range(100):
+      try:
+        with urllib.request.urlopen(f'http://127.0.0.1:{port}/json') as answer:
+          page = next(p for p in json.load(answer) if p['type'] == 'page')
+        break
+      except OSError:
+        await asyncio.sleep(0.2)
+    else:
+      sys.exit('Chromium did not start')
+    self._socket = await websocket_connect(page['webSocketDebuggerUrl'], max_message_size=1 << 28)
+    self._count = 0
+    return self
+
+  async def call(self, method, **parameters):
+    """A command of the protocol; its result."""
+    self._count += 1
+    message = {'id': self._count, 'method': method, 'params': parameters}
+    await self._socket.write_message(json.dumps(message))
+    while True:
+      answer = json.loads(await self._socket.read_message())
+      if answer.get('id') == self._count:
+        return answer['result']
+
+  async def go(self, url, width=1280, height=900, dark=False, scale=1.0):
+    """Opens a page in a window of this size, in pixels."""
+    await self.call(
+      'Emulation.setDeviceMetricsOverride',
+      width=width, height=height, deviceScaleFactor=scale, mobile=width < 600,
+    )  # fmt: skip
+    value = 'dark' if dark else 'light'
+    await self.call(
+      'Emulation.setEmulatedMedia', features=[{'name': 'prefers-color-scheme', 'value': value}]
+    )
+    await self.call('Page.navigate', url=url)
+    await asyncio.sleep(1.5)
+
+  async def run(self, script):
+    """The value of an expression on the page."""
+    found = await self.call('Runtime.evaluate', expression=script, returnByValue=True)
+    return found['result'].get('value')
+
+  async def shot(self, box=None):
+    """The page, or a part of it (x, y, width, height), as an image."""
+    clip = None
+    if box is not None:
+      clip = dict(zip(('x', 'y', 'width', 'height'), box), scale=1)
+    more = {'clip': clip} if clip else {}
+    answer = await self.call('Page.captureScreenshot', captureBeyondViewport=bool(clip), **more)
+    return Image.open(io.BytesIO(base64.b64decode(answer['data']))).convert('RGB')
+
+  async def box_of(self, selector):
+    """(x, y, width, height) of the first element, from the top of the page."""
+    return await self.run(
+      f'(() => {{ const r = document.querySelector({json.dumps(selector)}).getBoundingClientRect();'
+      'return [r.x + scrollX, r.y + scrollY, r.width, r.height] })()'
+    )
+
+
+def program(*words, folder):
+  """Runs a command of the program; what it printed."""
+  done = subprocess.run(
+    [sys.executable, '-m', *words], cwd=folder, capture_output=True, text=True, encoding='utf-8'
+  )
+  if done.returncode:
+    sys.exit(f'{" ".join(words)}: {done.stderr}')
+  return done.stdout
+
+
+def save(image, name, width=1000):
+  """Writes a picture as WebP, no wider than this and as good as its size allows."""
+  if image.width > width:
+    image = image.resize((width, round(image.height * width / image.width)), Image.LANCZOS)
+  for quality in (90, 80, 70, 60, 50, 40):
+    image.save(OUT / f'{name}.webp', quality=quality, method=6)
+    if (OUT / f'{name}.webp').stat().st_size < MOST:
+      return
+  sys.exit(f'{name} is too large')
+
+
+def draw_boxes(folder):
+  """A folder in YOLO's layout: handwritten digits of several sizes, somewhere on grey noise."""
+  digits, rng = load_digits(), np.random.default_rng(0)
+  (folder / 'classes.txt').write_text('\n'.join(map(str, range(10))), 'utf-8')
+  for i, (pixels, label) in enumerate(zip(digits.images, digits.target)):
+    split = 'test' if i % 10 == 9 else 'val' if i % 10 == 8 else 'train'
+    side = int(rng.integers(24, 57))
+    top, left = rng.integers(0, 96 - side, 2)
+    image = rng.normal(60, 12, (96, 96))
+    digit = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((side, side), Image.BICUBIC)
+    image[top : top + side, left : left + side] += 1.2 * np.asarray(digit, np.float64)
+    for kind in ('images', 'labels'):
+      (folder / split / kind).mkdir(parents=True, exist_ok=True)
+    file = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
+    file.save(folder / split / 'images' / f'{i:04}.png')
+    centre = [(left + side / 2) / 96, (top + side / 2) / 96, side / 96, side / 96]
+    line = ' '.join([str(label), *(f'{value:.5f}' for value in centre)])
+    (folder / split / 'labels' / f'{i:04}.txt').write_text(line, 'utf-8')
+
+
+TERMINAL = """<!doctype html><meta charset="utf-8"><style>
+body { margin: 0; background: #1e1e2e; width: max-content; }
+pre { margin: 0; padding: 18px 22px; color: #e4e4ef; font: 15px/1.45 monospace; }
+b { color: #9ece6a; font-weight: normal; }</style><pre>%s</pre>"""
+
+
+async def main(folder):
+  """Makes everything below the folder, then the pictures."""
+  folder.mkdir(parents=True, exist_ok=True)
+  OUT.mkdir(exist_ok=True)
+  words = ['vit_jax.main', '--config=vit_digits', '--workdir=runs/digits']
+  log = folder / 'digits.txt'
+  if not log.exists():
+    log.write_text(program(*words, folder=folder), 'utf-8')
+  for name, options in {
+    'resnet': ['--config.model.name=resnet50', '--config.model.width=16']
+    + ['--config.model.blocks=1,1,1', '--config.total=20 epochs'],
+    'boxes': ['--config.dataset.name=drawn', *BOXES],
+  }.items():
+    if not (folder / 'runs' / name / 'report').exists():
+      if name == 'boxes':
+        draw_boxes(folder / 'drawn')
+      words = ['vit_jax.main', '--config=vit_digits', f'--workdir=runs/{name}', *options]
+      print(program(*words, folder=folder))
+  if not (folder / 'comparison').exists():
+    program('vit_jax.compare', 'runs/digits', 'runs/resnet', '--out=comparison', folder=folder)
+  async with Browser.open() as browser:
+    await terminal(browser, folder, log.read_text('utf-8'))
+    await browser.go((folder / 'runs/digits/report/report.html').as_uri(), height=860)
+    save(await browser.shot(), 'report')
+    for heading, (name, height) in REPORT.items():
+      save(await browser.shot(await section(browser, heading, height)), name)
+    await browser.go((folder / 'runs/boxes/report/report.html').as_uri())
+    save(await browser.shot(await section(browser, 'Images', 700)), 'report_boxes')
+    await browser.go((folder / 'comparison/compare.html').as_uri(), height=860)
+    save(await browser.shot(), 'comparison')
+
+
+async def terminal(browser, folder, text):
+  """What a run prints, as a terminal shows it."""
+  lines = text.replace('&', '&amp;').replace('<', '&lt;').splitlines()
+  lines = [line if len(line) <= 118 else f'{line[:115]}...' for line in lines]
+  rows = [i for i, line in enumerate(lines) if line[:1] == ' ' and '*' in line]
+  lines = [f'<b>{line}</b>' if i in rows else line for i, line in enumerate(lines)]
+  page = folder / 'terminal.html'
+  prompt = '$ python -m vit_jax.main --config=vit_digits --workdir=runs/digits'
+  page.write_text(TERMINAL % '\n'.join([f'<b>{prompt}</b>', *lines]), 'utf-8')
+  await browser.go(page.as_uri())
+  save(await browser.shot(await browser.box_of('pre')), 'terminal')
+
+
+async def section(browser, heading, most):
+  """The part of a page from a heading on, at most so many pixels high."""
+  await browser.run(
+    f'(() => {{ const h = [...document.querySelectorAll("h2")].find('
+    f'e => e.textContent.trim().startsWith({json.dumps(heading)}));'
+    'h.parentElement.id = "wanted"; })()'
+  )
+  x, y, width, height = await browser.box_of('#wanted')
+  return x - 8, y - 8, width + 16, min(height, most) + 16
+
+
+if __name__ == '__main__':
+  asyncio.run(main(pathlib.Path(sys.argv[1]).resolve()))
