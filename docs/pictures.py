@@ -107,7 +107,11 @@ class Browser:
       'Emulation.setEmulatedMedia', features=[{'name': 'prefers-color-scheme', 'value': value}]
     )
     await self.call('Page.navigate', url=url)
-    await asyncio.sleep(1.5)
+    for _ in range(100):
+      await asyncio.sleep(0.2)
+      if await self.run('document.readyState') == 'complete':
+        break
+    await asyncio.sleep(1)
 
   async def run(self, script):
     """The value of an expression on the page."""
