@@ -43,9 +43,16 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, config, files):
-  """Links of the repository as links of the site."""
+  """Links of the repository as links of the site, and tables as this Markdown reads them."""
   made = page.file.src_uri in PAGES.values() or page.file.src_uri.startswith('source/')
-  return markdown if made else _rewritten(markdown, 'docs', page.file.src_uri)
+  text = markdown if made else _rewritten(markdown, 'docs', page.file.src_uri)
+  # Within code a bar ends no cell here, and a backslash before it would show.
+  return re.sub(r'`[^`\n]+`', lambda found: found[0].replace('\\|', '|'), text)
+
+
+def on_page_content(html, page, config, files):
+  """Short code is not broken at its hyphens."""
+  return re.sub(r'<code>([^<>\n]{1,30})</code>', r'<code class="short">\1</code>', html)
 
 
 def _parts(text):

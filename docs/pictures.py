@@ -2,8 +2,9 @@
 
   python docs/pictures.py build/pictures
 
-Takes five minutes on two cores: it trains the demo and a small CNN on handwritten digits, compares
-them, trains on drawn boxes, and writes docs/images/*.webp. Needs Chromium or Chrome.
+Trains the demo and a small CNN on handwritten digits, compares them, trains class and box on the
+embedded shapes, and writes docs/images/*.webp. Needs Chromium or Chrome. What is in the folder
+already is used as it is.
 """
 
 import asyncio
@@ -12,16 +13,16 @@ import contextlib
 import io
 import json
 import pathlib
+import re
 import shutil
 import socket
 import subprocess
 import sys
 import tempfile
+import textwrap
 import urllib.request
 
-import numpy as np
 from PIL import Image
-from sklearn.datasets import load_digits
 from tornado.websocket import websocket_connect
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -37,14 +38,6 @@ REPORT = {
   'Images': ('report_images', 760),
   'Time and memory': ('report_time', 700),
 }
-BOXES = [
-  '--config.task.name=boxes',
-  '--config.task.box_from=dense',
-  '--config.model.patch_size=8,8',
-  '--config.input.train_transform=decode|resize(96)',
-  '--config.input.eval_transform=decode|resize(96)',
-  '--config.total=25 epochs',
-]
 
 
 class Browser:
@@ -138,11 +131,18 @@ class Browser:
 def program(*words, folder):
   """Runs a command of the program; what it printed."""
   done = subprocess.run(
-    [sys.executable, '-m', *words], cwd=folder, capture_output=True, text=True, encoding='utf-8'
+    ['python', '-m', *words], executable=sys.executable, cwd=folder, capture_output=True, text=True
   )
   if done.returncode:
     sys.exit(f'{" ".join(words)}: {done.stderr}')
   return done.stdout
+
+
+def train(name, *words, folder):
+  """A run, unless it is there; what it printed."""
+  if (folder / 'runs' / name / 'report').exists():
+    return ''
+  return program('vit_jax.main', *words, f'--workdir=runs/{name}', folder=folder)
 
 
 def save(image, name, width=1000):
@@ -156,26 +156,6 @@ def save(image, name, width=1000):
   sys.exit(f'{name} is too large')
 
 
-def draw_boxes(folder):
-  """A folder in YOLO's layout: handwritten digits of several sizes, somewhere on grey noise."""
-  digits, rng = load_digits(), np.random.default_rng(0)
-  (folder / 'classes.txt').write_text('\n'.join(map(str, range(10))), 'utf-8')
-  for i, (pixels, label) in enumerate(zip(digits.images, digits.target)):
-    split = 'test' if i % 10 == 9 else 'val' if i % 10 == 8 else 'train'
-    side = int(rng.integers(24, 57))
-    top, left = rng.integers(0, 96 - side, 2)
-    image = rng.normal(60, 12, (96, 96))
-    digit = Image.fromarray((pixels * 15.9).astype(np.uint8)).resize((side, side), Image.BICUBIC)
-    image[top : top + side, left : left + side] += 1.2 * np.asarray(digit, np.float64)
-    for kind in ('images', 'labels'):
-      (folder / split / kind).mkdir(parents=True, exist_ok=True)
-    file = Image.fromarray(np.clip(image, 0, 255).astype(np.uint8))
-    file.save(folder / split / 'images' / f'{i:04}.png')
-    centre = [(left + side / 2) / 96, (top + side / 2) / 96, side / 96, side / 96]
-    line = ' '.join([str(label), *(f'{value:.5f}' for value in centre)])
-    (folder / split / 'labels' / f'{i:04}.txt').write_text(line, 'utf-8')
-
-
 TERMINAL = """<!doctype html><meta charset="utf-8"><style>
 body { margin: 0; background: #1e1e2e; width: max-content; }
 pre { margin: 0; padding: 18px 22px; color: #e4e4ef; font: 15px/1.45 monospace; }
@@ -186,20 +166,12 @@ async def main(folder):
   """Makes everything below the folder, then the pictures."""
   folder.mkdir(parents=True, exist_ok=True)
   OUT.mkdir(exist_ok=True)
-  words = ['vit_jax.main', '--config=vit_digits', '--workdir=runs/digits']
   log = folder / 'digits.txt'
   if not log.exists():
-    log.write_text(program(*words, folder=folder), 'utf-8')
-  for name, options in {
-    'resnet': ['--config.model.name=resnet50', '--config.model.width=16']
-    + ['--config.model.blocks=1,1,1', '--config.total=20 epochs'],
-    'boxes': ['--config.dataset.name=drawn', *BOXES],
-  }.items():
-    if not (folder / 'runs' / name / 'report').exists():
-      if name == 'boxes':
-        draw_boxes(folder / 'drawn')
-      words = ['vit_jax.main', '--config=vit_digits', f'--workdir=runs/{name}', *options]
-      print(program(*words, folder=folder))
+    log.write_text(train('digits', '--config=vit_digits', folder=folder), 'utf-8')
+  small = ['--config.model.name=resnet50', '--config.model.width=16', '--config.total=20 epochs']
+  train('resnet', '--config=vit_digits', *small, '--config.model.blocks=1,1,1', folder=folder)
+  train('boxes', '--config=vit_shapes:boxes', folder=folder)
   if not (folder / 'comparison').exists():
     program('vit_jax.compare', 'runs/digits', 'runs/resnet', '--out=comparison', folder=folder)
   async with Browser.open() as browser:
@@ -216,8 +188,11 @@ async def main(folder):
 
 async def terminal(browser, folder, text):
   """What a run prints, as a terminal shows it."""
-  lines = text.replace('&', '&amp;').replace('<', '&lt;').splitlines()
-  lines = [line if len(line) <= 118 else f'{line[:115]}...' for line in lines]
+  lines = []
+  for line in text.replace('&', '&amp;').replace('<', '&lt;').splitlines():
+    label = re.match(r'\w+ {2,}', line)
+    indent = ' ' * len(label[0]) if label else ''
+    lines += textwrap.wrap(line, 110, subsequent_indent=indent) or ['']
   rows = [i for i, line in enumerate(lines) if line[:1] == ' ' and '*' in line]
   lines = [f'<b>{line}</b>' if i in rows else line for i, line in enumerate(lines)]
   page = folder / 'terminal.html'
@@ -232,7 +207,7 @@ async def section(browser, heading, most):
   await browser.run(
     f'(() => {{ const h = [...document.querySelectorAll("h2")].find('
     f'e => e.textContent.trim().startsWith({json.dumps(heading)}));'
-    'h.parentElement.id = "wanted"; })()'
+    'document.querySelector("#wanted")?.removeAttribute("id"); h.parentElement.id = "wanted"; })()'
   )
   x, y, width, height = await browser.box_of('#wanted')
   return x - 8, y - 8, width + 16, min(height, most) + 16
