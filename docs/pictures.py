@@ -31,10 +31,10 @@ MOST = 150_000  # bytes of a picture
 
 # Sections of a report by their headings: the picture of each, and its height in pixels at most.
 REPORT = {
-  'Learning curves': ('report_curves', 640),
+  'Learning curves': ('report_curves', 490),
   'Classes': ('report_classes', 700),
   'Calibration': ('report_calibration', 760),
-  'Confusion': ('report_confusion', 560),
+  'Confusion': ('report_confusion', 516),
   'Images': ('report_images', 760),
   'Time and memory': ('report_time', 700),
 }
@@ -131,11 +131,11 @@ class Browser:
 def program(*words, folder):
   """Runs a command of the program; what it printed."""
   done = subprocess.run(
-    ['python', '-m', *words], executable=sys.executable, cwd=folder, capture_output=True, text=True
+    [sys.executable, '-m', *words], cwd=folder, capture_output=True, text=True, encoding='utf-8'
   )
   if done.returncode:
     sys.exit(f'{" ".join(words)}: {done.stderr}')
-  return done.stdout
+  return done.stdout.replace(sys.executable, 'python')
 
 
 def train(name, *words, folder):
