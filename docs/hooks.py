@@ -51,8 +51,15 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-  """Short code is not broken at its hyphens."""
-  return re.sub(r'<code>([^<>\n]{1,30})</code>', r'<code class="short">\1</code>', html)
+  """Short code is not broken at its hyphens, and long code may be after its bars."""
+
+  def marked(found):
+    if len(found[1]) <= 30:
+      return f'<code class="short">{found[1]}</code>'
+    breakable = found[1].replace('|', '|<wbr>').replace('=', '=<wbr>')
+    return f'<code>{breakable}</code>'
+
+  return re.sub(r'(?<!</span>)<code>([^<>\n]+)</code>', marked, html)
 
 
 def _parts(text):

@@ -22,7 +22,7 @@ def drawing() -> str:
   parts = [part for parts in LAYERS for part in parts if part != '__init__']
   place = {part: i for i, part in enumerate(parts)}
   side = _CELL * len(parts)
-  width, height = _LEFT + side + 8, _TOP + side + 8
+  width, height = _LEFT + side + 32, _TOP + side + 8
   frame = f'viewBox="0 0 {width} {height}" width="{width}" height="{height}"'
   lines = [
     f'<svg xmlns="http://www.w3.org/2000/svg" {frame} font-family="sans-serif" font-size="12">',

@@ -1,6 +1,7 @@
 """What README and docs/ say one can type, open and set: commands, flags, options, files, links."""
 
 import ast
+import functools
 import importlib
 import pathlib
 import re
@@ -30,6 +31,7 @@ _SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 _LINK = re.compile(r'!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)')
 
 
+@functools.cache
 def _read(page):
   return page.read_text('utf-8')
 
@@ -71,6 +73,13 @@ def _is_placeholder(word):
   return bool(re.fullmatch(r'[A-Z][A-Z_]*(\.\.\.)?|\.\.\.', word))
 
 
+@functools.cache
+def _known():
+  """The commands by name."""
+  found = program.commands()
+  return {name: importlib.import_module(module).main for name, (module, _) in found.items()}
+
+
 def _name_and_arguments(words):
   """The command's name, or None for the program itself, and its arguments."""
   if words[0] == 'vit_jax':
@@ -85,8 +94,7 @@ def _check_program(words):
   name, arguments = _name_and_arguments(words)
   if name in (None, 'COMMAND') or name.startswith('--') or not arguments:
     return
-  module = importlib.import_module(program.commands()[name][0])
-  parser = parser_of(module.main)
+  parser = parser_of(_known()[name])
   others, overrides, problems = split_overrides(arguments)
   assert not problems, problems
   if parser is None:  # of no flags
@@ -115,6 +123,7 @@ def _check_options(files, overrides):
     assert not problems, problems
 
 
+@functools.cache
 def _rows():
   """Every option and model field."""
   known = table.load()
@@ -143,13 +152,7 @@ def test_commands_can_be_typed(page, monkeypatch):
 
 @by_page
 def test_options_and_flags_in_the_text_exist(page):
-  rows, groups = _rows(), table.load().groups
-  flags = {'--help', '--version', *FOREIGN_FLAGS}
-  for module, _ in program.commands().values():
-    parser = parser_of(importlib.import_module(module).main)
-    flags |= {flag.name for flag in parser.flags()} if parser else set()
-  benchmarks = ''.join(_read(path) for path in (ROOT / 'benchmarks').glob('*.py'))
-  flags |= set(re.findall(r"'(--\w+)'", benchmarks))
+  rows, groups, flags = _rows(), table.load().groups, _flags()
   wrong = []
   text = _ours_of_tables(_read(page)) if page.name.startswith('from_') else _read(page)
   for span in _spans(text):
@@ -168,6 +171,17 @@ def test_transforms_in_the_text_can_be_parsed(page):
     found = re.fullmatch(r"(?:[\w.-]+=)?'?(decode\|[^'=]*(?:=\d+[^'=]*)*)'?", span)
     if found and 'OP' not in found[1]:
       data.parse_transform(found[1], (224, 224), train=True, fixed_size=False)
+
+
+@functools.cache
+def _flags():
+  """Every flag of a command or a benchmark."""
+  flags = {'--help', '--version', *FOREIGN_FLAGS}
+  for command in _known().values():
+    parser = parser_of(command)
+    flags |= {flag.name for flag in parser.flags()} if parser else set()
+  benchmarks = ''.join(_read(path) for path in (ROOT / 'benchmarks').glob('*.py'))
+  return flags | set(re.findall(r"'(--\w+)'", benchmarks))
 
 
 def _ours_of_tables(text):
@@ -245,7 +259,7 @@ def test_pictures_are_small_and_said_in_words():
 
 
 def _messages():
-  """Patterns of all texts in the program: what is filled in when it runs may be anything."""
+  """All texts in the program, in the parts between which something is filled in."""
   found = []
   for path in (ROOT / 'vit_jax').rglob('*.py'):
     for node in ast.walk(ast.parse(_read(path))):
@@ -257,7 +271,7 @@ def _messages():
         continue
       text = ''.join(parts)
       if len(text.replace('\0', '')) >= 20 and '\n' not in text:
-        found.append(re.compile('.*?'.join(map(re.escape, text.split('\0')))))
+        found.append(text.split('\0'))
   return found
 
 
@@ -288,12 +302,13 @@ def test_messages_of_the_troubleshooting_page_are_the_programs():
   assert len(lines) > 10 and all(line.startswith(('error: ', 'warning: ')) for line in lines)
   raised = set(_raised())
   assert raised <= set(lines)
-  patterns = _messages()
+  messages = _messages()
   for line in set(lines) - raised:
     covered = set()
-    for pattern in patterns:
-      for found in pattern.finditer(line):
-        covered |= set(range(*found.span()))
+    for parts in messages:
+      if all(part in line for part in parts):
+        for found in re.finditer('.*?'.join(map(re.escape, parts)), line):
+          covered |= set(range(*found.span()))
     message = line.partition(': ')[2]
     unknown = len(message) - len(covered)
     assert unknown < 0.35 * len(message), line
