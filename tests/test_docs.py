@@ -25,6 +25,7 @@ by_page = pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 FOREIGN_FLAGS = {'--logdir', '--file_format'}
 # Folders of a checkout: what is named within them must exist.
 OURS = ('configs', 'docs', 'tests', 'benchmarks', 'colabs', 'vit_jax')
+NO_OPTIONS = {'geometric', 'remat', 'jax_cpu_enable_async_dispatch'}  # arguments and fields in code
 FILE_ENDINGS = ('safetensors', 'json')  # of files that are called as a group of options is
 _FENCE = re.compile(r'^```(\w*)[^\n]*\n(.*?)^```$', re.M | re.S)
 _SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
@@ -159,6 +160,9 @@ def test_options_and_flags_in_the_text_exist(page):
     span = span.removeprefix('--config.').removeprefix('config.')
     if found := re.match(r'([a-z_]+)\.([a-z_0-9]+)(?![\w./(])', span):
       if found[1] in groups and found[0] not in rows and found[2] not in FILE_ENDINGS:
+        wrong.append(span)
+    elif found := re.match('([a-z_]+)=', span):
+      if found[1] not in rows and found[1] not in NO_OPTIONS:
         wrong.append(span)
     elif re.match('--(?!xla_)', span) and re.split('[= ]', span)[0] not in flags:
       wrong.append(span)
