@@ -17,15 +17,15 @@ def get_config(task=''):
   if task not in ARGUMENTS:
     raise ConfigError(f'vit_shapes.py:TASK got {task!r}: {did_you_mean(task, ARGUMENTS)}')
   config = options.default()
-  config.total = '60 epochs'
-  config.batch_size = 48
+  config.total = '30 epochs'
+  config.batch_size = 24
 
   config.model.name = 'vit_ti16'
   config.model.patch_size = (8, 8)
-  config.model.width = 96
+  config.model.width = 64
   config.model.depth = 4
   config.model.num_heads = 4
-  config.model.mlp_dim = 192
+  config.model.mlp_dim = 128
 
   config.dataset.name = 'shapes'
   config.input.image_size = (64,)
@@ -33,15 +33,15 @@ def get_config(task=''):
   config.input.eval_transform = 'decode|resize(64)'
 
   config.optimizer.name = 'adamw'
-  config.optimizer.learning_rate = 2e-3
+  config.optimizer.learning_rate = 3e-3
   config.optimizer.weight_decay = 0.05
   config.optimizer.clip_norm = 1.0
-  config.schedule.warmup = '5 epochs'
+  config.schedule.warmup = '1 epoch'
 
   if task == 'boxes':
     config.task.name = 'boxes'
     config.task.box_from = 'dense'
-    config.task.head_hidden = 96
+    config.task.head_hidden = 64
 
   config.evaluation.every = '10 epochs'
   config.checkpoint.every = '10 epochs'

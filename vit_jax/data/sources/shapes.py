@@ -11,7 +11,7 @@ _PER_CLASS = {'train': 120, 'val': 20, 'test': 40}
 _SEED = 0  # the images never vary, so that results on them can be compared
 _SIDE = 64
 _FINE = 2 * _SIDE  # drawn at twice the size, for smooth edges
-_LEAST_CONTRAST = 110.0  # between the colours of object and ground, of 0 to 442
+_LIGHT, _DARK = (130.0, 250.0), (10.0, 110.0)  # of the colours of object and ground
 _NOISE = 8.0  # standard deviation, of 0 to 255
 _GRID = (np.mgrid[:_FINE, :_FINE] + 0.5) / _FINE  # y and x of the fine pixels [2, h, w]
 
@@ -35,7 +35,7 @@ def shapes_source() -> Source:
 
 def _draw(name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
   """An image uint8 [64, 64, 3] and its object's box [4]: centre x, centre y, width, height."""
-  radius = rng.uniform(0.13, 0.32)
+  radius = rng.uniform(0.22, 0.42)
   x, y = rng.uniform(1.07 * radius, 1.0 - 1.07 * radius, 2)
   turned = rng.uniform(-0.35, 0.35)  # radians
   rows, columns = _GRID
@@ -56,11 +56,8 @@ def _draw(name: str, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _colors(rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-  """A colour [3], and two [2, 3] of a ground that it stands out from."""
-  while True:
-    drawn = rng.uniform(20.0, 235.0, (3, 3))
-    if min(np.linalg.norm(drawn[1:] - drawn[0], axis=1)) >= _LEAST_CONTRAST:
-      return drawn[0], drawn[1:]
+  """A light colour [3], and two dark ones [2, 3] of the ground."""
+  return rng.uniform(*_LIGHT, 3), rng.uniform(*_DARK, (2, 3))
 
 
 def _star(u: np.ndarray, v: np.ndarray) -> np.ndarray:
