@@ -94,5 +94,7 @@ def test_bars_are_the_probabilities_and_the_true_class_is_apart():
   assert [bar.get_width() for bar in bars.patches] == [75, 25]
   assert bars.patches[0].get_facecolor() != bars.patches[1].get_facecolor()
   assert [text.get_text() for text in bars.get_yticklabels()] == ['bee', 'ant']
+  named = visualization.prediction_figure([IMAGE], [found], '', '', ['ant'], ['photo 1'])
+  assert named.axes[0].get_title() == 'photo 1'
   with raises(ModelError, 'no images'):
     visualization.prediction_figure([], [], '', '')

@@ -95,6 +95,7 @@ def prediction_figure(
   title: str,
   caption: str,
   true_names: Sequence[str] = (),
+  names: Sequence[str] = (),
 ) -> 'Figure':
   """Images, each with its most probable classes as bars.
 
@@ -103,6 +104,7 @@ def prediction_figure(
     predictions: for each image, as `Loaded.predict` returns them.
     title, caption: above and below.
     true_names: the class of each image, whose bar is blue; all bars are where none are given.
+    names: above each image; its true class where none are given.
   """
   if not len(images):
     raise ModelError('there are no images to draw')
@@ -117,7 +119,8 @@ def prediction_figure(
   pairs = grid.reshape(-1, 2)
   for i, ((left, right), image, found) in enumerate(zip(pairs, images, predictions)):
     true = true_names[i] if i < len(true_names) else None
-    _show(left, image, '' if true is None else f'true: {true}')
+    above = '' if true is None else f'true: {true}'
+    _show(left, image, names[i] if i < len(names) else above)
     _draw_bars(right, found, true)
   return figure
 
@@ -144,7 +147,7 @@ def qkv_figure(
   head: int,
   patch: tuple[int, int],
   channels: Sequence[int] | None = None,
-  count: int = 4,
+  count: int = 3,
   title: str = 'Queries, keys and values, channel by channel',
 ) -> 'Figure':
   """How one patch's attention in one head comes about from the channels of queries and keys.
@@ -199,7 +202,7 @@ def qkv_figure(
     f'(row {patch[0]}, column {patch[1]}). A channel adds query at the box x key / sqrt({width}); '
     'bright is more, each tile on its own scale. The values are what attention then takes the mean '
     'of.',
-    tile=1.7,
+    tile=1.5,
   )
 
 
@@ -207,7 +210,7 @@ def _marked(pixels: np.ndarray, patch: tuple[int, int], patch_size: tuple[int, i
   """The image with a box around a patch: uint8 [h, w, 3]."""
   image = np.repeat(pixels, 3, axis=-1) if pixels.shape[-1] == 1 else pixels.copy()
   left, top, width, height = figures.patch_mark(patch, patch_size)
-  line = max(1, round(max(image.shape[:2]) / 90))
+  line = max(1, round(max(image.shape[:2]) / 56))
   inner = image[top : top + height, left : left + width].copy()
   rows = slice(max(0, top - line), top + height + line)
   image[rows, max(0, left - line) : left + width + line] = _MARK

@@ -29,7 +29,7 @@ def shapes_source() -> Source:
       'has_box': np.ones(len(labels), bool),
     }
     images = np.stack([image for image, _ in drawn])
-    records[split] = ArrayRecords(images, labels, f'shapes/{split}', extra)
+    records[split] = ArrayRecords(images, labels.tolist(), f'shapes/{split}', extra)
   return Source('shapes', CLASSES, records)
 
 
