@@ -10,13 +10,15 @@ import json
 import os
 import pathlib
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import release
-from vit_jax import config, data, train
+from vit_jax import data
 from vit_jax.data import boxes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -30,7 +32,6 @@ _SMALL = {
   'checkpoint.every': '20 epochs',
   'log.tensorboard': False,
 }
-_NO_REPORT = {'dataset.test': ''}
 
 
 def _cells(name):
@@ -76,8 +77,13 @@ def test_links_between_notebooks_lead_somewhere():
 def trained(tmp_path_factory):
   """A small ViT that knows the drawn shapes better than chance does."""
   folder = tmp_path_factory.mktemp('trained') / 'shapes'
-  metrics = train.train(config.load('vit_shapes', values={**_SMALL, **_NO_REPORT}), folder, 'quiet')
-  assert metrics['accuracy'] > 0.3  # of six classes
+  options = [f'--config.{key}={value}' for key, value in {**_SMALL, 'dataset.test': ''}.items()]
+  command = [sys.executable, '-m', 'vit_jax.main', '--config=vit_shapes', f'--workdir={folder}']
+  subprocess.run(
+    [*command, '--quiet', *options], cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, check=True
+  )  # one device, as the notebooks have
+  rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  assert [row for row in rows if row['split'] == 'val'][-1]['accuracy'] > 0.3  # of six classes
   return str(folder)
 
 
@@ -151,7 +157,7 @@ hub.fetch.__kwdefaults__['retry'] = RetryPolicy(attempts=1)
 
 
 def test_quickstart_without_a_network(run):
-  options = {**_SMALL, **_NO_REPORT, 'total': '1 epoch', 'dataset.per_class': 20}
+  options = {**_SMALL, 'dataset.test': '', 'total': '1 epoch', 'dataset.per_class': 20}
   cells = run('quickstart', {'OPTIONS': options}, _OFFLINE)
   text = _text(cells)
   assert 'no source gave the weights' in text and 'Instead, a small ViT is trained' in text
@@ -170,7 +176,7 @@ def test_fine_tune(run, trained, tmp_path):
         'model.patch_size': (8, 8),
         'model.num_heads': 4,
         'init_from': trained,
-        'input.image_size': 64,
+        'input.image_size': (64,),
         'total': '2 epochs',
         'batch_size': 24,
         'optimizer.learning_rate': 5e-4,
@@ -180,7 +186,7 @@ def test_fine_tune(run, trained, tmp_path):
   folder = tmp_path / 'notebook'
   assert len(list((folder / 'shapes_by_class').glob('*/*.png'))) == 480
   metrics = json.loads((folder / 'runs/mine/report/metrics.json').read_text())
-  assert metrics['images'] == 48 and metrics['accuracy'] > 0.5  # of six classes, in two epochs
+  assert metrics['examples'] == 48 and metrics['accuracy'] > 0.5  # of six classes, in two epochs
   assert "{'train': '384 images', 'val': '48 images', 'test': '48 images'} of 6 classes" in _text(
     cells
   )
