@@ -195,7 +195,7 @@ def _ours_of_tables(text):
 
 @by_page
 def test_files_modules_and_variables_in_the_text_exist(page):
-  source = ''.join(map(_read, [*(ROOT / 'vit_jax').rglob('*.py'), ROOT / 'tests' / 'support.py']))
+  source = ''.join(map(_read, [*(ROOT / 'vit_jax').rglob('*.py'), *(ROOT / 'tests').glob('*.py')]))
   wrong = []
   for span in _spans(_read(page)):
     path = span.split(':')[0]
