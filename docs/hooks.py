@@ -51,7 +51,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-  """Short code is not broken at its hyphens, and long code may be after its bars."""
+  """Short code is not broken at its hyphens, long code is at its bars; images lead to themselves."""
 
   def marked(found):
     if len(found[1]) <= 30:
@@ -59,7 +59,8 @@ def on_page_content(html, page, config, files):
     breakable = found[1].replace('|', '|<wbr>').replace('=', '=<wbr>')
     return f'<code>{breakable}</code>'
 
-  return re.sub(r'(?<!</span>)<code>([^<>\n]+)</code>', marked, html)
+  html = re.sub(r'(?<!</span>)<code>([^<>\n]+)</code>', marked, html)
+  return re.sub(r'<img [^>]*src="([^"]+)"[^>]*/?>', r'<a href="\1">\g<0></a>', html)
 
 
 def _parts(text):

@@ -251,7 +251,7 @@ def test_the_readme_is_short():
   assert _read(ROOT / 'README.md').count('\n') < 200
 
 
-def test_pictures_are_small_and_said_in_words():
+def test_images_are_small_and_have_alternative_texts():
   used = set()
   for page in PAGES:
     for text, target in re.findall(r'!\[([^\]]*)\]\(([^)\s]+)\)', _read(page)):

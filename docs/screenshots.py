@@ -1,6 +1,6 @@
-"""Makes the pictures of the site by running the program and looking at its pages in Chromium.
+"""Makes the screenshots of the site by running the program and looking at its pages in Chromium.
 
-  python docs/pictures.py build/pictures
+  python docs/screenshots.py build/screenshots
 
 Trains the demo and a small CNN on handwritten digits, compares them, trains class and box on the
 embedded shapes, and writes docs/images/*.webp. Needs Chromium or Chrome. What is in the folder
@@ -27,9 +27,9 @@ from tornado.websocket import websocket_connect
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 OUT = ROOT / 'docs' / 'images'
-MOST = 150_000  # bytes of a picture
+MOST = 150_000  # bytes of an image
 
-# Sections of a report by their headings: the picture of each, and its height in pixels at most.
+# Sections of a report by their headings: the image of each, and its height in pixels at most.
 REPORT = {
   'Learning curves': ('report_curves', 490),
   'Classes': ('report_classes', 700),
@@ -146,7 +146,7 @@ def train(name, *words, folder):
 
 
 def save(image, name, width=1000):
-  """Writes a picture as WebP, no wider than this and as good as its size allows."""
+  """Writes an image as WebP, no wider than this and as good as its size allows."""
   if image.width > width:
     image = image.resize((width, round(image.height * width / image.width)), Image.LANCZOS)
   for quality in (90, 80, 70, 60, 50, 40):
@@ -163,7 +163,7 @@ b { color: #9ece6a; font-weight: normal; }</style><pre>%s</pre>"""
 
 
 async def main(folder):
-  """Makes everything below the folder, then the pictures."""
+  """Makes everything below the folder, then the images."""
   folder.mkdir(parents=True, exist_ok=True)
   OUT.mkdir(exist_ok=True)
   log = folder / 'digits.txt'
