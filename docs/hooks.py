@@ -51,7 +51,7 @@ def on_page_markdown(markdown, page, config, files):
 
 
 def on_page_content(html, page, config, files):
-  """Short code is not broken at its hyphens, long code is at its bars; images lead to themselves."""
+  """Code is broken at its bars alone; an image leads to itself in full size."""
 
   def marked(found):
     if len(found[1]) <= 30:
