@@ -21,8 +21,8 @@ PAGES = [ROOT / 'README.md', ROOT / 'CONTRIBUTING.md']  # a changelog names what
 PAGES += sorted((ROOT / 'docs').glob('*.md'))
 by_page = pytest.mark.parametrize('page', PAGES, ids=lambda p: p.name)
 
-# Of other programs, in prose: tensorboard and tfds.
-FOREIGN_FLAGS = {'--logdir', '--file_format'}
+# Of other programs, in prose: tensorboard, tfds and SLURM.
+FOREIGN_FLAGS = {'--logdir', '--file_format', '--ntasks-per-node'}
 # Folders of a checkout: what is named within them must exist.
 OURS = ('configs', 'docs', 'tests', 'benchmarks', 'colabs', 'vit_jax')
 NO_OPTIONS = {'geometric', 'remat', 'jax_cpu_enable_async_dispatch'}  # arguments and fields in code
