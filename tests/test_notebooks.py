@@ -177,6 +177,7 @@ def test_fine_tune(run, trained, tmp_path):
         'model.num_heads': 4,
         'init_from': trained,
         'input.image_size': (64,),
+        'input.train_transform': 'decode|resize(64)|flip_lr',
         'total': '2 epochs',
         'batch_size': 24,
         'optimizer.learning_rate': 5e-4,
@@ -186,7 +187,7 @@ def test_fine_tune(run, trained, tmp_path):
   folder = tmp_path / 'notebook'
   assert len(list((folder / 'shapes_by_class').glob('*/*.png'))) == 480
   metrics = json.loads((folder / 'runs/mine/report/metrics.json').read_text())
-  assert metrics['examples'] == 48 and metrics['accuracy'] > 0.5  # of six classes, in two epochs
+  assert metrics['examples'] == 48 and metrics['accuracy'] > 0.35  # of six classes
   assert "{'train': '384 images', 'val': '48 images', 'test': '48 images'} of 6 classes" in _text(
     cells
   )
