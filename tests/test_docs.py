@@ -227,6 +227,15 @@ def _resolves(name):
 
 
 @by_page
+def test_python_in_the_text_parses_and_imports_what_exists(page):
+  for language, block in _FENCE.findall(_read(page)):
+    for node in ast.walk(ast.parse(block)) if language == 'python' else ():
+      if isinstance(node, ast.ImportFrom) and node.module.startswith('vit_jax'):
+        missing = [n.name for n in node.names if not _resolves(f'{node.module}.{n.name}')]
+        assert not missing, f'{node.module}: {missing}'
+
+
+@by_page
 def test_links_lead_somewhere(page):
   wrong = []
   for target in _LINK.findall(_prose(_read(page))):
