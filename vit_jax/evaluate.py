@@ -18,7 +18,8 @@ def _parser() -> Parser:
   )
   add = parser.option
   model_option(parser)
-  add('--dataset', str, "a folder, a TFDS name or 'digits'; default: the run's own", path=True)
+  named = "a folder, a TFDS name, 'digits' or 'shapes'; default: the run's own"
+  add('--dataset', str, named, path=True)
   add('--data_dir', str, 'where prepared TFDS datasets lie', '', path=True)
   add(
     '--split',

@@ -47,7 +47,7 @@ def _parser() -> Parser:
   )
   model_option(parser)
   add = parser.option
-  add('--dataset', str, "a folder of images, a TFDS name or 'digits'", ..., path=True)
+  add('--dataset', str, "a folder of images, a TFDS name, 'digits' or 'shapes'", ..., path=True)
   add(
     '--method',
     str,

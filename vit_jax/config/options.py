@@ -25,7 +25,7 @@ _SEEDS = {'low': 0, 'high': 2**32 - 1}
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   name: str = option(
-    'digits', "a folder of images, a TFDS name ('stanford_dogs') or 'digits'", path=True
+    'digits', "a folder of images, a TFDS name ('stanford_dogs'), 'digits' or 'shapes'", path=True
   )
   data_dir: str = option(
     '', 'where datasets prepared by TFDS lie; empty: ~/tensorflow_datasets', path=True

@@ -57,7 +57,8 @@ def evaluate(
 
   Args:
     model: a run's workdir, a weights file or a pretrained model's name.
-    dataset: a folder, a TFDS name or 'digits'; None for the one that the model was trained on.
+    dataset: a folder, a TFDS name, 'digits' or 'shapes'; None for the one that the model was
+      trained on.
     data_dir: where prepared TFDS datasets lie.
     split: None for 'test', or for all examples of a `dataset` that has no splits.
     batch_size: examples a step over all devices, at most.
