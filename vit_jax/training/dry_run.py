@@ -55,7 +55,7 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
   with console_for(output) as console, prepared(config, path) as plan:
     display = DISPLAYS[output](console)
     refuse_other(given, plan.experiment, path)
-    state, loaded = first_state(plan.experiment, plan.optimization, config.ema.decay > 0)
+    state, loaded = first_state(plan, config.ema.decay > 0)
     parameters = summary.describe_parameters(
       state.params, plan.optimization.factors, plan.optimization.frozen
     )

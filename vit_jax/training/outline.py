@@ -1,10 +1,13 @@
 """The plan that a run prints: about ten lines, with the rest in plan.txt."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from vit_jax.config import Config, get, leaves
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
+from vit_jax.report.text import size as size_text
 from vit_jax.training import summary
 from vit_jax.training.events import PlanEvent
 from vit_jax.training.preparation import Plan
@@ -35,6 +38,7 @@ def plan_event(
   """
   experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
   dataset, step = experiment.dataset, int(state.step)
+  whole = plan.placement.whole_arrays(state)
   memory = summary.memory_parts(config, experiment, state, len(devices))
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
   model, size = title(experiment.model_record), summary.count(state.params)
@@ -52,16 +56,20 @@ def plan_event(
     + accumulated * (config.accumulate > 1),
     'optimizer': _optimizer(config),
     'methods': ', '.join(_changed(config, _METHODS)),
-    'devices': f'{len(devices)} x {kind}, {config.parallel}, '
+    'devices': f'{len(devices)} x {kind}, {plan.placement.title}, '
     f'{backbone_of(experiment.module).dtype}; memory {summary.memory_text(memory).split(":")[0]}',
     'results': f'{workdir}' + f', resuming from step {step:,}' * (step > 0),
   }
+  if whole:
+    whole_bytes = sum(map(summary.bytes_of, whole.values()))
+    rows['devices'] += f'; {len(whole)} arrays, {size_text(whole_bytes)}, stay whole on each'
   rows = {name: text for name, text in rows.items() if text}
   details = [
     '\n'.join(f'  {name:9} {text}' for name, text in rows.items()),
     summary.description(config, experiment, state, devices, total, memory),
     f'parameters by part of the model\n{parameters.counts}',
     f'parameters by learning rate and weight decay\n{parameters.groups}',
+    _whole_text(whole),
     loaded,
   ]
   notes = summary.notes(config, experiment)
@@ -88,6 +96,16 @@ def plan_event(
     'workdir': str(workdir),
   }
   return PlanEvent(rows, notes, '\n\n'.join(filter(None, details)) + '\n', facts)
+
+
+def _whole_text(arrays: Mapping[str, Any]) -> str:
+  """Arrays that fsdp does not divide; '' where there are none."""
+  if not arrays:
+    return ''
+  rows = [
+    f'  {name}  {list(x.shape)}, {size_text(summary.bytes_of(x))}' for name, x in arrays.items()
+  ]
+  return '\n'.join(['arrays that stay whole on every device: no axis divides', *rows])
 
 
 def _weights(config: Config, step: int, loaded: str) -> str:
