@@ -7,7 +7,6 @@ from typing import Any
 from vit_jax.config import Config, get, leaves
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
-from vit_jax.report.text import size as size_text
 from vit_jax.training import summary
 from vit_jax.training.events import PlanEvent
 from vit_jax.training.preparation import Plan
@@ -61,8 +60,7 @@ def plan_event(
     'results': f'{workdir}' + f', resuming from step {step:,}' * (step > 0),
   }
   if whole:
-    whole_bytes = sum(map(summary.bytes_of, whole.values()))
-    rows['devices'] += f'; {len(whole)} arrays, {size_text(whole_bytes)}, stay whole on each'
+    rows['devices'] += f'; {len(whole)} large arrays stay whole on each, which {FILE} lists'
   rows = {name: text for name, text in rows.items() if text}
   details = [
     '\n'.join(f'  {name:9} {text}' for name, text in rows.items()),
@@ -102,10 +100,8 @@ def _whole_text(arrays: Mapping[str, Any]) -> str:
   """Arrays that fsdp does not divide; '' where there are none."""
   if not arrays:
     return ''
-  rows = [
-    f'  {name}  {list(x.shape)}, {size_text(summary.bytes_of(x))}' for name, x in arrays.items()
-  ]
-  return '\n'.join(['arrays that stay whole on every device: no axis divides', *rows])
+  rows = [f'  {name}  {list(x.shape)}, {summary.bytes_of(x):,} bytes' for name, x in arrays.items()]
+  return '\n'.join(['large arrays that stay whole on every device', *rows])
 
 
 def _weights(config: Config, step: int, loaded: str) -> str:
