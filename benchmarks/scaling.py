@@ -117,13 +117,17 @@ def model(name: str) -> Model:
   )
 
 
-def gathered(params: float, blocks: float, remat: str, dtype_bytes: int) -> float:
+def gathered(divided: float, again: float, dtype_bytes: int) -> float:
   """Bytes of weights that a device gathers in a step, its own among them.
 
-  Each divided weight once: what the forward pass gathers stays for the backward pass. With remat
-  those of blocks twice.
+  Args:
+    divided: elements of divided weights, each of which the forward pass gathers and leaves to the
+      backward pass.
+    again: elements of those that the backward pass gathers again: of blocks that are computed
+      again, and kernels of spatial convolutions, which it needs turned around.
+    dtype_bytes: of the computation's type.
   """
-  return dtype_bytes * (params + (blocks if remat == 'block' else 0))
+  return dtype_bytes * (divided + again)
 
 
 def received(whole: float, parts: int) -> float:
@@ -204,12 +208,12 @@ def choice(
     held = DTYPE_BYTES * (m.params if remat == 'none' else m.params - m.blocks + 2 * m.block)
   gradients = 4 * weights * (2 if accumulate > 1 else 1)
   memory = 12 * weights + gradients + held + part * m.activations[remat]
-  again = 4 / 3 if remat == 'block' else 1.0
-  compute = again * images * m.flops / (UTILISATION * machine.flops)
+  again = m.blocks if remat == 'block' else 0
+  compute = (4 / 3 if again else 1) * images * m.flops / (UTILISATION * machine.flops)
   grads = DTYPE_BYTES * m.params
   send = 0.0
   if fsdp > 1:
-    send += seconds(gathered(m.params, m.blocks, remat, DTYPE_BYTES), fsdp, machine)
+    send += seconds(gathered(m.params, again, DTYPE_BYTES), fsdp, machine)
     send += seconds(grads, fsdp, machine)
   if data > 1:  # reduced and gathered again
     send += 2 * seconds(grads / fsdp, data, machine, stride=fsdp)

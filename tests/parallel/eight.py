@@ -22,13 +22,13 @@ from vit_jax.training.train_state import create
 
 CLASSES, SIZE, BATCH, STEPS = 11, 32, 16, 20
 PREPROCESS = data.Preprocess(f'decode|resize({SIZE})')
-_VIT = {'width': 128, 'depth': 2, 'num_heads': 4, 'mlp_dim': 512, 'patch_size': (8, 8)}
+_VIT = {'depth': 2, 'patch_size': (8, 8)}  # and 192 wide
 CASES = {
   'vit': ('vit_ti16', _VIT),
   'scanned': ('vit_ti16', _VIT | {'depth': 3, 'scan': True, 'remat': 'block'}),
   'unscanned': ('vit_ti16', _VIT | {'remat': 'block', 'scan': False}),
   'hybrid': ('r_ti16', _VIT | {'patch_size': (16, 16), 'stem_blocks': (1,), 'stem_width': 64}),
-  'resnet': ('resnet50', {'width': 32, 'blocks': (1, 1, 1)}),
+  'resnet': ('resnet50', {'blocks': (1, 1, 1)}),
   'resnet50': ('resnet50', {}),
 }
 

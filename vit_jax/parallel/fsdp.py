@@ -52,6 +52,8 @@ class FsdpPlacement(DataPlacement):
     return jax.jit(function, out_shardings=map_paths(self._sharding, shapes))(*placed)
 
   def constrain(self, params: Any) -> Any:
+    if len(self.devices) == 1:
+      return params
     return self._constrained({'params': params})['params']
 
   def check_names(self, params: Mapping) -> None:
@@ -88,6 +90,9 @@ class FsdpPlacement(DataPlacement):
     return map_paths(put, state)
 
   def compile_train(self, step: Callable) -> Callable:
+    if len(self.devices) == 1:  # the same program as that of `data`
+      return super().compile_train(step)
+
     def placed(state: Any, batch: dict, rng: jax.Array) -> tuple[Any, dict]:
       with nn.intercept_methods(_DividedActivations(self._divided)):
         state, metrics = step(state, batch, rng)
@@ -96,9 +101,14 @@ class FsdpPlacement(DataPlacement):
     return jax.jit(placed, donate_argnums=0, out_shardings=(None, self._everywhere))
 
   def compile_eval(self, step: Callable) -> Callable:
-    return self.compile_with_step(step)
+    return self._compiled(step)
 
   def compile_with_step(self, function: Callable) -> Callable:
+    return self._compiled(function)
+
+  def _compiled(self, function: Callable) -> Callable:
+    """Compiles (variables, batch, ...) -> arrays with one row an example."""
+
     @functools.wraps(function)
     def placed(*args: Any) -> Any:
       with nn.intercept_methods(_DividedActivations(self._divided)):

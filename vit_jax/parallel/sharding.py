@@ -96,10 +96,10 @@ class Rules:
     for _, pattern, axis in self._named:
       if re.search(pattern, name):
         # An optimizer may keep arrays of other shapes under a parameter's name.
-        if axis is None or self._divides(shape, axis):
+        if axis is None or (self._divides(shape, axis) and self._parts > 1):
           return axis
         break
-    if math.prod(shape) < SMALL:
+    if math.prod(shape) < SMALL or self._parts == 1:
       return None
     fit = [axis for axis in range(len(shape)) if self._divides(shape, axis)]
     return max(fit, key=lambda axis: (shape[axis], -axis), default=None)
