@@ -241,11 +241,12 @@ def tables() -> str:
       '|---|--:|--:|---|---|--:|--:|--:|--:|',
     ]
     for name, devices in itertools.product(MODELS, DEVICES):
-      lines.append(_row(name, machine, devices))
+      lines.append(row(name, machine, devices))
   return '\n'.join(lines) + '\n'
 
 
-def _row(name: str, machine: Machine, devices: int) -> str:
+def row(name: str, machine: Machine, devices: int) -> str:
+  """One choice as a row of a table."""
   c = choose(name, machine, devices)
   images = max(BATCH // devices, LEAST)
   if c is None:

@@ -1,7 +1,11 @@
 """parallel=fsdp: what is divided along which axis, and every method of training with it."""
 
+import functools
+import re
+
 import jax
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec as P
 
@@ -10,13 +14,15 @@ from tests.support import raises
 from tests.test_box_runs import make_yolo
 from tests.test_box_runs import options as box_options
 from tests.training import runs
-from vit_jax import convert, data, parallel, rng
+from vit_jax import convert, data, parallel, rng, tasks
 from vit_jax.errors import ConfigError
 from vit_jax.parallel.sharding import Mesh, Rules, map_paths
 from vit_jax.training import distillation
 from vit_jax.training.loop import compiled_step, train, training_batches
 from vit_jax.training.preparation import prepared
 from vit_jax.training.starting import first_state
+from vit_jax.training.train_state import create
+from vit_jax.training.train_step import make_train_step
 
 # Large enough that kernels are divided.
 WIDER = {'model__width': '32', 'model__mlp_dim': '64', 'total': '8 steps', 'dataset__test': ''}
@@ -134,16 +140,17 @@ METHODS = {
     'mixing__mixup': '0.8',
     'mixing__cutmix': '1.0',
     'mixing__per_pair': 'true',
+    'task__name': 'distill',
   },
-  'frozen': {
+  'boxes': {
     'optimizer__name': 'sgd',
+    'optimizer__state_dtype': 'bfloat16',
+    'optimizer__layer_decay': '0.7',
     'freeze': 'blocks:1',
     'model__depth': '2',
-    'optimizer__layer_decay': '0.7',
-    'optimizer__state_dtype': 'bfloat16',
+    'model__width': '32',
+    'model__mlp_dim': '64',
   },
-  'distill': {'task__name': 'distill'},
-  'boxes': {'model__width': '32'},
 }
 
 
@@ -151,17 +158,17 @@ METHODS = {
 def test_every_method_equals_data_with_the_same_random_numbers(name, tmp_path):
   """Dropout and stochastic depth included; sums in another order differ by 1e-3 of a norm."""
   options, methods = runs.options, WIDER | METHODS[name]
-  if name == 'distill':
+  if 'task__name' in methods:
     methods |= {'task__teacher': _save_teacher(tmp_path)}
   if name == 'boxes':
     folder = make_yolo(tmp_path / 'images')
 
     def options(**overrides):
-      return box_options(folder, **METHODS['boxes'], **overrides)
+      return box_options(folder, **METHODS['boxes'] | overrides)
 
     methods = {}
   rows, _, _, whole = _steps(options(parallel='data', **methods), tmp_path / 'data')
-  mesh = {'mesh__data': '2'} if name in ('lamb', 'frozen') else {}
+  mesh = {'mesh__data': '2'} if name == 'lamb' else {}
   config = options(parallel='fsdp', **methods, **mesh)
   found, state, made, placement = _steps(config, tmp_path / 'fsdp')
   np.testing.assert_allclose(found, rows, rtol=1e-3)
@@ -212,3 +219,28 @@ def test_the_plan_lists_large_arrays_that_stay_whole(tmp_path):
   assert 'params/encoder/block_00/attention/qkv/kernel  [32, 3, 2, 16], 12,288 bytes' in whole
   assert 'opt_state/0/mu/encoder' in whole and 'fc1/kernel' not in whole  # [32, 61]: 4 divides 32
   assert 'fsdp (mesh of 1 x 4)' in plan
+
+
+def test_on_one_device_the_program_is_that_of_data():
+  """Nothing is left of the constraints but the names of the mesh's axes."""
+  module = small.build('vit_ti16')
+  texts = []
+  for name in ('data', 'fsdp'):
+    placement = parallel.make(name, jax.devices()[:1])
+    tx = optax.adamw(0.01)
+    build = functools.partial(create, tx=tx)
+    state = placement.put_state(placement.build(build, small.variables(module, 2, 2)))
+    step = placement.compile_train(
+      make_train_step(
+        module,
+        tasks.build('classify', small.CLASSES),
+        tx,
+        lambda step: 0.01,
+        data.Preprocess('decode|resize(16)'),
+        constrain=placement.constrain,
+      )
+    )
+    batch = {'image': np.zeros((4, 16, 16, 3), np.uint8), 'label': np.zeros(4, np.int32)}
+    lowered = step.lower(state, placement.put_batch(batch), rng.stream(0, 'dropout'))
+    texts.append(re.sub(r'#sdy.sharding<[^>]*>|sdy.mesh.*|@\w+', '', lowered.as_text()))
+  assert texts[0] == texts[1] and len(texts[0]) > 10_000

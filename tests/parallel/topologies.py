@@ -79,22 +79,23 @@ def begin(folder, topology):
   run(path / 'whole', topology, WHOLE)
 
 
-def resumed(folder, one, other):
-  """What became of a run that began on one topology when it was resumed on another.
+def resumed(folder, one, *others):
+  """What became of a run that began on one topology when it was resumed on others in turn.
 
   Returns:
     'losses' of the steps after that and those of the run on the first 'alone', 'same_data' whether
     the input stands where it stood, 'same_bytes' whether all arrays are equal.
   """
   path = pathlib.Path(folder) / one
-  workdir = path / other
+  workdir = path / ', '.join(others)
   shutil.copytree(path / 'half', workdir)
-  run(workdir, other, WHOLE)
+  for i, other in enumerate(others, 1):
+    run(workdir, other, HALF + (WHOLE - HALF) * i // len(others))
   ends = [Saved.read(p / 'checkpoints' / str(WHOLE)) for p in (workdir, path / 'whole')]
   of_one, of_whole = ({**end.variables, **end.training} for end in ends)
   return {
     'one': one,
-    'other': other,
+    'others': others,
     'losses': _losses(workdir),
     'alone': _losses(path / 'whole'),
     'same_data': ends[0].meta['data_state'] == ends[1].meta['data_state'],
