@@ -219,11 +219,15 @@ def test_the_plan_lists_large_arrays_that_stay_whole(tmp_path):
     state = jax.eval_shape(lambda v: create(v, optimization.tx), plan.experiment.shapes)
     parameters = summary.describe_parameters(params, optimization.factors, optimization.frozen)
     state = state.replace(step=0)
-    details = outline.plan_event(config, plan, state, parameters, '', tmp_path).details
+    event = outline.plan_event(config, plan, state, parameters, '', tmp_path)
+  details, memory = event.details, event.facts['memory_bytes']
   whole = details.partition('stay whole on every device')[2].partition('\n\n')[0]
   assert 'params/encoder/block_00/attention/qkv/kernel  [32, 3, 2, 16], 12,288 bytes' in whole
   assert 'opt_state/1/mu/encoder' in whole and 'fc1/kernel' not in whole  # [32, 61]: 4 divides 32
   assert 'fsdp (mesh of 1 x 4)' in details
+  whole_bytes = 4 * summary.count(params)
+  assert whole_bytes / 4 < memory['parameters'] < 0.7 * whole_bytes
+  assert 2 * memory['parameters'] < memory['optimizer'] < 1.5 * whole_bytes
 
 
 def test_on_one_device_the_program_is_that_of_data():

@@ -42,7 +42,7 @@ class DataPlacement:
 
   def bytes_of(self, state: Any) -> int:
     """Bytes on each device of a tree of arrays or shapes."""
-    return sum(_nbytes(x) for x in jax.tree.leaves(state))
+    return sum(_nbytes(x) for x in jax.tree.leaves(state) if hasattr(x, 'dtype'))
 
   def whole_arrays(self, state: Any) -> dict[str, Any]:
     """Large arrays by name that are whole on every device although state is divided."""

@@ -107,7 +107,9 @@ def _estimate(
   runs: int,
   where: pathlib.Path,
 ) -> EstimateEvent:
-  exact = summary.memory_parts(config, plan.experiment, state, len(plan.placement.devices))
+  exact = summary.memory_parts(
+    config, plan.experiment, state, len(plan.placement.devices), plan.placement.bytes_of
+  )
   exact.pop('activations')
   validations, rounds = _validations(config, plan)
   validation = _measure_validation(config, plan, state) if validations else None

@@ -38,7 +38,7 @@ def plan_event(
   experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
   dataset, step = experiment.dataset, int(state.step)
   whole = plan.placement.whole_arrays(state)
-  memory = summary.memory_parts(config, experiment, state, len(devices))
+  memory = summary.memory_parts(config, experiment, state, len(devices), plan.placement.bytes_of)
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
   model, size = title(experiment.model_record), summary.count(state.params)
   accumulated = f' in {config.accumulate} gradient accumulation steps'
