@@ -197,7 +197,7 @@ def test_completion(shell, tmp_path):
     'vit_jax comp': {'compare', 'completion'},
     'vit_jax train --config=vit_d': {'vit_digits'},
     'vit_jax train --config.optimizer.name=ad': {'adamw', 'adafactor'},
-    'vit_jax evaluate --parallel=': {'data', 'pmap'},
+    'vit_jax evaluate --parallel=': {'data', 'pmap', 'fsdp'},
   }.items():
     if shell == 'bash':
       found = _run('-c', _BASH, '', str(script), line, shell=['bash']).splitlines()

@@ -28,7 +28,7 @@ def _parser() -> Parser:
     'has no splits',
   )
   add('--batch_size', int, 'examples a step over all devices', 64, low=1, high=1 << 20)
-  add('--parallel', str, 'how devices share a batch', 'data', choices=('data', 'pmap'))
+  add('--parallel', str, 'how devices share a batch', 'data', choices=('data', 'pmap', 'fsdp'))
   add('--on_error', str, 'policy for images that cannot be decoded', 'raise', choices=ON_ERROR)
   searched = 'folder searched for named weights before a download'
   add('--pretrained_dir', str, searched, '', path=True)

@@ -62,7 +62,7 @@ def _parser() -> '_Parser':
   add = parser.add_argument
   add('--quiet', action='store_true', help='print warnings, errors and the result alone')
   add('--json', action='store_true', help='print one JSON object a line: plan, rows, summary')
-  dry_run = 'print the plan with measured time and memory, write augmented images; train nothing'
+  dry_run = 'show plan, measured time and memory, augmented images'
   add('--dry_run', action='store_true', help=dry_run)
   return parser
 

@@ -69,7 +69,7 @@ def _train(
   with prepared(config, path) as plan:
     experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
     if not resuming:
-      state, loaded = first_state(experiment, optimization, config.ema.decay > 0)
+      state, loaded = first_state(plan, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
     if has_checkpoint(path) != resuming:
@@ -164,6 +164,7 @@ def compiled_step(config: Config, plan: Plan) -> Any:
       mixing=config.mixing,
       sharpness=optimization.sharpness,
       ema=config.ema,
+      constrain=placement.constrain,
     )
   )
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -151,7 +151,11 @@ def notes(config: Config, experiment: Experiment) -> list[str]:
 
 
 def memory_parts(
-  config: Config, experiment: Experiment, state: TrainState, devices: int
+  config: Config,
+  experiment: Experiment,
+  state: TrainState,
+  devices: int,
+  share: Callable[[Any], int] = bytes_of,
 ) -> dict[str, int]:
   """Bytes on a device by what they are for: all but the activations are exact, from shapes.
 
@@ -159,15 +163,16 @@ def memory_parts(
     config, experiment: of the run.
     state: of arrays or shapes.
     devices: that share a batch.
+    share: a placement's bytes on a device of a part of the state.
   """
-  params = bytes_of(state.params)
+  params = share({'params': state.params})
   image_shape = (config.batch_size // devices // config.accumulate, *experiment.image_hw, 3)
   return {
     'parameters': params,
     # SAM keeps one gradient for the other
     'gradients': params * (2 if config.optimizer.sam_rho else 1),
-    'optimizer': bytes_of(state.opt_state),
-    'EMA': bytes_of(state.ema),
+    'optimizer': share({'opt_state': state.opt_state}),
+    'EMA': share({'ema': state.ema}),
     'activations': activation_bytes(experiment.module, state.variables, image_shape),
   }
 

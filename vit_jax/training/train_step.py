@@ -43,6 +43,7 @@ def make_train_step(
   mixing: Mixing | None = None,
   sharpness: Sharpness | None = None,
   ema: Ema | None = None,
+  constrain: Callable[[dict], dict] = lambda params: params,
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
   """Builds the function (state, batch, rng) -> (state, metrics).
 
@@ -59,13 +60,16 @@ def make_train_step(
     mixing: Mixup and CutMix.
     sharpness: SAM or GSAM, whose second gradient takes as long as the first.
     ema: how EMA parameters are updated, if the state has them.
+    constrain: keeps parameters, and their gradients with them, where a placement puts them.
 
   Returns:
     The step; its metrics are `StepMetric`s by name. `batch` has 'image' uint8 [b, h, w, c] and the
     task's targets [b, ...]; `rng` is the run's key, from which the step derives its own.
   """
 
-  mean_gradients = _make_gradients(module, task, preprocess, accumulate, axis_name, frozen)
+  mean_gradients = _make_gradients(
+    module, task, preprocess, accumulate, axis_name, frozen, constrain
+  )
 
   def train_step(state: TrainState, batch: dict, rng: jax.Array) -> tuple[TrainState, dict]:
     key = step_key(rng, state.step, axis_name)
@@ -99,11 +103,12 @@ def _make_gradients(
   accumulate: int,
   axis_name: str | None,
   frozen: frozenset[str],
+  constrain: Callable[[dict], dict],
 ) -> Callable[[dict, dict, dict, jax.Array], tuple[dict, dict, dict]]:
   """Builds the function (params, model_state, batch, key) -> (gradients, model_state, metrics)."""
 
   def loss_fn(trained, fixed, model_state, batch, key):
-    params = tree.merge(trained, fixed)
+    params = constrain(tree.merge(trained, fixed))
     images = preprocess.normalize(batch['image'])
     outputs, updated = module.apply(
       {'params': params, **model_state},
