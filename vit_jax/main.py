@@ -4,7 +4,7 @@ import argparse
 import sys
 from typing import Any
 
-from vit_jax import config_files
+from vit_jax import config_files, processes
 from vit_jax.arguments import Parser, split_overrides
 from vit_jax.command_line import run_cli, typed
 from vit_jax.console import show
@@ -59,6 +59,7 @@ def _parser() -> '_Parser':
     metavar='K|NAME=VALUE,...',
     help="train all runs of the file's get_sweep or of the values given, or the K-th; or list them",
   )
+  processes.flags(parser)
   add = parser.add_argument
   add('--quiet', action='store_true', help='print warnings, errors and the result alone')
   add('--json', action='store_true', help='print one JSON object a line: plan, rows, summary')
@@ -117,6 +118,10 @@ def main(argv: list[str] | None = None) -> int:
   if args.help is not None:
     show(_help(args, overrides))
     return 0
+  if args.sweep != 'all':  # of a sweep each member is a command of its own
+    status = processes.start('main', args, argv)
+    if status is not None:
+      return status
   try:
     return _sweep(args, overrides) if args.sweep else _train(args, overrides)
   except InterruptedRunError as e:
@@ -184,6 +189,7 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     words = [f'--config.{name}={value}' for name, value in overrides.items()]
     words += [f'--sweep={word}' for word in args.swept]
     words += [f'--{flag}' for flag in ('quiet', 'json') if getattr(args, flag)]
+    words += processes.member_flags(args)
     command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
     with console_for(_output(args)):
       sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
