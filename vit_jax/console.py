@@ -292,6 +292,18 @@ def show_at_once(text: str) -> None:
     _print(f'{_silent_as or ""}{one_line(text)}', error=True)
 
 
+def keep_to_ourselves() -> None:
+  """Has libraries that write to file 1 of this process, as gloo does, write nowhere."""
+  with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream of the system
+    old = sys.stdout
+    old.flush()
+    kept = os.dup(old.fileno())
+    sys.stdout = open(  # noqa: SIM115
+      kept, 'w', buffering=1, encoding=old.encoding, errors=old.errors
+    )
+    silence(old)
+
+
 def silence(stream: Any) -> None:
   """Has what is written to a stream of this process from now on go nowhere.
 

@@ -38,10 +38,10 @@ def features(
   # One that has nothing to do computes an image too many, to know the shape.
   rows = loaded.features(list(mine) or list(images[:1]), what, unread)[: len(mine)]
   said = [(start + i, errors.to_json(e)) for i, e in (unread or {}).items() if i < len(mine)]
-  every = processes.collected({'rows': len(rows), 'problems': said})
+  every: list[tuple[int, list]] = processes.collected((len(rows), said))
   padded = np.zeros((each, *rows.shape[1:]), rows.dtype)
   padded[: len(rows)] = rows
   found = parallel.gather({'rows': padded})['rows'].reshape(count, *padded.shape)
   if problems is not None:
-    problems |= {i: errors.of_json(e) for part in every for i, e in part['problems']}
-  return np.concatenate([part[: said['rows']] for part, said in zip(found, every)])
+    problems |= {i: errors.of_json(e) for _, their in every for i, e in their}
+  return np.concatenate([part[:n] for part, (n, _) in zip(found, every)])

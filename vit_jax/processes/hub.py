@@ -83,6 +83,12 @@ class Hub:
     Args:
       lifeline: a file that ends with process 0.
     """
+    with self._selector:
+      self._serve(lifeline)
+    for peer in self._peers:
+      peer.link.close()
+
+  def _serve(self, lifeline: int) -> None:
     until = float('inf')
     self._selector.register(self._listener, selectors.EVENT_READ)
     self._selector.register(lifeline, selectors.EVENT_READ)
@@ -196,7 +202,8 @@ def _main() -> None:
   for name in ('SIGINT', 'SIGTERM', 'SIGHUP', 'SIGUSR1'):  # which are for the others
     if hasattr(signal, name):
       signal.signal(getattr(signal, name), signal.SIG_IGN)
-  given = json.loads(sys.stdin.buffer.raw.readline())  # unbuffered: the rest is the lifeline
+  with open(sys.stdin.fileno(), 'rb', buffering=0, closefd=False) as file:
+    given = json.loads(file.readline())  # what comes then is the end of process 0
   loopback = given['host'] in ('127.0.0.1', 'localhost')
   try:
     service = _coordination_service(given, '127.0.0.1' if loopback else '[::]')

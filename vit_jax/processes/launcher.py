@@ -20,7 +20,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.processes.cluster import LAUNCHED, Place
 
 _TURN_SECONDS = 0.1
-_GRACE_SECONDS = 20.0  # for the others to end by themselves, after one has
+_GRACE_SECONDS = 10.0  # for the others to end by themselves, after one has
 _KEPT_LINES = 40
 _SIGNALS = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1')
 _DEVICE_COUNT = re.compile(r'--xla_force_host_platform_device_count=(\d+)')
@@ -174,7 +174,8 @@ def _outcome(children: Sequence[_Child], received: Sequence[int]) -> int:
   failed = [child for child in children if child.status and not child.killed]
   if not failed:
     return 0
-  first = min(failed, key=lambda child: child.ended or 0.0)
+  # Who was killed is the cause: the others, which hear of it at once, may end as soon.
+  first = min(failed, key=lambda child: (child.status > 0, child.ended or 0.0))
   if received and all(c.status in (-received[0], 128 + received[0]) for c in failed):
     if any(c.status < 0 for c in failed):  # before it could say so
       console.show('interrupted', error=True)
@@ -186,7 +187,8 @@ def _outcome(children: Sequence[_Child], received: Sequence[int]) -> int:
   name = signal.Signals(-first.status).name
   console.show(
     f'error: process {first.index} of {len(children)} (pid {first.process.pid}) was ended by '
-    f'{name}, and the others with it; the same command goes on from the last checkpoint, where it trains',
+    f'{name}, and the others with it; the same command goes on from the last checkpoint, where it '
+    'trains',
     error=True,
   )
   return 1

@@ -197,6 +197,7 @@ def join(place: Place, timeout: float) -> None:
   global _MEMBER
   if place.index:
     console.stay_silent(f'process {place.index}: ')
+  console.keep_to_ourselves()
   if place.lifeline >= 0:
     threading.Thread(target=_end_with_launcher, args=(place.lifeline,), daemon=True).start()
   token, port = secrets.token_hex(16), 0
