@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from vit_jax.errors import ConfigError
 from vit_jax.processes import cluster, launcher
-from vit_jax.processes.cluster import flags
+from vit_jax.processes.cluster import flags, hide_flags
 from vit_jax.processes.member import (
   agreed,
   busy,
@@ -31,6 +31,7 @@ __all__ = [
   'count',
   'ending',
   'flags',
+  'hide_flags',
   'index',
   'leave',
   'member_flags',

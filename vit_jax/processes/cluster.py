@@ -56,6 +56,13 @@ def flags(parser: Any) -> None:
   add('--process_timeout', float, after, 60.0, low=5, high=86400)
 
 
+def hide_flags(parser: argparse.ArgumentParser) -> None:
+  """Leaves the flags out of a help that describes them elsewhere."""
+  for action in parser._actions:
+    if action.dest.startswith(('process', 'coordinator')):
+      action.help = argparse.SUPPRESS
+
+
 def place_of(args: argparse.Namespace) -> Place | None:
   """Where this process stands; None for one that is alone.
 

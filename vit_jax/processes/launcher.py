@@ -176,9 +176,9 @@ def _outcome(children: Sequence[_Child], received: Sequence[int]) -> int:
     return 0
   # Who was killed is the cause: the others, which hear of it at once, may end as soon.
   first = min(failed, key=lambda child: (child.status > 0, child.ended or 0.0))
-  if received and all(c.status in (-received[0], 128 + received[0]) for c in failed):
-    if any(c.status < 0 for c in failed):  # before it could say so
-      console.show('interrupted', error=True)
+  if received and any(c.status in (-received[0], 128 + received[0]) for c in failed):
+    if children[0].status < 128:  # it could not say so, or was ended by the end of another
+      console.show('interrupted: the same command resumes', error=True)
     return 128 + received[0]
   if first.status > 0:
     if first.index and any('Traceback' in line for line in first.lines):

@@ -4,12 +4,14 @@ import contextlib
 import json
 import os
 import secrets
+import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import FrameType
 from typing import Any, TypeVar
 
 from vit_jax import console, errors
@@ -144,6 +146,14 @@ class Member:
     self.send({'ended': said, 'status': 1})
     self._leaving.set()
 
+  def interrupt(self, number: int) -> None:
+    """Ends all for a signal that nothing else has dealt with."""
+    self.send({'ended': 'interrupted', 'status': 128 + number})
+    time.sleep(_NEWS_SECONDS)
+    if not self.place.index:
+      _say_within(_PRINTING_SECONDS, 'interrupted', 128 + number)
+    os._exit(128 + number)
+
   def finish(self) -> None:
     """Waits for the others at the end of all work, and leaves."""
     import jax
@@ -240,6 +250,17 @@ def join(place: Place, timeout: float) -> None:
     port = int(number)
   host = place.coordinator.rpartition(':')[0].strip('[]')
   _MEMBER = Member(place, (host, port), token, timeout, started)
+  if threading.current_thread() is threading.main_thread():
+    for name in ('SIGTERM', 'SIGHUP', 'SIGUSR1'):
+      number = getattr(signal, name, None)
+      if number is not None and signal.getsignal(number) == signal.SIG_DFL:
+        signal.signal(number, _interrupted)
+
+
+def _interrupted(number: int, frame: FrameType | None) -> None:
+  # In a thread: what the signal has interrupted may hold the lock of the connection.
+  if _MEMBER:
+    threading.Thread(target=_MEMBER.interrupt, args=(number,), daemon=True).start()
 
 
 class _InHub:
