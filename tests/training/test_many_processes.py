@@ -138,6 +138,35 @@ def two(tmp_path_factory):
   return workdir
 
 
+def assert_survives(workdir, **changes):
+  """Kills one of two processes, and asks one of those that resume to stop."""
+  killed = start(workdir, 2, **changes)
+  wait_for(killed, workdir, 20)
+  os.kill(members(killed)[1], signal.SIGKILL)
+  began = time.monotonic()
+  status, _, err = end(killed)
+  assert 'process 1' in error_line(status, err) and 'SIGKILL' in err
+  assert time.monotonic() - began < 60
+  asked = start(workdir, 2, **changes)
+  wait_for(asked, workdir, 40)
+  os.kill(members(asked)[1], signal.SIGTERM)
+  status, _, err = end(asked)
+  assert status == 128 + signal.SIGTERM, err
+  step = int(re.search(r'interrupted at step (\d+)', err)[1])
+  assert step in checkpoint_steps(workdir) and '--processes=2' in err
+
+
+def test_ends_of_one_of_two_processes_change_nothing(tmp_path):
+  brief = {'dataset__test': ''}
+  one, several = tmp_path / 'one', tmp_path / 'several'
+  run(one, **brief)
+  assert_survives(several, **brief)
+  run(several, **brief)  # what two began one process ends
+  assert_close(one, several)
+  assert files(one) == files(several)
+
+
+@pytest.mark.slow
 def test_two_processes_equal_one(one, two):
   assert_close(one, two)
   assert files(one) == files(two)
@@ -145,24 +174,11 @@ def test_two_processes_equal_one(one, two):
   assert a['examples'] == b['examples'] == 51
 
 
-def test_a_kill_and_a_signal_to_one_process_change_nothing(two, tmp_path):
-  workdir = tmp_path / 'run'
-  killed = start(workdir, 2)
-  wait_for(killed, workdir, 20)
-  os.kill(members(killed)[1], signal.SIGKILL)
-  began = time.monotonic()
-  status, _, err = end(killed)
-  assert 'process 1' in error_line(status, err) and 'SIGKILL' in err
-  assert time.monotonic() - began < 60
-  asked = start(workdir, 2)
-  wait_for(asked, workdir, 40)
-  os.kill(members(asked)[1], signal.SIGTERM)
-  status, _, err = end(asked)
-  assert status == 128 + signal.SIGTERM, err
-  step = int(re.search(r'interrupted at step (\d+)', err)[1])
-  assert step in checkpoint_steps(workdir) and '--processes=2' in err
-  run(workdir, 2)
-  assert_equal(two, workdir)
+@pytest.mark.slow
+def test_ends_of_one_of_two_processes_change_no_byte(two, tmp_path):
+  assert_survives(tmp_path / 'run')
+  run(tmp_path / 'run', 2)
+  assert_equal(two, tmp_path / 'run')
 
 
 @pytest.mark.slow

@@ -31,25 +31,24 @@ SEED = int(os.environ.get('VIT_JAX_TRIALS_SEED', '0'))
 PROCESSES = 2
 IN_A_RUN = 4  # attempts, before it is let go to its end
 
-# Until when an attempt is left alone, and seconds of which a random share is added.
+# What an attempt is watched for, until it changes; seconds of which a random share is added.
 MOMENTS = {
-  'start-up': (lambda w, steps: True, 6.0),
-  'step': (lambda w, steps: checkpoint_steps(w) - steps, 0.2),
-  'save': (lambda w, steps: any('tmp' in p.name for p in (w / 'checkpoints').glob('*')), 0.03),
-  'validation': (lambda w, steps: '"val"' in _rows(w), 0.1),
-  'report': (lambda w, steps: (w / 'report').exists(), 1.0),
+  'start-up': (lambda w: time.monotonic(), 6.0),
+  'step': (lambda w: checkpoint_steps(w), 0.2),
+  'save': (lambda w: {p.name for p in (w / 'checkpoints').glob('*tmp*')}, 0.03),
+  'validation': (lambda w: _text(w / 'metrics.jsonl').count('"val"'), 0.1),
+  'report': (lambda w: (w / 'report').exists() and (w / 'report').stat().st_mtime, 1.0),
 }
 
 
-def _rows(workdir):
-  path = workdir / 'metrics.jsonl'
+def _text(path):
   return path.read_text() if path.exists() else ''
 
 
 def _wait(process, workdir, moment, share):
-  reached, seconds = MOMENTS[moment]
-  steps = checkpoint_steps(workdir)
-  while process.poll() is None and not reached(workdir, steps):
+  seen, seconds = MOMENTS[moment]
+  before = seen(workdir)
+  while process.poll() is None and (not members(process) or seen(workdir) == before):
     time.sleep(0.005)
   time.sleep(share * seconds)
 
