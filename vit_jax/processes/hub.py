@@ -20,7 +20,7 @@ from typing import Any
 
 BEAT_SECONDS = 1.0
 _LINGER_SECONDS = 20.0  # after process 0
-_COMING_SECONDS = 120.0  # for the first connection of each process, once JAX has connected all
+_COMING_SECONDS = 120.0  # between the first connection and the last: JAX has connected all before
 _LOST_TIME_SECONDS = 5.0  # between two turns of the loop: the machine was asleep, or this process
 
 
@@ -75,7 +75,8 @@ class Hub:
     self._peers: list[_Peer] = []
     self._seen: set[int] = set()
     self._cause: dict[str, Any] | None = None
-    self._turned = self._began = self._beaten = time.monotonic()
+    self._turned = self._beaten = time.monotonic()
+    self._complete_by = float('inf')
 
   def serve(self, lifeline: int) -> None:
     """Returns some seconds after the end of process 0, or when all have gone.
@@ -136,6 +137,7 @@ class Hub:
         raise ValueError('token')
       peer.index, peer.who = int(message['index']), str(message['who'])
       self._seen.add(peer.index)
+      self._complete_by = min(self._complete_by, peer.heard + _COMING_SECONDS)
       if self._cause is not None:
         peer.send(self._cause)
     elif 'ticks' in message:
@@ -178,7 +180,7 @@ class Hub:
         why = f'has stood still for {self._timeout:.0f} s, while the others wait for it'
         self._tell(peer, why, 1, died=False)
     missing = set(range(self._count)) - self._seen
-    if missing and now - self._began > _COMING_SECONDS and joined:
+    if missing and now > self._complete_by:
       self._tell(_Peer(self._listener, min(missing)), 'has not come', 1, died=False)
 
   def _tell(self, peer: _Peer, text: str, status: int, died: bool) -> None:
@@ -206,9 +208,10 @@ def _main() -> None:
     given = json.loads(file.readline())  # what comes then is the end of process 0
   loopback = given['host'] in ('127.0.0.1', 'localhost')
   try:
+    socket.create_server(('127.0.0.1' if loopback else '', given['coordinator_port'])).close()
     service = _coordination_service(given, '127.0.0.1' if loopback else '[::]')
-    listener = socket.create_server(('127.0.0.1' if loopback else '', 0), backlog=512)
-  except Exception as e:  # whatever the C++ side raises
+    listener = _listener('127.0.0.1' if loopback else '')
+  except Exception as e:  # an OSError of a port that is taken, or what the C++ side raises
     sys.stdout.write(json.dumps({'error': ' '.join(str(e).split())}) + '\n')
     return
   sys.stdout.write(json.dumps({'port': listener.getsockname()[1]}) + '\n')
@@ -216,6 +219,15 @@ def _main() -> None:
   hub = Hub(listener, given['count'], given['timeout'], given['token'], given['launched'])
   hub.serve(sys.stdin.fileno())
   service.shutdown()
+
+
+def _listener(host: str) -> socket.socket:
+  """A socket at a free port, of both kinds of addresses where there are two."""
+  if not host and socket.has_dualstack_ipv6():
+    with contextlib.suppress(OSError):
+      family = socket.AF_INET6
+      return socket.create_server((host, 0), family=family, backlog=512, dualstack_ipv6=True)
+  return socket.create_server((host, 0), backlog=512)
 
 
 def _coordination_service(given: dict[str, Any], host: str) -> Any:

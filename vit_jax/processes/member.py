@@ -187,11 +187,12 @@ def _of_xla(error: BaseException) -> bool:
 
 
 def _say_within(seconds: float, text: str, status: int) -> None:
-  """Prints an error, and ends this process even where nobody reads what it prints."""
+  """Prints an error and ends this process, even where nobody reads what it prints."""
   end = threading.Timer(seconds, os._exit, (status,))
   end.daemon = True
   end.start()
   console.show_at_once(text if status > 128 else f'error: {text}')
+  os._exit(status)
 
 
 def join(place: Place, timeout: float) -> None:
@@ -224,6 +225,15 @@ def join(place: Place, timeout: float) -> None:
   if started is not None:
     port = _port_of(started, place)
     _jax.get_distributed_runtime_service = lambda *_, **__: _InHub()
+  missed = (
+    f'process {place.index} of {place.count} could not join the others at {place.coordinator} '
+    f'({place.source})'
+  )
+  # JAX's own end of the wait is that of the process, in a stack trace.
+  late = f'{missed} within {_CONNECT_SECONDS} s: some of them did not start, or cannot be reached'
+  deadline = threading.Timer(_CONNECT_SECONDS, _say_within, (_PRINTING_SECONDS, late, 1))
+  deadline.daemon = True
+  deadline.start()
   try:
     jax.distributed.initialize(
       place.coordinator,
@@ -231,16 +241,14 @@ def join(place: Place, timeout: float) -> None:
       place.index,
       local_device_ids=place.devices,
       cluster_detection_method='deactivate',
-      initialization_timeout=_CONNECT_SECONDS,
+      initialization_timeout=_CONNECT_SECONDS + 60,
       heartbeat_timeout_seconds=_later_than(timeout),
       shutdown_timeout_seconds=_later_than(timeout),
     )
   except (RuntimeError, ValueError) as e:
-    raise LostProcessError(
-      f'process {place.index} of {place.count} could not join the others at {place.coordinator} '
-      f'({place.source}): {" ".join(str(e).split())[:200]}'
-    ) from e
+    raise LostProcessError(f'{missed}: {" ".join(str(e).split())[:200]}') from e
   finally:
+    deadline.cancel()
     _jax.get_distributed_runtime_service = make_service
   client: Any = distributed.global_state.client
   if not place.index:
