@@ -187,14 +187,15 @@ class Hub:
     """Tells all of the first end; of those after it nothing is told."""
     if self._cause is not None:
       return
-    others = [p.index for p in self._peers if p.index >= 0 and (p is not peer or p.left)]
+    there = {p.index for p in self._peers if p is not peer or p.left}
+    there |= set(range(self._count)) - self._seen - {peer.index}  # who comes later hears it then
     self._cause = {
       'index': peer.index,
       'who': peer.who,
       'text': text,
       'status': status,
       'own': peer.left,
-      'speaker': -1 if died and self._launched else min(others, default=-1),
+      'speaker': -1 if died and self._launched else min(there - {-1}, default=-1),
     }
     for other in self._peers:
       other.send(self._cause)
