@@ -1,6 +1,7 @@
 """A command of several processes, one of which ends as it is told; the others wait for it.
 
-`--do=WHAT:NUMBER`, where WHAT is 'fail', 'crash', 'kill', 'stop', 'ask' or 'none'.
+`--do=WHAT:NUMBER`, where WHAT is 'fail', 'crash', 'kill', 'stop', 'ask' or 'none'; 'ask' is a
+SIGTERM.
 """
 
 import os

@@ -78,10 +78,9 @@ def test_ends_at_any_moment_change_nothing(tmp_path):
       f'{moment} {number.name} {victim}: {status}, {seconds:.1f} s, {err.strip()[-90:]!r}'
     )
     print(told[-1], flush=True)
-    # A signal that comes before it is heeded ends that process as it ends any.
-    expected = (0, 1) if number == signal.SIGKILL else (0, 1, 128 + number)
-    assert status in expected, told[-1]
-    assert status in (0, 128 + number) or len(err.splitlines()) == 1, err
+    expected = 1 if number == signal.SIGKILL else 128 + number
+    assert status in (0, expected), told[-1]
+    assert len(err.splitlines()) <= 2, err  # that it saves, and where it stopped
     assert seconds < 60 or status == 0
     if count % IN_A_RUN == IN_A_RUN - 1 or count == COUNT - 1:
       run(workdir, PROCESSES)

@@ -185,13 +185,14 @@ def _outcome(children: Sequence[_Child], received: Sequence[int]) -> int:
       console.show('\n'.join(f'process {first.index}: {line}' for line in first.lines), error=True)
     return first.status
   name = signal.Signals(-first.status).name
+  asked = name in _SIGNALS  # of a process that had not started to work, or for the second time
   console.show(
-    f'error: process {first.index} of {len(children)} (pid {first.process.pid}) was ended by '
+    f'{"interrupted" if asked else "error"}: process {first.index} of {len(children)} (pid {first.process.pid}) was ended by '
     f'{name}, and the others with it; the same command goes on from the last checkpoint, where it '
     'trains',
     error=True,
   )
-  return 1
+  return 128 - first.status if asked else 1
 
 
 def _free_port() -> int:
