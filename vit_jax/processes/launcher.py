@@ -187,9 +187,9 @@ def _outcome(children: Sequence[_Child], received: Sequence[int]) -> int:
   name = signal.Signals(-first.status).name
   asked = name in _SIGNALS  # of a process that had not started to work, or for the second time
   console.show(
-    f'{"interrupted" if asked else "error"}: process {first.index} of {len(children)} (pid {first.process.pid}) was ended by '
-    f'{name}, and the others with it; the same command goes on from the last checkpoint, where it '
-    'trains',
+    f'{"interrupted" if asked else "error"}: process {first.index} of {len(children)} (pid '
+    f'{first.process.pid}) was ended by {name}, and the others with it; the same command goes on '
+    'from the last checkpoint, where it trains',
     error=True,
   )
   return 128 - first.status if asked else 1
