@@ -54,6 +54,7 @@ def test_every_topic_has_a_page(capsys):
   assert '--config.model.patch_size=8,8' in _help(capsys, '--help=vit_s8')
   assert 'mobilenet_v2' in _help(capsys, '--help', 'model')
   assert '--sweep=list' in _help(capsys, '--help=sweeps')
+  assert '--coordinator' in _help(capsys, '--help=processes')
   assert 'vit_b16_dogs' in _help(capsys, '--help=configs')
   assert '--config.optimizer.b2=0.999' in _help(capsys, '--help=config.optimizer.b2')
   assert '--config.dataset.seed=0' in _help(capsys, '-h', 'seed')

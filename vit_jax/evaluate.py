@@ -2,6 +2,7 @@
 
 import json
 
+from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
@@ -43,12 +44,16 @@ def _parser() -> Parser:
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   weights_arguments(parser)
+  processes.flags(parser)
   return parser
 
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
+  status = processes.start('evaluate', args, argv)
+  if status is not None:
+    return status
   opening = weights_options(args)
   from vit_jax.evaluation.standalone import evaluate  # --help must not wait for JAX
 

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from vit_jax import data, rng
+from vit_jax import data, parallel, processes, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
@@ -28,7 +28,7 @@ from vit_jax.training.events import Course
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
-from vit_jax.training.signals import StopSignal
+from vit_jax.training.signals import SharedStop, StopSignal
 from vit_jax.training.starting import first_state, mend_description, resume, write_description
 from vit_jax.training.timing import CpuStepThrottle, Window
 from vit_jax.training.train_state import TrainState, to_checkpoint
@@ -62,7 +62,8 @@ def train(config: Config, workdir: str, output: str = 'text') -> dict[str, float
 def _train(
   config: Config, path: pathlib.Path, display: Display, stop: StopSignal
 ) -> dict[str, float]:
-  first, resuming = jax.process_index() == 0, has_checkpoint(path)
+  first = jax.process_index() == 0
+  resuming = processes.agreed(lambda: has_checkpoint(path))
   state: TrainState | None = None
   meta: dict[str, Any] = {}
   loaded = ''
@@ -72,7 +73,7 @@ def _train(
       state, loaded = first_state(plan, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
-    if has_checkpoint(path) != resuming:
+    if processes.agreed(lambda: has_checkpoint(path)) != resuming:
       raise CheckpointError(f'another run was in {path} meanwhile: run the same command again')
     if first and not resuming:
       write_description(path, config, experiment)
@@ -123,7 +124,7 @@ def _train(
       raise InterruptedRunError(
         f'interrupted at step {loop.interrupted_at}, which is saved in {path}: the same command '
         'resumes',
-        stop.number,
+        loop.interrupted_by,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
     writer.flush()
@@ -175,6 +176,7 @@ class _Loop:
   Attributes:
     validation: scores held-out splits.
     interrupted_at: the step at which a signal stopped the run; 0 where none did.
+    interrupted_by: the number of that signal.
     last_metrics: of validation, else of training.
   """
 
@@ -200,7 +202,7 @@ class _Loop:
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
     self.validation = Validation(config, plan, self._record, self._write_image, self._refuse_nan)
     self._mfu_of_rate: float | None = None
-    self.interrupted_at = 0
+    self.interrupted_at = self.interrupted_by = 0
     self.last_metrics: dict[str, float] = {}
 
   def run(self, state: TrainState, stop: StopSignal) -> None:
@@ -222,21 +224,25 @@ class _Loop:
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True
+    stopping = SharedStop(stop, config.batch_size // jax.process_count(), placement.get_metrics)
     throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
     while step < total and not self._callbacks.stop:
       with self._window.waiting():
         batch = next(self._batches)
-      arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+      arrays = {k: v for k, v in batch.items() if k != 'index'} | stopping.asked()
+      arrays = placement.put_batch(arrays)
       if teacher:
         arrays['teacher'] = teacher(step, arrays, key)
       if compiling:
-        with phase('compiling the training step', HINT, told_after=0):
+        with phase('compiling the training step', HINT, told_after=0), processes.busy():
           state, metrics = step_fn(state, arrays, key)
           jax.block_until_ready(metrics)
       else:
         state, metrics = step_fn(state, arrays, key)
+      processes.tick()
       throttle.after(metrics)
       step += 1
+      stopping.take(metrics)
       self._window.add(step, metrics)
       if compiling:
         self._window.end_compilation()
@@ -246,10 +252,11 @@ class _Loop:
       last = step == total
       if last or self._plan.durations.due(step, config.log.every):
         self._report(step, last)
+      asked = stopping.requested
       with self._window.paused():
-        state = self._evaluate_and_save(step, state, last, stop.requested)
-      if stop.requested and not last:
-        self.interrupted_at = step
+        state = self._evaluate_and_save(step, state, last, asked)
+      if asked and not last:
+        self.interrupted_at, self.interrupted_by = step, stopping.number
         return
 
   def _evaluate_and_save(self, step: int, state: Any, last: bool, stopping: bool) -> Any:
@@ -286,10 +293,17 @@ class _Loop:
     self.last_metrics = means | rates | {'seconds': self.seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:
       self.last_metrics['mfu'] = self.last_metrics['img_sec'] * self._mfu_of_rate
-    if self._batches.skipped:
-      self.last_metrics['skipped'] = self._batches.skipped
+    if skipped := self._skipped():
+      self.last_metrics['skipped'] = skipped
     self._record(step, 'train', self.last_metrics)
     self._window.restart()
+
+  def _skipped(self) -> int:
+    """How often an image could not be read, in all processes."""
+    mine = self._batches.skipped
+    if self._config.dataset.on_error != 'skip':
+      return mine
+    return int(parallel.gather({'skipped': np.array([mine])})['skipped'].sum())
 
   def course(self, start: int) -> Course:
     """What the display needs to know before the first step."""
@@ -344,7 +358,7 @@ class _Loop:
 
   def _save(self, state: Any, validated: dict[str, float]) -> None:
     meta = {
-      'data_state': self._batches.get_state(),
+      'data_state': self._batches.get_state() | {'skipped': self._skipped()},
       'config': self._config.to_json(),
       'model': self._experiment.model_record,
       'classes': list(self._experiment.dataset.classes),

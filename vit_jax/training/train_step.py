@@ -17,6 +17,9 @@ from vit_jax.tasks import Mixing, Task
 from vit_jax.tasks.metrics import batch_total
 from vit_jax.training.train_state import TrainState
 
+# In a batch of several processes: who was asked to stop, see `signals.SharedStop`.
+STOPS = 'stops'
+
 
 class StepMetric(NamedTuple):
   """A metric of one step.
@@ -64,7 +67,8 @@ def make_train_step(
 
   Returns:
     The step; its metrics are `StepMetric`s by name. `batch` has 'image' uint8 [b, h, w, c] and the
-    task's targets [b, ...]; `rng` is the run's key, from which the step derives its own.
+    task's targets [b, ...]; `rng` is the run's key, from which the step derives its own. STOPS in
+    the batch, [b, k], become a metric whose total is their sum, [k].
   """
 
   mean_gradients = _make_gradients(
@@ -73,6 +77,7 @@ def make_train_step(
 
   def train_step(state: TrainState, batch: dict, rng: jax.Array) -> tuple[TrainState, dict]:
     key = step_key(rng, state.step, axis_name)
+    batch, stops = _without_stops(batch, axis_name)
     batch = mixed(mixing, task, batch, key)
     grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
     trained, fixed = tree.split(state.params, frozen)
@@ -84,7 +89,7 @@ def make_train_step(
     updates, opt_state = tx.update(grads, state.opt_state, trained)
     updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
     rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
-    metrics['learning_rate'] = StepMetric(rate)
+    metrics |= {'learning_rate': StepMetric(rate), **stops}
     state = state.replace(
       step=state.step + 1,
       params=tree.merge(optax.apply_updates(trained, updates), fixed),
@@ -94,6 +99,15 @@ def make_train_step(
     return _averaged(state, ema), metrics
 
   return train_step
+
+
+def _without_stops(batch: dict, axis_name: str | None) -> tuple[dict, dict[str, StepMetric]]:
+  """The batch, and the metric that STOPS in it make."""
+  if STOPS not in batch:
+    return batch, {}
+  total = batch[STOPS].sum(axis=0)
+  total = jax.lax.psum(total, axis_name) if axis_name else total
+  return {k: v for k, v in batch.items() if k != STOPS}, {STOPS: StepMetric(total)}
 
 
 def _make_gradients(
