@@ -7,9 +7,12 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from vit_jax import __version__
+
+_IMPORTED = time.monotonic()
 
 # Whose versions results depend on.
 _PACKAGES = (
@@ -45,6 +48,16 @@ def cores() -> int:
   if hasattr(os, 'sched_getaffinity'):  # Linux; a container or a scheduler may have set fewer
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def process_seconds() -> float:
+  """Wall time since this process started; where the system does not say it, since this import."""
+  try:
+    started = int(pathlib.Path('/proc/self/stat').read_text('utf-8').rpartition(')')[2].split()[19])
+    up = float(pathlib.Path('/proc/uptime').read_text('utf-8').split()[0])
+    return max(0.0, up - started / os.sysconf('SC_CLK_TCK'))
+  except (OSError, ValueError, IndexError):  # not Linux
+    return time.monotonic() - _IMPORTED
 
 
 def peak_memory_bytes() -> int | None:

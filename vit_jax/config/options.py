@@ -91,6 +91,9 @@ class Input:
   )
   threads: int = option(0, 'loader threads of a process; 0: one per core', low=0, high=4096)
   workers: int = option(0, 'loader processes; 0: threads alone', low=0, high=1024)
+  prefetch_gib: float = option(
+    1.0, 'most memory of images that a process makes ahead of their step, in GiB', low=0, high=1e6
+  )
   cache: str = option(
     '',
     "kept in memory across epochs: 'decoded' images, before the first random operation, or the "
@@ -235,6 +238,12 @@ class Checkpoint:
   keep: int = option(2, 'newest checkpoints kept', low=1, high=10**6)
   best: str = option('accuracy', 'validation metric whose best checkpoint is kept too')
   best_mode: str = option('max', 'whether higher or lower is better', choices=('max', 'min'))
+  diverged_gib: float = option(
+    8.0,
+    'most disk for state and batch of a step that is not finite, for --replay, in GiB; 0: none',
+    low=0,
+    high=1e6,
+  )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -14,7 +14,7 @@ from vit_jax import data, rng
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
-from vit_jax.evaluation.evaluator import loader_options, make_eval_step
+from vit_jax.evaluation.evaluator import make_eval_step
 from vit_jax.files import workdir_of
 from vit_jax.parallel import round_up
 from vit_jax.report.text import duration
@@ -22,6 +22,7 @@ from vit_jax.report.text import size as size_text
 from vit_jax.training import distillation, outline, previews, summary
 from vit_jax.training.display import DISPLAYS, console_for
 from vit_jax.training.events import EstimateEvent
+from vit_jax.training.experiment import loading_of
 from vit_jax.training.loop import HINT, compiled_step, training_batches
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.starting import first_state, refuse_other
@@ -208,7 +209,7 @@ def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measu
     experiment.held_out['val'],
     experiment.eval_transform,
     batch_size=size // jax.process_count(),
-    **loader_options(config.input.threads, config.dataset.on_error),
+    **loading_of(config),
   )
   found = next(iter(batches))
   arrays = placement.put_batch({k: v for k, v in found.items() if k not in ('index', 'mask')})

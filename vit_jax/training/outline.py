@@ -2,11 +2,14 @@
 
 import pathlib
 
+from vit_jax import data
 from vit_jax.config import Config, get, leaves
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
+from vit_jax.report.text import size as size_text
 from vit_jax.training import summary
 from vit_jax.training.events import PlanEvent
+from vit_jax.training.experiment import prefetch_of
 from vit_jax.training.preparation import Plan
 from vit_jax.training.train_state import TrainState
 
@@ -37,6 +40,7 @@ def plan_event(
   dataset, step = experiment.dataset, int(state.step)
   memory = summary.memory_parts(config, experiment, state, len(devices))
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
+  prefetch = prefetch_of(config, experiment.image_hw)
   model, size = title(experiment.model_record), summary.count(state.params)
   accumulated = f' in {config.accumulate} gradient accumulation steps'
   kind = devices[0].device_kind
@@ -48,6 +52,8 @@ def plan_event(
     f'{len(dataset.classes):,} classes',
     'transform': f'{experiment.train_transform}; evaluation {experiment.eval_transform}',
     'kept': plan.caching.text,
+    'loading': f'{prefetch.examples:,} images ahead of their step by {_loaders(prefetch)}, at most '
+    f'{size_text(prefetch.host_bytes)} of host memory',
     'length': f'{total:,} steps = {epochs:.4g} epochs, batch size {config.batch_size}'
     + accumulated * (config.accumulate > 1),
     'optimizer': _optimizer(config),
@@ -85,6 +91,7 @@ def plan_event(
     'device_kind': kind,
     'parallel': config.parallel,
     'memory_bytes': memory,
+    'host_bytes': prefetch.host_bytes,
     'workdir': str(workdir),
   }
   return PlanEvent(rows, notes, '\n\n'.join(filter(None, details)) + '\n', facts)
@@ -96,6 +103,11 @@ def _weights(config: Config, step: int, loaded: str) -> str:
   if loaded:
     return '; '.join(map(str.strip, loaded.splitlines())).removeprefix('weights ')
   return f'fresh, from seed {config.seed}'
+
+
+def _loaders(prefetch: data.Prefetch) -> str:
+  threads = f'{prefetch.threads} threads'
+  return f'{prefetch.workers} processes of {threads}' if prefetch.workers else threads
 
 
 def _optimizer(config: Config) -> str:
