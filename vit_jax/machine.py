@@ -81,6 +81,7 @@ def free_memory_bytes() -> int | None:
       return None
   lines = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
   free = [int(lines['MemAvailable'].split()[0]) * 1024] if 'MemAvailable' in lines else []
+  free += _left_of_limits()
   for folder, limit, used, files in _CGROUPS:
     root = pathlib.Path(folder)
     try:
@@ -90,6 +91,23 @@ def free_memory_bytes() -> int | None:
     except (OSError, ValueError, KeyError):  # no such file, or 'max'
       continue
   return max(0, min(free)) if free else None
+
+
+def _left_of_limits() -> list[int]:
+  """Bytes that `ulimit -v` and `ulimit -d` leave this process, where there are such limits."""
+  import resource
+
+  found = []
+  try:
+    text = pathlib.Path('/proc/self/status').read_text('utf-8', 'replace')
+    used = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
+    for limit, name in ((resource.RLIMIT_AS, 'VmSize'), (resource.RLIMIT_DATA, 'VmData')):
+      most = resource.getrlimit(limit)[0]
+      if most != resource.RLIM_INFINITY:
+        found.append(max(0, most - int(used[name].split()[0]) * 1024))
+  except (OSError, KeyError, ValueError):
+    pass
+  return found
 
 
 def processor_name() -> str:

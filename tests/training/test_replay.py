@@ -118,32 +118,32 @@ def test_the_module_and_the_image_are_named(tmp_path, overrides):
   def edit(params, batch):
     batch['image'][:] = 0
     batch['image'][11] = 255
-    params['stem/patches/kernel'][:] = 3e38
+    params['patch_embedding/kernel'][:] = 3e38
 
   first, ids = _first(tmp_path, edit, **FROM_ZERO | overrides)
   assert first.name == 'forward pass' and first.unit == 'images'
-  assert next(iter(first.bad.items())) == ('stem/patches', 1)
+  assert next(iter(first.bad.items())) == ('patch_embedding', 1)
   assert first.image == ids[11]
 
 
 def test_the_first_of_many_modules_is_the_one_that_is_computed_first(tmp_path):
   def edit(params, batch):
-    params['encoder/block_01/mlp/dense_1/kernel'][:] = 3e38
+    params['encoder/block_01/mlp/fc1/kernel'][:] = 3e38
 
   first, _ = _first(tmp_path, edit, **FROM_ZERO)
   assert first.name == 'forward pass'
-  assert next(iter(first.bad.items())) == ('encoder/block_01/mlp/dense_1', 16)
+  assert next(iter(first.bad.items())) == ('encoder/block_01/mlp/fc1', 16)
   assert 'encoder/block_00' not in first.bad and 'encoder/block_01' in first.bad
 
 
 def test_what_was_not_finite_before_the_step_is_named(tmp_path):
   def edit(params, batch):
-    params['encoder/block_00/mlp/dense_2/bias'][3:5] = np.nan
+    params['encoder/block_00/mlp/fc2/bias'][3:5] = np.nan
 
   first, _ = _first(tmp_path, edit)
   assert (first.name, dict(first.bad)) == (
     'state before the step',
-    {'params/encoder/block_00/mlp/dense_2/bias': 2},
+    {'params/encoder/block_00/mlp/fc2/bias': 2},
   )
 
 
@@ -159,7 +159,7 @@ def test_a_gradient_is_named_in_the_order_of_the_backward_pass(tmp_path, monkeyp
   first, _ = _first(tmp_path, lambda params, batch: None)
   assert first.name == 'gradient'
   assert list(first.bad)[:2] == ['head/bias', 'head/kernel']
-  assert list(first.bad)[-1].startswith('stem/')
+  assert list(first.bad)[-1].startswith('patch_embedding/')
 
 
 def test_the_second_pass_of_sam_and_the_update_are_looked_at(tmp_path, monkeypatch):

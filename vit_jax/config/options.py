@@ -19,6 +19,7 @@ from vit_jax.registry import Registry
 from vit_jax.tasks import TASKS, Mixing
 from vit_jax.trackers import TRACKERS
 
+AUTO = 0  # the batch size that `auto` stands for until it is found
 _SEEDS = {'low': 0, 'high': 2**32 - 1}
 
 
@@ -264,7 +265,13 @@ class Config:
     "length of training: '500 steps', '5 epochs', '1e6 examples'",
     parse=Length.parse_positive,
   )
-  batch_size: int = option(64, 'global batch size, over all devices', low=1, high=1 << 24)
+  batch_size: int = option(
+    64,
+    'global batch size, over all devices; auto: the largest that fits into memory',
+    low=1,
+    high=1 << 24,
+    words={'auto': AUTO},
+  )
   accumulate: int = option(
     1, 'gradient accumulation steps, to need less memory', low=1, high=1 << 24
   )

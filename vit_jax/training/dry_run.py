@@ -1,5 +1,6 @@
 """A dry run: the plan with time and memory as far as they can be known, and augmented images."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -19,7 +20,7 @@ from vit_jax.files import workdir_of
 from vit_jax.parallel import round_up
 from vit_jax.report.text import duration
 from vit_jax.report.text import size as size_text
-from vit_jax.training import distillation, outline, previews, summary
+from vit_jax.training import batch_size, distillation, memory, outline, previews, summary
 from vit_jax.training.display import DISPLAYS, console_for
 from vit_jax.training.events import EstimateEvent
 from vit_jax.training.experiment import loading_of
@@ -49,11 +50,13 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     UserError: as `train` does.
   """
   path = pathlib.Path(workdir_of(str(workdir)))
-  given = config
-  if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
-    task: Any = config.task
-    config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
-  with console_for(output) as console, prepared(config, path) as plan:
+  with contextlib.ExitStack() as stack:
+    console = stack.enter_context(console_for(output))
+    config = given = batch_size.resolved(config, path, compiled_step)
+    if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
+      task: Any = config.task
+      config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
+    plan = stack.enter_context(prepared(config, path))
     display = DISPLAYS[output](console)
     refuse_other(given, plan.experiment, path)
     state, loaded = first_state(plan.experiment, plan.optimization, config.ema.decay > 0)
@@ -199,7 +202,7 @@ def _measure_training(
     began = time.monotonic()
     for number in range(_STEPS):
       placed, metrics = jax.block_until_ready(step(placed, arrays(number), key))
-  return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, _analysis(step))
+  return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, memory.analysis(step))
 
 
 def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measured:
@@ -225,17 +228,3 @@ def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measu
   for _ in range(_STEPS):
     jax.block_until_ready(step(variables, arrays))
   return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, {})
-
-
-def _analysis(compiled: Any) -> dict[str, int]:
-  """XLA's memory of a compiled step on a device; arguments that outputs reuse count once."""
-  found = compiled.memory_analysis()
-  if found is None:
-    return {}
-  outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-  return {
-    'arguments': found.argument_size_in_bytes,
-    'outputs': max(0, outputs),
-    'temporaries': found.temp_size_in_bytes,
-    'program': found.generated_code_size_in_bytes,
-  }

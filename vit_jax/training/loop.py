@@ -20,7 +20,7 @@ from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
 from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
 from vit_jax.trackers import Tracking
-from vit_jax.training import distillation, divergence, ending, flops, outline, summary
+from vit_jax.training import batch_size, distillation, divergence, ending, flops, outline, summary
 from vit_jax.training.budget import TimeBudget
 from vit_jax.training.caching import compute_features
 from vit_jax.training.display import DISPLAYS, Display, console_for
@@ -60,6 +60,7 @@ def train(
   """
   path = pathlib.Path(workdir_of(str(workdir)))
   with console_for(output) as console, StopSignal() as stop:
+    config = batch_size.resolved(config, path, compiled_step)
     return _train(config, path, DISPLAYS[output](console), stop, max_hours)
 
 

@@ -18,7 +18,7 @@ import optax
 from flax.core.tracers import current_trace
 
 from vit_jax import rng, tree
-from vit_jax.config import Config, parse_saved
+from vit_jax.config import AUTO, Config, parse_saved
 from vit_jax.console import phase
 from vit_jax.files import workdir_of
 from vit_jax.models.heads import backbone_of, with_backbone
@@ -114,6 +114,9 @@ def replay(config: Config, workdir: str, output: str = 'text') -> Replay:
   path = pathlib.Path(workdir_of(str(workdir)))
   with console_for(output):
     kept = divergence.read(path)
+    if config.batch_size == AUTO:
+      before = kept.saved.meta['config']['batch_size']
+      config = dataclasses.replace(config, batch_size=before)
     with prepared(config, path) as plan:
       for change in changes(parse_saved(kept.saved.meta['config']), config):
         log.warning('%s', change)
@@ -245,7 +248,8 @@ class _Watched:
       return self._module.apply(variables, images, **options)
 
   def _note(self, name: str, outputs: Any, size: int) -> None:
-    arrays = [x for x in jax.tree.leaves(outputs) if x.ndim and len(x) == size]
+    # Tokens may be the rows of one matrix, [b n, d].
+    arrays = [x for x in jax.tree.leaves(outputs) if x.ndim and len(x) and len(x) % size == 0]
     if not arrays:
       return
     rows = [~jnp.isfinite(x.reshape(size, -1)).all(axis=1) for x in arrays]
