@@ -1,18 +1,14 @@
 """`batch_size=auto`: the search, and runs whose batch it finds."""
 
 import json
-import os
-import subprocess
-import sys
 
-import jax
 import pytest
 
 from tests.support import raises
-from tests.training.runs import ROOT, command, options
-from vit_jax import config, machine
+from tests.training.runs import options
+from vit_jax import config
 from vit_jax.errors import ConfigError
-from vit_jax.training import batch_size, loop, memory
+from vit_jax.training import batch_size, loop
 from vit_jax.training.preparation import prepared
 
 
@@ -47,9 +43,7 @@ def test_a_run_finds_its_batch_and_keeps_it(tmp_path, monkeypatch, capsys, paral
   fixed = options(batch_size='24', **named)
   with prepared(fixed, tmp_path / 'run') as plan:
     needs = {
-      size: batch_size._needed(
-        options(batch_size=str(size), **named), plan, size, loop.compiled_step
-      )
+      size: batch_size._needed(options(batch_size=str(size), **named), plan, size)
       for size in (24, 40)
     }
   assert needs[24] < needs[40]
@@ -60,7 +54,7 @@ def test_a_run_finds_its_batch_and_keeps_it(tmp_path, monkeypatch, capsys, paral
   assert chosen % 4 == 0 and 24 <= chosen < 40
   assert f'auto: {chosen} (4 devices' in capsys.readouterr().out
   monkeypatch.setattr(batch_size, 'free_bytes', lambda device: 1)
-  assert batch_size.resolved(auto, tmp_path / 'run', loop.compiled_step).batch_size == chosen
+  assert batch_size.resolved(auto, tmp_path / 'run').batch_size == chosen
   with raises(ConfigError, 'auto', 4):
     loop.train(auto, str(tmp_path / 'other'))
   assert not (tmp_path / 'other').exists()

@@ -41,13 +41,12 @@ class Found:
   tried: tuple[int, ...]
 
 
-def resolved(config: Config, path: pathlib.Path, make: memory.MakeStep) -> Config:
+def resolved(config: Config, path: pathlib.Path) -> Config:
   """The config with a number for its batch size: that of the run in the folder, or the largest.
 
   Args:
     config: checked options.
     path: the run's folder.
-    make: of the training step.
 
   Raises:
     ConfigError: not the smallest batch fits, or nobody says how much memory there is.
@@ -65,7 +64,7 @@ def resolved(config: Config, path: pathlib.Path, make: memory.MakeStep) -> Confi
     limit = free_bytes(plan.placement.devices[0])
     most = max(unit, len(plan.experiment.train) // unit * unit)
     with phase('finding the largest batch that fits', told_after=0):
-      found = largest(lambda size: _needed(config, plan, size, make), unit, most, limit)
+      found = largest(lambda size: _needed(config, plan, size), unit, most, limit)
   what = f'{devices} devices x {config.accumulate} gradient accumulation steps'
   log.info(
     'config.batch_size=auto: %d (%s x %d) needs %s of the %s that may be used, by XLA\'s analysis; '
@@ -137,10 +136,10 @@ def free_bytes(device: jax.Device) -> int:
   return int(_SHARE * free)
 
 
-def _needed(config: Config, plan: Plan, size: int, make: memory.MakeStep) -> int:
+def _needed(config: Config, plan: Plan, size: int) -> int:
   """Bytes that a run with this batch size takes where its steps are computed."""
   config = dataclasses.replace(config, batch_size=size)
-  step = memory.of_step(config, plan, make)
+  step = memory.of_step(config, plan)
   if plan.placement.devices[0].platform != 'cpu':
     return step
   # All devices are in the host's memory, and so are images that are loaded ahead and the copy of

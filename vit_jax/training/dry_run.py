@@ -21,10 +21,11 @@ from vit_jax.parallel import round_up
 from vit_jax.report.text import duration
 from vit_jax.report.text import size as size_text
 from vit_jax.training import batch_size, distillation, memory, outline, previews, summary
+from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import DISPLAYS, console_for
 from vit_jax.training.events import EstimateEvent
 from vit_jax.training.experiment import loading_of
-from vit_jax.training.loop import HINT, compiled_step, training_batches
+from vit_jax.training.loop import HINT, training_batches
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.starting import first_state, refuse_other
 from vit_jax.training.table import rate_text
@@ -52,7 +53,7 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
   path = pathlib.Path(workdir_of(str(workdir)))
   with contextlib.ExitStack() as stack:
     console = stack.enter_context(console_for(output))
-    config = given = batch_size.resolved(config, path, compiled_step)
+    config = given = batch_size.resolved(config, path)
     if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
       task: Any = config.task
       config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))

@@ -23,6 +23,7 @@ from vit_jax.trackers import Tracking
 from vit_jax.training import batch_size, distillation, divergence, ending, flops, outline, summary
 from vit_jax.training.budget import TimeBudget
 from vit_jax.training.caching import compute_features
+from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import DISPLAYS, Display, console_for
 from vit_jax.training.events import Course
 from vit_jax.training.experiment import Experiment, loading_of
@@ -32,7 +33,6 @@ from vit_jax.training.signals import StopSignal
 from vit_jax.training.starting import first_state, mend_description, resume, write_description
 from vit_jax.training.timing import CpuStepThrottle, Window
 from vit_jax.training.train_state import TrainState, to_checkpoint
-from vit_jax.training.train_step import make_train_step
 from vit_jax.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ def train(
   """
   path = pathlib.Path(workdir_of(str(workdir)))
   with console_for(output) as console, StopSignal() as stop:
-    config = batch_size.resolved(config, path, compiled_step)
+    config = batch_size.resolved(config, path)
     return _train(config, path, DISPLAYS[output](console), stop, max_hours)
 
 
@@ -151,30 +151,6 @@ def training_batches(
     repeats=config.input.repeats,
     cache=cache,
   )
-
-
-def compiled_step(config: Config, plan: Plan, **changes: Any) -> Any:
-  """The training step of a run, (state, batch, rng) -> (state, metrics), placed on its devices.
-
-  Args:
-    config, plan: of the run.
-    **changes: arguments of `make_train_step` that differ from the run's.
-  """
-  placement, optimization, caching = plan.placement, plan.optimization, plan.caching
-  arguments = {
-    'module': caching.module,
-    'task': plan.experiment.task,
-    'tx': optimization.tx,
-    'schedule': optimization.schedule,
-    'preprocess': caching.preprocess,
-    'accumulate': config.accumulate,
-    'axis_name': placement.axis_name,
-    'frozen': optimization.frozen,
-    'mixing': config.mixing,
-    'sharpness': optimization.sharpness,
-    'ema': config.ema,
-  }
-  return placement.compile_train(make_train_step(**arguments | changes))
 
 
 class _Loop:

@@ -1,19 +1,24 @@
-"""Memory of a training step, known before it is computed: XLA's analysis of the program."""
+"""Memory of a training step before it is computed: exact once it is compiled, before that a guess.
 
-from collections.abc import Callable, Mapping
+XLA's analysis of the compiled step is what the step takes. Compiling takes up to minutes, so that
+the plan of a run holds an estimate between two bounds instead, of a step that is only traced.
+"""
+
+import math
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from vit_jax import data, rng
+from vit_jax import data, rng, tree
 from vit_jax.config import Config
+from vit_jax.training.compiling import compiled_step, step_of
 from vit_jax.training.experiment import Experiment
+from vit_jax.training.liveness import workspace
 from vit_jax.training.preparation import Plan
-from vit_jax.training.summary import bytes_of
-from vit_jax.training.train_state import create
-
-MakeStep = Callable[[Config, Plan], Any]  # `loop.compiled_step`
+from vit_jax.training.summary import bytes_of, memory_parts
+from vit_jax.training.train_state import TrainState, create
 
 
 def analysis(compiled: Any) -> dict[str, int]:
@@ -34,13 +39,42 @@ def analysis(compiled: Any) -> dict[str, int]:
   }
 
 
-def of_step(config: Config, plan: Plan, make: MakeStep) -> int:
+def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
+  """Bytes on a device by what they are for: all but the activations are exact, from shapes.
+
+  XLA keeps less for the backward pass than JAX's residuals, which it computes again in part, and
+  more than if it fused all that it can: the estimate is the geometric mean of the two. Once the
+  activations are gone, the step holds the new weights and optimizer state beside the old ones,
+  until it is known whether they are finite.
+
+  Args:
+    config, plan: of the run.
+    state: of arrays or shapes.
+  """
+  devices = len(plan.placement.devices)
+  experiment, frozen = plan.experiment, plan.optimization.frozen
+  parts = memory_parts(config, experiment, state, devices, frozen)
+  batch = {
+    name: jax.ShapeDtypeStruct((config.batch_size // devices, *x.shape[1:]), x.dtype)
+    for name, x in _one_example(config, plan).items()
+  }
+  alone = {} if plan.caching.of_features else {'module': experiment.module}
+  traced = jax.make_jaxpr(step_of(config, plan, axis_name=None, **alone))(
+    _state(config, plan), batch, rng.stream(config.seed, 'dropout')
+  )
+  gradients = parts['gradients']
+  between = math.sqrt(workspace(traced) * (gradients + parts['activations']))
+  trained = bytes_of(tree.split(state.params, frozen)[0])
+  needed = max(int(between), trained + bytes_of(state.opt_state), gradients)
+  return parts | {'activations': needed - gradients, 'batch': bytes_of(batch)}
+
+
+def of_step(config: Config, plan: Plan) -> int:
   """Bytes that a training step takes on a device; it is compiled, of shapes alone.
 
   Args:
     config: of the run; its batch size may be another one than that of the plan.
     plan: of the run.
-    make: of the step.
   """
   placement, size = plan.placement, config.batch_size
   batch = {
@@ -48,7 +82,7 @@ def of_step(config: Config, plan: Plan, make: MakeStep) -> int:
     for name, x in _one_example(config, plan).items()
   }
   state = placement.like_state(_state(config, plan))
-  step = make(config, plan).lower(
+  step = compiled_step(config, plan).lower(
     state, placement.like_batch(batch), rng.stream(config.seed, 'dropout')
   )
   return sum(analysis(step.compile()).values())

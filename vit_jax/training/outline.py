@@ -7,7 +7,7 @@ from vit_jax.config import Config, get, leaves
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
 from vit_jax.report.text import size as size_text
-from vit_jax.training import summary
+from vit_jax.training import memory, summary
 from vit_jax.training.events import PlanEvent
 from vit_jax.training.experiment import prefetch_of
 from vit_jax.training.preparation import Plan
@@ -38,7 +38,7 @@ def plan_event(
   """
   experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
   dataset, step = experiment.dataset, int(state.step)
-  memory = summary.memory_parts(config, experiment, state, len(devices))
+  needed = memory.estimate(config, plan, state)
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
   prefetch = prefetch_of(config, experiment.image_hw)
   model, size = title(experiment.model_record), summary.count(state.params)
@@ -59,13 +59,14 @@ def plan_event(
     'optimizer': _optimizer(config),
     'methods': ', '.join(_changed(config, _METHODS)),
     'devices': f'{len(devices)} x {kind}, {config.parallel}, '
-    f'{backbone_of(experiment.module).dtype}; memory {summary.memory_text(memory).split(":")[0]}',
+    f'{backbone_of(experiment.module).dtype}; memory '
+    f'{summary.memory_text(needed).split(":")[0]} (estimate)',
     'results': f'{workdir}' + f', resuming from step {step:,}' * (step > 0),
   }
   rows = {name: text for name, text in rows.items() if text}
   details = [
     '\n'.join(f'  {name:9} {text}' for name, text in rows.items()),
-    summary.description(config, experiment, state, devices, total, memory),
+    summary.description(config, experiment, state, devices, total, needed),
     f'parameters by part of the model\n{parameters.counts}',
     f'parameters by learning rate and weight decay\n{parameters.groups}',
     loaded,
@@ -90,7 +91,7 @@ def plan_event(
     'devices': len(devices),
     'device_kind': kind,
     'parallel': config.parallel,
-    'memory_bytes': memory,
+    'memory_bytes': needed,
     'host_bytes': prefetch.host_bytes,
     'workdir': str(workdir),
   }

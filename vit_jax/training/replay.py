@@ -7,7 +7,7 @@ model, the task and the optimizer it is made of count what is not finite of all 
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -24,8 +24,9 @@ from vit_jax.files import workdir_of
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.stack import chosen_scan
 from vit_jax.training import divergence
+from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import console_for
-from vit_jax.training.loop import HINT, compiled_step
+from vit_jax.training.loop import HINT
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.starting import changes
 from vit_jax.training.train_state import TrainState, create, from_checkpoint, to_checkpoint
@@ -60,7 +61,7 @@ class Replay:
 
   Attributes:
     step: that was run again, from 1.
-    stages: of the step, in order.
+    stages: of the step, in order, up to the first that is not finite.
   """
 
   step: int
@@ -69,27 +70,25 @@ class Replay:
   @property
   def first(self) -> Stage | None:
     """The first stage with a value that is not finite; None where there is none."""
-    return next((stage for stage in self.stages if stage.bad), None)
+    return self.stages[-1] if self.stages and self.stages[-1].bad else None
 
   def lines(self) -> list[str]:
-    """For a person: each stage up to the first that is not finite, and its verdict."""
-    found = []
-    for stage in self.stages:
-      if not stage.bad:
-        found.append(f'{stage.name}: finite')
-        continue
-      name, count = next(iter(stage.bad.items()))
-      where = f' ({stage.image})' if stage.image else ''
-      others = f', and of {len(stage.bad) - 1} more of {stage.among}' if len(stage.bad) > 1 else ''
-      found.append(f'{stage.name}: not finite in {count:,} {stage.unit}{where} of {name}{others}')
-      found.append(
-        f'step {self.step}: the first value that is not finite is in {name}: {stage.name}'
-      )
-      return found
-    return [*found, f'step {self.step}: every value is finite when the step is run again here']
+    """For a person: each stage, and a verdict."""
+    found = [f'{stage.name}: finite' for stage in self.stages if not stage.bad]
+    bad = self.first
+    if bad is None:
+      return [*found, f'step {self.step}: every value is finite when the step is run again here']
+    name, count = next(iter(bad.bad.items()))
+    where = f' ({bad.image})' if bad.image else ''
+    others = f', and of {len(bad.bad) - 1} more of {bad.among}' if len(bad.bad) > 1 else ''
+    return [
+      *found,
+      f'{bad.name}: not finite in {count:,} {bad.unit}{where} of {name}{others}',
+      f'step {self.step}: what is not finite begins in {name} ({bad.name})',
+    ]
 
   def facts(self) -> dict[str, Any]:
-    """The same as JSON values, of all stages."""
+    """The same as JSON values."""
     first = self.first
     return {
       'event': 'replay',
@@ -126,7 +125,12 @@ def replay(config: Config, workdir: str, output: str = 'text') -> Replay:
       )
       state = from_checkpoint(*kept.saved.fit(*to_checkpoint(shapes)), ema)
       with phase(f'running step {kept.step} again', HINT, told_after=0):
-        return Replay(kept.step, _Steps(config, plan, kept.batch).stages(state))
+        found = []
+        for stage in _Steps(config, plan, kept.batch).stages(state):
+          found.append(stage)
+          if stage.bad:
+            break
+        return Replay(kept.step, found)
 
 
 class _Steps:
@@ -145,30 +149,29 @@ class _Steps:
     rows = {'row': np.arange(len(self._index), dtype=np.float32)}
     self._batch = {k: v[share] for k, v in {**batch, **rows}.items() if k != 'index'}
 
-  def stages(self, state: TrainState) -> list[Stage]:
-    """All that is known of the step from this state."""
+  def stages(self, state: TrainState) -> Iterator[Stage]:
+    """The parts of the step from this state, each computed when it is asked for."""
     sharpness = self._plan.optimization.sharpness
-    found = [_stage('state before the step', state), _stage('batch', self._batch)]
+    yield _stage('state before the step', state)
+    yield _stage('batch', self._batch)
     after, metrics, passed = self._pass(state, 'forward pass', 'gradient')
-    found += passed
+    yield from passed
     if sharpness:
       grads = after.opt_state['seen']['gradients']
       trained, fixed = tree.split(state.params, self._plan.optimization.frozen)
       ascended = tree.merge(sharpness.ascend(trained, grads, jnp.asarray(state.step)), fixed)
-      found.append(_stage('weights after the ascent of SAM', ascended))
+      yield _stage('weights after the ascent of SAM', ascended)
       second = state.replace(params=jax.device_get(ascended))
-      found += self._pass(second, "SAM's second forward pass", "SAM's second gradient")[2]
+      yield from self._pass(second, "SAM's second forward pass", "SAM's second gradient")[2]
       after, metrics = self._run(state)
     seen = after.opt_state.pop('seen')
     if sharpness:
-      found.append(_stage('combined gradient', seen['gradients']))
+      yield _stage('combined gradient', seen['gradients'])
+    yield _stage('update', seen['updates'])
+    yield _stage('state after the step', after)
+    # A sum of squares may overflow where no value does.
     norms = {name: metric.total for name, metric in metrics.items() if name.endswith('_norm')}
-    return [
-      *found,
-      _stage('update', seen['updates']),
-      _stage('state after the step', after),
-      _stage('norms of the step', norms),  # a sum of squares may overflow where no value does
-    ]
+    yield _stage('norms of the step', norms)
 
   def _pass(
     self, state: TrainState, forward: str, backward: str
@@ -179,21 +182,17 @@ class _Steps:
       state, module=watched, task=_WatchedTask(self._plan.experiment.task, watched), sharpness=None
     )
     grads = after.opt_state['seen']['gradients']
-    counts = {
-      name: (int(metrics[f'{_FORWARD} {i}'].total), metrics[f'{_ROWS} {i}'].total)
-      for i, name in enumerate(watched.names)
-    }
-    first = next((rows for count, rows in counts.values() if count == 1), None)
-    bad = {name: count for name, (count, _) in counts.items() if count}
+    counts = [int(metrics[f'{_FORWARD} {i}'].total) for i in range(len(watched.names))]
+    bad = {name: count for name, count in zip(watched.names, counts) if count}
     image = ''
-    if bad and next(iter(bad.values())) == 1 and first is not None:
-      image = self._plan.experiment.train.id(int(self._index[int(first)]))
-    stages = [Stage(forward, bad, len(counts), 'images', image)]
-    return (
-      after,
-      metrics,
-      [*stages, _stage(backward, grads, lambda name: _backward(name, watched.names))],
-    )
+    if bad and next(iter(bad.values())) == 1:
+      row = metrics[f'{_ROWS} {counts.index(1)}'].total
+      image = self._plan.experiment.train.id(int(self._index[int(row)]))
+    stages = [
+      Stage(forward, bad, len(counts), 'images', image),
+      _stage(backward, grads, lambda name: _backward(name, watched.names)),
+    ]
+    return after, metrics, stages
 
   def _run(self, state: TrainState, **changes: Any) -> tuple[TrainState, dict]:
     """One step with an optimizer that keeps what it gets and gives."""
