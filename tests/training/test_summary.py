@@ -106,6 +106,13 @@ def test_a_run_is_summarized(described):
   assert [n for n in ('1,297', '200', '300') if n not in rows['images']] == []
   assert rows['classes'] == '10' and '162 steps' in rows['length'] and '1.998' in rows['length']
   assert 'MiB' in rows['memory'] and 'float32' in rows['precision']
+  assert 'convolutions' not in rows  # but that of patches
+
+
+def test_the_plan_says_how_convolutions_are_computed(described):
+  sizes = {name: text.replace('16', '32') for name, text in FOLDER.items()}
+  text = ' '.join(described(model__name='r_ti16', **sizes))
+  assert '1x1 as matmuls, depthwise as sums of shifted images' in text
 
 
 @pytest.mark.parametrize(

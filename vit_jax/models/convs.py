@@ -118,6 +118,13 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.
   )
 
 
+def forms() -> str:
+  """How `convolve` computes on this backend, for a run's plan."""
+  if jax.default_backend() == 'cpu':
+    return '1x1 as matmuls, depthwise as sums of shifted images, others by XLA'
+  return 'by XLA'
+
+
 def _pads(x: jax.Array, k: int, stride: int, padding: str) -> depthwise.Pads:
   """Pixels before and after, of height and of width."""
   if padding == 'same':

@@ -13,6 +13,7 @@ from clu import parameter_overview
 
 from vit_jax import runtime
 from vit_jax.config import Config
+from vit_jax.models import convs
 from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import title
@@ -123,9 +124,10 @@ def description(
     'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
     'memory': memory_text(memory),
     'precision': _precision(module),
+    'convolutions': convs.forms() if _convolves(experiment.shapes) else '',
     **runtime.describe(),
   }
-  lines = [f'  {name:9} {text}' for name, text in rows.items()]
+  lines = [f'  {name:9} {text}' for name, text in rows.items() if text]
   return '\n'.join([*lines, *(f'  note: {note}' for note in notes(config, experiment))])
 
 
@@ -201,6 +203,12 @@ def _precision(module: nn.Module) -> str:
     scanned = chosen_scan(body.scan, body.remat)
     words.append(f'blocks {"scanned" if scanned else "unrolled"}, remat {body.remat}')
   return ', '.join([*words, f'XLA flags: {os.environ.get("XLA_FLAGS", "").strip() or "none"}'])
+
+
+def _convolves(shapes: Mapping[str, Any]) -> bool:
+  """Whether a model has convolutions besides those that embed patches."""
+  kernels = [name for name, x in flatten(shapes).items() if len(x.shape) == 4]
+  return any('conv' in name for name in kernels)
 
 
 @dataclasses.dataclass(frozen=True)
