@@ -14,7 +14,7 @@ import itertools
 import math
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import numpy as np
@@ -282,6 +282,7 @@ def train_batches(
     repeats=repeats,
     kept=cache.of(examples, transform) if cache else None,
   )
+  assert transform.output_hw  # _check has refused it otherwise
   prefetch = Prefetch.choose(transform.output_hw, batch_size, threads, workers, prefetch_bytes)
   return TrainBatches(loader, prefetch)
 
@@ -331,6 +332,7 @@ def eval_batches(
     process_count,
     kept=cache.of(examples, transform) if cache else None,
   )
+  assert transform.output_hw
   prefetch = Prefetch.choose(transform.output_hw, batch_size, threads, 0, prefetch_bytes)
   return EvalBatches(loader, prefetch)
 
@@ -439,7 +441,7 @@ def _place(loader: BatchLoader, rows: int, number: int) -> tuple[int, int, int]:
 
 def _iterate(
   loader: BatchLoader, first: int, total: int | None, prefetch: Prefetch
-) -> Iterator[tuple[Batch, Problems]]:
+) -> Generator[tuple[Batch, Problems], None, None]:
   """Batches `first`, `first + 1`, ...: so many, or without end, made ahead by Grain's threads."""
   import grain
 
