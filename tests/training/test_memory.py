@@ -7,7 +7,6 @@ import sys
 
 import jax
 import jax.numpy as jnp
-import pytest
 
 from tests.training.runs import ROOT, command
 from vit_jax.training.liveness import workspace
@@ -65,23 +64,3 @@ def test_the_plan_is_near_what_xla_says(tmp_path):
   more = {'model__depth': '3', 'batch_size': '256', 'dataset__val': '', 'model__dropout': '0'}
   estimate, exact = _shown(command(tmp_path, **wide, **more)[3:])
   assert 0.85 < estimate / exact < 1.15
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize('parallel', ['data', 'pmap'])
-@pytest.mark.parametrize(
-  'overrides',
-  [
-    {'model.name': 'vit_ti16', 'model.depth': '4'},
-    {'model.name': 'vit_ti16', 'model.depth': '6', 'model.remat': 'block'},
-    {'model.name': 'r26_s32', 'model.depth': '3'},
-    {'model.name': 'r26_s32', 'model.depth': '3', 'model.remat': 'block'},
-    {'model.name': 'resnet50'},
-    {'model.name': 'resnet50', 'batch_size': '64'},
-  ],
-)
-def test_the_plan_is_near_what_xla_says_of_whole_models(tmp_path, parallel, overrides):
-  more = {'batch_size': '16', 'input.image_size': '160', 'parallel': parallel, 'dataset.val': ''}
-  words = [f'--config.{name}={value}' for name, value in (more | overrides).items()]
-  estimate, exact = _shown([f'--workdir={tmp_path}', '--config=digits', *words])
-  assert 0.85 < estimate / exact < 1.15, (estimate, exact)
