@@ -105,15 +105,16 @@ class DivergenceError(UserError):
 
 
 class InterruptedRunError(UserError):
-  """A run that a signal stopped; the same command resumes it.
+  """A run that a signal or its time budget stopped; the same command resumes it.
 
   Args:
     problems: what was saved.
-    number: of the signal.
+    number: of the signal; 0 for the time budget.
 
   Attributes:
     number: of the signal.
-    status: 128 and that number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C.
+    status: 128 and that number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C. For the time
+      budget it is 75, which <sysexits.h> calls a failure that another try may mend.
   """
 
   code = 'interrupted'
@@ -121,7 +122,7 @@ class InterruptedRunError(UserError):
   def __init__(self, problems: str | Sequence[str], number: int):
     super().__init__(problems)
     self.number = number
-    self.status = 128 + number
+    self.status = 128 + number if number else 75
 
 
 class LostProcessError(UserError):

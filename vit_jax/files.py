@@ -20,6 +20,7 @@ from vit_jax.errors import ConfigError, StorageError, shown
 
 # How a formula begins in a spreadsheet, also in the wide letters of East Asia.
 _FORMULA = re.compile(r"'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
+_REMOTE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 _LONGEST_NAME = 100  # bytes of a file name's start; file systems take 255 in all
 _ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
@@ -197,10 +198,16 @@ def path_of(name: str, text: str) -> str:
     text: '' stays as it is.
 
   Raises:
-    ConfigError: it is blank, no file can have this name, or the user's home folder is unknown.
+    ConfigError: it is blank or lies elsewhere (`gs://`), no file can have this name, or the user's
+      home folder is unknown.
   """
   if text and not text.strip():
     raise ConfigError(f'{name} is blank')
+  if _REMOTE.match(text):
+    raise ConfigError(
+      f'{name}={shown(text)} is not on this machine: mount it as a folder (gcsfuse, mount-s3, '
+      'rclone mount) or copy it here, and name that'
+    )
   try:
     path = str(pathlib.Path(text).expanduser()) if text[:1] == '~' else text
     os.lstat(path)

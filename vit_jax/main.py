@@ -1,6 +1,7 @@
 """Trains or fine-tunes a model: `python -m vit_jax.main --config=FILE --workdir=DIR`."""
 
 import argparse
+import json
 import sys
 from typing import Any
 
@@ -82,11 +83,22 @@ def _parser() -> '_Parser':
     help="train all runs of the file's get_sweep or of the values given, or the K-th; or list them",
   )
   processes.flags(parser)
+  parser.option(
+    '--max_hours',
+    float,
+    'save and end with status 75 before the process is this old; the same command resumes',
+    0.0,
+    metavar='H',
+    low=0,
+    high=1e6,
+  )
   add = parser.add_argument
   add('--quiet', action='store_true', help='print warnings, errors and the result alone')
   add('--json', action='store_true', help='print one JSON object a line: plan, rows, summary')
   dry_run = 'show plan, measured time and memory, augmented images'
   add('--dry_run', action='store_true', help=dry_run)
+  replay = 'run the step again that was not finite, and say where in it that begins; train nothing'
+  add('--replay', action='store_true', help=replay)
   return parser
 
 
@@ -103,6 +115,9 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
       args.swept, args.sweep = config.split_sweep(args.sweep)
     if args.quiet and args.json:
       raise ConfigError('--quiet and --json are two ways to print: use one of them')
+    if args.replay and (args.dry_run or args.sweep):
+      other = '--dry_run' if args.dry_run else '--sweep'
+      raise ConfigError(f'--replay runs one step of one run: leave out {other}')
   with problems.collect():
     if found:
       raise ConfigError(found)
@@ -168,8 +183,13 @@ def _train(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     from vit_jax.training.dry_run import dry_run
 
     dry_run(options, args.workdir, _output(args))
+  elif args.replay:
+    from vit_jax.training.replay import replay
+
+    found = replay(options, args.workdir, _output(args))
+    show(json.dumps(found.facts()) if args.json else '\n'.join(found.lines()))
   else:
-    train(options, args.workdir, _output(args))
+    train(options, args.workdir, _output(args), args.max_hours)
   return 0
 
 
@@ -207,7 +227,7 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     first = name or next(iter(members))
     dry_run(members[first][1], args.workdir, _output(args), runs=1 if name else len(members))
   elif name:
-    sweep.run_one(members, name, args.workdir, _output(args))
+    sweep.run_one(members, name, args.workdir, _output(args), args.max_hours)
   else:
     words = [f'--config.{name}={value}' for name, value in overrides.items()]
     words += [f'--sweep={word}' for word in args.swept]
@@ -215,7 +235,8 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     words += processes.member_flags(args)
     command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
     with console_for(_output(args)):
-      sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
+      words = [*command, f'--workdir={args.workdir}', *words]
+      sweep.run_all(members, args.workdir, words, args.max_hours)
   return 0
 
 

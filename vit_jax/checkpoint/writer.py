@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -41,6 +42,9 @@ class Checkpointer:
     keep: how many of the newest are kept.
     best: validation metric whose best checkpoint is kept too.
     best_mode: 'max' or 'min'.
+
+  Attributes:
+    seconds: from the start of a save until all of it was on disk, the longest so far.
   """
 
   def __init__(self, workdir: str | pathlib.Path, keep: int, best: str, best_mode: str):
@@ -50,6 +54,8 @@ class Checkpointer:
     self._manager: ocp.CheckpointManager | None = None
     self._keep, self._in_hand = max(1, keep), 0
     self._failed = False
+    self._began = 0.0
+    self.seconds = 0.0
     self._leftovers = Leftovers()
 
   def read_newest(self) -> Saved:
@@ -129,7 +135,7 @@ class Checkpointer:
       'metrics': metrics,
     }
     self._note_score(step, metrics)
-    self._in_hand = step
+    self._in_hand, self._began = step, time.monotonic()
     nbytes = sum(x.nbytes for x in jax.tree.leaves((variables, training)))
     processes.agreed(lambda: self._check_room(step, nbytes))
     with self._writing():
@@ -201,6 +207,7 @@ class Checkpointer:
       for folder in self._folder.iterdir():
         if folder.name.split('.')[0] == str(self._in_hand):  # '6.orbax-checkpoint-tmp', say
           checksums.write(folder)
+    self.seconds = max(self.seconds, time.monotonic() - self._began)
 
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
     value = metrics.get(self._best)

@@ -89,6 +89,12 @@ class FsdpPlacement(DataPlacement):
 
     return map_paths(put, state)
 
+  def like_state(self, shapes: Any) -> Any:
+    def like(name: str, x: Any) -> jax.ShapeDtypeStruct:
+      return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._sharding(name, x))
+
+    return map_paths(like, shapes)
+
   def compile_train(self, step: Callable) -> Callable:
     if len(self.devices) == 1:  # the same program as that of `data`
       return super().compile_train(step)

@@ -52,6 +52,18 @@ class DataPlacement:
     """Host or device arrays -> the same arrays on every device."""
     return jax.device_put(state, self._everywhere)
 
+  def like_state(self, shapes: Any) -> Any:
+    """The shapes of a state as `put_state` places it; nothing is computed."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._everywhere), shapes
+    )
+
+  def like_batch(self, shapes: Any) -> Any:
+    """The shapes of a global batch as `put_batch` places it."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._divided), shapes
+    )
+
   def get_state(self, state: Any) -> Any:
     """Placed state -> one copy, as checkpoints hold it."""
     return state
@@ -112,6 +124,16 @@ class PmapPlacement(DataPlacement):
       return jax.make_array_from_process_local_data(self._divided, rows)
 
     return jax.tree.map(replicate, state)
+
+  def like_state(self, shapes: Any) -> Any:
+    n = len(self.devices)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), shapes)
+
+  def like_batch(self, shapes: Any) -> Any:
+    n = len(self.devices)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((n, x.shape[0] // n, *x.shape[1:]), x.dtype), shapes
+    )
 
   def get_state(self, state: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], state)

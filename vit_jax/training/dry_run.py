@@ -1,5 +1,6 @@
 """A dry run: the plan with time and memory as far as they can be known, and augmented images."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -14,16 +15,18 @@ from vit_jax import data, rng
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
-from vit_jax.evaluation.evaluator import loader_options, make_eval_step
+from vit_jax.evaluation.evaluator import make_eval_step
 from vit_jax.files import workdir_of
 from vit_jax.parallel import round_up
 from vit_jax.parallel.collectives import collectives
 from vit_jax.report.text import duration
 from vit_jax.report.text import size as size_text
-from vit_jax.training import distillation, outline, previews, summary
+from vit_jax.training import batch_size, distillation, memory, outline, previews, summary
+from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import DISPLAYS, console_for
 from vit_jax.training.events import EstimateEvent
-from vit_jax.training.loop import HINT, compiled_step, training_batches
+from vit_jax.training.experiment import loading_of
+from vit_jax.training.loop import HINT, training_batches
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.starting import first_state, refuse_other
 from vit_jax.training.table import rate_text
@@ -49,11 +52,13 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     UserError: as `train` does.
   """
   path = pathlib.Path(workdir_of(str(workdir)))
-  given = config
-  if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
-    task: Any = config.task
-    config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
-  with console_for(output) as console, prepared(config, path) as plan:
+  with contextlib.ExitStack() as stack:
+    console = stack.enter_context(console_for(output))
+    config = given = batch_size.resolved(config, path)
+    if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
+      task: Any = config.task
+      config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
+    plan = stack.enter_context(prepared(config, path))
     display = DISPLAYS[output](console)
     refuse_other(given, plan.experiment, path)
     state, loaded = first_state(plan, config.ema.decay > 0)
@@ -206,7 +211,7 @@ def _measure_training(
     for number in range(_STEPS):
       placed, metrics = jax.block_until_ready(step(placed, arrays(number), key))
   seconds = (time.monotonic() - began) / _STEPS
-  return _Measured(seconds, compile_seconds, _analysis(step), _sent(step))
+  return _Measured(seconds, compile_seconds, memory.analysis(step), _sent(step))
 
 
 def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measured:
@@ -216,7 +221,7 @@ def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measu
     experiment.held_out['val'],
     experiment.eval_transform,
     batch_size=size // jax.process_count(),
-    **loader_options(config.input.threads, config.dataset.on_error),
+    **loading_of(config),
   )
   found = next(iter(batches))
   arrays = placement.put_batch({k: v for k, v in found.items() if k not in ('index', 'mask')})
@@ -246,17 +251,3 @@ def _sent_text(sent: Mapping[str, int]) -> str:
   """'12 MiB all-gather, 3 MiB all-reduce a step'; '' where nothing is."""
   parts = ', '.join(f'{kind} {size_text(size)}' for kind, size in sent.items())
   return parts and f'{parts} in a step, of whole arrays'
-
-
-def _analysis(compiled: Any) -> dict[str, int]:
-  """XLA's memory of a compiled step on a device; arguments that outputs reuse count once."""
-  found = compiled.memory_analysis()
-  if found is None:
-    return {}
-  outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-  return {
-    'arguments': found.argument_size_in_bytes,
-    'outputs': max(0, outputs),
-    'temporaries': found.temp_size_in_bytes,
-    'program': found.generated_code_size_in_bytes,
-  }

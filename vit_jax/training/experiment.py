@@ -17,6 +17,7 @@ from vit_jax.console import phase
 from vit_jax.data import class_names, splits
 from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
 from vit_jax.errors import ConfigError, Problems, UserError
+from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import description, variable_shapes
 from vit_jax.weights.building import build
@@ -193,6 +194,19 @@ def open_inputs(config: Config) -> Inputs:
   warn_of_overlap(roles, specs)
   warn_of_duplicates(dataset.name, roles)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
+
+
+def prefetch_of(config: Config, image_hw: tuple[int, int]) -> data.Prefetch:
+  """How far a run's process loads training images ahead of its steps."""
+  size, options = config.batch_size // jax.process_count(), config.input
+  limit = int(options.prefetch_gib * 2**30)
+  return data.Prefetch.choose(image_hw, size, options.threads or None, options.workers, limit)
+
+
+def loading_of(config: Config) -> dict[str, Any]:
+  """Arguments of `data.train_batches` and `data.eval_batches` that a run's options decide."""
+  limit = int(config.input.prefetch_gib * 2**30)
+  return loader_options(config.input.threads, config.dataset.on_error, limit)
 
 
 def build_experiment(config: Config) -> Experiment:

@@ -33,6 +33,7 @@ _FREE = (
   'checkpoint.',
   'input.threads',
   'input.workers',
+  'input.prefetch_gib',
   'task.teacher_cache',
   'dataset.data_dir',
   'dataset.test',
@@ -92,7 +93,7 @@ def mend_description(
 def _is_config_of(config: Config) -> Callable[[Any], bool]:
   def is_whole(found: Any) -> bool:
     try:
-      return isinstance(found, dict) and not _changes(parse_saved(found), config)
+      return isinstance(found, dict) and not changes(parse_saved(found), config)
     except UserError:
       return False
 
@@ -193,12 +194,12 @@ def _refuse_other_data(
 
 
 def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
-  changed = _changes(before, now)
+  changed = changes(before, now)
   if changed:
     raise CheckpointError([f'--workdir={path} holds another run: use another folder', *changed])
 
 
-def _changes(before: Config, now: Config) -> list[str]:
+def changes(before: Config, now: Config) -> list[str]:
   """The options that make another run of it, each with both values."""
   return [
     f'config.{name} is {get(now, name)!r} and was {get(before, name)!r}'

@@ -47,6 +47,7 @@ def make_train_step(
   sharpness: Sharpness | None = None,
   ema: Ema | None = None,
   constrain: Callable[[dict], dict] = lambda params: params,
+  guarded: bool = True,
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
   """Builds the function (state, batch, rng) -> (state, metrics).
 
@@ -64,6 +65,8 @@ def make_train_step(
     sharpness: SAM or GSAM, whose second gradient takes as long as the first.
     ema: how EMA parameters are updated, if the state has them.
     constrain: keeps parameters, and their gradients with them, where a placement puts them.
+    guarded: whether a step with a metric that is not finite, and all steps after it, change nothing
+      but the state's `finite`.
 
   Returns:
     The step; its metrics are `StepMetric`s by name. `batch` has 'image' uint8 [b, h, w, c] and the
@@ -89,14 +92,17 @@ def make_train_step(
     updates, opt_state = tx.update(grads, state.opt_state, trained)
     updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
     rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
+    trained = optax.apply_updates(trained, updates)
     metrics |= {'learning_rate': StepMetric(rate), **stops}
-    state = state.replace(
+    metrics['weights_norm'] = StepMetric(optax.tree.norm((trained, model_state)))
+    after = state.replace(
       step=state.step + 1,
-      params=tree.merge(optax.apply_updates(trained, updates), fixed),
+      params=tree.merge(trained, fixed),
       model_state=model_state,
       opt_state=opt_state,
     )
-    return _averaged(state, ema), metrics
+    after = _averaged(after, ema)
+    return _unless_finite(state, after, metrics) if guarded else after, metrics
 
   return train_step
 
@@ -168,6 +174,14 @@ def mixed(mixing: Mixing | None, task: Task, batch: dict, key: jax.Array) -> dic
     return batch
   images, targets = mixing(named(key, 'mixing'), batch['image'], task.targets(batch))
   return {**batch, 'image': images, 'target': targets, **task.prevailing(targets)}
+
+
+def _unless_finite(before: TrainState, after: TrainState, metrics: dict) -> TrainState:
+  """The state after a step whose metrics are finite; else the one before, for it to be kept."""
+  finite = jnp.stack([jnp.isfinite(metric.total) for metric in metrics.values()]).all()
+  finite &= before.finite
+  kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+  return kept.replace(finite=finite)
 
 
 def _averaged(state: TrainState, ema: Ema | None) -> TrainState:

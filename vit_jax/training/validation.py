@@ -14,11 +14,12 @@ from vit_jax.checkpoint import Run, load_run
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.errors import UserError
-from vit_jax.evaluation.evaluator import Evaluator, loader_options
+from vit_jax.evaluation.evaluator import Evaluator
 from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
 from vit_jax.metric_writer import read_metrics
 from vit_jax.models.shapes import title
+from vit_jax.training.experiment import loading_of
 from vit_jax.training.preparation import Plan
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Validation:
     self.best: Run | None = None
     self.report: pathlib.Path | None = None
     self.tested: dict[str, float] = {}
-    loading = loader_options(config.input.threads, config.dataset.on_error)
+    loading = loading_of(config)
     batch_size = config.evaluation.batch_size or config.batch_size
     self._caching = caching = plan.caching
 
