@@ -1,118 +1,251 @@
-"""The notebooks: stored without outputs, and run from top to bottom on embedded data."""
+"""The notebooks: stored without outputs, addressed alike, run from top to bottom, outputs checked.
 
+A cell with the tag `parameters` has all that a reader changes; a cell put in behind it has the
+values that make a notebook small here: WEIGHTS (a model trained below), IMAGES and OPTIONS. With
+VIT_JAX_KERNEL=PYTHON they run in another environment, on what is installed there.
+"""
+
+import io
 import json
+import os
 import pathlib
 import re
+import subprocess
+import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
-from tests.models import small
-from vit_jax import convert
-from vit_jax.data import Preprocess
+import release
+from vit_jax import data
+from vit_jax.data import boxes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 NOTEBOOKS = {path.stem: path for path in sorted((ROOT / 'colabs').glob('*.ipynb'))}
-
-# Overrides with which the notebooks' experiments run on digits, with tiny fresh models.
-_DIGITS = {
-  'init_from': '',
-  'freeze': '',
-  'total': '40 steps',
-  'batch_size': '20',
-  'dataset.per_class': '40',
-  'input.image_size': '16',
-  'input.train_transform': 'decode|resize',
-  'input.eval_transform': 'decode|resize',
-  'optimizer.learning_rate': '3e-3',
-  'evaluation.every': '20 steps',
-  'checkpoint.every': '20 steps',
-  'log.tensorboard': 'false',
+_SMALL = {
+  'total': '7 epochs',
+  'model.width': 48,
+  'model.depth': 3,
+  'model.mlp_dim': 96,
+  'evaluation.every': '20 epochs',
+  'checkpoint.every': '20 epochs',
+  'log.tensorboard': False,
 }
-_VIT = {
-  'model.name': 'vit_ti16',
-  'model.patch_size': '4,4',
-  'model.width': '32',
-  'model.depth': '2',
-  'model.num_heads': '2',
-  'model.mlp_dim': '48',
-  'model.pool': 'gap',
-}
-_CNN = {'model.width': '8', 'model.blocks': '1,1,1'}
 
 
-def test_there_are_three():
-  assert list(NOTEBOOKS) == ['fine_tune', 'quickstart', 'vit_vs_cnn']
+def _cells(name):
+  return json.loads(NOTEBOOKS[name].read_text('utf-8'))['cells']
+
+
+def test_there_are_six():
+  assert set(NOTEBOOKS) == {
+    'quickstart', 'fine_tune', 'vit_vs_cnn', 'inside_a_vit', 'classes_and_boxes', 'weights',
+  }  # fmt: skip
 
 
 @pytest.mark.parametrize('name', NOTEBOOKS)
 def test_stored_without_outputs_and_installed_by_one_cell(name):
-  cells = json.loads(NOTEBOOKS[name].read_text())['cells']
+  cells = _cells(name)
   codes = [''.join(cell['source']) for cell in cells if cell['cell_type'] == 'code']
   for cell in cells:
     assert not cell.get('outputs') and cell.get('execution_count') is None
   assert ["'pip', 'install'" in code for code in codes] == [True] + [False] * (len(codes) - 1)
+  assert codes[0] == ''.join(_cells('quickstart')[1]['source'])
   assert cells[0]['cell_type'] == 'markdown' and cells[0]['source'][0].startswith('# ')
+  tags = [cell['metadata'].get('tags') for cell in cells if cell['cell_type'] == 'code']
+  assert tags == [None, ['parameters']] + [None] * (len(codes) - 2)
+  assert all(len(line) <= 130 for code in codes for line in code.splitlines())
 
 
-def _run(name, folder, monkeypatch, **environment):
-  """The executed notebook, with its own folder to work in."""
+@pytest.mark.parametrize('name', NOTEBOOKS)
+def test_badge_and_address_are_those_of_this_version(name):
+  """A release writes them (release.py); the range of JAX is that of pyproject.toml."""
+  repository, version = release.repository_of(ROOT), release.version_of(ROOT)
+  text = NOTEBOOKS[name].read_text('utf-8')
+  assert text == release.addressed(name, text, repository, version, release.jax_range(ROOT))
+
+
+def test_links_between_notebooks_lead_somewhere():
+  for name in NOTEBOOKS:
+    text = ''.join(''.join(cell['source']) for cell in _cells(name))
+    for target in re.findall(r'\]\((\w+)\.ipynb\)', text):
+      assert target in NOTEBOOKS, name
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory):
+  """A small ViT that knows the drawn shapes better than chance does."""
+  folder = tmp_path_factory.mktemp('trained') / 'shapes'
+  options = [f'--config.{key}={value}' for key, value in {**_SMALL, 'dataset.test': ''}.items()]
+  command = [sys.executable, '-m', 'vit_jax.main', '--config=vit_shapes', f'--workdir={folder}']
+  subprocess.run(
+    [*command, '--quiet', *options], cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, check=True
+  )  # one device, as the notebooks have
+  rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  assert [row for row in rows if row['split'] == 'val'][-1]['accuracy'] > 0.3  # of six classes
+  return str(folder)
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+  """Executes a notebook in a folder of its own: (name, values, first lines) -> its cells."""
   nbclient = pytest.importorskip('nbclient')
   import nbformat
 
-  values = {'PYTHONPATH': str(ROOT), 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'MPLBACKEND': None}
-  for key, value in {**values, **environment}.items():
-    if value is None:
-      monkeypatch.delenv(key, raising=False)
-    else:
-      monkeypatch.setenv(key, value)
-  notebook = nbformat.read(NOTEBOOKS[name], 4)
-  resources = {'metadata': {'path': folder}}
-  nbclient.NotebookClient(notebook, timeout=600, startup_timeout=300, resources=resources).execute()
-  return notebook
+  python = os.environ.get('VIT_JAX_KERNEL', '')
+  values = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': '' if python else str(ROOT)}
+  for key, value in values.items():
+    monkeypatch.setenv(key, value)
+  monkeypatch.delenv('MPLBACKEND', raising=False)
+  options = {}
+  if python:
+    kernel = tmp_path / 'jupyter/kernels/another'
+    kernel.mkdir(parents=True)
+    command = [os.path.abspath(python), '-m', 'ipykernel_launcher', '-f', '{connection_file}']
+    about = {'argv': command, 'display_name': 'another', 'language': 'python'}
+    (kernel / 'kernel.json').write_text(json.dumps(about))
+    monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jupyter'))
+    options['kernel_name'] = 'another'
+
+  def execute(name, parameters, first=''):
+    notebook = nbformat.read(NOTEBOOKS[name], 4)
+    place = next(i for i, c in enumerate(notebook.cells) if c.metadata.get('tags'))
+    lines = [first, *(f'{key} = {value!r}' for key, value in parameters.items())]
+    notebook.cells.insert(place + 1, nbformat.v4.new_code_cell('\n'.join(lines)))
+    folder = tmp_path / 'notebook'
+    folder.mkdir()
+    resources = {'metadata': {'path': folder}}
+    nbclient.NotebookClient(
+      notebook, timeout=300, startup_timeout=120, resources=resources, **options
+    ).execute()
+    kept = os.environ.get('VIT_JAX_KEEP_NOTEBOOKS')
+    if kept:  # to look at
+      pathlib.Path(kept).mkdir(parents=True, exist_ok=True)
+      nbformat.write(notebook, pathlib.Path(kept) / f'{name}.ipynb')
+    return notebook.cells
+
+  return execute
 
 
-def _images(notebook):
-  outputs = [o for cell in notebook.cells for o in cell.get('outputs', ())]
-  return sum('image/png' in o.get('data', {}) for o in outputs)
+def _outputs(cells):
+  return [output for cell in cells for output in cell.get('outputs', ())]
 
 
-def _text(notebook):
-  outputs = [o for cell in notebook.cells for o in cell.get('outputs', ())]
-  return ''.join(o.get('text', '') for o in outputs)
+def _text(cells):
+  return ''.join(output.get('text', '') for output in _outputs(cells))
 
 
-def test_quickstart(tmp_path, monkeypatch):
-  module = small.build('vit_ti16', 5)
-  file = tmp_path / 'weights.safetensors'
-  convert.write(
-    file,
-    small.variables(module, 3, 3),
-    module,
-    'vit_jax',
-    model=convert.description(module, 'vit_ti16'),
-    classes=['ant', 'bee', 'cat', 'dog', 'eel'],
-    preprocess=Preprocess('decode|resize_small(24)|central_crop(24)'),
+def _images(cells):
+  """Every figure as pixels; one that is of one colour shows nothing."""
+  import base64
+
+  found = [o['data']['image/png'] for o in _outputs(cells) if 'image/png' in o.get('data', {})]
+  images = [np.asarray(Image.open(io.BytesIO(base64.b64decode(png))).convert('L')) for png in found]
+  assert all(image.std() > 5 and min(image.shape) > 100 for image in images)
+  return images
+
+
+_OFFLINE = """
+import os
+from vit_jax.download import RetryPolicy
+from vit_jax.weights import hub
+
+os.environ['https_proxy'] = 'http://127.0.0.1:9'  # where nobody answers
+hub.fetch.__kwdefaults__['retry'] = RetryPolicy(attempts=1)
+"""
+
+
+def test_quickstart_without_a_network(run):
+  options = {**_SMALL, 'dataset.test': '', 'total': '1 epoch', 'dataset.per_class': 20}
+  cells = run('quickstart', {'OPTIONS': options}, _OFFLINE)
+  text = _text(cells)
+  assert 'no source gave the weights' in text and 'Instead, a small ViT is trained' in text
+  assert 'vit_ti16, 6 classes such as cross, disc, ring' in text
+  assert len(_images(cells)) == 4
+
+
+def test_fine_tune(run, trained, tmp_path):
+  small = {name: value for name, value in _SMALL.items() if name.startswith(('model', 'log'))}
+  cells = run(
+    'fine_tune',
+    {
+      'OPTIONS': {
+        **small,
+        'model.name': 'vit_ti16',
+        'model.patch_size': (8, 8),
+        'model.num_heads': 4,
+        'init_from': trained,
+        'input.image_size': (64,),
+        'input.train_transform': 'decode|resize(64)|flip_lr',
+        'total': '2 epochs',
+        'batch_size': 24,
+        'optimizer.learning_rate': 5e-4,
+      }
+    },
   )
-  notebook = _run('quickstart', tmp_path, monkeypatch, VIT_JAX_WEIGHTS=str(file))
-  assert 'ViT of 5 classes' in _text(notebook)
-  assert _images(notebook) == 4
-
-
-def test_fine_tune(tmp_path, monkeypatch):
-  options = json.dumps(_DIGITS | _VIT)
-  notebook = _run('fine_tune', tmp_path, monkeypatch, VIT_JAX_OPTIONS=options)
-  assert _images(notebook) >= 3
-  assert re.search(r'\d \(\d+%\)', _text(notebook))  # classes with their probabilities
-  metrics = json.loads((tmp_path / 'runs/mine/report/metrics.json').read_text())
-  assert metrics['accuracy'] > 0.3  # of ten classes, after 40 steps
-
-
-def test_vit_vs_cnn(tmp_path, monkeypatch):
-  options = json.dumps({'both': _DIGITS, 'vit': _VIT, 'cnn': _CNN})
-  notebook = _run(
-    'vit_vs_cnn', tmp_path, monkeypatch, VIT_JAX_OPTIONS=options, VIT_JAX_PICTURES='digits'
+  folder = tmp_path / 'notebook'
+  assert len(list((folder / 'shapes_by_class').glob('*/*.png'))) == 480
+  metrics = json.loads((folder / 'runs/mine/report/metrics.json').read_text())
+  assert metrics['examples'] == 48 and metrics['accuracy'] > 0.35  # of six classes
+  assert "{'train': '384 images', 'val': '48 images', 'test': '48 images'} of 6 classes" in _text(
+    cells
   )
-  assert 'vit - cnn: ' in _text(notebook) and _images(notebook) >= 3
-  table = json.loads((tmp_path / 'runs/comparison/compare.json').read_text())
+  tables = [
+    o['data']['text/markdown'] for o in _outputs(cells) if 'text/markdown' in o.get('data', {})
+  ]
+  assert tables[0].startswith('| class') and tables[0].count('\n') == 7
+  assert len(_images(cells)) in (4, 5)  # with mistakes or without
+
+
+def test_vit_vs_cnn(run, tmp_path):
+  options = {
+    'both': {**_SMALL, 'total': '2 epochs', 'dataset.per_class': 40},
+    'vit': {},
+    'cnn': {'model.width': 8},
+  }
+  for name in ('model.depth', 'model.mlp_dim', 'model.width'):
+    options['vit'][name] = options['both'].pop(name)
+  cells = run('vit_vs_cnn', {'IMAGES': 'shapes', 'OPTIONS': options})
+  found = re.search(r'vit - cnn: ([+-][\d.]+) points, 95 % interval ([+-][\d.]+) to', _text(cells))
+  table = json.loads((tmp_path / 'notebook/runs/comparison/compare.json').read_text())
   assert [run['model'].split(' (')[0] for run in table['runs']] == ['vit_ti16', 'resnet50']
-  assert table['pictures'] == 300  # the digits' own test split, 30 of each
+  assert table['pictures'] == 240
+  vit, cnn = (run['accuracy'] for run in table['runs'])
+  assert float(found[1]) == pytest.approx(100 * (vit - cnn), abs=0.051)
+  assert len(_images(cells)) == 4  # three figures of the page, and the disagreements
+
+
+def test_inside_a_vit(run, trained):
+  cells = run('inside_a_vit', {'WEIGHTS': trained, 'PATCH': (3, 4)})
+  text = _text(cells)
+  assert 'vit_ti16: 8 x 8 patches of (8, 8) pixels, 3 blocks' in text
+  share = re.search(r'12 channels; the three largest explain (\d+)% of', text)
+  assert 25 <= int(share[1]) <= 100  # three of twelve, the largest ones
+  assert len(_images(cells)) == 6
+
+
+def test_classes_and_boxes(run, tmp_path):
+  cells = run('classes_and_boxes', {'OPTIONS': {**_SMALL, 'task.head_hidden': 48}})
+  text = _text(cells)
+  assert "Dataset('shapes', shapes, 6 classes" in text
+  metrics = json.loads((tmp_path / 'notebook/runs/boxes/report/metrics.json').read_text())
+  assert f'240 test images: accuracy {metrics["accuracy"]:.1%}' in text
+  dataset = data.open_dataset('shapes')
+  known, held_out = (
+    np.stack([examples[i]['box'] for i in range(240)])
+    for examples in (dataset.split('train'), dataset.split('test'))
+  )
+  assert metrics['mean_iou'] > boxes.iou(known.mean(axis=0)[None], held_out).mean() + 0.05
+  assert len(_images(cells)) == 5
+
+
+def test_weights(run, trained, tmp_path):
+  cells = run('weights', {'WEIGHTS': trained})
+  text = _text(cells)
+  differences = re.findall(r'(\w+): largest difference of a logit ([\d.e-]+)', text)
+  assert [name for name, _ in differences] == ['timm', 'hf', 'vit_jax']
+  assert max(float(value) for _, value in differences) < 1e-4
+  assert 'blocks.0.attn.qkv.weight (144, 48)' in text and 'as mixer_b16: ' in text
+  assert (tmp_path / 'notebook/exported/hf/config.json').exists()
+  assert 'nothing to compare with' in text or re.search(r'timm: largest difference [\d.e-]+', text)

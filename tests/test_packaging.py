@@ -20,7 +20,7 @@ folder = sys.argv[1]  # setuptools sets others
 build_meta.build_wheel(folder)
 build_meta.build_sdist(folder)
 """
-_FOLDERS = ('vit_jax', 'configs', 'docs', 'tests', 'benchmarks', 'colabs')
+_FOLDERS = ('vit_jax', 'configs', 'docs', 'tests', 'benchmarks', 'colabs', '.github')
 _NOT_CODE = ('__pycache__', '.pytest_cache', '.ipynb_checkpoints')
 
 
@@ -75,7 +75,8 @@ def test_an_sdist_holds_what_make_needs(built):
   (sdist,) = built.glob('*.tar.gz')
   with tarfile.open(sdist) as opened:
     names = {name.partition('/')[2] for name in opened.getnames()}
-  missing = {'Makefile', 'constraints.txt', 'pyproject.toml', 'setup.py', 'LICENSE'} - names
+  needed = 'Makefile constraints.txt pyproject.toml setup.py LICENSE release.py CITATION.cff'
+  missing = {*needed.split(), '.pre-commit-config.yaml'} - names
   for folder in _FOLDERS:
     missing |= _files(folder) - names
   assert not missing

@@ -39,6 +39,17 @@ def _rebuilt(kind: type[UserError], attributes: dict[str, Any]) -> UserError:
   return error
 
 
+def to_json(error: UserError) -> dict[str, Any]:
+  """An error as JSON values, for another process."""
+  return {'kind': type(error).__name__, **error.__dict__}
+
+
+def of_json(values: dict[str, Any]) -> UserError:
+  """The inverse of `to_json`; what is of no type of this file becomes a `UserError`."""
+  kind = globals().get(values['kind'], UserError)
+  return _rebuilt(kind, {name: value for name, value in values.items() if name != 'kind'})
+
+
 class ConfigError(UserError):
   """An option, an argument or a config file: unknown, of the wrong type, out of its range."""
 
@@ -112,6 +123,12 @@ class InterruptedRunError(UserError):
     super().__init__(problems)
     self.number = number
     self.status = 128 + number if number else 75
+
+
+class LostProcessError(UserError):
+  """A process of several that ended, hung, or was never there."""
+
+  code = 'process'
 
 
 class DependencyError(UserError):

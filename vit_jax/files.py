@@ -10,6 +10,7 @@ import numbers
 import os
 import pathlib
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -285,7 +286,7 @@ def make_workdir(path: pathlib.Path) -> list[pathlib.Path]:
   try:
     made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)
-    probe = path / f'.probe.{os.getpid()}'
+    probe = path / f'.probe.{socket.gethostname()}.{os.getpid()}'  # many machines may do so at once
     probe.touch()
     probe.unlink()
   except OSError as e:

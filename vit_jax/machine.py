@@ -1,5 +1,6 @@
 """What this machine is and has; every question that operating systems answer differently."""
 
+import glob
 import hashlib
 import os
 import pathlib
@@ -48,6 +49,14 @@ def cores() -> int:
   if hasattr(os, 'sched_getaffinity'):  # Linux; a container or a scheduler may have set fewer
     return len(os.sched_getaffinity(0))
   return os.cpu_count() or 1
+
+
+def gpus() -> list[str]:
+  """GPUs that this process may use, as $CUDA_VISIBLE_DEVICES names them."""
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+  if visible is not None:
+    return [word for word in visible.split(',') if word.strip()]
+  return [str(i) for i in range(len(glob.glob('/dev/nvidia[0-9]*')))]
 
 
 def process_seconds() -> float:

@@ -14,6 +14,7 @@ from vit_jax import convert, tree
 from vit_jax.data import Preprocess
 from vit_jax.errors import ConfigError, ImageError, WeightsError
 from vit_jax.inference.loaded import Loaded, Prediction
+from vit_jax.models.heads import ClassAndBox
 from vit_jax.models.shapes import description, variable_specs
 
 PREPROCESS = Preprocess('decode|resize_small(28)|central_crop(24)')
@@ -176,3 +177,24 @@ def test_nothing_there():
     vit_jax.load('nowhere/w.npz')
   with raises(ConfigError, 'vit_b17.i21k', 'vit_b16.i21k'):
     vit_jax.load('vit_b17.i21k')
+
+
+@pytest.mark.parametrize(
+  'format, target', [('vit_jax', 'w.safetensors'), ('timm', 'timm'), ('hf', 'hf')]
+)
+def test_what_is_saved_predicts_the_same(tmp_path, format, target):
+  loaded = make(pool='token')
+  files = loaded.save(tmp_path / target, format)
+  assert all(file.is_file() for file in files)
+  again = vit_jax.load(tmp_path / target)
+  assert again.classes == loaded.classes
+  np.testing.assert_allclose(again.logits(pixels()), loaded.logits(pixels()), atol=1e-5)
+
+
+def test_what_has_no_place_in_a_format_is_not_saved(tmp_path):
+  module = ClassAndBox(oracle.ours(0), 5, hidden=7)
+  loaded = Loaded(module, {}, {'model': description(module, 'vit_ti16')}, (), PREPROCESS)
+  with raises(WeightsError, 'heads', 'timm'):
+    loaded.save(tmp_path / 'timm', 'timm')
+  with raises(ConfigError, "'timn'", "'timm'"):
+    loaded.save(tmp_path / 'timm', 'timn')

@@ -14,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from vit_jax import processes
 from vit_jax.checkpoint import checksums
 from vit_jax.checkpoint.leftovers import Leftovers
 from vit_jax.checkpoint.saved import (
@@ -60,9 +61,28 @@ class Checkpointer:
   def read_newest(self) -> Saved:
     """The newest checkpoint that is whole; damaged ones are set aside under another name.
 
+    Of several processes the first decides which it is, and all read it.
+
     Raises:
       CheckpointError: none is whole, which is said of each, and all stay where they are.
     """
+    mine: list[Saved] = []
+
+    def find() -> int:
+      mine.append(self._newest_whole())
+      return mine[0].step
+
+    step = processes.agreed(find)
+    saved = mine[0] if mine else Saved.read(self._folder / str(step))
+    for step, metrics in processes.agreed(self._saved_metrics):
+      self._note_score(step, metrics)
+    return saved
+
+  def _saved_metrics(self) -> list[tuple[int, dict[str, float]]]:
+    metas, _ = read_metas(self._folder)
+    return [(step, meta['metrics']) for step, meta in metas.items()]
+
+  def _newest_whole(self) -> Saved:
     damaged: dict[int, DamagedCheckpointError] = {}
     for step in reversed(saved_steps(self._folder)):
       try:
@@ -76,8 +96,6 @@ class Checkpointer:
     for step, error in damaged.items():
       aside = set_aside(self._folder / str(step))
       log.warning('%s: resuming from step %d; it was renamed to %s', error, saved.step, aside.name)
-    for step, meta in read_metas(self._folder)[0].items():
-      self._note_score(step, meta)
     return saved
 
   def latest_step(self) -> int | None:
@@ -116,9 +134,10 @@ class Checkpointer:
       'step': step,
       'metrics': metrics,
     }
-    self._note_score(step, meta)
+    self._note_score(step, metrics)
     self._in_hand, self._began = step, time.monotonic()
-    self._check_room(step, sum(x.nbytes for x in jax.tree.leaves((variables, training))))
+    nbytes = sum(x.nbytes for x in jax.tree.leaves((variables, training)))
+    processes.agreed(lambda: self._check_room(step, nbytes))
     with self._writing():
       self._open().save(
         step,
@@ -190,8 +209,8 @@ class Checkpointer:
           checksums.write(folder)
     self.seconds = max(self.seconds, time.monotonic() - self._began)
 
-  def _note_score(self, step: int, meta: Mapping[str, Any]) -> None:
-    value = meta['metrics'].get(self._best)
+  def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
+    value = metrics.get(self._best)
     if value is not None:
       self._scores[step] = self._sign * value
 

@@ -4,7 +4,7 @@ import dataclasses
 import logging
 import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from markupsafe import Markup
@@ -12,10 +12,13 @@ from markupsafe import Markup
 from vit_jax import data, files
 from vit_jax.comparison.gather import Run
 from vit_jax.errors import DatasetError, UserError
-from vit_jax.report import page, thumbnails
+from vit_jax.report import figures, page, thumbnails
 from vit_jax.report.collect import LoadImage
 from vit_jax.report.text import counted, percent
 from vit_jax.report.thumbnails import Thumbnail
+
+if TYPE_CHECKING:
+  from matplotlib.figure import Figure
 
 FILE = 'disagreements.csv'
 _MOST = 60  # images and rows on the page
@@ -70,6 +73,25 @@ def section(out: pathlib.Path, runs: Sequence[Run]) -> tuple[str, Sequence[Marku
   return title, [page.paragraph(text), _table(runs, chosen, patterns)]
 
 
+def sheet(runs: Sequence[Run], most: int = 12) -> 'Figure | None':
+  """Images that some runs predict correctly and others do not, each kind in turn.
+
+  Args:
+    runs: as `gather.gather` gives them.
+    most: images, at most.
+
+  Returns:
+    None where there are no such images, or their dataset cannot be opened.
+  """
+  rows = rows_of(runs)
+  patterns = {row: _pattern(runs, row) for row in rows}
+  load = image_loader(runs) if rows else None
+  if load is None:
+    return None
+  items = _items(runs, _spread(rows, patterns, most), patterns, load)
+  return figures.sheet(items) if items else None
+
+
 def _table(runs: Sequence[Run], rows: Sequence[int], patterns: Mapping[int, str]) -> Markup:
   """Images as rows of a table; without rows a link to the file alone."""
   if not rows:
@@ -98,13 +120,13 @@ def _kind(runs: Sequence[Run], pattern: str) -> str:
   return 'only ' + ', '.join(runs[int(i)].name for i in pattern.split('-')) + ' correct'
 
 
-def _spread(rows: Sequence[int], patterns: Mapping[int, str]) -> list[int]:
+def _spread(rows: Sequence[int], patterns: Mapping[int, str], most: int = _MOST) -> list[int]:
   """Rows of every pattern in turn, so that a rare one is shown too; then in their order."""
   of_pattern: dict[str, list[int]] = {}
   for row in rows:
     of_pattern.setdefault(patterns[row], []).append(row)
   turns = [(turn, row) for found in of_pattern.values() for turn, row in enumerate(found)]
-  chosen = {row for _, row in sorted(turns)[:_MOST]}
+  chosen = {row for _, row in sorted(turns)[:most]}
   return [row for row in rows if row in chosen]
 
 

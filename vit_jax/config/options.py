@@ -14,7 +14,7 @@ from vit_jax.data import open_dataset
 from vit_jax.optimizers import OPTIMIZERS, SCHEDULES
 from vit_jax.optimizers.parameter_groups import check_pattern, parse_multiplier
 from vit_jax.options import LARGEST_SIDE, Length, component_options, option, rule_of
-from vit_jax.parallel import PLACEMENTS
+from vit_jax.parallel import PLACEMENTS, Mesh
 from vit_jax.registry import Registry
 from vit_jax.tasks import TASKS, Mixing
 from vit_jax.trackers import TRACKERS
@@ -26,7 +26,7 @@ _SEEDS = {'low': 0, 'high': 2**32 - 1}
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   name: str = option(
-    'digits', "a folder of images, a TFDS name ('stanford_dogs') or 'digits'", path=True
+    'digits', "a folder of images, a TFDS name ('stanford_dogs'), 'digits' or 'shapes'", path=True
   )
   data_dir: str = option(
     '', 'where datasets prepared by TFDS lie; empty: ~/tensorflow_datasets', path=True
@@ -276,6 +276,7 @@ class Config:
     1, 'gradient accumulation steps, to need less memory', low=1, high=1 << 24
   )
   parallel: str = option('data', 'how devices share a batch', choices=lambda: PLACEMENTS)
+  mesh: Mesh = option(Mesh, 'devices of fsdp')
   init_from: str = option(
     '', 'weights to start from: a run, a file or a pretrained model name; empty: none', path=True
   )

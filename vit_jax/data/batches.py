@@ -144,7 +144,8 @@ class TrainBatches(_Batches):
   def get_state(self) -> dict:
     """The position after the batches handed out so far, as JSON values.
 
-    What threads have loaded ahead is not counted, and the state is the same in every process.
+    What threads have loaded ahead is not counted. The state is the same in every process but for
+    'skipped', of which a checkpoint holds the sum.
     """
     return {
       'position': self._loader.first + self._given * self._global_batch,
@@ -171,7 +172,8 @@ class TrainBatches(_Batches):
       raise CheckpointError(problems)
     self.close()
     self._loader = dataclasses.replace(self._loader, first=state['position'])
-    self._given, self.skipped = 0, state['skipped']
+    self._given = 0
+    self.skipped = 0 if self._loader.process_index else state['skipped']  # of all processes
 
   def again(self, ago: int) -> Batch:
     """A batch that was handed out, made once more: 0 for the last one, 1 for the one before."""

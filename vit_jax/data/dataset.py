@@ -94,7 +94,7 @@ class Dataset:
 
   Args:
     name: as the user wrote it.
-    kind: 'folder', 'tfds', 'digits', or with boxes 'yolo', 'coco' or 'voc'.
+    kind: 'folder', 'tfds', 'digits', or with boxes 'shapes', 'yolo', 'coco' or 'voc'.
     classes: class names in label order.
     base: stored images and rows by split name.
     new_label: int32, the label by stored label.
@@ -130,7 +130,7 @@ class Dataset:
   @property
   def has_boxes(self) -> bool:
     """Whether examples have 'box' and 'has_box'."""
-    return self.kind in ('yolo', 'coco', 'voc')
+    return self.kind in ('shapes', 'yolo', 'coco', 'voc')
 
   def has_split(self, name: str) -> bool:
     """Whether there is such a split, under any of its names."""
@@ -191,7 +191,7 @@ def open_dataset(
   seed alone; a class's choice does not depend on which other classes are used.
 
   Args:
-    name: a folder, a TFDS name ('stanford_dogs', 'tfds:cifar10'), or 'digits'.
+    name: a folder, a TFDS name ('stanford_dogs', 'tfds:cifar10'), 'digits' or 'shapes'.
     data_dir: folder that contains `name`, or TFDS's data folder.
     seed: of the selection, the split and the order.
     classes: names to keep, in label order; all, in the dataset's order, when empty.

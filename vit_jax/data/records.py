@@ -109,14 +109,22 @@ class ArrayRecords:
     images: uint8 `[n, h, w, c]`.
     labels: class of each.
     prefix: what the ids begin with.
+    extra: arrays `[n, ...]` that belong to the images, such as 'box'.
   """
 
   unlabelled = False
 
-  def __init__(self, images: np.ndarray, labels: Sequence[int], prefix: str):
+  def __init__(
+    self,
+    images: np.ndarray,
+    labels: Sequence[int],
+    prefix: str,
+    extra: Mapping[str, np.ndarray] | None = None,
+  ):
     self.images = images
     self.labels = np.asarray(labels, np.int32)
     self.prefix = prefix
+    self.extra = dict(extra or {})
 
   def __len__(self) -> int:
     return len(self.images)
@@ -125,7 +133,8 @@ class ArrayRecords:
     return f'{self.prefix}/{row}'
 
   def read(self, row: int) -> dict[str, Any]:
-    return {'image': self.images[row], 'label': self.labels[row]}
+    extra = {key: values[row] for key, values in self.extra.items()}
+    return {'image': self.images[row], 'label': self.labels[row], **extra}
 
 
 class ArrayFileRecords(ArrayRecords):

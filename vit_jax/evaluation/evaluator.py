@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import data
+from vit_jax import data, processes
 from vit_jax.console import phase
 from vit_jax.evaluation.scoring import score
 from vit_jax.parallel import Placement, round_up
@@ -114,7 +114,7 @@ def announced(step: Callable) -> Callable:
     nonlocal called
     if called:
       return step(variables, batch)
-    with phase('compiling the evaluation step', told_after=1.0):
+    with phase('compiling the evaluation step', told_after=1.0), processes.busy():
       found = jax.block_until_ready(step(variables, batch))
     called = True
     return found

@@ -22,8 +22,10 @@ from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import description
 from vit_jax.weights import preprocessing
 from vit_jax.weights.building import build
+from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
 from vit_jax.weights.loading import Options, fit
 from vit_jax.weights.reading import read
+from vit_jax.weights.saving import write
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +151,35 @@ class Loaded:
   def read(self, image: Any) -> np.ndarray:
     """One image as the network's pixels: uint8 [h, w, c], before normalization."""
     return self._example(image)['image']
+
+  def save(self, target: str | pathlib.Path, format: str = 'vit_jax') -> list[pathlib.Path]:
+    """Writes the weights with class names and preprocessing, to be opened here or elsewhere.
+
+    Args:
+      target: a file; a folder for 'hf', and for 'timm' where it does not end in .safetensors.
+      format: 'vit_jax', 'npz', 'timm', 'hf' or 'big_vision'.
+
+    Returns:
+      The files written.
+
+    Raises:
+      ConfigError: no such format.
+      WeightsError: the format cannot hold this model.
+      StorageError: the target cannot be written.
+    """
+    naming = FORMATS[format].naming
+    if backbone_of(self.module) is not self.module and naming != OWN_NAMES:
+      raise WeightsError(f"this model has heads that {format} has no place for: save as 'vit_jax'")
+    return write(
+      target,
+      self.variables,
+      self.module,
+      format,
+      model=self.config['model'],
+      classes=self.classes,
+      preprocess=self.preprocess,
+      config={name: value for name, value in self.config.items() if name != 'model'},
+    )
 
   def _example(self, image: Any) -> dict[str, Any]:
     """The transformed image, with 'box' where the transform moved _MARK."""

@@ -28,6 +28,7 @@ def step_of(config: Config, plan: Plan, **changes: Any) -> Callable:
     'mixing': config.mixing,
     'sharpness': optimization.sharpness,
     'ema': config.ema,
+    'constrain': plan.placement.constrain,
   }
   return make_train_step(**arguments | changes)
 

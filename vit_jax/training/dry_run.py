@@ -18,6 +18,7 @@ from vit_jax.console import phase
 from vit_jax.evaluation.evaluator import make_eval_step
 from vit_jax.files import workdir_of
 from vit_jax.parallel import round_up
+from vit_jax.parallel.collectives import collectives
 from vit_jax.report.text import duration
 from vit_jax.report.text import size as size_text
 from vit_jax.training import batch_size, distillation, memory, outline, previews, summary
@@ -60,7 +61,7 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     plan = stack.enter_context(prepared(config, path))
     display = DISPLAYS[output](console)
     refuse_other(given, plan.experiment, path)
-    state, loaded = first_state(plan.experiment, plan.optimization, config.ema.decay > 0)
+    state, loaded = first_state(plan, config.ema.decay > 0)
     parameters = summary.describe_parameters(
       state.params, plan.optimization.factors, plan.optimization.frozen
     )
@@ -93,11 +94,13 @@ class _Measured:
     seconds: of one call.
     compile_seconds: of tracing and compiling.
     memory: XLA's analysis in bytes, by kind; empty where the backend has none.
+    sent: bytes of the arrays that devices gather and reduce together, by kind.
   """
 
   seconds: float
   compile_seconds: float
   memory: Mapping[str, int]
+  sent: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def _estimate(
@@ -109,7 +112,9 @@ def _estimate(
   runs: int,
   where: pathlib.Path,
 ) -> EstimateEvent:
-  exact = summary.memory_parts(config, plan.experiment, state, len(plan.placement.devices))
+  exact = summary.memory_parts(
+    config, plan.experiment, state, len(plan.placement.devices), plan.placement.bytes_of
+  )
   exact.pop('activations')
   validations, rounds = _validations(config, plan)
   validation = _measure_validation(config, plan, state) if validations else None
@@ -131,6 +136,7 @@ def _estimate(
     'time': f'about {duration(seconds)} (estimate: steps and validations, without checkpoints and '
     'reports)',
     'memory': _memory_text(exact, training.memory),
+    'sending': _sent_text(training.sent),
     'sweep': '',
     'resuming': '',
   }
@@ -151,6 +157,7 @@ def _estimate(
     'memory_bytes': exact,
     'xla_memory_bytes': dict(training.memory),
     'xla_memory_sum_bytes': needed,
+    'sent_bytes': dict(training.sent),
     'runs': runs,
   }
   return EstimateEvent({name: text for name, text in rows.items() if text}, facts, where)
@@ -203,7 +210,8 @@ def _measure_training(
     began = time.monotonic()
     for number in range(_STEPS):
       placed, metrics = jax.block_until_ready(step(placed, arrays(number), key))
-  return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, memory.analysis(step))
+  seconds = (time.monotonic() - began) / _STEPS
+  return _Measured(seconds, compile_seconds, memory.analysis(step), _sent(step))
 
 
 def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measured:
@@ -229,3 +237,17 @@ def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measu
   for _ in range(_STEPS):
     jax.block_until_ready(step(variables, arrays))
   return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, {})
+
+
+def _sent(compiled: Any) -> dict[str, int]:
+  """Bytes of the arrays that the devices of a compiled step gather and reduce together."""
+  found: dict[str, int] = {}
+  for one in collectives(compiled.as_text()):
+    found[one.kind] = found.get(one.kind, 0) + one.nbytes * one.times
+  return found
+
+
+def _sent_text(sent: Mapping[str, int]) -> str:
+  """'12 MiB all-gather, 3 MiB all-reduce a step'; '' where nothing is."""
+  parts = ', '.join(f'{kind} {size_text(size)}' for kind, size in sent.items())
+  return parts and f'{parts} in a step, of whole arrays'

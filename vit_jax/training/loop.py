@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from vit_jax import data, rng
+from vit_jax import data, parallel, processes, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
@@ -29,7 +29,7 @@ from vit_jax.training.events import Course
 from vit_jax.training.experiment import Experiment, loading_of
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
-from vit_jax.training.signals import StopSignal
+from vit_jax.training.signals import SharedStop, StopSignal
 from vit_jax.training.starting import first_state, mend_description, resume, write_description
 from vit_jax.training.timing import CpuStepThrottle, Window
 from vit_jax.training.train_state import TrainState, to_checkpoint
@@ -67,17 +67,18 @@ def train(
 def _train(
   config: Config, path: pathlib.Path, display: Display, stop: StopSignal, max_hours: float
 ) -> dict[str, float]:
-  first, resuming = jax.process_index() == 0, has_checkpoint(path)
+  first = jax.process_index() == 0
+  resuming = processes.agreed(lambda: has_checkpoint(path))
   state: TrainState | None = None
   meta: dict[str, Any] = {}
   loaded = ''
   with prepared(config, path) as plan:
     experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
     if not resuming:
-      state, loaded = first_state(experiment, optimization, config.ema.decay > 0)
+      state, loaded = first_state(plan, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
-    if has_checkpoint(path) != resuming:
+    if processes.agreed(lambda: has_checkpoint(path)) != resuming:
       raise CheckpointError(f'another run was in {path} meanwhile: run the same command again')
     if first and not resuming:
       write_description(path, config, experiment)
@@ -129,7 +130,7 @@ def _train(
       why = 'interrupted' if stop.requested else f'--max_hours={max_hours:g}: stopped'
       raise InterruptedRunError(
         f'{why} at step {loop.interrupted_at}, which is saved in {path}: the same command resumes',
-        stop.number,
+        loop.interrupted_by,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
     writer.flush()
@@ -159,6 +160,7 @@ class _Loop:
   Attributes:
     validation: scores held-out splits.
     interrupted_at: the step at which a signal stopped the run; 0 where none did.
+    interrupted_by: the number of that signal.
     last_metrics: of validation, else of training.
   """
 
@@ -188,7 +190,7 @@ class _Loop:
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
     self.validation = Validation(config, plan, self._record, self._write_image, self._refuse_nan)
     self._mfu_of_rate: float | None = None
-    self.interrupted_at = 0
+    self.interrupted_at = self.interrupted_by = 0
     self.last_metrics: dict[str, float] = {}
 
   def run(self, state: TrainState, stop: StopSignal, budget: TimeBudget) -> None:
@@ -211,23 +213,27 @@ class _Loop:
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True
+    stopping = SharedStop(stop, config.batch_size // jax.process_count(), placement.get_metrics)
     throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
     while step < total and not self._callbacks.stop:
       with self._window.waiting():
         batch = next(self._batches)
-      arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+      arrays = {k: v for k, v in batch.items() if k != 'index'} | stopping.asked()
+      arrays = placement.put_batch(arrays)
       if teacher:
         arrays['teacher'] = teacher(step, arrays, key)
       if compiling:
-        with phase('compiling the training step', HINT, told_after=0):
+        with phase('compiling the training step', HINT, told_after=0), processes.busy():
           state, metrics = step_fn(state, arrays, key)
           jax.block_until_ready(metrics)
       else:
         state, metrics = step_fn(state, arrays, key)
+      processes.tick()
       throttle.after(metrics)
       budget.after(metrics)
       self._state = state
       step += 1
+      stopping.take(metrics)
       self._window.add(step, metrics)
       if compiling:
         self._window.end_compilation()
@@ -238,11 +244,11 @@ class _Loop:
       if last or self._plan.durations.due(step, config.log.every):
         self._report(step, last)
       saved_in = self._checkpointer.seconds
-      stopping = stop.requested or budget.spent(self._due(step + 1), saved_in)
+      asked = stopping.requested or budget.spent(self._due(step + 1), saved_in)
       with self._window.paused(), budget.pause(self._due(step)):
-        state = self._evaluate_and_save(step, state, last, stopping)
-      if stopping and not last:
-        self.interrupted_at = step
+        state = self._evaluate_and_save(step, state, last, asked)
+      if asked and not last:
+        self.interrupted_at, self.interrupted_by = step, stopping.number
         return
 
   def _due(self, step: int) -> list[str]:
@@ -289,10 +295,17 @@ class _Loop:
     self.last_metrics = means | rates | {'seconds': self.seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:
       self.last_metrics['mfu'] = self.last_metrics['img_sec'] * self._mfu_of_rate
-    if self._batches.skipped:
-      self.last_metrics['skipped'] = self._batches.skipped
+    if skipped := self._skipped():
+      self.last_metrics['skipped'] = skipped
     self._record(step, 'train', self.last_metrics)
     self._window.restart()
+
+  def _skipped(self) -> int:
+    """How often an image could not be read, in all processes."""
+    mine = self._batches.skipped
+    if self._config.dataset.on_error != 'skip':
+      return mine
+    return int(parallel.gather({'skipped': np.array([mine])})['skipped'].sum())
 
   def course(self, start: int) -> Course:
     """What the display needs to know before the first step."""
@@ -364,7 +377,7 @@ class _Loop:
   def _meta(self) -> dict[str, Any]:
     """What a checkpoint holds besides arrays."""
     return {
-      'data_state': self._batches.get_state(),
+      'data_state': self._batches.get_state() | {'skipped': self._skipped()},
       'config': self._config.to_json(),
       'model': self._experiment.model_record,
       'classes': list(self._experiment.dataset.classes),

@@ -53,19 +53,21 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
   """
   devices = len(plan.placement.devices)
   experiment, frozen = plan.experiment, plan.optimization.frozen
-  parts = memory_parts(config, experiment, state, devices, frozen)
+  share = plan.placement.bytes_of
+  parts = memory_parts(config, experiment, state, devices, share, frozen)
   batch = {
     name: jax.ShapeDtypeStruct((config.batch_size // devices, *x.shape[1:]), x.dtype)
     for name, x in _one_example(config, plan).items()
   }
   alone = {} if plan.caching.of_features else {'module': experiment.module}
-  traced = jax.make_jaxpr(step_of(config, plan, axis_name=None, **alone))(
+  one_device = {'axis_name': None, 'constrain': lambda params: params, **alone}
+  traced = jax.make_jaxpr(step_of(config, plan, **one_device))(
     _state(config, plan), batch, rng.stream(config.seed, 'dropout')
   )
-  gradients = parts['gradients']
-  between = math.sqrt(workspace(traced) * (gradients + parts['activations']))
-  trained = bytes_of(tree.split(state.params, frozen)[0])
-  needed = max(int(between), trained + bytes_of(state.opt_state), gradients)
+  gradients, trained = parts['gradients'], {'params': tree.split(state.params, frozen)[0]}
+  whole = gradients * bytes_of(trained) // max(1, share(trained))  # on one device, as traced
+  between = math.sqrt(workspace(traced) * (whole + parts['activations'])) - (whole - gradients)
+  needed = max(int(between), share(trained) + parts['optimizer'], gradients)
   return parts | {'activations': needed - gradients, 'batch': bytes_of(batch)}
 
 

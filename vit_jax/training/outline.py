@@ -1,6 +1,8 @@
 """The plan that a run prints: about ten lines, with the rest in plan.txt."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
 from vit_jax import data
 from vit_jax.config import Config, get, leaves
@@ -38,6 +40,7 @@ def plan_event(
   """
   experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
   dataset, step = experiment.dataset, int(state.step)
+  whole = plan.placement.whole_arrays(state)
   needed = memory.estimate(config, plan, state)
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
   prefetch = prefetch_of(config, experiment.image_hw)
@@ -58,17 +61,20 @@ def plan_event(
     + accumulated * (config.accumulate > 1),
     'optimizer': _optimizer(config),
     'methods': ', '.join(_changed(config, _METHODS)),
-    'devices': f'{len(devices)} x {kind}, {config.parallel}, '
+    'devices': f'{len(devices)} x {kind}, {plan.placement.title}, '
     f'{backbone_of(experiment.module).dtype}; memory '
     f'{summary.memory_text(needed).split(":")[0]} (estimate)',
     'results': f'{workdir}' + f', resuming from step {step:,}' * (step > 0),
   }
+  if whole:
+    rows['devices'] += f'; {len(whole)} large arrays stay whole on each, which {FILE} lists'
   rows = {name: text for name, text in rows.items() if text}
   details = [
     '\n'.join(f'  {name:9} {text}' for name, text in rows.items()),
     summary.description(config, experiment, state, devices, total, needed),
     f'parameters by part of the model\n{parameters.counts}',
     f'parameters by learning rate and weight decay\n{parameters.groups}',
+    _whole_text(whole),
     loaded,
   ]
   notes = summary.notes(config, experiment)
@@ -96,6 +102,14 @@ def plan_event(
     'workdir': str(workdir),
   }
   return PlanEvent(rows, notes, '\n\n'.join(filter(None, details)) + '\n', facts)
+
+
+def _whole_text(arrays: Mapping[str, Any]) -> str:
+  """Arrays that fsdp does not divide; '' where there are none."""
+  if not arrays:
+    return ''
+  rows = [f'  {name}  {list(x.shape)}, {summary.bytes_of(x):,} bytes' for name, x in arrays.items()]
+  return '\n'.join(['large arrays that stay whole on every device', *rows])
 
 
 def _weights(config: Config, step: int, loaded: str) -> str:

@@ -16,6 +16,7 @@ from vit_jax.options import Length
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.optimization import Optimization
+from vit_jax.training.preparation import Plan
 from vit_jax.training.train_state import TrainState, create, from_checkpoint, to_checkpoint
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 _FREE = (
   'total',
   'parallel',
+  'mesh.',
   'pretrained_dir',
   'log.',
   'evaluation.',
@@ -38,13 +40,19 @@ _FREE = (
 )
 
 
-def first_state(
-  experiment: Experiment, optimization: Optimization, ema: bool
-) -> tuple[TrainState, str]:
-  """The state before the first step of a new run, and what became of each tensor loaded."""
+def first_state(plan: Plan, ema: bool) -> tuple[TrainState, str]:
+  """The state before the first step of a new run, and what became of each tensor loaded.
+
+  With fsdp it is made in its shards: no device ever holds all of it.
+
+  Args:
+    plan: of the run.
+    ema: whether there is an EMA of the variables.
+  """
+  experiment, optimization, build = plan.experiment, plan.optimization, plan.placement.build
   with phase('initialising the model' if experiment.weights is None else 'loading the weights'):
-    variables, report = experiment.variables()
-    return create(variables, optimization.tx, optimization.frozen, ema), report
+    variables, report = experiment.variables(build)
+    return build(lambda v: create(v, optimization.tx, optimization.frozen, ema), variables), report
 
 
 def write_description(path: pathlib.Path, config: Config, experiment: Experiment) -> None:

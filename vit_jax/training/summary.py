@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -164,6 +164,7 @@ def memory_parts(
   experiment: Experiment,
   state: TrainState,
   devices: int,
+  share: Callable[[Any], int] = bytes_of,
   frozen: frozenset[str] = frozenset(),
 ) -> dict[str, int]:
   """Bytes on a device by what they are for: all but the activations are exact, from shapes.
@@ -172,16 +173,18 @@ def memory_parts(
     config, experiment: of the run.
     state: of arrays or shapes.
     devices: that share a batch.
+    share: a placement's bytes on a device of a part of the state.
     frozen: names of parameters that are not trained.
   """
-  params = bytes_of(state.params)
+  params = share({'params': state.params})
   image_shape = (config.batch_size // devices // config.accumulate, *experiment.image_hw, 3)
   return {
     'parameters': params,
     # SAM keeps one gradient for the other
-    'gradients': bytes_of(split(state.params, frozen)[0]) * (2 if config.optimizer.sam_rho else 1),
-    'optimizer': bytes_of(state.opt_state),
-    'EMA': bytes_of(state.ema),
+    'gradients': share({'params': split(state.params, frozen)[0]})
+    * (2 if config.optimizer.sam_rho else 1),
+    'optimizer': share({'opt_state': state.opt_state}),
+    'EMA': share({'ema': state.ema}),
     'activations': activation_bytes(experiment.module, state.variables, image_shape, frozen),
   }
 

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax import config, files, machine, metric_writer
+from vit_jax import config, files, machine, metric_writer, processes
 from vit_jax.console import align
 from vit_jax.errors import InterruptedRunError, UserError
 from vit_jax.training import signals
@@ -41,12 +41,13 @@ def run_one(
   """
   folder = pathlib.Path(workdir) / name
   options = members[name][1]
-  if is_finished(folder, options):
+  if processes.agreed(lambda: is_finished(folder, options)):
     with console_for(output):
       log.info('%s is finished: %s', name, folder)
     return
   train(options, str(folder), output, max_hours)
-  files.write_json(folder / _DONE, options.to_json())
+  if not processes.index():
+    files.write_json(folder / _DONE, options.to_json())
 
 
 def is_finished(folder: pathlib.Path, options: config.Config) -> bool:

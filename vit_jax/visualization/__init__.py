@@ -2,7 +2,7 @@
 
 `python -m vit_jax.visualize MODEL IMAGE... --out=DIR` draws all of it. From Python:
 
-  captured = capture(module, variables, images)          # attention and tokens of every block
+  pixels, captured = capture_image(loaded, 'photo.jpg')  # attention and tokens of every block
   heat = rollout_map(captured, fusion='max', discard=0.9)  # [b, rows, columns]
   image = overlay(pixels, heat[0])                       # uint8 [h, w, 3]
 """
@@ -30,8 +30,11 @@ _LAZY = {
     'uniform_distance',
   ),
   'heat': ('colormap', 'enlarge', 'overlay', 'scale'),
+  'grids': ('image_figure', 'prediction_figure', 'qkv_figure'),
+  'images': ('capture_image',),
   'flow': (
     'attention_map',
+    'attention_terms',
     'gradient_rollout',
     'gradient_rollout_map',
     'rollout',

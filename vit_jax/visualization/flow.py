@@ -245,3 +245,38 @@ def attention_map(captured: Captured, layer: Layer, query: Query = None) -> np.n
     else:
       picked = layer.weights[:, :, index]
   return picked[..., layer.prefix :].reshape(*picked.shape[:2], *captured.grid)
+
+
+def attention_terms(
+  captured: Captured, layer: Layer, query: Query = None, scale: float | None = None
+) -> np.ndarray:
+  """What each channel of queries and keys adds to the logits of one token's attention.
+
+  The sum over channels, through a softmax over all tokens, is the token's row of the attention
+  weights.
+
+  Args:
+    captured: what the layer belongs to.
+    layer: of self-attention, with 'query' and 'key'.
+    query: as in `rollout_map`; None for the class token, or the mean of the patches without one.
+    scale: of the products; None for 1 / sqrt(head width), as all models have but some T2T-ViT.
+
+  Returns:
+    [b, h, k, rows, columns]; prefix tokens are left out.
+
+  Raises:
+    ModelError: another kind of layer, or one without queries and keys.
+
+  Source: the neuron view of Vig 2019 (1906.05714), section 2.3.
+  """
+  if layer.kind != 'self' or layer.query is None or layer.key is None:
+    raise ModelError(f'{layer.label} has no queries and keys of patches: capture both')
+  index = token_index(captured, layer.query.shape[-2], query)
+  if index is None:
+    chosen = layer.query[:, :, layer.prefix :].mean(axis=2)
+  else:
+    chosen = layer.query[:, :, index]
+  if scale is None:
+    scale = layer.query.shape[-1] ** -0.5
+  products = captured.patches(layer.key) * (scale * chosen)[:, :, None, None]
+  return np.moveaxis(products, -1, 2)

@@ -3,6 +3,8 @@
 import dataclasses
 import math
 import pathlib
+from collections.abc import Sequence
+from typing import Any
 
 import flax.linen as nn
 import numpy as np
@@ -11,7 +13,14 @@ from vit_jax.data import Preprocess, decode_image, parse_transform
 from vit_jax.data.transforms.geometry import resize_pixels
 from vit_jax.errors import ModelError
 from vit_jax.inference.images import content_of
-from vit_jax.visualization.activations import Variables
+from vit_jax.inference.loaded import Loaded
+from vit_jax.visualization.activations import (
+  TENSORS,
+  Captured,
+  Variables,
+  capture,
+  capture_gradients,
+)
 from vit_jax.visualization.request import ImageSize
 from vit_jax.weights import resize
 
@@ -61,6 +70,36 @@ def read_image(
       image_size = whole_size((h, w), preprocess.image_size, patch_size)
     pixels = resize_pixels(pixels, image_size, 'bicubic')
   return ModelInput(path, pixels, np.asarray(preprocess.normalize(pixels[None])))
+
+
+def capture_image(
+  loaded: Loaded,
+  image: Any,
+  tensors: Sequence[str] = TENSORS,
+  class_index: int | None = None,
+) -> tuple[np.ndarray, Captured]:
+  """What a model that is ready to use computes from one image.
+
+  Args:
+    loaded: by `vit_jax.load`.
+    image: as `Loaded.predict` takes it.
+    tensors: which to keep, as `capture` takes them.
+    class_index: also the gradient of this class's logit by the attention weights, which are then
+      all that is kept.
+
+  Returns:
+    The image as the model sees it, uint8 [h, w, c], and the tensors, of a batch of one.
+
+  Raises:
+    ImageError: the image cannot be read.
+    NotApplicable: the model has no tokens.
+    ModelError: no such class.
+  """
+  pixels = loaded.read(image)
+  images = np.asarray(loaded.preprocess.normalize(pixels[None]))
+  if class_index is None:
+    return pixels, capture(loaded.module, loaded.variables, images, tensors)
+  return pixels, capture_gradients(loaded.module, loaded.variables, images, class_index)
 
 
 def whole_size(
