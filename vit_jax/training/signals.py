@@ -88,8 +88,9 @@ class SharedStop:
 
   That is a signal, or the end of its time budget, which each measures by its own clock. The request
   travels in the batch, a row of NUMBERS and of the time for each example, whose sum over all
-  processes comes back among the metrics of the step. It is read some steps later, so that nobody waits for a
-  step that has just been started. One process alone looks at its own signal, and adds nothing.
+  processes comes back among the metrics of the step. It is read some steps later, so that nobody
+  waits for a step that has just been started. One process alone looks at its own signal, and adds
+  nothing.
 
   Args:
     stop: the signal of this process.
