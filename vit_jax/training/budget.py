@@ -8,9 +8,10 @@ from typing import Any
 
 import jax
 
-from vit_jax import machine
+from vit_jax import machine, processes
 
 _QUEUED = 2  # steps that may wait on a device, so that a step's end is known in time
+_AGREEING = 3  # steps until several processes know that one of them is out of time
 _RECENT = 50  # steps, of which the slowest stands for the next
 _BYTES_A_SECOND = 50e6  # of a checkpoint, before one was written
 _MARGIN = 1.25  # of everything that is still to come
@@ -81,5 +82,6 @@ class TimeBudget:
     slowest = max(self._steps, default=0.0)
     pauses = [seconds for kind, seconds in self._pauses.items() if kind <= frozenset(due)]
     saving = save_seconds or self._state_bytes / _BYTES_A_SECOND
-    needed = (1 + _QUEUED) * slowest + max(pauses, default=0.0) + saving
+    steps = 1 + _QUEUED + (_AGREEING if processes.count() > 1 else 0)
+    needed = steps * slowest + max(pauses, default=0.0) + saving
     return self._clock() + _MARGIN * needed >= self._end

@@ -127,7 +127,7 @@ def _train(
       loop.run(state, stop, budget)
       checkpointer.wait()
     if loop.interrupted_at:
-      why = 'interrupted' if stop.requested else f'--max_hours={max_hours:g}: stopped'
+      why = 'interrupted' if loop.interrupted_by else f'--max_hours={max_hours:g}: stopped'
       raise InterruptedRunError(
         f'{why} at step {loop.interrupted_at}, which is saved in {path}: the same command resumes',
         loop.interrupted_by,
@@ -244,7 +244,9 @@ class _Loop:
       if last or self._plan.durations.due(step, config.log.every):
         self._report(step, last)
       saved_in = self._checkpointer.seconds
-      asked = stopping.requested or budget.spent(self._due(step + 1), saved_in)
+      if budget.spent(self._due(step + 1), saved_in):
+        stopping.out_of_time()
+      asked = stopping.requested
       with self._window.paused(), budget.pause(self._due(step)):
         state = self._evaluate_and_save(step, state, last, asked)
       if asked and not last:

@@ -84,11 +84,13 @@ class StopSignal:
 
 
 class SharedStop:
-  """A signal that any of several processes received, known to all of them at the same step.
+  """What any of several processes has to stop for, known to all of them at the same step.
 
-  The request travels in the batch, a row of NUMBERS for each example, whose sum over all processes
-  comes back among the metrics of the step. It is read some steps later, so that nobody waits for a
-  step that has just been started. One process alone looks at its own signal, and adds nothing.
+  That is a signal, or the end of its time budget, which each measures by its own clock. The request
+  travels in the batch, a row of NUMBERS and of the time for each example, whose sum over all
+  processes comes back among the metrics of the step. It is read some steps later, so that nobody
+  waits for a step that has just been started. One process alone looks at its own signal, and adds
+  nothing.
 
   Args:
     stop: the signal of this process.
@@ -96,7 +98,7 @@ class SharedStop:
     fetch: brings what a step gives to the host.
 
   Attributes:
-    number: of the signal that all stop for; 0 before.
+    number: of the signal that all stop for; 0 before, and for the time budget.
   """
 
   _LAG = 2  # steps
@@ -106,6 +108,7 @@ class SharedStop:
     self._alone = processes.count() == 1
     self._pending: collections.deque[Any] = collections.deque()
     self._number = 0
+    self._late = self._all_late = False
 
   @property
   def number(self) -> int:
@@ -114,13 +117,19 @@ class SharedStop:
   @property
   def requested(self) -> bool:
     """Whether the run is to stop after the step that was taken last."""
-    return self.number != 0
+    return self.number != 0 or self._all_late
+
+  def out_of_time(self) -> None:
+    """Asks to stop because the time budget of this process is spent."""
+    self._late = True
+    self._all_late = self._all_late or self._alone
 
   def asked(self) -> dict[str, np.ndarray]:
-    """What this process adds to a batch: {STOPS: [b, numbers]}."""
+    """What this process adds to a batch: {STOPS: [b, numbers + 1]}."""
     if self._alone:
       return {}
-    asked = np.zeros((self._rows, len(NUMBERS)), np.float32)
+    asked = np.zeros((self._rows, len(NUMBERS) + 1), np.float32)
+    asked[0, -1] = self._late
     if self._stop.requested:
       asked[0, NUMBERS.index(self._stop.number)] = 1
     return {STOPS: asked}
@@ -132,7 +141,8 @@ class SharedStop:
     self._pending.append(metrics.pop(STOPS))
     if len(self._pending) > self._LAG:
       total = np.asarray(self._fetch({STOPS: self._pending.popleft()})[STOPS][0])
-      if total.any() and not self._number:
+      self._all_late = self._all_late or bool(total[-1])
+      if total[:-1].any() and not self._number:
         self._number = next(n for n, t in zip(NUMBERS, total) if t)
         if not self._stop.requested:
           log.warning('another process was asked to stop: saving a checkpoint')
