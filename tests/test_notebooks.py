@@ -89,7 +89,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-  """Executes a notebook in a folder of its own: (name, values, first lines) -> its cells."""
+  """Executes a notebook in a folder of its own: (name, values, first, last lines) -> its cells."""
   nbclient = pytest.importorskip('nbclient')
   import nbformat
 
@@ -108,11 +108,12 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jupyter'))
     options['kernel_name'] = 'another'
 
-  def execute(name, parameters, first=''):
+  def execute(name, parameters, first='', last=''):
     notebook = nbformat.read(NOTEBOOKS[name], 4)
     place = next(i for i, c in enumerate(notebook.cells) if c.metadata.get('tags'))
     lines = [first, *(f'{key} = {value!r}' for key, value in parameters.items())]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell('\n'.join(lines)))
+    notebook.cells.append(nbformat.v4.new_code_cell(last))
     folder = tmp_path / 'notebook'
     folder.mkdir()
     resources = {'metadata': {'path': folder}}
@@ -206,7 +207,12 @@ def test_vit_vs_cnn(run, tmp_path):
   }
   for name in ('model.depth', 'model.mlp_dim', 'model.width'):
     options['vit'][name] = options['both'].pop(name)
-  cells = run('vit_vs_cnn', {'IMAGES': 'shapes', 'OPTIONS': options})
+  last = """
+for file, values in EXPERIMENTS['pretrained'].values():  # what the networks in use are asked for
+  print(*config.load(file, values=values).freeze, file)
+"""
+  cells = run('vit_vs_cnn', {'IMAGES': 'shapes', 'OPTIONS': options}, last=last)
+  assert 'backbone vit_b16_dogs\nbackbone resnet50_dogs' in _text(cells)
   found = re.search(r'vit - cnn: ([+-][\d.]+) points, 95 % interval ([+-][\d.]+) to', _text(cells))
   table = json.loads((tmp_path / 'notebook/runs/comparison/compare.json').read_text())
   assert [run['model'].split(' (')[0] for run in table['runs']] == ['vit_ti16', 'resnet50']
