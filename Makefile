@@ -46,8 +46,7 @@ coverage: env
 	COVERAGE_CORE=sysmon $(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term:skip-covered
 
 docs: env
-	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
-	$(BIN)/mkdocs build --strict --site-dir build/site
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 notebooks: dist
 	$(PYTHON) -m venv --clear build/notebooks

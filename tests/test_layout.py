@@ -44,6 +44,7 @@ LAYERS = [
   ['arguments', 'config_files'],
   ['options'],
   ['command_line'],
+  ['processes'],
   ['runtime', 'download'],
   ['console', 'files', 'interrupts', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],

@@ -54,6 +54,7 @@ def test_every_topic_has_a_page(capsys):
   assert '--config.model.patch_size=8,8' in _help(capsys, '--help=vit_s8')
   assert 'mobilenet_v2' in _help(capsys, '--help', 'model')
   assert '--sweep=list' in _help(capsys, '--help=sweeps')
+  assert '--coordinator' in _help(capsys, '--help=processes')
   assert 'vit_b16_dogs' in _help(capsys, '--help=configs')
   assert '--config.optimizer.b2=0.999' in _help(capsys, '--help=config.optimizer.b2')
   assert '--config.dataset.seed=0' in _help(capsys, '-h', 'seed')
@@ -197,7 +198,7 @@ def test_completion(shell, tmp_path):
     'vit_jax comp': {'compare', 'completion'},
     'vit_jax train --config=vit_d': {'vit_digits'},
     'vit_jax train --config.optimizer.name=ad': {'adamw', 'adafactor'},
-    'vit_jax evaluate --parallel=': {'data', 'pmap'},
+    'vit_jax evaluate --parallel=': {'data', 'pmap', 'fsdp'},
   }.items():
     if shell == 'bash':
       found = _run('-c', _BASH, '', str(script), line, shell=['bash']).splitlines()

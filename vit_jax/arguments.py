@@ -30,16 +30,22 @@ class _Made(Exception):
 _asking: contextvars.ContextVar[bool] = contextvars.ContextVar('_asking', default=False)
 
 
-def flags_of(command: Callable[[list[str]], Any]) -> list[Flag]:
-  """The flags of a command whose first work is to parse its words; it does no other."""
+def parser_of(command: Callable[[list[str]], Any]) -> 'Parser | None':
+  """The parser of a command whose first work is to parse its words; it does no other."""
   token = _asking.set(True)
   try:
     command([])
   except _Made as made:
-    return made.args[0].flags()
+    return made.args[0]
   finally:
     _asking.reset(token)
-  return []
+  return None
+
+
+def flags_of(command: Callable[[list[str]], Any]) -> list[Flag]:
+  """The flags of a command, by its parser; none where it has no `Parser`."""
+  parser = parser_of(command)
+  return parser.flags() if parser else []
 
 
 class Parser(argparse.ArgumentParser):

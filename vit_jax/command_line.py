@@ -7,7 +7,7 @@ import shutil
 import sys
 from collections.abc import Callable, Sequence
 
-from vit_jax import interrupts, machine, runtime
+from vit_jax import interrupts, machine, processes, runtime
 from vit_jax.console import Console, show, show_problems
 from vit_jax.errors import UserError
 
@@ -22,7 +22,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
   # Orbax's threads log with a traceback what was said in one line, and may end after the console.
   logging.getLogger('absl').setLevel(logging.CRITICAL)
   try:
-    with interrupts.handled(), Console(information=False):
+    with interrupts.handled(), Console(information=False), processes.ending():
       status = main() or 0
   except UserError as e:
     if os.environ.get('VIT_JAX_TRACEBACK'):
@@ -34,6 +34,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
     status = 130
   except BrokenPipeError:
     status = 0  # console.show has silenced it
+  processes.leave(status)
   sys.exit(status)
 
 

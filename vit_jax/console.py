@@ -27,6 +27,7 @@ log = logging.getLogger(__name__)
 _PACKAGE = 'vit_jax'
 _TICK = 1.0  # seconds between two looks of the live line
 _told: set[str] = set()  # texts of `warn_once`
+_silent_as: str | None = None  # 'process 3: ' in a process that leaves the talking to another
 
 
 class Console(logging.Handler):
@@ -46,8 +47,8 @@ class Console(logging.Handler):
 
   def __init__(self, active: bool = True, information: bool = True, live: bool = True):
     super().__init__(logging.INFO if information else logging.WARNING)
-    self.active = active
-    self.live = active and live and is_terminal(sys.stderr)
+    self.active = active and _silent_as is None
+    self.live = self.active and live and is_terminal(sys.stderr)
     self.warnings: list[str] = []
     self._bar: tqdm.tqdm | None = None
     self._status = ''
@@ -247,6 +248,8 @@ def show(text: object, error: bool = False) -> None:
     StorageError: standard output is a file on a full disk, or a terminal that is gone.
     BrokenPipeError: nobody reads it any more.
   """
+  if _silent_as is not None:
+    return
   try:
     _print(text, error)
   except OSError as e:
@@ -266,6 +269,39 @@ def show_problems(error: UserError) -> None:
   """Prints a user's mistake as one line on standard error."""
   prefix = '' if isinstance(error, InterruptedRunError) else 'error: '
   show(prefix + one_line(' | '.join(error.problems)), error=True)
+
+
+def stay_silent(name: str) -> None:
+  """Has this process print nothing from now on but what `show_at_once` is given.
+
+  Args:
+    name: how those lines begin.
+  """
+  global _silent_as
+  _silent_as = name
+  for console in _attached():
+    console.show_status('')
+    console.active = console.live = False
+
+
+def show_at_once(text: str) -> None:
+  """Prints a line on standard error from a thread, whatever the others are doing."""
+  for console in _attached():
+    console.show_status('')
+  with contextlib.suppress(OSError):
+    _print(f'{_silent_as or ""}{one_line(text)}', error=True)
+
+
+def keep_to_ourselves() -> None:
+  """Has libraries that write to file 1 of this process, as gloo does, write nowhere."""
+  with contextlib.suppress(AttributeError, OSError, ValueError):  # no stream of the system
+    old = sys.stdout
+    old.flush()
+    kept = os.dup(old.fileno())
+    sys.stdout = open(  # noqa: SIM115
+      kept, 'w', buffering=1, encoding=old.encoding, errors=old.errors
+    )
+    silence(old)
 
 
 def silence(stream: Any) -> None:

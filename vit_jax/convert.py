@@ -52,7 +52,8 @@ def _parser() -> Parser:
   add = parser.add_argument
   add('source', nargs='?', help="a file, a model's folder, a workdir or a pretrained model name")
   add('target', nargs='?', help='a file; a folder for hf, and for timm with its config')
-  add('--list', action='store_true', help='show the pretrained models that can be downloaded')
+  listed = 'show the pretrained models that can be downloaded, as text or as docs/models.md'
+  add('--list', nargs='?', const='text', choices=('text', 'markdown'), help=listed)
   option = parser.option
   named = 'model name; needed where the tensors do not show it'
   option('--model', str, named, '', parse=check_model_name)
@@ -84,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
   if args.list:
     from vit_jax.weights import hub
 
-    show(hub.table())
+    show(hub.markdown() if args.list == 'markdown' else hub.table())
     return 0
   if not (args.source or '').strip() or not (args.target or '').strip():
     raise ConfigError('expected SOURCE and TARGET, see --help; --list shows pretrained models')

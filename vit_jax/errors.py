@@ -39,6 +39,17 @@ def _rebuilt(kind: type[UserError], attributes: dict[str, Any]) -> UserError:
   return error
 
 
+def to_json(error: UserError) -> dict[str, Any]:
+  """An error as JSON values, for another process."""
+  return {'kind': type(error).__name__, **error.__dict__}
+
+
+def of_json(values: dict[str, Any]) -> UserError:
+  """The inverse of `to_json`; what is of no type of this file becomes a `UserError`."""
+  kind = globals().get(values['kind'], UserError)
+  return _rebuilt(kind, {name: value for name, value in values.items() if name != 'kind'})
+
+
 class ConfigError(UserError):
   """An option, an argument or a config file: unknown, of the wrong type, out of its range."""
 
@@ -94,15 +105,16 @@ class DivergenceError(UserError):
 
 
 class InterruptedRunError(UserError):
-  """A run that a signal stopped; the same command resumes it.
+  """A run that a signal or its time budget stopped; the same command resumes it.
 
   Args:
     problems: what was saved.
-    number: of the signal.
+    number: of the signal; 0 for the time budget.
 
   Attributes:
     number: of the signal.
-    status: 128 and that number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C.
+    status: 128 and that number, as shells have it: 143 for SIGTERM, 130 for Ctrl-C. For the time
+      budget it is 75, which <sysexits.h> calls a failure that another try may mend.
   """
 
   code = 'interrupted'
@@ -110,7 +122,13 @@ class InterruptedRunError(UserError):
   def __init__(self, problems: str | Sequence[str], number: int):
     super().__init__(problems)
     self.number = number
-    self.status = 128 + number
+    self.status = 128 + number if number else 75
+
+
+class LostProcessError(UserError):
+  """A process of several that ended, hung, or was never there."""
+
+  code = 'process'
 
 
 class DependencyError(UserError):

@@ -2,6 +2,7 @@
 
 import json
 
+from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
@@ -28,7 +29,7 @@ def _parser() -> Parser:
     'has no splits',
   )
   add('--batch_size', int, 'examples a step over all devices', 64, low=1, high=1 << 20)
-  add('--parallel', str, 'how devices share a batch', 'data', choices=('data', 'pmap'))
+  add('--parallel', str, 'how devices share a batch', 'data', choices=('data', 'pmap', 'fsdp'))
   add('--on_error', str, 'policy for images that cannot be decoded', 'raise', choices=ON_ERROR)
   searched = 'folder searched for named weights before a download'
   add('--pretrained_dir', str, searched, '', path=True)
@@ -43,12 +44,16 @@ def _parser() -> Parser:
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   weights_arguments(parser)
+  processes.flags(parser)
   return parser
 
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   args = _parser().parse_args(argv)
+  status = processes.start('evaluate', args, argv)
+  if status is not None:
+    return status
   opening = weights_options(args)
   from vit_jax.evaluation.standalone import evaluate  # --help must not wait for JAX
 

@@ -3,6 +3,7 @@
 import functools
 import pathlib
 
+from vit_jax import processes
 from vit_jax.command_line import run_cli
 from vit_jax.console import show, show_problems
 from vit_jax.data.image_files import find_images
@@ -26,22 +27,28 @@ def main(argv: list[str] | None = None) -> int:
   parser.option(
     '--what', str, "'pooled', 'tokens', 'grid', or a block such as 'block_05'", 'pooled'
   )
+  processes.flags(parser)
   args = parser.parse_args(argv)
+  status = processes.start('features', args, argv)
+  if status is not None:
+    return status
   out = pathlib.Path(args.out)
   paths = find_images(args.images)
   import numpy as np
 
+  from vit_jax.inference import shared
   from vit_jax.weights.containers import npz
 
   loaded = load_model(args)
   problems: dict[int, UserError] = {}
-  features = loaded.features(paths, args.what, problems)
+  features = shared.features(loaded, paths, args.what, problems)
   for problem in problems.values():
     show_problems(problem)
   good = [path for i, path in enumerate(paths) if i not in problems]
   if not good:
     raise ImageError(f'none of {len(paths)} images could be read')
-  npz.write(out, {'features': features, 'paths': np.array(good)})
+  if not processes.index():
+    npz.write(out, {'features': features, 'paths': np.array(good)})
   show(f'wrote {args.what} features {features.shape} of {len(good)} images to {out}')
   return int(bool(problems))
 

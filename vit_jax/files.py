@@ -10,6 +10,7 @@ import numbers
 import os
 import pathlib
 import re
+import socket
 import sys
 import time
 from collections.abc import Iterator, Sequence
@@ -19,6 +20,7 @@ from vit_jax.errors import ConfigError, StorageError, shown
 
 # How a formula begins in a spreadsheet, also in the wide letters of East Asia.
 _FORMULA = re.compile(r"'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
+_REMOTE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 _LONGEST_NAME = 100  # bytes of a file name's start; file systems take 255 in all
 _ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
@@ -196,10 +198,16 @@ def path_of(name: str, text: str) -> str:
     text: '' stays as it is.
 
   Raises:
-    ConfigError: it is blank, no file can have this name, or the user's home folder is unknown.
+    ConfigError: it is blank or lies elsewhere (`gs://`), no file can have this name, or the user's
+      home folder is unknown.
   """
   if text and not text.strip():
     raise ConfigError(f'{name} is blank')
+  if _REMOTE.match(text):
+    raise ConfigError(
+      f'{name}={shown(text)} is not on this machine: mount it as a folder (gcsfuse, mount-s3, '
+      'rclone mount) or copy it here, and name that'
+    )
   try:
     path = str(pathlib.Path(text).expanduser()) if text[:1] == '~' else text
     os.lstat(path)
@@ -278,7 +286,7 @@ def make_workdir(path: pathlib.Path) -> list[pathlib.Path]:
   try:
     made = [folder for folder in (path, *path.parents) if not os.path.lexists(folder)]
     path.mkdir(parents=True, exist_ok=True)
-    probe = path / f'.probe.{os.getpid()}'
+    probe = path / f'.probe.{socket.gethostname()}.{os.getpid()}'  # many machines may do so at once
     probe.touch()
     probe.unlink()
   except OSError as e:

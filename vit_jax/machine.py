@@ -1,5 +1,6 @@
 """What this machine is and has; every question that operating systems answer differently."""
 
+import glob
 import hashlib
 import os
 import pathlib
@@ -7,9 +8,12 @@ import platform
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 
 from vit_jax import __version__
+
+_IMPORTED = time.monotonic()
 
 # Whose versions results depend on.
 _PACKAGES = (
@@ -47,6 +51,24 @@ def cores() -> int:
   return os.cpu_count() or 1
 
 
+def gpus() -> list[str]:
+  """GPUs that this process may use, as $CUDA_VISIBLE_DEVICES names them."""
+  visible = os.environ.get('CUDA_VISIBLE_DEVICES')
+  if visible is not None:
+    return [word for word in visible.split(',') if word.strip()]
+  return [str(i) for i in range(len(glob.glob('/dev/nvidia[0-9]*')))]
+
+
+def process_seconds() -> float:
+  """Wall time since this process started; where the system does not say it, since this import."""
+  try:
+    started = int(pathlib.Path('/proc/self/stat').read_text('utf-8').rpartition(')')[2].split()[19])
+    up = float(pathlib.Path('/proc/uptime').read_text('utf-8').split()[0])
+    return max(0.0, up - started / os.sysconf('SC_CLK_TCK'))
+  except (OSError, ValueError, IndexError):  # not Linux
+    return time.monotonic() - _IMPORTED
+
+
 def peak_memory_bytes() -> int | None:
   """Most memory that this process has had at once; None where the system does not say it."""
   try:
@@ -68,6 +90,7 @@ def free_memory_bytes() -> int | None:
       return None
   lines = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
   free = [int(lines['MemAvailable'].split()[0]) * 1024] if 'MemAvailable' in lines else []
+  free += _left_of_limits()
   for folder, limit, used, files in _CGROUPS:
     root = pathlib.Path(folder)
     try:
@@ -77,6 +100,23 @@ def free_memory_bytes() -> int | None:
     except (OSError, ValueError, KeyError):  # no such file, or 'max'
       continue
   return max(0, min(free)) if free else None
+
+
+def _left_of_limits() -> list[int]:
+  """Bytes that `ulimit -v` and `ulimit -d` leave this process, where there are such limits."""
+  import resource
+
+  found = []
+  try:
+    text = pathlib.Path('/proc/self/status').read_text('utf-8', 'replace')
+    used = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
+    for limit, name in ((resource.RLIMIT_AS, 'VmSize'), (resource.RLIMIT_DATA, 'VmData')):
+      most = resource.getrlimit(limit)[0]
+      if most != resource.RLIM_INFINITY:
+        found.append(max(0, most - int(used[name].split()[0]) * 1024))
+  except (OSError, KeyError, ValueError):
+    pass
+  return found
 
 
 def processor_name() -> str:

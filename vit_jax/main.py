@@ -1,10 +1,11 @@
 """Trains or fine-tunes a model: `python -m vit_jax.main --config=FILE --workdir=DIR`."""
 
 import argparse
+import json
 import sys
 from typing import Any
 
-from vit_jax import config_files
+from vit_jax import config_files, processes
 from vit_jax.arguments import Parser, split_overrides
 from vit_jax.command_line import run_cli, typed
 from vit_jax.console import show
@@ -41,6 +42,28 @@ alone, from 0, as a job array needs: --sweep=$SLURM_ARRAY_TASK_ID.
 """
 
 
+_PROCESSES = """\
+processes: several of them run the same command and compute as one, on one machine or on many.
+
+  --processes=N          starts N here: on GPUs each has one, else its share of the cores;
+                         1 runs alone, whatever a cluster says
+  --coordinator=HOST:PORT --process_id=I --process_count=N
+                         process I of N that are started elsewhere; process 0 is at HOST
+  --process_timeout=60   seconds after which one that is silent or stands still ends the others
+
+SLURM, Open MPI up to version 4, Kubernetes JobSets and TPU pods say all of this by themselves.
+Where one process ends or hangs the others end with one line that names it, and status 1; SIGTERM,
+SIGHUP, SIGUSR1 and Ctrl-C in any of them save in all, with status 128 and the signal's number. The
+same command resumes.
+
+  python -m vit_jax.main --config=vit_digits --workdir=runs/digits --processes=2
+  srun python -m vit_jax.main --config=vit_b16_dogs --workdir=runs/dogs
+"""
+
+
+_TOPICS = {'sweeps': _SWEEPS, 'processes': _PROCESSES}
+
+
 def _parser() -> '_Parser':
   parser = _Parser('main', description=_DESCRIPTION, add_help=False)
   parser.add_argument(
@@ -59,11 +82,23 @@ def _parser() -> '_Parser':
     metavar='K|NAME=VALUE,...',
     help="train all runs of the file's get_sweep or of the values given, or the K-th; or list them",
   )
+  processes.flags(parser)
+  parser.option(
+    '--max_hours',
+    float,
+    'save and end with status 75 before the process is this old; the same command resumes',
+    0.0,
+    metavar='H',
+    low=0,
+    high=1e6,
+  )
   add = parser.add_argument
   add('--quiet', action='store_true', help='print warnings, errors and the result alone')
   add('--json', action='store_true', help='print one JSON object a line: plan, rows, summary')
-  dry_run = 'print the plan with measured time and memory, write augmented images; train nothing'
+  dry_run = 'show plan, measured time and memory, augmented images'
   add('--dry_run', action='store_true', help=dry_run)
+  replay = 'run the step again that was not finite, and say where in it that begins; train nothing'
+  add('--replay', action='store_true', help=replay)
   return parser
 
 
@@ -80,6 +115,9 @@ def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
       args.swept, args.sweep = config.split_sweep(args.sweep)
     if args.quiet and args.json:
       raise ConfigError('--quiet and --json are two ways to print: use one of them')
+    if args.replay and (args.dry_run or args.sweep):
+      other = '--dry_run' if args.dry_run else '--sweep'
+      raise ConfigError(f'--replay runs one step of one run: leave out {other}')
   with problems.collect():
     if found:
       raise ConfigError(found)
@@ -117,6 +155,10 @@ def main(argv: list[str] | None = None) -> int:
   if args.help is not None:
     show(_help(args, overrides))
     return 0
+  if args.sweep != 'all':  # of a sweep each member is a command of its own
+    status = processes.start('main', args, argv)
+    if status is not None:
+      return status
   try:
     return _sweep(args, overrides) if args.sweep else _train(args, overrides)
   except InterruptedRunError as e:
@@ -141,8 +183,13 @@ def _train(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     from vit_jax.training.dry_run import dry_run
 
     dry_run(options, args.workdir, _output(args))
+  elif args.replay:
+    from vit_jax.training.replay import replay
+
+    found = replay(options, args.workdir, _output(args))
+    show(json.dumps(found.facts()) if args.json else '\n'.join(found.lines()))
   else:
-    train(options, args.workdir, _output(args))
+    train(options, args.workdir, _output(args), args.max_hours)
   return 0
 
 
@@ -151,15 +198,16 @@ def _help(args: argparse.Namespace, overrides: dict[str, str]) -> str:
   if not args.help and not args.config:
     parser = _parser()
     parser.epilog = pages.overview()
+    processes.hide_flags(parser)
     return parser.format_help().rstrip('\n')
   if not args.config:
-    return pages.page(args.help, {}, {'sweeps': _SWEEPS})
+    return pages.page(args.help, {}, _TOPICS)
   from vit_jax import config
 
   options = config.load(args.config, overrides)
   if not args.help:
     return pages.of_config(args.config, options)
-  return pages.page(args.help, pages.values_of(options), {'sweeps': _SWEEPS})
+  return pages.page(args.help, pages.values_of(options), _TOPICS)
 
 
 def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
@@ -179,14 +227,16 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     first = name or next(iter(members))
     dry_run(members[first][1], args.workdir, _output(args), runs=1 if name else len(members))
   elif name:
-    sweep.run_one(members, name, args.workdir, _output(args))
+    sweep.run_one(members, name, args.workdir, _output(args), args.max_hours)
   else:
     words = [f'--config.{name}={value}' for name, value in overrides.items()]
     words += [f'--sweep={word}' for word in args.swept]
     words += [f'--{flag}' for flag in ('quiet', 'json') if getattr(args, flag)]
+    words += processes.member_flags(args)
     command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
     with console_for(_output(args)):
-      sweep.run_all(members, args.workdir, [*command, f'--workdir={args.workdir}', *words])
+      words = [*command, f'--workdir={args.workdir}', *words]
+      sweep.run_all(members, args.workdir, words, args.max_hours)
   return 0
 
 

@@ -33,6 +33,7 @@ class Rule:
     lengths: how many items a tuple may have; empty for any.
     parse: raises a `ConfigError` for text of a wrong form.
     path: whether text may name a file or folder: a leading '~' becomes the home folder.
+    words: that stand for a value, which cannot be given in another way.
   """
 
   help: str = ''
@@ -44,6 +45,7 @@ class Rule:
   lengths: tuple[int, ...] = ()
   parse: Callable[[str], Any] | None = None
   path: bool = False
+  words: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
   def valid(self) -> tuple:
@@ -63,7 +65,7 @@ class Rule:
       )
       if bound is not None
     ]
-    return ' and '.join(words)
+    return ', or '.join(filter(None, [' and '.join(words), *self.words]))
 
   def admits(self, number: float) -> bool:
     """Whether a number lies in the range."""
@@ -177,6 +179,8 @@ def checked(name: str, value: Any, hint: Any, rule: Rule = Rule()) -> Any:
   Raises:
     ConfigError: the value is of another type, or outside of the range.
   """
+  if isinstance(value, str) and value in rule.words:
+    return rule.words[value]
   try:
     value = _converted(value, hint)
   except (TypeError, OverflowError):  # an integer too large for a float

@@ -9,6 +9,7 @@ import os
 import time
 from typing import TYPE_CHECKING, Any
 
+from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
@@ -109,6 +110,7 @@ def _parser() -> Parser:
   add('--cache_dir', str, "where features are cached; default: the user's cache", '', path=True)
   parser.add_argument('--json', action='store_true', help='print one JSON object')
   weights_arguments(parser, classes=False)
+  processes.flags(parser)
   return parser
 
 
@@ -118,6 +120,9 @@ def main(argv: list[str] | None = None) -> int:
   args = parser.parse_args(argv)
   if args.out and args.method != 'linear':
     raise ConfigError(f'--out needs --method=linear: {args.method} makes no model')
+  status = processes.start('probe', args, argv)
+  if status is not None:
+    return status
   for flag in (f for method, flags in _OF_METHOD.items() if method != args.method for f in flags):
     if getattr(args, flag) != parser.get_default(flag):
       log.warning('--%s has no effect with --method=%s', flag, args.method)
@@ -189,7 +194,7 @@ def main(argv: list[str] | None = None) -> int:
       on_error=args.on_error,
     )  # fmt: skip
     more['chosen'] = 'given' if args.c else f'chosen on {val}' if val else 'by cross-validation'
-    if args.out:
+    if args.out and not processes.index():
       _write(args.out, loaded, head, dataset.classes, options)
   more['seconds'] = round(time.monotonic() - began, 2)
   more['cpu_seconds'] = round(time.process_time(), 2)

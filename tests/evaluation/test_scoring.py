@@ -31,7 +31,7 @@ class _Oracle(nn.Module):
     return jax.nn.one_hot(predicted, CLASSES) * 9.0
 
 
-@pytest.mark.parametrize('name, batch_size', [('data', 4), ('data', 12), ('pmap', 8), ('data', 52)])
+@pytest.mark.parametrize('name, batch_size', [('data', 4), ('fsdp', 12), ('pmap', 8), ('data', 52)])
 def test_evaluation_counts_every_example_once(name, batch_size):
   """13 of 17 images hold their label, so accuracy is 13/17 at any batch size."""
   n, correct = 17, 13

@@ -41,7 +41,7 @@ def _student(teacher_run, **overrides):
   return runs.options(**SHORT | task | overrides)
 
 
-@pytest.mark.parametrize('name', ['data', 'pmap'])
+@pytest.mark.parametrize('name', ['fsdp', 'pmap'])
 def test_the_teacher_computes_logits_of_the_batch(teacher_run, name):
   """Enlarged to its own size, in its own value range."""
   config = _student(teacher_run)

@@ -60,7 +60,7 @@ def test_a_longer_run_is_resumed_with_a_warning(run, caplog):
 
 
 def test_options_that_do_not_change_training_may_change(run):
-  changed = {'parallel': 'pmap', 'log__every': '1 step', 'checkpoint__keep': '5'}
+  changed = {'parallel': 'fsdp', 'mesh__data': '2', 'log__every': '1 step', 'checkpoint__keep': '5'}
   assert _resume(run, dataset__test='val', input__threads='2', **changed) == 4
 
 

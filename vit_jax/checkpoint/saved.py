@@ -116,11 +116,10 @@ def set_aside(folder: pathlib.Path) -> pathlib.Path:
     if not aside.exists():
       break
     aside = folder.with_name(f'damaged-{folder.name}-{number}')
-  if jax.process_index() == 0:
-    try:
-      folder.rename(aside)
-    except OSError as e:
-      raise StorageError(f'cannot rename the damaged checkpoint {folder}: {e.strerror}') from e
+  try:
+    folder.rename(aside)
+  except OSError as e:
+    raise StorageError(f'cannot rename the damaged checkpoint {folder}: {e.strerror}') from e
   return aside
 
 
@@ -156,10 +155,14 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
 
 
 def read_arrays(folder: pathlib.Path, item: str) -> dict:
-  """An item of a checkpoint as a tree of numpy arrays, verified."""
+  """An item of a checkpoint as a tree of numpy arrays, verified; each process reads by itself."""
   _verify(folder, item)
+  alone = ocp.options.MultiprocessingOptions(
+    primary_host=jax.process_index(), active_processes={jax.process_index()}
+  )
   try:
-    with _quiet_orbax(), ocp.Checkpointer(ocp.StandardCheckpointHandler()) as reader:
+    handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)
+    with _quiet_orbax(), ocp.Checkpointer(handler, multiprocessing_options=alone) as reader:
       # Numpy targets make orbax restore numpy, whatever devices wrote it. They take no memory.
       path = (folder / item).absolute()  # orbax reads no other
       wanted = jax.tree.map(_empty, reader.metadata(path).item_metadata.tree)

@@ -6,6 +6,7 @@ import os
 import pathlib
 import re
 import shutil
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import checkpoint_managers
 
+from vit_jax import processes
 from vit_jax.checkpoint import checksums
 from vit_jax.checkpoint.leftovers import Leftovers
 from vit_jax.checkpoint.saved import (
@@ -40,6 +42,9 @@ class Checkpointer:
     keep: how many of the newest are kept.
     best: validation metric whose best checkpoint is kept too.
     best_mode: 'max' or 'min'.
+
+  Attributes:
+    seconds: from the start of a save until all of it was on disk, the longest so far.
   """
 
   def __init__(self, workdir: str | pathlib.Path, keep: int, best: str, best_mode: str):
@@ -49,14 +54,35 @@ class Checkpointer:
     self._manager: ocp.CheckpointManager | None = None
     self._keep, self._in_hand = max(1, keep), 0
     self._failed = False
+    self._began = 0.0
+    self.seconds = 0.0
     self._leftovers = Leftovers()
 
   def read_newest(self) -> Saved:
     """The newest checkpoint that is whole; damaged ones are set aside under another name.
 
+    Of several processes the first decides which it is, and all read it.
+
     Raises:
       CheckpointError: none is whole, which is said of each, and all stay where they are.
     """
+    mine: list[Saved] = []
+
+    def find() -> int:
+      mine.append(self._newest_whole())
+      return mine[0].step
+
+    step = processes.agreed(find)
+    saved = mine[0] if mine else Saved.read(self._folder / str(step))
+    for step, metrics in processes.agreed(self._saved_metrics):
+      self._note_score(step, metrics)
+    return saved
+
+  def _saved_metrics(self) -> list[tuple[int, dict[str, float]]]:
+    metas, _ = read_metas(self._folder)
+    return [(step, meta['metrics']) for step, meta in metas.items()]
+
+  def _newest_whole(self) -> Saved:
     damaged: dict[int, DamagedCheckpointError] = {}
     for step in reversed(saved_steps(self._folder)):
       try:
@@ -70,8 +96,6 @@ class Checkpointer:
     for step, error in damaged.items():
       aside = set_aside(self._folder / str(step))
       log.warning('%s: resuming from step %d; it was renamed to %s', error, saved.step, aside.name)
-    for step, meta in read_metas(self._folder)[0].items():
-      self._note_score(step, meta)
     return saved
 
   def latest_step(self) -> int | None:
@@ -110,9 +134,10 @@ class Checkpointer:
       'step': step,
       'metrics': metrics,
     }
-    self._note_score(step, meta)
-    self._in_hand = step
-    self._check_room(step, sum(x.nbytes for x in jax.tree.leaves((variables, training))))
+    self._note_score(step, metrics)
+    self._in_hand, self._began = step, time.monotonic()
+    nbytes = sum(x.nbytes for x in jax.tree.leaves((variables, training)))
+    processes.agreed(lambda: self._check_room(step, nbytes))
     with self._writing():
       self._open().save(
         step,
@@ -182,9 +207,10 @@ class Checkpointer:
       for folder in self._folder.iterdir():
         if folder.name.split('.')[0] == str(self._in_hand):  # '6.orbax-checkpoint-tmp', say
           checksums.write(folder)
+    self.seconds = max(self.seconds, time.monotonic() - self._began)
 
-  def _note_score(self, step: int, meta: Mapping[str, Any]) -> None:
-    value = meta['metrics'].get(self._best)
+  def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
+    value = metrics.get(self._best)
     if value is not None:
       self._scores[step] = self._sign * value
 

@@ -6,6 +6,7 @@ returns frozen dataclasses, or one error that names every problem.
 
 from vit_jax.config.loading import default, load, load_all, load_any
 from vit_jax.config.options import (
+  AUTO,
   Checkpoint,
   Config,
   Dataset,
@@ -29,6 +30,7 @@ from vit_jax.config_files import is_foreign
 from vit_jax.options import Length
 
 __all__ = [
+  'AUTO',
   'Checkpoint',
   'Config',
   'Dataset',

@@ -18,7 +18,7 @@ from vit_jax.config.options import Config, leaves, schema
 from vit_jax.config.validation import parse_all, parse_saved, usable
 from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
 from vit_jax.files import path_of, read_json
-from vit_jax.options import from_text
+from vit_jax.options import from_text, rule_of
 
 _HINTS = {
   'get_sweep': ': --sweep needs one, such as `def get_sweep(): return options.product('
@@ -29,6 +29,9 @@ _HINTS = {
 def default() -> ml_collections.ConfigDict:
   """Every option at its default, locked: a config file edits this and returns it."""
   config = ml_collections.ConfigDict(dataclasses.asdict(schema()()), convert_dict=True)
+  for name, field in leaves():
+    if rule_of(field).words:  # a word is of another type than the value that it stands for
+      config[name] = ml_collections.FieldReference(field.default, field_type=object)
   config.lock()
   config.model.unlock()  # a model's fields are its own; `parse` checks them
   return config

@@ -14,11 +14,12 @@ from vit_jax.data import open_dataset
 from vit_jax.optimizers import OPTIMIZERS, SCHEDULES
 from vit_jax.optimizers.parameter_groups import check_pattern, parse_multiplier
 from vit_jax.options import LARGEST_SIDE, Length, component_options, option, rule_of
-from vit_jax.parallel import PLACEMENTS
+from vit_jax.parallel import PLACEMENTS, Mesh
 from vit_jax.registry import Registry
 from vit_jax.tasks import TASKS, Mixing
 from vit_jax.trackers import TRACKERS
 
+AUTO = 0  # the batch size that `auto` stands for until it is found
 _SEEDS = {'low': 0, 'high': 2**32 - 1}
 
 
@@ -91,6 +92,9 @@ class Input:
   )
   threads: int = option(0, 'loader threads of a process; 0: one per core', low=0, high=4096)
   workers: int = option(0, 'loader processes; 0: threads alone', low=0, high=1024)
+  prefetch_gib: float = option(
+    1.0, 'most memory of images that a process makes ahead of their step, in GiB', low=0, high=1e6
+  )
   cache: str = option(
     '',
     "kept in memory across epochs: 'decoded' images, before the first random operation, or the "
@@ -235,6 +239,12 @@ class Checkpoint:
   keep: int = option(2, 'newest checkpoints kept', low=1, high=10**6)
   best: str = option('accuracy', 'validation metric whose best checkpoint is kept too')
   best_mode: str = option('max', 'whether higher or lower is better', choices=('max', 'min'))
+  diverged_gib: float = option(
+    8.0,
+    'most disk for state and batch of a step that is not finite, for --replay, in GiB; 0: none',
+    low=0,
+    high=1e6,
+  )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,11 +265,18 @@ class Config:
     "length of training: '500 steps', '5 epochs', '1e6 examples'",
     parse=Length.parse_positive,
   )
-  batch_size: int = option(64, 'global batch size, over all devices', low=1, high=1 << 24)
+  batch_size: int = option(
+    64,
+    'global batch size, over all devices; auto: the largest that fits into memory',
+    low=1,
+    high=1 << 24,
+    words={'auto': AUTO},
+  )
   accumulate: int = option(
     1, 'gradient accumulation steps, to need less memory', low=1, high=1 << 24
   )
   parallel: str = option('data', 'how devices share a batch', choices=lambda: PLACEMENTS)
+  mesh: Mesh = option(Mesh, 'devices of fsdp')
   init_from: str = option(
     '', 'weights to start from: a run, a file or a pretrained model name; empty: none', path=True
   )

@@ -287,6 +287,11 @@ def _warn_of_unused(config: Config) -> None:
         log.warning(
           'config.%s.%s has no effect with config.%s.name=%r', group, name, group, options.name
         )
+  for field in dataclasses.fields(config.mesh):
+    if config.parallel != 'fsdp' and getattr(config.mesh, field.name) != field.default:
+      log.warning(
+        'config.mesh.%s has no effect with config.parallel=%r', field.name, config.parallel
+      )
 
 
 def _warn_of_unused_size(options: Input) -> None:

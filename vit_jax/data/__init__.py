@@ -13,6 +13,7 @@ _LAZY = {
   'EvalBatches': 'batches',
   'Examples': 'dataset',
   'ImageCache': 'cache',
+  'Prefetch': 'batches',
   'Preprocess': 'preprocess',
   'TrainBatches': 'batches',
   'Transform': 'transforms.parse',

@@ -1,4 +1,4 @@
-"""Making one batch from its number: the work that threads and worker processes do."""
+"""Making batches from their numbers: the work that threads and worker processes do."""
 
 import dataclasses
 import functools
@@ -118,8 +118,28 @@ def _end_with_parent() -> None:
   threading.Thread(target=watch, daemon=True).start()
 
 
+class BatchLoader(Loader):
+  """Makes batches, each in any number of pieces."""
+
+  batch_size: int
+
+  def fill(self, rows: 'Rows', batch: int, start: int, end: int) -> Problems:
+    """Makes the rows from `start` to below `end` of a batch."""
+    raise NotImplementedError
+
+  def finish(self, rows: 'Rows') -> Batch:
+    """The batch once all of its rows are made."""
+    return rows.arrays
+
+  def whole(self, batch: int) -> Batch:
+    """A batch, made in the caller."""
+    rows = Rows(self.batch_size)
+    self.fill(rows, batch, 0, self.batch_size)
+    return self.finish(rows)
+
+
 @dataclasses.dataclass(frozen=True)
-class TrainLoader(Loader):
+class TrainLoader(BatchLoader):
   """Makes the training batch that starts at a position.
 
   Args:
@@ -138,19 +158,18 @@ class TrainLoader(Loader):
   first: int
   repeats: int
 
-  def __call__(self, batch: int) -> tuple[Batch, Problems]:
-    start = self.first + (batch * self.process_count + self.process_index) * self.batch_size
+  def fill(self, rows: 'Rows', batch: int, start: int, end: int) -> Problems:
+    """As of `BatchLoader`; consecutive positions are consecutive rows."""
+    first = self.first + (batch * self.process_count + self.process_index) * self.batch_size
     problems: Problems = []
-    rows = _Rows(self.batch_size)
-    for row in range(self.batch_size):
-      position = start + row
-      index = self.order[position // self.repeats]
-      rows.put(row, self.load_readable(index, position, problems))
-    return rows.batch, problems
+    for row in range(start, end):
+      index = self.order[(first + row) // self.repeats]
+      rows.put(row, self.load_readable(index, first + row, problems))
+    return problems
 
 
 @dataclasses.dataclass(frozen=True)
-class EvalLoader(Loader):
+class EvalLoader(BatchLoader):
   """Makes an evaluation batch; rows beyond the end are zeros and masked.
 
   Args:
@@ -163,48 +182,65 @@ class EvalLoader(Loader):
   process_index: int
   process_count: int
 
-  def __call__(self, batch: int) -> tuple[Batch, Problems]:
-    start = (batch * self.process_count + self.process_index) * self.batch_size
+  def fill(self, rows: 'Rows', batch: int, start: int, end: int) -> Problems:
+    """As of `BatchLoader`; what cannot be read, or lies beyond the end, is left out."""
+    first = (batch * self.process_count + self.process_index) * self.batch_size
     problems: Problems = []
-    rows, mask = _Rows(self.batch_size), np.zeros(self.batch_size, bool)
-    for row in range(max(0, min(self.batch_size, len(self.examples) - start))):
+    for row in range(start, min(end, len(self.examples) - first)):
       try:
-        rows.put(row, self.load(start + row, start + row))
-        mask[row] = True
+        rows.put(row, self.load(first + row, first + row))
       except ImageError as e:
         if self.on_error == 'raise':
           raise
-        problems.append((self.examples.id(start + row), str(e)))
-    if not rows.batch:  # nothing to read here, but the other processes wait for this one's batch
-      rows.put(0, self.load_readable(0, 0, []))
-    rows.batch = {key: _masked(values, mask) for key, values in rows.batch.items()}
-    return {**rows.batch, 'mask': mask}, problems
+        problems.append((self.examples.id(first + row), str(e)))
+    return problems
+
+  def finish(self, rows: 'Rows') -> Batch:
+    """As of `BatchLoader`, with 'mask'."""
+    if not rows.arrays:  # nothing to read here, but the other processes wait for this one's batch
+      rows.make(_numbers(self.load_readable(0, 0, [])))
+    return {**rows.arrays, 'mask': rows.given}
 
 
-def _masked(values: np.ndarray, mask: np.ndarray) -> np.ndarray:
-  values[~mask] = 0
-  return values
-
-
-class _Rows:
-  """A batch that is filled row by row, without a second copy.
+class Rows:
+  """A batch that is filled row by row, by any number of threads, without a second copy.
 
   Args:
     size: number of rows.
+
+  Attributes:
+    arrays: of the batch [size, ...] by name; zeros where no row was put. Empty before the first.
+    given: which rows were put, bool [size].
   """
 
   def __init__(self, size: int):
     self.size = size
-    self.batch: Batch = {}
+    self.arrays: Batch = {}
+    self.given = np.zeros(size, bool)
+    self._lock = threading.Lock()
 
   def put(self, row: int, example: dict) -> None:
     """Writes one example; text (ids, paths) is left out."""
-    values = {key: np.asarray(value) for key, value in example.items()}
-    values = {key: value for key, value in values.items() if value.dtype.kind in 'biuf'}
-    if not self.batch:
+    values = _numbers(example)
+    if not self.arrays:
+      self.make(values)
+    for key, value in values.items():
+      self.arrays[key][row] = value
+    self.given[row] = True
+
+  def make(self, values: Batch) -> None:
+    """Makes the arrays for examples such as this one, unless they are there."""
+    with self._lock:
+      if self.arrays:
+        return
       dtypes = {'label': np.int32, 'index': np.int64}
+      made = {}
       for key, value in values.items():
         dtype = dtypes.get(key, value.dtype) if value.ndim == 0 else value.dtype
-        self.batch[key] = np.zeros((self.size, *value.shape), dtype)
-    for key, value in values.items():
-      self.batch[key][row] = value
+        made[key] = np.zeros((self.size, *value.shape), dtype)
+      self.arrays = made
+
+
+def _numbers(example: dict) -> Batch:
+  values = {key: np.asarray(value) for key, value in example.items()}
+  return {key: value for key, value in values.items() if value.dtype.kind in 'biuf'}

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import data
+from vit_jax import data, processes
 from vit_jax.console import phase
 from vit_jax.evaluation.scoring import score
 from vit_jax.parallel import Placement, round_up
@@ -114,7 +114,7 @@ def announced(step: Callable) -> Callable:
     nonlocal called
     if called:
       return step(variables, batch)
-    with phase('compiling the evaluation step', told_after=1.0):
+    with phase('compiling the evaluation step', told_after=1.0), processes.busy():
       found = jax.block_until_ready(step(variables, batch))
     called = True
     return found
@@ -122,18 +122,22 @@ def announced(step: Callable) -> Callable:
   return call
 
 
-def loader_options(threads: int = 0, on_error: str = 'raise') -> dict[str, Any]:
+def loader_options(
+  threads: int = 0, on_error: str = 'raise', prefetch_bytes: int | None = None
+) -> dict[str, Any]:
   """Arguments of `data.train_batches` and `data.eval_batches` that depend on this process.
 
   Args:
     threads: that load; 0 takes one per core.
     on_error: policy for images that cannot be decoded.
+    prefetch_bytes: most memory of images that are made ahead; None: as `data.Prefetch` has it.
   """
   return {
     'process_index': jax.process_index(),
     'process_count': jax.process_count(),
     'threads': threads or None,
     'on_error': on_error,
+    'prefetch_bytes': prefetch_bytes,
   }
 
 

@@ -12,11 +12,12 @@ from collections.abc import Iterator
 import numpy as np
 import tqdm
 
-from vit_jax import tree
+from vit_jax import processes, tree
 from vit_jax.console import warn_once
 from vit_jax.data import Examples
 from vit_jax.errors import DatasetError, DivergenceError, ImageError, StorageError, UserError
 from vit_jax.files import make_folder
+from vit_jax.inference import shared
 from vit_jax.inference.loaded import Loaded
 from vit_jax.weights.containers import npz
 
@@ -103,9 +104,10 @@ class FeatureCache:
   def save(self) -> None:
     """Writes the cache where it has something new; it appears whole or not at all.
 
-    Where it cannot be written there is a warning: the next command computes the features again.
+    Of several processes the first writes. Where it cannot be written there is a warning: the next
+    command computes the features again.
     """
-    if len(self._rows) == self._saved:
+    if len(self._rows) == self._saved or processes.index():
       return
     digests = np.frombuffer(b''.join(self._rows), np.uint8).reshape(len(self._rows), -1)
     try:
@@ -116,13 +118,16 @@ class FeatureCache:
     self._saved = len(self._rows)
 
   def _compute(self, chunk: list[dict], digests: list[bytes], on_error: str) -> set[bytes]:
-    """Adds what is missing of some examples; returns the digests of those that cannot be read."""
-    missing = {d: e for d, e in zip(digests, chunk) if d not in self._rows}
-    if not missing:
-      return set()
+    """Adds what is missing of some examples; returns the digests of those that cannot be read.
+
+    Several processes share what the first one lacks; another one, whose cache may be of another
+    disk, computes by itself what it lacks beyond that.
+    """
+    places = {digest: i for i, digest in enumerate(digests)}
+    lacking = processes.agreed(lambda: [i for d, i in places.items() if d not in self._rows])
     problems: dict[int, UserError] = {}
-    found = iter(self._loaded.features([e['image'] for e in missing.values()], 'pooled', problems))
-    unreadable = {list(missing)[i]: problem for i, problem in problems.items()}
+    self._add([chunk[i] for i in lacking], [digests[i] for i in lacking], problems)
+    unreadable = {digests[lacking[i]]: problem for i, problem in problems.items()}
     if unreadable and on_error == 'raise':
       raise ImageError(
         [
@@ -131,10 +136,21 @@ class FeatureCache:
           if d in unreadable
         ]
       )
-    for digest in missing:
-      if digest not in unreadable:
-        self._rows[digest] = next(found)
+    if processes.index():
+      more = [i for d, i in places.items() if d not in self._rows and d not in unreadable]
+      own = self._loaded.features([chunk[i]['image'] for i in more]) if more else ()
+      self._rows |= {digests[i]: row for i, row in zip(more, own)}
     return set(unreadable)
+
+  def _add(
+    self, examples: list[dict], digests: list[bytes], problems: dict[int, UserError]
+  ) -> None:
+    if examples:
+      images = [example['image'] for example in examples]
+      found = iter(shared.features(self._loaded, images, 'pooled', problems))
+      for i, digest in enumerate(digests):
+        if i not in problems:
+          self._rows[digest] = next(found)
 
 
 def _read(path: pathlib.Path) -> dict[bytes, np.ndarray]:

@@ -7,7 +7,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import data, parallel
+from vit_jax import data, parallel, processes
 from vit_jax.config import Fewshot
 from vit_jax.errors import ConfigError, UserError
 from vit_jax.evaluation import few_shot, knn
@@ -134,7 +134,10 @@ def feature_rows(
   """
   parts: dict[str, list[np.ndarray]] = {}
   for batch in batches:
-    outputs = step(variables, placement.put_batch({'image': batch['image']}))
+    images = placement.put_batch({'image': batch['image']})
+    with processes.busy():  # the first is compiled
+      outputs = step(variables, images)
+    processes.tick()
     for name, values in {**batch, 'image': placement.get_examples(outputs)}.items():
       parts.setdefault(name, []).append(values)
   found = parallel.gather({name: np.concatenate(part) for name, part in parts.items()})

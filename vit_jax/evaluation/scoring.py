@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax import parallel
+from vit_jax import parallel, processes
 from vit_jax.errors import DatasetError
 
 # What a batch holds besides what a step computes with.
@@ -45,6 +45,7 @@ def score(
   for batch in batches:
     arrays = {name: x for name, x in batch.items() if name not in _ABOUT_ROWS}
     metrics, outputs = eval_step(variables, placement.put_batch(arrays))
+    processes.tick()
     mask = batch['mask']
     for name, values in placement.get_examples(metrics).items():
       values, weights = values if isinstance(values, tuple) else (values, np.ones(len(mask)))

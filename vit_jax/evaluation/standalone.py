@@ -11,10 +11,10 @@ from typing import Any
 import jax
 import tqdm
 
-from vit_jax import data, metric_writer, parallel, report, tasks
+from vit_jax import data, metric_writer, parallel, processes, report, tasks
 from vit_jax.config import Dataset, parse_saved
 from vit_jax.data import class_names
-from vit_jax.errors import ConfigError, DatasetError, WeightsError
+from vit_jax.errors import CheckpointError, ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled, spread
 from vit_jax.evaluation.measure import measure
 from vit_jax.files import read_json
@@ -72,6 +72,8 @@ def evaluate(
     UserError: model, dataset and split do not fit together.
   """
   loaded = load(model, pretrained_dir=pretrained_dir, **(opening or {}))
+  if loaded.step != processes.agreed(lambda: loaded.step):
+    raise CheckpointError(f'{model} got another best checkpoint meanwhile: run the command again')
   if not loaded.module.num_classes:
     raise WeightsError(f'{model} has no classifier to score: fine-tune it first')
   opened = _open(model, dataset, data_dir, loaded.config, on_error)

@@ -16,11 +16,10 @@ from vit_jax import data, machine, parallel, tree
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.errors import ConfigError
-from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.evaluation.frozen_evaluator import feature_rows
 from vit_jax.models.heads import backbone_of, headless_of, on_features, pack
 from vit_jax.report.text import size as size_text
-from vit_jax.training.experiment import Experiment
+from vit_jax.training.experiment import Experiment, loading_of
 
 log = logging.getLogger(__name__)
 
@@ -180,7 +179,7 @@ def compute_features(
         examples,
         transform,
         batch_size=size // jax.process_count(),
-        **loader_options(config.input.threads, config.dataset.on_error),
+        **loading_of(config),
       )
       rows, known = feature_rows(step, placement, placed, batches, len(examples))
     cache.put(examples, transform, rows, known)

@@ -1,5 +1,6 @@
 """A dry run: the plan with time and memory as far as they can be known, and augmented images."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
@@ -14,15 +15,18 @@ from vit_jax import data, rng
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
-from vit_jax.evaluation.evaluator import loader_options, make_eval_step
+from vit_jax.evaluation.evaluator import make_eval_step
 from vit_jax.files import workdir_of
 from vit_jax.parallel import round_up
+from vit_jax.parallel.collectives import collectives
 from vit_jax.report.text import duration
 from vit_jax.report.text import size as size_text
-from vit_jax.training import distillation, outline, previews, summary
+from vit_jax.training import batch_size, distillation, memory, outline, previews, summary
+from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import DISPLAYS, console_for
 from vit_jax.training.events import EstimateEvent
-from vit_jax.training.loop import HINT, compiled_step, training_batches
+from vit_jax.training.experiment import loading_of
+from vit_jax.training.loop import HINT, training_batches
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.starting import first_state, refuse_other
 from vit_jax.training.table import rate_text
@@ -48,14 +52,16 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     UserError: as `train` does.
   """
   path = pathlib.Path(workdir_of(str(workdir)))
-  given = config
-  if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
-    task: Any = config.task
-    config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
-  with console_for(output) as console, prepared(config, path) as plan:
+  with contextlib.ExitStack() as stack:
+    console = stack.enter_context(console_for(output))
+    config = given = batch_size.resolved(config, path)
+    if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
+      task: Any = config.task
+      config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
+    plan = stack.enter_context(prepared(config, path))
     display = DISPLAYS[output](console)
     refuse_other(given, plan.experiment, path)
-    state, loaded = first_state(plan.experiment, plan.optimization, config.ema.decay > 0)
+    state, loaded = first_state(plan, config.ema.decay > 0)
     parameters = summary.describe_parameters(
       state.params, plan.optimization.factors, plan.optimization.frozen
     )
@@ -88,11 +94,13 @@ class _Measured:
     seconds: of one call.
     compile_seconds: of tracing and compiling.
     memory: XLA's analysis in bytes, by kind; empty where the backend has none.
+    sent: bytes of the arrays that devices gather and reduce together, by kind.
   """
 
   seconds: float
   compile_seconds: float
   memory: Mapping[str, int]
+  sent: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
 
 def _estimate(
@@ -104,7 +112,9 @@ def _estimate(
   runs: int,
   where: pathlib.Path,
 ) -> EstimateEvent:
-  exact = summary.memory_parts(config, plan.experiment, state, len(plan.placement.devices))
+  exact = summary.memory_parts(
+    config, plan.experiment, state, len(plan.placement.devices), plan.placement.bytes_of
+  )
   exact.pop('activations')
   validations, rounds = _validations(config, plan)
   validation = _measure_validation(config, plan, state) if validations else None
@@ -126,6 +136,7 @@ def _estimate(
     'time': f'about {duration(seconds)} (estimate: steps and validations, without checkpoints and '
     'reports)',
     'memory': _memory_text(exact, training.memory),
+    'sending': _sent_text(training.sent),
     'sweep': '',
     'resuming': '',
   }
@@ -146,6 +157,7 @@ def _estimate(
     'memory_bytes': exact,
     'xla_memory_bytes': dict(training.memory),
     'xla_memory_sum_bytes': needed,
+    'sent_bytes': dict(training.sent),
     'runs': runs,
   }
   return EstimateEvent({name: text for name, text in rows.items() if text}, facts, where)
@@ -198,7 +210,8 @@ def _measure_training(
     began = time.monotonic()
     for number in range(_STEPS):
       placed, metrics = jax.block_until_ready(step(placed, arrays(number), key))
-  return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, _analysis(step))
+  seconds = (time.monotonic() - began) / _STEPS
+  return _Measured(seconds, compile_seconds, memory.analysis(step), _sent(step))
 
 
 def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measured:
@@ -208,7 +221,7 @@ def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measu
     experiment.held_out['val'],
     experiment.eval_transform,
     batch_size=size // jax.process_count(),
-    **loader_options(config.input.threads, config.dataset.on_error),
+    **loading_of(config),
   )
   found = next(iter(batches))
   arrays = placement.put_batch({k: v for k, v in found.items() if k not in ('index', 'mask')})
@@ -226,15 +239,15 @@ def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measu
   return _Measured((time.monotonic() - began) / _STEPS, compile_seconds, {})
 
 
-def _analysis(compiled: Any) -> dict[str, int]:
-  """XLA's memory of a compiled step on a device; arguments that outputs reuse count once."""
-  found = compiled.memory_analysis()
-  if found is None:
-    return {}
-  outputs = found.output_size_in_bytes - found.alias_size_in_bytes
-  return {
-    'arguments': found.argument_size_in_bytes,
-    'outputs': max(0, outputs),
-    'temporaries': found.temp_size_in_bytes,
-    'program': found.generated_code_size_in_bytes,
-  }
+def _sent(compiled: Any) -> dict[str, int]:
+  """Bytes of the arrays that the devices of a compiled step gather and reduce together."""
+  found: dict[str, int] = {}
+  for one in collectives(compiled.as_text()):
+    found[one.kind] = found.get(one.kind, 0) + one.nbytes * one.times
+  return found
+
+
+def _sent_text(sent: Mapping[str, int]) -> str:
+  """'12 MiB all-gather, 3 MiB all-reduce a step'; '' where nothing is."""
+  parts = ', '.join(f'{kind} {size_text(size)}' for kind, size in sent.items())
+  return parts and f'{parts} in a step, of whole arrays'

@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -17,6 +17,7 @@ from vit_jax.console import phase
 from vit_jax.data import class_names, splits
 from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
 from vit_jax.errors import ConfigError, Problems, UserError
+from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import description, variable_shapes
 from vit_jax.weights.building import build
@@ -83,10 +84,16 @@ class Experiment:
     """Shapes and types of the model's variables; nothing is computed."""
     return variable_shapes(self.module, self.image_hw)
 
-  def variables(self) -> tuple[dict, str]:
-    """Variables before the first step, of `init_from` or fresh from the seed, and a load report."""
+  def variables(
+    self, build: Callable[..., dict] = lambda function, *args: function(*args)
+  ) -> tuple[dict, str]:
+    """Variables before the first step, of `init_from` or fresh from the seed, and a load report.
+
+    Args:
+      build: a placement's, by which fresh ones are made where they will lie.
+    """
     if self.weights is None:
-      return self._fresh(), ''
+      return self._fresh(build), ''
     # Heads on top of a model are not part of foreign weights: they start fresh.
     body = backbone_of(self.module) if self.head == 'reset' else self.module
     kept = self._kept_classes()
@@ -101,7 +108,7 @@ class Experiment:
         lambda name, x: x[..., kept] if name.startswith('params/head') else x, variables
       )
     if body is not self.module:
-      fresh = self._fresh()
+      fresh = self._fresh(build, besides=frozenset(tree.flatten(variables)))
       variables = tree.merge(fresh, variables)
       report.reinitialised += [n for n in tree.flatten(fresh) if n.startswith('params/head')]
     return variables, str(report)
@@ -126,10 +133,14 @@ class Experiment:
         f"config.head='keep': {e}; config.head='reset' starts a new classifier"
       ) from None
 
-  def _fresh(self) -> dict:
+  def _fresh(self, build: Callable[..., dict], besides: frozenset[str] = frozenset()) -> dict:
+    """Fresh variables, but for those of these names."""
+
+    def init(key: jax.Array, images: jax.Array) -> dict:
+      return tree.split(self.module.init(key, images, train=False), besides)[0]
+
     images = np.zeros((1, *self.image_hw, 3), np.float32)
-    key = rng.stream(self.seed, 'params')
-    return jax.jit(self.module.init, static_argnames='train')(key, images, train=False)
+    return build(jax.jit(init), rng.stream(self.seed, 'params'), images)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -183,6 +194,19 @@ def open_inputs(config: Config) -> Inputs:
   warn_of_overlap(roles, specs)
   warn_of_duplicates(dataset.name, roles)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
+
+
+def prefetch_of(config: Config, image_hw: tuple[int, int]) -> data.Prefetch:
+  """How far a run's process loads training images ahead of its steps."""
+  size, options = config.batch_size // jax.process_count(), config.input
+  limit = int(options.prefetch_gib * 2**30)
+  return data.Prefetch.choose(image_hw, size, options.threads or None, options.workers, limit)
+
+
+def loading_of(config: Config) -> dict[str, Any]:
+  """Arguments of `data.train_batches` and `data.eval_batches` that a run's options decide."""
+  limit = int(config.input.prefetch_gib * 2**30)
+  return loader_options(config.input.threads, config.dataset.on_error, limit)
 
 
 def build_experiment(config: Config) -> Experiment:

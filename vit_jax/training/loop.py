@@ -12,27 +12,27 @@ import jax
 import numpy as np
 import optax
 
-from vit_jax import data, rng
+from vit_jax import data, parallel, processes, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
-from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
 from vit_jax.trackers import Tracking
-from vit_jax.training import distillation, ending, flops, outline, summary
+from vit_jax.training import batch_size, distillation, divergence, ending, flops, outline, summary
+from vit_jax.training.budget import TimeBudget
 from vit_jax.training.caching import compute_features
+from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import DISPLAYS, Display, console_for
 from vit_jax.training.events import Course
-from vit_jax.training.experiment import Experiment
+from vit_jax.training.experiment import Experiment, loading_of
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
-from vit_jax.training.signals import StopSignal
+from vit_jax.training.signals import SharedStop, StopSignal
 from vit_jax.training.starting import first_state, mend_description, resume, write_description
 from vit_jax.training.timing import CpuStepThrottle, Window
 from vit_jax.training.train_state import TrainState, to_checkpoint
-from vit_jax.training.train_step import make_train_step
 from vit_jax.training.validation import Validation
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,17 @@ log = logging.getLogger(__name__)
 HINT = 'about a minute for large models'
 
 
-def train(config: Config, workdir: str, output: str = 'text') -> dict[str, float]:
+def train(
+  config: Config, workdir: str, output: str = 'text', max_hours: float = 0.0
+) -> dict[str, float]:
   """Trains, or resumes an earlier attempt in the same folder from its newest checkpoint.
 
   Args:
     config: checked options.
     workdir: the run's folder; the README lists its files.
     output: one of `display.DISPLAYS`: 'text', 'quiet' or 'json'.
+    max_hours: wall time since the process started, before whose end the run is saved and raises
+      `InterruptedRunError`; 0 for any.
 
   Returns:
     The last metrics: of the test split, else of the validation split, else of training.
@@ -56,23 +60,25 @@ def train(config: Config, workdir: str, output: str = 'text') -> dict[str, float
   """
   path = pathlib.Path(workdir_of(str(workdir)))
   with console_for(output) as console, StopSignal() as stop:
-    return _train(config, path, DISPLAYS[output](console), stop)
+    config = batch_size.resolved(config, path)
+    return _train(config, path, DISPLAYS[output](console), stop, max_hours)
 
 
 def _train(
-  config: Config, path: pathlib.Path, display: Display, stop: StopSignal
+  config: Config, path: pathlib.Path, display: Display, stop: StopSignal, max_hours: float
 ) -> dict[str, float]:
-  first, resuming = jax.process_index() == 0, has_checkpoint(path)
+  first = jax.process_index() == 0
+  resuming = processes.agreed(lambda: has_checkpoint(path))
   state: TrainState | None = None
   meta: dict[str, Any] = {}
   loaded = ''
   with prepared(config, path) as plan:
     experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
     if not resuming:
-      state, loaded = first_state(experiment, optimization, config.ema.decay > 0)
+      state, loaded = first_state(plan, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
-    if has_checkpoint(path) != resuming:
+    if processes.agreed(lambda: has_checkpoint(path)) != resuming:
       raise CheckpointError(f'another run was in {path} meanwhile: run the same command again')
     if first and not resuming:
       write_description(path, config, experiment)
@@ -114,16 +120,17 @@ def _train(
     stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
-    loop = _Loop(config, plan, checkpointer, writer, batches, display, meta)
+    loop = _Loop(config, plan, checkpointer, writer, batches, display, meta, path)
     display.begin(loop.course(int(state.step)))
+    budget = TimeBudget(max_hours, summary.bytes_of(state))
     with stop.deferred():
-      loop.run(state, stop)
+      loop.run(state, stop, budget)
       checkpointer.wait()
     if loop.interrupted_at:
+      why = 'interrupted' if stop.requested else f'--max_hours={max_hours:g}: stopped'
       raise InterruptedRunError(
-        f'interrupted at step {loop.interrupted_at}, which is saved in {path}: the same command '
-        'resumes',
-        stop.number,
+        f'{why} at step {loop.interrupted_at}, which is saved in {path}: the same command resumes',
+        loop.interrupted_by,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
     writer.flush()
@@ -138,33 +145,12 @@ def training_batches(
   return data.train_batches(
     experiment.train,
     experiment.train_transform,
-    **loader_options(config.input.threads, config.dataset.on_error),
+    **loading_of(config),
     batch_size=config.batch_size // jax.process_count(),
     seed=config.seed,
     workers=config.input.workers,
     repeats=config.input.repeats,
     cache=cache,
-  )
-
-
-def compiled_step(config: Config, plan: Plan) -> Any:
-  """The training step of a run, (state, batch, rng) -> (state, metrics), placed on its devices."""
-  experiment, placement, optimization = plan.experiment, plan.placement, plan.optimization
-  caching = plan.caching
-  return placement.compile_train(
-    make_train_step(
-      caching.module,
-      experiment.task,
-      optimization.tx,
-      optimization.schedule,
-      caching.preprocess,
-      accumulate=config.accumulate,
-      axis_name=placement.axis_name,
-      frozen=optimization.frozen,
-      mixing=config.mixing,
-      sharpness=optimization.sharpness,
-      ema=config.ema,
-    )
   )
 
 
@@ -174,6 +160,7 @@ class _Loop:
   Attributes:
     validation: scores held-out splits.
     interrupted_at: the step at which a signal stopped the run; 0 where none did.
+    interrupted_by: the number of that signal.
     last_metrics: of validation, else of training.
   """
 
@@ -186,11 +173,15 @@ class _Loop:
     batches: data.TrainBatches,
     display: Display,
     meta: Mapping[str, Any],
+    path: pathlib.Path,
   ):
     self._config, self._plan, self._experiment = config, plan, plan.experiment
     self._placement, self._callbacks = plan.placement, plan.callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
-    self._display = display
+    self._display, self._workdir = display, path
+    self._state: Any = None
+    self._replayable = False
+    self._teacher: distillation.Teacher | None = None
     self._window = Window(
       config.batch_size, self._fetch, meta.get('window'), meta.get('reported', 0)
     )
@@ -199,15 +190,16 @@ class _Loop:
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
     self.validation = Validation(config, plan, self._record, self._write_image, self._refuse_nan)
     self._mfu_of_rate: float | None = None
-    self.interrupted_at = 0
+    self.interrupted_at = self.interrupted_by = 0
     self.last_metrics: dict[str, float] = {}
 
-  def run(self, state: TrainState, stop: StopSignal) -> None:
-    """Trains to the end, or until a signal."""
+  def run(self, state: TrainState, stop: StopSignal, budget: TimeBudget) -> None:
+    """Trains to the end, or until a signal or the end of the time budget."""
     config, experiment, placement = self._config, self._experiment, self._placement
     optimization, total = self._plan.optimization, self._plan.total_steps
     with phase('preparing the training step'):
       teacher = distillation.start(config, experiment, placement, self._plan.teacher)
+      self._teacher = teacher
       self._mfu_of_rate = flops.mfu_of_rate(
         self._plan.caching.module,
         experiment.shapes,
@@ -221,21 +213,27 @@ class _Loop:
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True
+    stopping = SharedStop(stop, config.batch_size // jax.process_count(), placement.get_metrics)
     throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
     while step < total and not self._callbacks.stop:
       with self._window.waiting():
         batch = next(self._batches)
-      arrays = placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+      arrays = {k: v for k, v in batch.items() if k != 'index'} | stopping.asked()
+      arrays = placement.put_batch(arrays)
       if teacher:
         arrays['teacher'] = teacher(step, arrays, key)
       if compiling:
-        with phase('compiling the training step', HINT, told_after=0):
+        with phase('compiling the training step', HINT, told_after=0), processes.busy():
           state, metrics = step_fn(state, arrays, key)
           jax.block_until_ready(metrics)
       else:
         state, metrics = step_fn(state, arrays, key)
+      processes.tick()
       throttle.after(metrics)
+      budget.after(metrics)
+      self._state = state
       step += 1
+      stopping.take(metrics)
       self._window.add(step, metrics)
       if compiling:
         self._window.end_compilation()
@@ -245,11 +243,23 @@ class _Loop:
       last = step == total
       if last or self._plan.durations.due(step, config.log.every):
         self._report(step, last)
-      with self._window.paused():
-        state = self._evaluate_and_save(step, state, last, stop.requested)
-      if stop.requested and not last:
-        self.interrupted_at = step
+      saved_in = self._checkpointer.seconds
+      asked = stopping.requested or budget.spent(self._due(step + 1), saved_in)
+      with self._window.paused(), budget.pause(self._due(step)):
+        state = self._evaluate_and_save(step, state, last, asked)
+      if asked and not last:
+        self.interrupted_at, self.interrupted_by = step, stopping.number
         return
+
+  def _due(self, step: int) -> list[str]:
+    """What follows a step and takes long."""
+    config, last = self._config, step >= self._plan.total_steps
+    every = {
+      'validation': config.evaluation.every,
+      'features': config.fewshot.every,
+      'checkpoint': config.checkpoint.every,
+    }
+    return [what for what, each in every.items() if last or self._plan.durations.due(step, each)]
 
   def _evaluate_and_save(self, step: int, state: Any, last: bool, stopping: bool) -> Any:
     """Validation, callbacks, frozen features and a checkpoint, where they are due."""
@@ -285,10 +295,17 @@ class _Loop:
     self.last_metrics = means | rates | {'seconds': self.seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:
       self.last_metrics['mfu'] = self.last_metrics['img_sec'] * self._mfu_of_rate
-    if self._batches.skipped:
-      self.last_metrics['skipped'] = self._batches.skipped
+    if skipped := self._skipped():
+      self.last_metrics['skipped'] = skipped
     self._record(step, 'train', self.last_metrics)
     self._window.restart()
+
+  def _skipped(self) -> int:
+    """How often an image could not be read, in all processes."""
+    mine = self._batches.skipped
+    if self._config.dataset.on_error != 'skip':
+      return mine
+    return int(parallel.gather({'skipped': np.array([mine])})['skipped'].sum())
 
   def course(self, start: int) -> Course:
     """What the display needs to know before the first step."""
@@ -321,8 +338,22 @@ class _Loop:
 
   def _check_window(self) -> None:
     """Refuses to go on, and to save, after a step whose metrics are not finite."""
-    for step, row in self._window.rows().items():
-      self._refuse_nan(step, {name: total for name, (total, _) in row.items()})
+    rows = self._window.rows()
+    for step, row in rows.items():
+      totals = {name: total for name, (total, _) in row.items()}
+      if not all(map(math.isfinite, totals.values())):
+        self._keep_step(step, ago=max(rows) - step)
+      self._refuse_nan(step, totals)
+
+  def _keep_step(self, step: int, ago: int) -> None:
+    """Keeps state and batch of a step that is not finite, which has left the state as it was."""
+    batch = self._batches.again(ago)
+    if self._teacher:
+      arrays = self._placement.put_batch({k: v for k, v in batch.items() if k != 'index'})
+      logits = self._teacher(step - 1, arrays, rng.stream(self._config.seed, 'dropout'))
+      batch['teacher'] = self._placement.get_examples(logits)
+    one, limit = self._placement.get_state(self._state), self._config.checkpoint.diverged_gib
+    self._replayable = divergence.keep(self._workdir, one, batch, self._meta(), limit)
 
   def seconds(self) -> float:
     """Wall time of training over all attempts, compilation and validation included."""
@@ -335,15 +366,18 @@ class _Loop:
     self._checkpointer.wait()
     kept = self._checkpointer.latest_step()
     rest = f'the checkpoint at step {kept} is kept' if kept is not None else 'none was saved before'
+    if self._replayable:
+      rest += '; the same command with --replay says where in the step it begins'
     raise DivergenceError(
       f'step {step}: {" and ".join(bad)} became {row[bad[0]]}; {rest}. Try a lower '
       'config.optimizer.learning_rate, a longer config.schedule.warmup or '
       'config.optimizer.clip_norm=1'
     )
 
-  def _save(self, state: Any, validated: dict[str, float]) -> None:
-    meta = {
-      'data_state': self._batches.get_state(),
+  def _meta(self) -> dict[str, Any]:
+    """What a checkpoint holds besides arrays."""
+    return {
+      'data_state': self._batches.get_state() | {'skipped': self._skipped()},
       'config': self._config.to_json(),
       'model': self._experiment.model_record,
       'classes': list(self._experiment.dataset.classes),
@@ -355,7 +389,9 @@ class _Loop:
       'seconds': self.seconds(),
       'dataset': self._experiment.fingerprint,
     }
+
+  def _save(self, state: Any, validated: dict[str, float]) -> None:
     one = self._placement.get_state(state)
     # The metrics of a step are those before its update, which may have overflowed.
     self._refuse_nan(int(one.step), {'weights': float(optax.tree.norm(one.variables))})
-    self._checkpointer.save(int(one.step), *to_checkpoint(one), meta, validated)
+    self._checkpointer.save(int(one.step), *to_checkpoint(one), self._meta(), validated)

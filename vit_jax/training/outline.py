@@ -1,12 +1,17 @@
 """The plan that a run prints: about ten lines, with the rest in plan.txt."""
 
 import pathlib
+from collections.abc import Mapping
+from typing import Any
 
+from vit_jax import data
 from vit_jax.config import Config, get, leaves
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
-from vit_jax.training import summary
+from vit_jax.report.text import size as size_text
+from vit_jax.training import memory, summary
 from vit_jax.training.events import PlanEvent
+from vit_jax.training.experiment import prefetch_of
 from vit_jax.training.preparation import Plan
 from vit_jax.training.train_state import TrainState
 
@@ -35,8 +40,10 @@ def plan_event(
   """
   experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
   dataset, step = experiment.dataset, int(state.step)
-  memory = summary.memory_parts(config, experiment, state, len(devices))
+  whole = plan.placement.whole_arrays(state)
+  needed = memory.estimate(config, plan, state)
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
+  prefetch = prefetch_of(config, experiment.image_hw)
   model, size = title(experiment.model_record), summary.count(state.params)
   accumulated = f' in {config.accumulate} gradient accumulation steps'
   kind = devices[0].device_kind
@@ -48,20 +55,26 @@ def plan_event(
     f'{len(dataset.classes):,} classes',
     'transform': f'{experiment.train_transform}; evaluation {experiment.eval_transform}',
     'kept': plan.caching.text,
+    'loading': f'{prefetch.examples:,} images ahead of their step by {_loaders(prefetch)}, at most '
+    f'{size_text(prefetch.host_bytes)} of host memory',
     'length': f'{total:,} steps = {epochs:.4g} epochs, batch size {config.batch_size}'
     + accumulated * (config.accumulate > 1),
     'optimizer': _optimizer(config),
     'methods': ', '.join(_changed(config, _METHODS)),
-    'devices': f'{len(devices)} x {kind}, {config.parallel}, '
-    f'{backbone_of(experiment.module).dtype}; memory {summary.memory_text(memory).split(":")[0]}',
+    'devices': f'{len(devices)} x {kind}, {plan.placement.title}, '
+    f'{backbone_of(experiment.module).dtype}; memory '
+    f'{summary.memory_text(needed).split(":")[0]} (estimate)',
     'results': f'{workdir}' + f', resuming from step {step:,}' * (step > 0),
   }
+  if whole:
+    rows['devices'] += f'; {len(whole)} large arrays stay whole on each, which {FILE} lists'
   rows = {name: text for name, text in rows.items() if text}
   details = [
     '\n'.join(f'  {name:9} {text}' for name, text in rows.items()),
-    summary.description(config, experiment, state, devices, total, memory),
+    summary.description(config, experiment, state, devices, total, needed),
     f'parameters by part of the model\n{parameters.counts}',
     f'parameters by learning rate and weight decay\n{parameters.groups}',
+    _whole_text(whole),
     loaded,
   ]
   notes = summary.notes(config, experiment)
@@ -84,10 +97,19 @@ def plan_event(
     'devices': len(devices),
     'device_kind': kind,
     'parallel': config.parallel,
-    'memory_bytes': memory,
+    'memory_bytes': needed,
+    'host_bytes': prefetch.host_bytes,
     'workdir': str(workdir),
   }
   return PlanEvent(rows, notes, '\n\n'.join(filter(None, details)) + '\n', facts)
+
+
+def _whole_text(arrays: Mapping[str, Any]) -> str:
+  """Arrays that fsdp does not divide; '' where there are none."""
+  if not arrays:
+    return ''
+  rows = [f'  {name}  {list(x.shape)}, {summary.bytes_of(x):,} bytes' for name, x in arrays.items()]
+  return '\n'.join(['large arrays that stay whole on every device', *rows])
 
 
 def _weights(config: Config, step: int, loaded: str) -> str:
@@ -96,6 +118,11 @@ def _weights(config: Config, step: int, loaded: str) -> str:
   if loaded:
     return '; '.join(map(str.strip, loaded.splitlines())).removeprefix('weights ')
   return f'fresh, from seed {config.seed}'
+
+
+def _loaders(prefetch: data.Prefetch) -> str:
+  threads = f'{prefetch.threads} threads'
+  return f'{prefetch.workers} processes of {threads}' if prefetch.workers else threads
 
 
 def _optimizer(config: Config) -> str:

@@ -71,8 +71,9 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
       stack.enter_context(workdir_unless_it_fails(path))
     with problems.collect():
       check_installed(config.log.to)
-    placement = parallel.make(config.parallel)
+    placement = None
     with problems.collect():
+      placement = parallel.make(config.parallel, mesh=config.mesh)
       parallel.check_batch_size(
         'config.batch_size',
         config.batch_size,
@@ -86,6 +87,9 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
       teacher = distillation.open_teacher(config, experiment)
     callbacks = Callbacks(config.plateau, config.early_stopping)
     optimization = None
+    if experiment is not None and placement is not None:
+      with problems.collect():
+        placement.check_names(experiment.shapes['params'])
     if experiment is not None:
       durations = Durations(config.batch_size, len(experiment.train))
       with problems.collect():
@@ -102,7 +106,7 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
           durations.steps,
         )
     problems.raise_if_any()
-    assert experiment is not None and optimization is not None
+    assert placement is not None and experiment is not None and optimization is not None
     caching = make_caching(config, experiment, placement, optimization.frozen)
     yield Plan(
       experiment,

@@ -8,8 +8,7 @@ import socket
 import time
 from collections.abc import Iterator
 
-import jax
-
+from vit_jax import processes
 from vit_jax.errors import StorageError
 from vit_jax.files import read_json, try_lock
 
@@ -21,7 +20,8 @@ def run_lock(workdir: pathlib.Path) -> Iterator[None]:
   """Keeps other runs, of this machine and of others that share the disk, out of a folder.
 
   The system lets go of the lock however the process ends, so none is ever stale. Of several
-  processes of one run the first takes it. Where the file system has no locks there is none.
+  processes of one run the first takes it, and the others hear where it cannot. Where the file
+  system has no locks there is none.
 
   Args:
     workdir: an existing folder.
@@ -29,9 +29,13 @@ def run_lock(workdir: pathlib.Path) -> Iterator[None]:
   Raises:
     StorageError: naming the process that runs there.
   """
-  if jax.process_index():
+  with contextlib.ExitStack() as stack:
+    processes.agreed(lambda: stack.enter_context(_held(workdir)))
     yield
-    return
+
+
+@contextlib.contextmanager
+def _held(workdir: pathlib.Path) -> Iterator[None]:
   path = (workdir / _FILE).resolve()
   with contextlib.ExitStack() as stack:
     try:

@@ -1,22 +1,26 @@
 """Signals that ask a run to stop."""
 
+import collections
 import contextlib
 import logging
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
 from typing import Any
 
-import jax
+import numpy as np
 
-from vit_jax import interrupts
+from vit_jax import interrupts, processes
 from vit_jax.errors import InterruptedRunError
+from vit_jax.training.train_step import STOPS
 
 log = logging.getLogger(__name__)
 
-# SIGHUP, which a closed terminal sends, is not everywhere.
-NUMBERS = [getattr(signal, n) for n in ('SIGTERM', 'SIGINT', 'SIGHUP') if hasattr(signal, n)]
+# SIGHUP, which a closed terminal sends, and SIGUSR1, by which SLURM announces the end of the time,
+# are not everywhere.
+_NAMES = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1')
+NUMBERS = [getattr(signal, n) for n in _NAMES if hasattr(signal, n)]
 
 
 class _Stopped(KeyboardInterrupt):
@@ -24,7 +28,7 @@ class _Stopped(KeyboardInterrupt):
 
 
 class StopSignal:
-  """Ends a run at the first SIGTERM, SIGHUP or Ctrl-C; a second one acts as usual.
+  """Ends a run at the first SIGTERM, SIGHUP, SIGUSR1 or Ctrl-C; a second one acts as usual.
 
   Attributes:
     number: of the signal that was received, 0 before.
@@ -53,7 +57,7 @@ class StopSignal:
       self._deferred = False
 
   def __enter__(self) -> 'StopSignal':
-    if threading.current_thread() is threading.main_thread() and jax.process_count() == 1:
+    if threading.current_thread() is threading.main_thread():
       for number in NUMBERS:
         self._before[number] = signal.signal(number, self._receive)
     return self
@@ -77,3 +81,58 @@ class StopSignal:
     if not self._deferred:
       raise _Stopped
     log.warning('stopping after this step: saving a checkpoint')
+
+
+class SharedStop:
+  """A signal that any of several processes received, known to all of them at the same step.
+
+  The request travels in the batch, a row of NUMBERS for each example, whose sum over all processes
+  comes back among the metrics of the step. It is read some steps later, so that nobody waits for a
+  step that has just been started. One process alone looks at its own signal, and adds nothing.
+
+  Args:
+    stop: the signal of this process.
+    rows: examples of this process in a batch.
+    fetch: brings what a step gives to the host.
+
+  Attributes:
+    number: of the signal that all stop for; 0 before.
+  """
+
+  _LAG = 2  # steps
+
+  def __init__(self, stop: StopSignal, rows: int, fetch: Callable[[dict], dict[str, Any]]):
+    self._stop, self._rows, self._fetch = stop, rows, fetch
+    self._alone = processes.count() == 1
+    self._pending: collections.deque[Any] = collections.deque()
+    self._number = 0
+
+  @property
+  def number(self) -> int:
+    return self._stop.number if self._alone else self._number
+
+  @property
+  def requested(self) -> bool:
+    """Whether the run is to stop after the step that was taken last."""
+    return self.number != 0
+
+  def asked(self) -> dict[str, np.ndarray]:
+    """What this process adds to a batch: {STOPS: [b, numbers]}."""
+    if self._alone:
+      return {}
+    asked = np.zeros((self._rows, len(NUMBERS)), np.float32)
+    if self._stop.requested:
+      asked[0, NUMBERS.index(self._stop.number)] = 1
+    return {STOPS: asked}
+
+  def take(self, metrics: dict) -> None:
+    """Takes what a step gave, out of its metrics."""
+    if self._alone:
+      return
+    self._pending.append(metrics.pop(STOPS))
+    if len(self._pending) > self._LAG:
+      total = np.asarray(self._fetch({STOPS: self._pending.popleft()})[STOPS][0])
+      if total.any() and not self._number:
+        self._number = next(n for n, t in zip(NUMBERS, total) if t)
+        if not self._stop.requested:
+          log.warning('another process was asked to stop: saving a checkpoint')

@@ -16,6 +16,7 @@ from vit_jax.options import Length
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.optimization import Optimization
+from vit_jax.training.preparation import Plan
 from vit_jax.training.train_state import TrainState, create, from_checkpoint, to_checkpoint
 
 log = logging.getLogger(__name__)
@@ -24,6 +25,7 @@ log = logging.getLogger(__name__)
 _FREE = (
   'total',
   'parallel',
+  'mesh.',
   'pretrained_dir',
   'log.',
   'evaluation.',
@@ -31,19 +33,26 @@ _FREE = (
   'checkpoint.',
   'input.threads',
   'input.workers',
+  'input.prefetch_gib',
   'task.teacher_cache',
   'dataset.data_dir',
   'dataset.test',
 )
 
 
-def first_state(
-  experiment: Experiment, optimization: Optimization, ema: bool
-) -> tuple[TrainState, str]:
-  """The state before the first step of a new run, and what became of each tensor loaded."""
+def first_state(plan: Plan, ema: bool) -> tuple[TrainState, str]:
+  """The state before the first step of a new run, and what became of each tensor loaded.
+
+  With fsdp it is made in its shards: no device ever holds all of it.
+
+  Args:
+    plan: of the run.
+    ema: whether there is an EMA of the variables.
+  """
+  experiment, optimization, build = plan.experiment, plan.optimization, plan.placement.build
   with phase('initialising the model' if experiment.weights is None else 'loading the weights'):
-    variables, report = experiment.variables()
-    return create(variables, optimization.tx, optimization.frozen, ema), report
+    variables, report = experiment.variables(build)
+    return build(lambda v: create(v, optimization.tx, optimization.frozen, ema), variables), report
 
 
 def write_description(path: pathlib.Path, config: Config, experiment: Experiment) -> None:
@@ -84,7 +93,7 @@ def mend_description(
 def _is_config_of(config: Config) -> Callable[[Any], bool]:
   def is_whole(found: Any) -> bool:
     try:
-      return isinstance(found, dict) and not _changes(parse_saved(found), config)
+      return isinstance(found, dict) and not changes(parse_saved(found), config)
     except UserError:
       return False
 
@@ -185,12 +194,12 @@ def _refuse_other_data(
 
 
 def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
-  changed = _changes(before, now)
+  changed = changes(before, now)
   if changed:
     raise CheckpointError([f'--workdir={path} holds another run: use another folder', *changed])
 
 
-def _changes(before: Config, now: Config) -> list[str]:
+def changes(before: Config, now: Config) -> list[str]:
   """The options that make another run of it, each with both values."""
   return [
     f'config.{name} is {get(now, name)!r} and was {get(before, name)!r}'

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -22,7 +22,7 @@ from vit_jax.optimizers import Factors
 from vit_jax.report.text import size as size_text
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.train_state import TrainState
-from vit_jax.tree import flatten
+from vit_jax.tree import flatten, merge, split
 
 
 def count(params: Mapping) -> int:
@@ -36,7 +36,12 @@ def bytes_of(arrays: Any) -> int:
   return sum(math.prod(x.shape) * x.dtype.itemsize for x in leaves)  # keys have one too
 
 
-def activation_bytes(module: nn.Module, variables: Mapping, image_shape: tuple[int, ...]) -> int:
+def activation_bytes(
+  module: nn.Module,
+  variables: Mapping,
+  image_shape: tuple[int, ...],
+  frozen: frozenset[str] = frozenset(),
+) -> int:
   """Bytes of the residuals that a forward pass stores for the backward pass, from shapes alone.
 
   The residuals of `jax.vjp` are traced, not computed. XLA fuses some away and adds temporaries, so
@@ -46,15 +51,19 @@ def activation_bytes(module: nn.Module, variables: Mapping, image_shape: tuple[i
     module: the model.
     variables: arrays or shapes.
     image_shape: [b, h, w, c] on one device, of one gradient accumulation step.
+    frozen: names of parameters that have no gradient.
   """
 
   def residuals(params, rest, images, key):
+    trained, fixed = split(params, frozen)
+
     def forward(p):
+      params = merge(p, fixed)
       return module.apply(
-        {'params': p, **rest}, images, train=True, rngs={'dropout': key}, mutable=list(rest)
+        {'params': params, **rest}, images, train=True, rngs={'dropout': key}, mutable=list(rest)
       )
 
-    return jax.vjp(forward, params, has_aux=True)[1]
+    return jax.vjp(forward, trained, has_aux=True)[1]
 
   rest = {k: v for k, v in variables.items() if k != 'params'}
   images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
@@ -66,7 +75,7 @@ def activation_bytes(module: nn.Module, variables: Mapping, image_shape: tuple[i
   if getattr(body, 'remat', 'none') != 'block':
     return found
   plain = with_backbone(module, remat='none')
-  return found + activation_bytes(plain, variables, image_shape) // body.depth
+  return found + activation_bytes(plain, variables, image_shape, frozen) // body.depth
 
 
 def describe(
@@ -151,7 +160,12 @@ def notes(config: Config, experiment: Experiment) -> list[str]:
 
 
 def memory_parts(
-  config: Config, experiment: Experiment, state: TrainState, devices: int
+  config: Config,
+  experiment: Experiment,
+  state: TrainState,
+  devices: int,
+  share: Callable[[Any], int] = bytes_of,
+  frozen: frozenset[str] = frozenset(),
 ) -> dict[str, int]:
   """Bytes on a device by what they are for: all but the activations are exact, from shapes.
 
@@ -159,16 +173,19 @@ def memory_parts(
     config, experiment: of the run.
     state: of arrays or shapes.
     devices: that share a batch.
+    share: a placement's bytes on a device of a part of the state.
+    frozen: names of parameters that are not trained.
   """
-  params = bytes_of(state.params)
+  params = share({'params': state.params})
   image_shape = (config.batch_size // devices // config.accumulate, *experiment.image_hw, 3)
   return {
     'parameters': params,
     # SAM keeps one gradient for the other
-    'gradients': params * (2 if config.optimizer.sam_rho else 1),
-    'optimizer': bytes_of(state.opt_state),
-    'EMA': bytes_of(state.ema),
-    'activations': activation_bytes(experiment.module, state.variables, image_shape),
+    'gradients': share({'params': split(state.params, frozen)[0]})
+    * (2 if config.optimizer.sam_rho else 1),
+    'optimizer': share({'opt_state': state.opt_state}),
+    'EMA': share({'ema': state.ema}),
+    'activations': activation_bytes(experiment.module, state.variables, image_shape, frozen),
   }
 
 

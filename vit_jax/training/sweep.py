@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax import config, files, machine, metric_writer
+from vit_jax import config, files, machine, metric_writer, processes
 from vit_jax.console import align
 from vit_jax.errors import InterruptedRunError, UserError
 from vit_jax.training import signals
@@ -27,7 +27,9 @@ _DONE = 'finished.json'
 _ON_ONE_PAGE = 8  # members on the comparison page: the best
 
 
-def run_one(members: Members, name: str, workdir: str, output: str = 'text') -> None:
+def run_one(
+  members: Members, name: str, workdir: str, output: str = 'text', max_hours: float = 0.0
+) -> None:
   """Trains one member, unless it is finished already, and records that it is.
 
   Args:
@@ -35,15 +37,17 @@ def run_one(members: Members, name: str, workdir: str, output: str = 'text') -> 
     name: of the member.
     workdir: the sweep's folder; the member's is in it.
     output: one of `display.DISPLAYS`.
+    max_hours: as of `loop.train`.
   """
   folder = pathlib.Path(workdir) / name
   options = members[name][1]
-  if is_finished(folder, options):
+  if processes.agreed(lambda: is_finished(folder, options)):
     with console_for(output):
       log.info('%s is finished: %s', name, folder)
     return
-  train(options, str(folder), output)
-  files.write_json(folder / _DONE, options.to_json())
+  train(options, str(folder), output, max_hours)
+  if not processes.index():
+    files.write_json(folder / _DONE, options.to_json())
 
 
 def is_finished(folder: pathlib.Path, options: config.Config) -> bool:
@@ -51,13 +55,14 @@ def is_finished(folder: pathlib.Path, options: config.Config) -> bool:
   return files.read_json(folder / _DONE) == json.loads(json.dumps(options.to_json()))
 
 
-def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
+def run_all(members: Members, workdir: str, command: Sequence[str], max_hours: float = 0.0) -> None:
   """Trains all members that are not finished, then writes and prints the table.
 
   Args:
     members: as `config.load_sweep` gives them.
     workdir: the sweep's folder.
     command: what trains member k once '--sweep=k' is added.
+    max_hours: of all together, since this process started; 0 for any.
 
   Raises:
     UserError: naming the members that failed, after all have been tried; or where a signal stopped
@@ -72,8 +77,10 @@ def run_all(members: Members, workdir: str, command: Sequence[str]) -> None:
       states[name] = 'finished'
       continue
     log.info(f'[{k + 1}/{len(members)}] {name}')
-    status, stopped = _call([*command, f'--sweep={k}'])
-    if stopped:
+    left = max(1e-6, max_hours - machine.process_seconds() / 3600)
+    limit = [f'--max_hours={left:.6f}'] if max_hours else []
+    status, stopped = _call([*command, *limit, f'--sweep={k}'])
+    if stopped or (max_hours and status == InterruptedRunError('', 0).status):
       raise InterruptedRunError(
         f'interrupted during {name}: run the same command to resume', stopped
       )

@@ -20,6 +20,8 @@ class TrainState(flax.struct.PyTreeNode):
     opt_state: the optimizer's, of the trained weights.
     rate_scale: learning-rate multiplier of ReduceLROnPlateau, float32 scalar.
     ema: exponential moving average of `variables`, or None.
+    finite: False after a step with a loss, gradient or update that is not finite. That step and all
+      later ones leave the rest as it was before it. Checkpoints do not hold it.
   """
 
   step: jax.Array
@@ -28,6 +30,7 @@ class TrainState(flax.struct.PyTreeNode):
   opt_state: Any
   rate_scale: jax.Array
   ema: Any = None
+  finite: Any = True
 
   @property
   def variables(self) -> dict:

@@ -17,6 +17,9 @@ from vit_jax.tasks import Mixing, Task
 from vit_jax.tasks.metrics import batch_total
 from vit_jax.training.train_state import TrainState
 
+# In a batch of several processes: who was asked to stop, see `signals.SharedStop`.
+STOPS = 'stops'
+
 
 class StepMetric(NamedTuple):
   """A metric of one step.
@@ -43,6 +46,8 @@ def make_train_step(
   mixing: Mixing | None = None,
   sharpness: Sharpness | None = None,
   ema: Ema | None = None,
+  constrain: Callable[[dict], dict] = lambda params: params,
+  guarded: bool = True,
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
   """Builds the function (state, batch, rng) -> (state, metrics).
 
@@ -59,16 +64,23 @@ def make_train_step(
     mixing: Mixup and CutMix.
     sharpness: SAM or GSAM, whose second gradient takes as long as the first.
     ema: how EMA parameters are updated, if the state has them.
+    constrain: keeps parameters, and their gradients with them, where a placement puts them.
+    guarded: whether a step with a metric that is not finite, and all steps after it, change nothing
+      but the state's `finite`.
 
   Returns:
     The step; its metrics are `StepMetric`s by name. `batch` has 'image' uint8 [b, h, w, c] and the
-    task's targets [b, ...]; `rng` is the run's key, from which the step derives its own.
+    task's targets [b, ...]; `rng` is the run's key, from which the step derives its own. STOPS in
+    the batch, [b, k], become a metric whose total is their sum, [k].
   """
 
-  mean_gradients = _make_gradients(module, task, preprocess, accumulate, axis_name, frozen)
+  mean_gradients = _make_gradients(
+    module, task, preprocess, accumulate, axis_name, frozen, constrain
+  )
 
   def train_step(state: TrainState, batch: dict, rng: jax.Array) -> tuple[TrainState, dict]:
     key = step_key(rng, state.step, axis_name)
+    batch, stops = _without_stops(batch, axis_name)
     batch = mixed(mixing, task, batch, key)
     grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
     trained, fixed = tree.split(state.params, frozen)
@@ -80,16 +92,28 @@ def make_train_step(
     updates, opt_state = tx.update(grads, state.opt_state, trained)
     updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
     rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
-    metrics['learning_rate'] = StepMetric(rate)
-    state = state.replace(
+    trained = optax.apply_updates(trained, updates)
+    metrics |= {'learning_rate': StepMetric(rate), **stops}
+    metrics['weights_norm'] = StepMetric(optax.tree.norm((trained, model_state)))
+    after = state.replace(
       step=state.step + 1,
-      params=tree.merge(optax.apply_updates(trained, updates), fixed),
+      params=tree.merge(trained, fixed),
       model_state=model_state,
       opt_state=opt_state,
     )
-    return _averaged(state, ema), metrics
+    after = _averaged(after, ema)
+    return _unless_finite(state, after, metrics) if guarded else after, metrics
 
   return train_step
+
+
+def _without_stops(batch: dict, axis_name: str | None) -> tuple[dict, dict[str, StepMetric]]:
+  """The batch, and the metric that STOPS in it make."""
+  if STOPS not in batch:
+    return batch, {}
+  total = batch[STOPS].sum(axis=0)
+  total = jax.lax.psum(total, axis_name) if axis_name else total
+  return {k: v for k, v in batch.items() if k != STOPS}, {STOPS: StepMetric(total)}
 
 
 def _make_gradients(
@@ -99,11 +123,12 @@ def _make_gradients(
   accumulate: int,
   axis_name: str | None,
   frozen: frozenset[str],
+  constrain: Callable[[dict], dict],
 ) -> Callable[[dict, dict, dict, jax.Array], tuple[dict, dict, dict]]:
   """Builds the function (params, model_state, batch, key) -> (gradients, model_state, metrics)."""
 
   def loss_fn(trained, fixed, model_state, batch, key):
-    params = tree.merge(trained, fixed)
+    params = constrain(tree.merge(trained, fixed))
     images = preprocess.normalize(batch['image'])
     outputs, updated = module.apply(
       {'params': params, **model_state},
@@ -149,6 +174,14 @@ def mixed(mixing: Mixing | None, task: Task, batch: dict, key: jax.Array) -> dic
     return batch
   images, targets = mixing(named(key, 'mixing'), batch['image'], task.targets(batch))
   return {**batch, 'image': images, 'target': targets, **task.prevailing(targets)}
+
+
+def _unless_finite(before: TrainState, after: TrainState, metrics: dict) -> TrainState:
+  """The state after a step whose metrics are finite; else the one before, for it to be kept."""
+  finite = jnp.stack([jnp.isfinite(metric.total) for metric in metrics.values()]).all()
+  finite &= before.finite
+  kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
+  return kept.replace(finite=finite)
 
 
 def _averaged(state: TrainState, ema: Ema | None) -> TrainState:

@@ -9,16 +9,17 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import data, machine, report
+from vit_jax import data, machine, processes, report
 from vit_jax.checkpoint import Run, load_run
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.errors import UserError
-from vit_jax.evaluation.evaluator import Evaluator, loader_options
+from vit_jax.evaluation.evaluator import Evaluator
 from vit_jax.evaluation.frozen_evaluator import FrozenEvaluator
 from vit_jax.evaluation.measure import measure
 from vit_jax.metric_writer import read_metrics
 from vit_jax.models.shapes import title
+from vit_jax.training.experiment import loading_of
 from vit_jax.training.preparation import Plan
 
 log = logging.getLogger(__name__)
@@ -54,7 +55,7 @@ class Validation:
     self.best: Run | None = None
     self.report: pathlib.Path | None = None
     self.tested: dict[str, float] = {}
-    loading = loader_options(config.input.threads, config.dataset.on_error)
+    loading = loading_of(config)
     batch_size = config.evaluation.batch_size or config.batch_size
     self._caching = caching = plan.caching
 
@@ -114,7 +115,7 @@ class Validation:
     """Scores the test split with the best checkpoint and reports it; empty where there is none."""
     if 'test' not in self._experiment.held_out:
       return {}
-    self.best = best = load_run(str(path), 'best')
+    self.best = best = _load_best(path)
     collector = self._collector('test')
     with phase('testing the best checkpoint'):
       self.tested = self._evaluate(
@@ -170,5 +171,18 @@ class Validation:
     predictions = collector.predictions()
     if jax.process_index() == 0:
       load_image = report.image_loader(experiment.held_out['val'], experiment.eval_transform)
-      for name, image in report.live_images(predictions, layout, load_image).items():
-        self._write_image(step, f'val/{name}', image)
+      with processes.busy():
+        for name, image in report.live_images(predictions, layout, load_image).items():
+          self._write_image(step, f'val/{name}', image)
+
+
+def _load_best(path: pathlib.Path) -> Run:
+  """The best checkpoint of a run, which is the same in all processes."""
+  mine: list[Run] = []
+
+  def load() -> int:
+    mine.append(load_run(str(path), 'best'))
+    return mine[0].step
+
+  step = processes.agreed(load)
+  return mine[0] if mine else load_run(str(path), str(step))

@@ -198,21 +198,78 @@ def _fetch_repository(source: str, target: pathlib.Path, retry: RetryPolicy) -> 
   return target
 
 
+_COLUMNS = ('name', 'params', 'pixels', 'classes', 'MiB', 'ImageNet top-1', 'licence')
+
+
+def _cells(entry: PretrainedModel) -> tuple[str, ...]:
+  return (
+    entry.name,
+    f'{entry.params_m:.1f}M',
+    str(entry.resolution or ''),
+    str(entry.classes or 'none'),
+    str(entry.mib or ''),
+    f'{entry.accuracy}%' if entry.accuracy else '',
+    entry.licence,
+  )
+
+
 def table() -> str:
   """All pretrained models as text for a terminal."""
-  rows = [('name', 'params', 'pixels', 'classes', 'MiB', 'ImageNet top-1', 'licence')]
-  for entry in pretrained_models().values():
-    rows.append(
-      (
-        entry.name,
-        f'{entry.params_m:.1f}M',
-        str(entry.resolution or ''),
-        str(entry.classes or 'none'),
-        str(entry.mib or ''),
-        f'{entry.accuracy}%' if entry.accuracy else '',
-        entry.licence,
-      )
-    )
+  rows = [_COLUMNS, *map(_cells, pretrained_models().values())]
   widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
   lines = ['  '.join(cell.ljust(w) for cell, w in zip(row, widths)).rstrip() for row in rows]
   return '\n'.join(lines)
+
+
+# Families of models by the beginning of their names; the first that fits.
+_FAMILIES = {
+  'deit3_': 'DeiT III',
+  'deit_': 'DeiT',
+  'cait_': 'CaiT',
+  't2t_vit_': 'T2T-ViT',
+  'mixer_': 'MLP-Mixer',
+  'bit_': 'BiT',
+  'resnet': 'ResNet',
+  'mobilenet': 'MobileNetV2',
+  'vit_': 'ViT',
+  'r': 'Hybrids: a ResNet before a ViT',
+}
+_HEADING = """\
+# Model zoo
+
+Pretrained models by name, for `--config.init_from=NAME` and wherever a command takes MODEL:
+`python -m vit_jax.predict vit_s16.augreg_i21k_i1k_224 photo.jpg`. A name is a model and what it
+was trained on, in order: `i21k` ImageNet-21k, `i1k` ImageNet-1k, then the side of the images where
+several were published.
+
+Downloads are kept in `$VIT_JAX_CACHE` (default `~/.cache/vit_jax`) and verified;
+`--config.pretrained_dir=FOLDER`, or `--pretrained_dir=FOLDER` of the commands, is searched first.
+Top-1 accuracy on ImageNet and size are as the source states them; an empty cell was not stated.
+Licences are of the weights. Parameters include the head of the given number of classes. [How to
+choose](choosing.md); models without pretrained weights are in [the options](options.md#model).
+
+This page is made by `python -m vit_jax.convert --list=markdown > docs/models.md`; a test compares.
+"""
+
+
+def markdown() -> str:
+  """All pretrained models as a page, by family, each with the first of its sources."""
+  parts = [_HEADING]
+  rows: dict[str, list[str]] = {title: [] for title in ('ViT', *_FAMILIES.values())}
+  for entry in pretrained_models().values():
+    family = next(t for start, t in _FAMILIES.items() if entry.model.startswith(start))
+    name, *cells = _cells(entry)
+    source = f'[{entry.sources[0].split(":")[0]}]({_address(entry.sources[0])})'
+    rows[family].append(f'| `{name}` | {" | ".join(cells)} | {source} |')
+  for family, lines in rows.items():
+    head = f'| {" | ".join(_COLUMNS)} | source |\n|---|---:|---:|---:|---:|---:|---|---|'
+    parts.append('\n'.join([f'## {family}', '', head, *lines, '']))
+  return '\n'.join(parts).rstrip('\n')
+
+
+def _address(source: str) -> str:
+  """Where a source may be looked at: a file, or the page of a repository."""
+  if not _is_repository(source):
+    return _source(source).url
+  place, repo = source.split(':', 1)
+  return f'https://huggingface.co/{"timm/" if place == "timm" else ""}{repo}'

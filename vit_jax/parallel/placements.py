@@ -1,9 +1,6 @@
-"""Where a step runs: one interface over pmap and over jit on a device mesh.
+"""Every device with all of the state: jit over a mesh, and pmap; and what all placements share."""
 
-The step itself is the same pure function; a placement says where state and batches lie and compiles
-the step for them. Batches enter as this process's numpy arrays [b / processes, ...].
-"""
-
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -19,7 +16,7 @@ AXIS = 'batch'
 class DataPlacement:
   """jit over a mesh: state on every device, the batch divided among them."""
 
-  axis_name = None
+  axis_name: str | None = None
 
   def __init__(self, devices: Sequence[jax.Device]):
     self.devices = list(devices)
@@ -27,9 +24,45 @@ class DataPlacement:
     self._everywhere = NamedSharding(mesh, PartitionSpec())
     self._divided = NamedSharding(mesh, PartitionSpec(AXIS))
 
+  @property
+  def title(self) -> str:
+    """How the devices share work, for people."""
+    return 'data'
+
+  def build(self, function: Callable, *args: Any) -> Any:
+    """function(*args) -> state or a part of it, before `put_state`; fsdp makes it in shards."""
+    return function(*args)
+
+  def constrain(self, params: Any) -> Any:
+    """Inside a step: keeps parameters and, behind them, gradients where `put_state` puts them."""
+    return params
+
+  def check_names(self, params: Any) -> None:
+    """Refuses options that name parameters where they name none of these."""
+
+  def bytes_of(self, state: Any) -> int:
+    """Bytes on each device of a tree of arrays or shapes."""
+    return sum(_nbytes(x) for x in jax.tree.leaves(state) if hasattr(x, 'dtype'))
+
+  def whole_arrays(self, state: Any) -> dict[str, Any]:
+    """Large arrays by name that are whole on every device although state is divided."""
+    return {}
+
   def put_state(self, state: Any) -> Any:
     """Host or device arrays -> the same arrays on every device."""
     return jax.device_put(state, self._everywhere)
+
+  def like_state(self, shapes: Any) -> Any:
+    """The shapes of a state as `put_state` places it; nothing is computed."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._everywhere), shapes
+    )
+
+  def like_batch(self, shapes: Any) -> Any:
+    """The shapes of a global batch as `put_batch` places it."""
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=self._divided), shapes
+    )
 
   def get_state(self, state: Any) -> Any:
     """Placed state -> one copy, as checkpoints hold it."""
@@ -72,23 +105,35 @@ class DataPlacement:
     )
 
 
-class PmapPlacement:
+class PmapPlacement(DataPlacement):
   """pmap: every device holds a copy of the state and maps the step over its share of the batch."""
 
   axis_name = AXIS
 
   def __init__(self, devices: Sequence[jax.Device]):
-    self.devices = list(devices)
+    super().__init__(devices)
     self._local = [d for d in self.devices if d.process_index == jax.process_index()]
-    mesh = Mesh(np.array(self.devices), (AXIS,))
-    self._stacked = NamedSharding(mesh, PartitionSpec(AXIS))
+
+  @property
+  def title(self) -> str:
+    return 'pmap'
 
   def put_state(self, state: Any) -> Any:
     def replicate(x):
       rows = np.broadcast_to(np.asarray(x)[None], (len(self._local), *np.shape(x)))
-      return jax.make_array_from_process_local_data(self._stacked, rows)
+      return jax.make_array_from_process_local_data(self._divided, rows)
 
     return jax.tree.map(replicate, state)
+
+  def like_state(self, shapes: Any) -> Any:
+    n = len(self.devices)
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), shapes)
+
+  def like_batch(self, shapes: Any) -> Any:
+    n = len(self.devices)
+    return jax.tree.map(
+      lambda x: jax.ShapeDtypeStruct((n, x.shape[0] // n, *x.shape[1:]), x.dtype), shapes
+    )
 
   def get_state(self, state: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], state)
@@ -96,7 +141,7 @@ class PmapPlacement:
   def put_batch(self, batch: dict) -> dict:
     def divide(x):
       rows = np.asarray(x).reshape(len(self._local), -1, *np.shape(x)[1:])
-      return jax.make_array_from_process_local_data(self._stacked, rows)
+      return jax.make_array_from_process_local_data(self._divided, rows)
 
     return jax.tree.map(divide, batch)
 
@@ -118,21 +163,13 @@ class PmapPlacement:
     return jax.pmap(function, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None, None))
 
 
+def _nbytes(x: Any) -> int:
+  return math.prod(np.shape(x)) * x.dtype.itemsize
+
+
 def _local_rows(x: jax.Array) -> np.ndarray:
   shards = {s.index[0].start or 0: s for s in x.addressable_shards}
   return np.concatenate([np.asarray(shards[start].data) for start in sorted(shards)])
-
-
-Placement = DataPlacement | PmapPlacement
-PLACEMENTS: dict[str, type[DataPlacement] | type[PmapPlacement]] = {
-  'data': DataPlacement,
-  'pmap': PmapPlacement,
-}
-
-
-def make(name: str, devices: Sequence[jax.Device] | None = None) -> DataPlacement | PmapPlacement:
-  """The placement of a name over all devices, or over those given."""
-  return PLACEMENTS[name](devices if devices is not None else jax.devices())
 
 
 def check_batch_size(option: str, batch_size: int, parts: int, why: str) -> None:
@@ -145,12 +182,6 @@ def check_batch_size(option: str, batch_size: int, parts: int, why: str) -> None
     below = batch_size // parts * parts
     near = ' or '.join(str(n) for n in (below, below + parts) if n)
     raise ConfigError(f'{option}={batch_size} cannot be divided by {parts} ({why}): use {near}')
-
-
-def round_up(batch_size: int, placement: DataPlacement | PmapPlacement) -> int:
-  """The nearest batch size from here up that all devices can share, for padded batches."""
-  devices = len(placement.devices)
-  return -(-batch_size // devices) * devices
 
 
 def gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
