@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import jax
 
-from vit_jax import machine
+from vit_jax import machine, processes
 from vit_jax.checkpoint import has_checkpoint, read_metas
 from vit_jax.config import AUTO, Config
 from vit_jax.console import phase
@@ -53,15 +53,13 @@ def resolved(config: Config, path: pathlib.Path) -> Config:
   """
   if config.batch_size != AUTO:
     return config
-  if has_checkpoint(path):
-    metas, _ = read_metas(path / 'checkpoints')
-    if metas:
-      before = int(metas[max(metas)]['config']['batch_size'])
-      return dataclasses.replace(config, batch_size=before)
+  before = processes.agreed(lambda: _saved(path))
+  if before is not None:
+    return dataclasses.replace(config, batch_size=before)
   devices = len(jax.devices())
   unit = devices * config.accumulate
   with prepared(dataclasses.replace(config, batch_size=unit), path) as plan:
-    limit = free_bytes(plan.placement.devices[0])
+    limit = min(processes.collected(free_bytes(jax.local_devices()[0])))  # of all machines
     most = max(unit, len(plan.experiment.train) // unit * unit)
     with phase('finding the largest batch that fits', told_after=0):
       found = largest(lambda size: _needed(config, plan, size), unit, most, limit)
@@ -72,6 +70,12 @@ def resolved(config: Config, path: pathlib.Path) -> Config:
     size_text(found.needed), size_text(found.limit),
   )  # fmt: skip
   return dataclasses.replace(config, batch_size=found.batch_size)
+
+
+def _saved(path: pathlib.Path) -> int | None:
+  """The batch size of the run in a folder."""
+  metas = read_metas(path / 'checkpoints')[0] if has_checkpoint(path) else {}
+  return int(metas[max(metas)]['config']['batch_size']) if metas else None
 
 
 def largest(needed: Callable[[int], int], unit: int, most: int, limit: int) -> Found:

@@ -8,10 +8,9 @@ from typing import Any
 
 import jax
 
-from vit_jax import machine, processes
+from vit_jax import machine
 
 _QUEUED = 2  # steps that may wait on a device, so that a step's end is known in time
-_AGREEING = 3  # steps until several processes know that one of them is out of time
 _RECENT = 50  # steps, of which the slowest stands for the next
 _BYTES_A_SECOND = 50e6  # of a checkpoint, before one was written
 _MARGIN = 1.25  # of everything that is still to come
@@ -70,18 +69,18 @@ class TimeBudget:
     kind = frozenset(due)
     self._pauses[kind] = max(self._pauses.get(kind, 0.0), self._began - began)
 
-  def spent(self, due: Collection[str], save_seconds: float) -> bool:
+  def spent(self, due: Collection[str], save_seconds: float, later: int = 0) -> bool:
     """Whether another step might not leave the time to save it.
 
     Args:
       due: what is to be done after that step.
       save_seconds: until a checkpoint was on disk, the longest so far; 0 where none was.
+      later: steps that are made before all processes know of it.
     """
     if not self.hours:
       return False
     slowest = max(self._steps, default=0.0)
     pauses = [seconds for kind, seconds in self._pauses.items() if kind <= frozenset(due)]
     saving = save_seconds or self._state_bytes / _BYTES_A_SECOND
-    steps = 1 + _QUEUED + (_AGREEING if processes.count() > 1 else 0)
-    needed = steps * slowest + max(pauses, default=0.0) + saving
+    needed = (1 + _QUEUED + later) * slowest + max(pauses, default=0.0) + saving
     return self._clock() + _MARGIN * needed >= self._end

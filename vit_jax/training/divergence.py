@@ -15,9 +15,10 @@ from typing import Any
 import jax
 import numpy as np
 
+from vit_jax import processes
 from vit_jax.checkpoint import Checkpointer, Saved, has_checkpoint
 from vit_jax.errors import CheckpointError, StorageError, UserError
-from vit_jax.files import make_folder, replacing
+from vit_jax.files import make_folder, replacing, writing
 from vit_jax.report.text import size as size_text
 from vit_jax.training.train_state import TrainState, to_checkpoint
 
@@ -72,10 +73,7 @@ def keep(
       )  # fmt: skip
     return False
   try:
-    make_folder(folder)
-    _remove_others(folder, step)
-    if (free := shutil.disk_usage(folder).free) < size:
-      raise StorageError(f'{folder} has {size_text(free)} free, and they take {size_text(size)}')
+    processes.agreed(lambda: _make_room(folder, step, size))
     with replacing(_batch_file(folder, step)) as temporary, open(temporary, 'wb') as f:
       np.savez(f, allow_pickle=False, **batch)
     saver = Checkpointer(folder, 1, '', 'max')
@@ -90,6 +88,15 @@ def keep(
       shutil.rmtree(folder, ignore_errors=True)
     return False
   return True
+
+
+def _make_room(folder: pathlib.Path, step: int, size: int) -> None:
+  make_folder(folder)
+  with writing(folder):
+    _remove_others(folder, step)
+    free = shutil.disk_usage(folder).free
+  if free < size:
+    raise StorageError(f'{folder} has {size_text(free)} free, and they take {size_text(size)}')
 
 
 def read(workdir: pathlib.Path) -> Kept:

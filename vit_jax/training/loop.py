@@ -244,9 +244,7 @@ class _Loop:
       if last or self._plan.durations.due(step, config.log.every):
         self._report(step, last)
       saved_in = self._checkpointer.seconds
-      if budget.spent(self._due(step + 1), saved_in):
-        stopping.out_of_time()
-      asked = stopping.requested
+      asked = stopping.requested(budget.spent(self._due(step + 1), saved_in, stopping.later))
       with self._window.paused(), budget.pause(self._due(step)):
         state = self._evaluate_and_save(step, state, last, asked)
       if asked and not last:

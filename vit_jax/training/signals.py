@@ -86,11 +86,10 @@ class StopSignal:
 class SharedStop:
   """What any of several processes has to stop for, known to all of them at the same step.
 
-  That is a signal, or the end of its time budget, which each measures by its own clock. The request
-  travels in the batch, a row of NUMBERS and of the time for each example, whose sum over all
-  processes comes back among the metrics of the step. It is read some steps later, so that nobody
-  waits for a step that has just been started. One process alone looks at its own signal, and adds
-  nothing.
+  The request travels in the batch, a row for each example with a column for each of NUMBERS and one
+  for the end of the time, whose sum over all processes comes back among the metrics of the step. It
+  is read some steps later, so that nobody waits for a step that has just been started. One process
+  alone looks at its own signal, and adds nothing.
 
   Args:
     stop: the signal of this process.
@@ -98,7 +97,8 @@ class SharedStop:
     fetch: brings what a step gives to the host.
 
   Attributes:
-    number: of the signal that all stop for; 0 before, and for the time budget.
+    number: of the signal that all stop for; 0 before, and where the time is over.
+    later: steps between a request and the stop.
   """
 
   _LAG = 2  # steps
@@ -107,29 +107,28 @@ class SharedStop:
     self._stop, self._rows, self._fetch = stop, rows, fetch
     self._alone = processes.count() == 1
     self._pending: collections.deque[Any] = collections.deque()
-    self._number = 0
-    self._late = self._all_late = False
+    self._number, self._spent, self._agreed = 0, False, False
+    self.later = 0 if self._alone else self._LAG + 1
 
   @property
   def number(self) -> int:
     return self._stop.number if self._alone else self._number
 
-  @property
-  def requested(self) -> bool:
-    """Whether the run is to stop after the step that was taken last."""
-    return self.number != 0 or self._all_late
+  def requested(self, spent: bool = False) -> bool:
+    """Whether the run is to stop after the step that was taken last.
 
-  def out_of_time(self) -> None:
-    """Asks to stop because the time budget of this process is spent."""
-    self._late = True
-    self._all_late = self._all_late or self._alone
+    Args:
+      spent: the time of this process is over.
+    """
+    self._spent = self._spent or spent
+    return self._stop.requested or spent if self._alone else self._agreed
 
   def asked(self) -> dict[str, np.ndarray]:
     """What this process adds to a batch: {STOPS: [b, numbers + 1]}."""
     if self._alone:
       return {}
     asked = np.zeros((self._rows, len(NUMBERS) + 1), np.float32)
-    asked[0, -1] = self._late
+    asked[0, -1] = self._spent
     if self._stop.requested:
       asked[0, NUMBERS.index(self._stop.number)] = 1
     return {STOPS: asked}
@@ -141,8 +140,8 @@ class SharedStop:
     self._pending.append(metrics.pop(STOPS))
     if len(self._pending) > self._LAG:
       total = np.asarray(self._fetch({STOPS: self._pending.popleft()})[STOPS][0])
-      self._all_late = self._all_late or bool(total[-1])
-      if total[:-1].any() and not self._number:
-        self._number = next(n for n, t in zip(NUMBERS, total) if t)
-        if not self._stop.requested:
+      if total.any() and not self._agreed:
+        self._agreed = True
+        self._number = next((n for n, t in zip(NUMBERS, total) if t), 0)
+        if self._number and not self._stop.requested:
           log.warning('another process was asked to stop: saving a checkpoint')

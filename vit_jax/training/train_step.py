@@ -93,7 +93,7 @@ def make_train_step(
     updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
     rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
     trained = optax.apply_updates(trained, updates)
-    metrics |= {'learning_rate': StepMetric(rate), **stops}
+    metrics['learning_rate'] = StepMetric(rate)
     metrics['weights_norm'] = StepMetric(optax.tree.norm((trained, model_state)))
     after = state.replace(
       step=state.step + 1,
@@ -102,7 +102,7 @@ def make_train_step(
       opt_state=opt_state,
     )
     after = _averaged(after, ema)
-    return _unless_finite(state, after, metrics) if guarded else after, metrics
+    return _unless_finite(state, after, metrics) if guarded else after, metrics | stops
 
   return train_step
 
