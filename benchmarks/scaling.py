@@ -5,7 +5,7 @@ python -m benchmarks.scaling            prints the tables
 python -m benchmarks.scaling --write    writes them into docs/scaling.md
 
 Nothing here was measured on a pod. Numbers of a model are those of this code, from shapes; what is
-sent is what tests/parallel/test_collectives.py finds in compiled programs; figures of machines are
+sent is what tests/parallel/test_eight.py finds in compiled programs; figures of machines are
 the makers'; what is assumed stands in capitals below.
 """
 

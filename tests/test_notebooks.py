@@ -12,13 +12,14 @@ import pathlib
 import re
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import release
-from vit_jax import data
+from vit_jax import data, files
 from vit_jax.data import boxes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -75,21 +76,34 @@ def test_links_between_notebooks_lead_somewhere():
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-  """A small ViT that knows the drawn shapes better than chance does."""
-  folder = tmp_path_factory.mktemp('trained') / 'shapes'
+  """A small ViT that knows the drawn shapes better than chance does; one for all test processes."""
+  base = tmp_path_factory.getbasetemp()
+  folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'trained_shapes'
+  descriptor = os.open(folder.with_suffix('.lock'), os.O_CREAT | os.O_RDWR)
+  while not files.try_lock(descriptor):
+    time.sleep(0.2)
+  try:
+    _train(folder)
+  finally:
+    os.close(descriptor)
+  return str(folder)
+
+
+def _train(folder):
+  """Trains, or does nothing where another process has."""
   options = [f'--config.{key}={value}' for key, value in {**_SMALL, 'dataset.test': ''}.items()]
   command = [sys.executable, '-m', 'vit_jax.main', '--config=vit_shapes', f'--workdir={folder}']
-  subprocess.run(
-    [*command, '--quiet', *options], cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, check=True
-  )  # one device, as the notebooks have
+  if not folder.is_dir():
+    subprocess.run(
+      [*command, '--quiet', *options], cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, check=True
+    )  # on one device, as the notebooks have
   rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
   assert [row for row in rows if row['split'] == 'val'][-1]['accuracy'] > 0.3  # of six classes
-  return str(folder)
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-  """Executes a notebook in a folder of its own: (name, values, first lines) -> its cells."""
+  """Executes a notebook in a folder of its own: (name, values, first, last lines) -> its cells."""
   nbclient = pytest.importorskip('nbclient')
   import nbformat
 
@@ -108,11 +122,12 @@ def run(tmp_path, monkeypatch):
     monkeypatch.setenv('JUPYTER_PATH', str(tmp_path / 'jupyter'))
     options['kernel_name'] = 'another'
 
-  def execute(name, parameters, first=''):
+  def execute(name, parameters, first='', last=''):
     notebook = nbformat.read(NOTEBOOKS[name], 4)
     place = next(i for i, c in enumerate(notebook.cells) if c.metadata.get('tags'))
     lines = [first, *(f'{key} = {value!r}' for key, value in parameters.items())]
     notebook.cells.insert(place + 1, nbformat.v4.new_code_cell('\n'.join(lines)))
+    notebook.cells.append(nbformat.v4.new_code_cell(last))
     folder = tmp_path / 'notebook'
     folder.mkdir()
     resources = {'metadata': {'path': folder}}
@@ -200,17 +215,22 @@ def test_fine_tune(run, trained, tmp_path):
 
 def test_vit_vs_cnn(run, tmp_path):
   options = {
-    'both': {**_SMALL, 'total': '2 epochs', 'dataset.per_class': 40},
+    'both': {**_SMALL, 'total': '2 epochs', 'dataset.per_class': 20},
     'vit': {},
     'cnn': {'model.width': 8},
   }
   for name in ('model.depth', 'model.mlp_dim', 'model.width'):
     options['vit'][name] = options['both'].pop(name)
-  cells = run('vit_vs_cnn', {'IMAGES': 'shapes', 'OPTIONS': options})
+  last = """
+for file, values in EXPERIMENTS['pretrained'].values():  # what the networks in use are asked for
+  print(*config.load(file, values=values).freeze, file)
+"""
+  cells = run('vit_vs_cnn', {'IMAGES': 'shapes', 'OPTIONS': options}, last=last)
+  assert 'backbone vit_b16_dogs\nbackbone resnet50_dogs' in _text(cells)
   found = re.search(r'vit - cnn: ([+-][\d.]+) points, 95 % interval ([+-][\d.]+) to', _text(cells))
   table = json.loads((tmp_path / 'notebook/runs/comparison/compare.json').read_text())
   assert [run['model'].split(' (')[0] for run in table['runs']] == ['vit_ti16', 'resnet50']
-  assert table['pictures'] == 240
+  assert table['pictures'] == 120
   vit, cnn = (run['accuracy'] for run in table['runs'])
   assert float(found[1]) == pytest.approx(100 * (vit - cnn), abs=0.051)
   assert len(_images(cells)) == 4  # three figures of the page, and the disagreements
@@ -226,7 +246,8 @@ def test_inside_a_vit(run, trained):
 
 
 def test_classes_and_boxes(run, tmp_path):
-  cells = run('classes_and_boxes', {'OPTIONS': {**_SMALL, 'task.head_hidden': 48}})
+  options = {**_SMALL, 'total': '4 epochs', 'task.head_hidden': 48}
+  cells = run('classes_and_boxes', {'OPTIONS': options})
   text = _text(cells)
   assert "Dataset('shapes', shapes, 6 classes" in text
   metrics = json.loads((tmp_path / 'notebook/runs/boxes/report/metrics.json').read_text())

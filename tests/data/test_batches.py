@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from tests.support import raises
-from vit_jax.data import eval_batches, open_dataset, parse_transform, train_batches
+from vit_jax.data import Prefetch, eval_batches, open_dataset, parse_transform, train_batches
 from vit_jax.errors import CheckpointError, ConfigError, ImageError
 
 TRAIN = parse_transform('decode|inception_crop(5)|flip_lr', train=True)
@@ -85,6 +85,69 @@ def test_crops_differ_between_epochs(examples):
       same += index in first and (first[index] == image).all()
       first.setdefault(index, image)
   assert repeats > 20 and same == 0
+
+
+@pytest.mark.parametrize(
+  'options',
+  [
+    {'threads': 3, 'prefetch_bytes': 0},  # pieces of one image
+    {'threads': 2, 'prefetch_bytes': 75 * 40},
+    {'threads': 1, 'workers': 2, 'prefetch_bytes': 75 * 40},
+  ],
+)
+def test_batches_are_the_same_whatever_is_loaded_ahead(examples, options):
+  spoil(examples, 5)
+  expected = take(3, examples, batch_size=53, on_error='skip')
+  assert_same(take(3, examples, batch_size=53, on_error='skip', **options), expected)
+
+
+class Counted:
+  """Examples that count how often one was read."""
+
+  def __init__(self, examples):
+    self._examples, self.reads = examples, 0
+
+  def __len__(self):
+    return len(self._examples)
+
+  def __getitem__(self, index):
+    self.reads += 1
+    return self._examples[index]
+
+
+def test_what_is_loaded_ahead_is_bounded_in_bytes(examples):
+  """An image is 75 bytes: of 1,500, pieces of 7 images for two threads, 2 x 7 x 75 = 1,050, fit."""
+  counted = Counted(examples)
+  options = {'batch_size': 7, 'seed': 3, 'threads': 2, 'prefetch_bytes': 1500}
+  with train_batches(counted, TRAIN, **options) as batches:
+    for number in (1, 2, 3):
+      next(batches)
+      end = time.monotonic() + 20
+      while counted.reads < 7 * number + 14 and time.monotonic() < end:
+        time.sleep(0.01)
+      time.sleep(0.05)
+      assert counted.reads == 7 * number + 14
+
+
+def test_how_much_is_loaded_ahead_of_large_batches():
+  image = 224 * 224 * 3
+  found = Prefetch.choose((224, 224), 4096, threads=64)
+  assert (found.rows, found.pieces) == (32, 2**30 // (32 * image)) == (32, 222)
+  # 7,104 images reach into a third batch, and one is in use.
+  assert found.host_bytes == 4 * 4096 * image
+  # Two batches of two pieces each and a piece for each thread; then at least that last.
+  assert Prefetch.choose((224, 224), 64, threads=5).examples == (2 * 2 + 5) * 32
+  assert Prefetch.choose((224, 224), 64, threads=5, limit_bytes=0).examples == 5
+  assert Prefetch.choose((224, 224), 64, threads=0).examples == 0
+
+
+def test_batches_are_made_again_and_go_on_after_a_pause(examples):
+  expected = take(4, examples)
+  with train_batches(examples, TRAIN, batch_size=7, seed=3, threads=2) as batches:
+    got = [next(batches), next(batches)]
+    assert_same([batches.again(1), batches.again(0)], got)
+    batches.close()
+    assert_same([*got, next(batches), next(batches)], expected)
 
 
 def test_seeds_draw_differently(examples):

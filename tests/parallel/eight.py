@@ -28,7 +28,7 @@ CASES = {
   'scanned': ('vit_ti16', _VIT | {'depth': 3, 'scan': True, 'remat': 'block'}),
   'unscanned': ('vit_ti16', _VIT | {'remat': 'block', 'scan': False}),
   'hybrid': ('r_ti16', _VIT | {'patch_size': (16, 16), 'stem_blocks': (1,), 'stem_width': 64}),
-  'resnet': ('resnet50', {'blocks': (1, 1)}),
+  'resnet': ('resnet50', {'blocks': (1, 1, 1)}),
   'resnet50': ('resnet50', {}),
 }
 

@@ -1,7 +1,11 @@
 """parallel=fsdp: what is divided along which axis, and every method of training with it."""
 
 import functools
+import json
 import re
+import socket
+import subprocess
+import sys
 
 import jax
 import numpy as np
@@ -10,6 +14,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from tests.models import small
+from tests.parallel import two_processes
 from tests.support import raises
 from tests.test_box_runs import make_yolo
 from tests.test_box_runs import options as box_options
@@ -253,3 +258,20 @@ def test_on_one_device_the_program_is_that_of_data():
     lowered = step.lower(state, placement.put_batch(batch), rng.stream(0, 'dropout'))
     texts.append(re.sub(r'#sdy.sharding<[^>]*>|sdy.mesh.*|@\w+', '', lowered.as_text()))
   assert texts[0] == texts[1] and len(texts[0]) > 10_000
+
+
+def test_two_processes_divide_the_state_between_them():
+  """Each makes, holds and updates its own parts alone."""
+  with socket.socket() as free:
+    free.bind(('127.0.0.1', 0))
+    port = free.getsockname()[1]
+  words = [sys.executable, '-m', 'tests.parallel.two_processes']
+  both = [
+    subprocess.Popen([*words, str(i), str(port), 'fsdp'], stdout=subprocess.PIPE, text=True)
+    for i in range(2)
+  ]
+  alone = two_processes.losses(parallel.make('data', jax.devices()[:1]), slice(None))
+  for process in both:
+    found = json.loads(process.communicate(timeout=300)[0].splitlines()[-1])
+    assert found['processes'] == 2
+    assert found['found'] == pytest.approx(alone, rel=1e-5)

@@ -82,7 +82,7 @@ def _first(path, edit, **overrides):
   """Where a step begins not to be finite, from an initial state and batch that `edit` changes."""
   config = options(total='1 steps', **overrides)
   with prepared(config, path) as plan:
-    state, _ = first_state(plan.experiment, plan.optimization, config.ema.decay > 0)
+    state, _ = first_state(plan, config.ema.decay > 0)
     with loop.training_batches(config, plan.experiment) as batches:
       batch = next(batches)
     params = {name: np.array(x) for name, x in tree.flatten(state.params).items()}

@@ -152,6 +152,34 @@ def test_frozen_parameters_stay_and_have_no_optimizer_state():
   assert len(jax.tree.leaves(before.opt_state)) == len(moved)
 
 
+def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_later_ones():
+  """An infinite learning rate; the request to stop of several processes is several numbers."""
+  tx = optax.adam(1.0)
+  first = _first_state(tx).replace(finite=jnp.array(True))
+  step = jax.jit(
+    train_step.make_train_step(
+      _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS
+    )
+  )
+  stops = np.zeros((BATCH, 3), np.float32)
+  batch, key = {**_batch(), train_step.STOPS: stops}, rng.stream(0, 'dropout')
+
+  def same(one, other):
+    pairs = zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True)
+    return all(np.asarray(a).tobytes() == np.asarray(b).tobytes() for a, b in pairs)
+
+  start = first.replace(rate_scale=jnp.float32(np.inf))
+  stopped, metrics = step(start, batch, key)
+  assert not np.isfinite(metrics['learning_rate'].total) and not stopped.finite
+  assert same(stopped.replace(finite=start.finite), start)
+  mended = stopped.replace(rate_scale=first.rate_scale)
+  later, metrics = step(mended, batch, key)
+  assert all(np.isfinite(metric.total).all() for metric in metrics.values())
+  assert same(later, mended)
+  moved, _ = step(first, batch, key)
+  assert moved.finite and moved.step == 1 and not same(moved.params, first.params)
+
+
 def test_sharding_draws_the_same_dropout_as_one_device():
   one, other = (_train('data', n, dropout=0.3) for n in (1, 4))
   _assert_close(one[0].params, other[0].params)

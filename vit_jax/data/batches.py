@@ -35,7 +35,7 @@ from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import CheckpointError, ConfigError
 
 _ON_ERROR = ('raise', 'skip')
-_PIECE = 16  # most rows of a batch that a thread makes at a time
+_PIECE = 32  # most rows of a batch that a thread makes at a time
 _PREFETCH_BYTES = 1 << 30
 
 
@@ -80,7 +80,7 @@ class Prefetch:
     example_bytes = 3 * math.prod(image_hw)
     loading = max(1, threads) * max(1, workers)
     rows = max(1, min(_PIECE, batch_size, limit_bytes // (example_bytes * loading)))
-    wanted = 2 * -(-batch_size // rows) + 2 * loading
+    wanted = 2 * -(-batch_size // rows) + loading
     pieces = max(loading, min(wanted, limit_bytes // (example_bytes * rows)))
     return cls(threads, workers, rows, pieces, batch_size, example_bytes)
 

@@ -82,11 +82,14 @@ class FsdpPlacement(DataPlacement):
 
     def put(name: str, x: Any) -> jax.Array:
       sharding = self._sharding(name, x)
-      if isinstance(x, jax.Array) and (jax.process_count() == 1 or not x.is_fully_addressable):
-        return jax.device_put(x, sharding)
-      if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):  # which NumPy has no type for
-        data = put(name, jax.random.key_data(x))
-        return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
+      if isinstance(x, jax.Array):
+        if x.sharding.is_equivalent_to(sharding, x.ndim):
+          return x
+        if jax.process_count() == 1:
+          return jax.device_put(x, sharding)
+        if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+          data = put(name, np.asarray(jax.random.key_data(x)))
+          return jax.random.wrap_key_data(data, impl=jax.random.key_impl(x))
       x = np.asarray(x)
       return jax.make_array_from_callback(x.shape, sharding, lambda index: x[index])
 

@@ -178,7 +178,7 @@ def mixed(mixing: Mixing | None, task: Task, batch: dict, key: jax.Array) -> dic
 
 def _unless_finite(before: TrainState, after: TrainState, metrics: dict) -> TrainState:
   """The state after a step whose metrics are finite; else the one before, for it to be kept."""
-  finite = jnp.stack([jnp.isfinite(metric.total) for metric in metrics.values()]).all()
+  finite = jnp.stack([jnp.isfinite(metric.total).all() for metric in metrics.values()]).all()
   finite &= before.finite
   kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
   return kept.replace(finite=finite)
