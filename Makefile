@@ -20,6 +20,7 @@ help:
 # The stamp is made last, so that an install cut short is done again.
 .venv/stamp: setup.py pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit("vit_jax needs Python 3.11 or newer" if sys.version_info < (3, 11) else 0)'
+	@echo 'installing packages into .venv: a minute or two'
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $@
