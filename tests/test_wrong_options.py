@@ -242,7 +242,8 @@ def _wrong_texts(hint, rule):
   texts = []
   if rule.valid:
     texts += ['nothing_like_it']
-    texts += [] if typing.get_origin(hint) is tuple else ['']  # an empty list is one
+    # An empty list is one.
+    texts += [] if typing.get_origin(hint) is tuple or '' in rule.valid else ['']
   elif numeric:
     texts += ['nan', '1e999', '-1e999', 'x', '5 apples', '{1: 2}', "b'1'", '1j', 'true']
     texts += [str(rule.low - 1)] if rule.low is not None else []

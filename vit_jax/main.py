@@ -22,6 +22,8 @@ examples:
   python -m vit_jax.main --config=finetune:vit_b16,cifar10 --workdir=runs/cifar
 """
 
+_USAGE = 'python -m vit_jax.main --config=FILE[:ARG] --workdir=DIR [options]'
+
 _SWEEPS = """\
 sweeps: a config file may define the runs of a sweep, beside its get_config:
 
@@ -65,7 +67,7 @@ _TOPICS = {'sweeps': _SWEEPS, 'processes': _PROCESSES}
 
 
 def _parser() -> '_Parser':
-  parser = _Parser('main', description=_DESCRIPTION, add_help=False)
+  parser = _Parser('main', description=_DESCRIPTION, usage=_USAGE, add_help=False)
   parser.add_argument(
     '-h', '--help', action=_Help, nargs='?', metavar='TOPIC', help='this, or the page of a topic'
   )
@@ -80,24 +82,23 @@ def _parser() -> '_Parser':
     const='all',
     default=[],
     metavar='K|NAME=VALUE,...',
-    help="train all runs of the file's get_sweep or of the values given, or the K-th; or list them",
+    help='train all runs of a sweep, or the K-th; or list them',
   )
   processes.flags(parser)
   parser.option(
     '--max_hours',
     float,
-    'save and end with status 75 before the process is this old; the same command resumes',
+    'save and end with status 75 in time',
     0.0,
     metavar='H',
     low=0,
-    high=1e6,
   )
   add = parser.add_argument
   add('--quiet', action='store_true', help='print warnings, errors and the result alone')
   add('--json', action='store_true', help='print one JSON object a line: plan, rows, summary')
   dry_run = 'show plan, measured time and memory, augmented images'
   add('--dry_run', action='store_true', help=dry_run)
-  replay = 'run the step again that was not finite, and say where in it that begins; train nothing'
+  replay = 'say where in the last step it was not finite'
   add('--replay', action='store_true', help=replay)
   return parser
 

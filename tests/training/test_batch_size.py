@@ -36,7 +36,7 @@ def test_steps_and_ends_of_the_range():
     batch_size.largest(jumps, 7, 70, 99)
 
 
-@pytest.mark.parametrize('parallel', ['data', 'pmap'])
+@pytest.mark.parametrize('parallel', ['data', pytest.param('pmap', marks=pytest.mark.slow)])
 def test_a_run_finds_its_batch_and_keeps_it(tmp_path, monkeypatch, capsys, parallel):
   """A limit between what 24 and 40 examples need; the second attempt has less memory."""
   named = {'parallel': parallel, 'total': '2 steps', 'dataset__test': '', 'dataset__val': ''}

@@ -62,7 +62,7 @@ def test_one_step_is_made_whatever_the_budget():
   assert _steps(0.0) is None
 
 
-@pytest.mark.parametrize('parallel', ['data', 'pmap'])
+@pytest.mark.parametrize('parallel', ['data', pytest.param('pmap', marks=pytest.mark.slow)])
 def test_a_run_that_is_out_of_time_is_resumed_as_if_it_had_not_been(
   tmp_path, monkeypatch, parallel
 ):

@@ -204,7 +204,9 @@ def test_the_command_line_names_values_and_chooses_runs(config_file, capsys, mon
   ]
   calls = []
   monkeypatch.setattr(sweep, 'run_one', lambda members, name, *_: calls.append(name))
-  monkeypatch.setattr(sweep, 'run_all', lambda members, workdir, command: calls.append(command))
+  monkeypatch.setattr(
+    sweep, 'run_all', lambda members, workdir, command, hours: calls.append(command)
+  )
   assert main.main([*words, *swept, '--sweep=2']) == 0
   assert main.main([*words, *swept]) == main.main([*words, *swept, '--sweep']) == 0
   name, *commands = calls

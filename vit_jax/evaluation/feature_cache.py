@@ -126,7 +126,7 @@ class FeatureCache:
     places = {digest: i for i, digest in enumerate(digests)}
     lacking = processes.agreed(lambda: [i for d, i in places.items() if d not in self._rows])
     problems: dict[int, UserError] = {}
-    self._add([chunk[i] for i in lacking], [digests[i] for i in lacking], problems)
+    found = self._computed([chunk[i] for i in lacking], [digests[i] for i in lacking], problems)
     unreadable = {digests[lacking[i]]: problem for i, problem in problems.items()}
     if unreadable and on_error == 'raise':
       raise ImageError(
@@ -136,21 +136,22 @@ class FeatureCache:
           if d in unreadable
         ]
       )
+    self._rows |= found
     if processes.index():
       more = [i for d, i in places.items() if d not in self._rows and d not in unreadable]
       own = self._loaded.features([chunk[i]['image'] for i in more]) if more else ()
       self._rows |= {digests[i]: row for i, row in zip(more, own)}
     return set(unreadable)
 
-  def _add(
+  def _computed(
     self, examples: list[dict], digests: list[bytes], problems: dict[int, UserError]
-  ) -> None:
-    if examples:
-      images = [example['image'] for example in examples]
-      found = iter(shared.features(self._loaded, images, 'pooled', problems))
-      for i, digest in enumerate(digests):
-        if i not in problems:
-          self._rows[digest] = next(found)
+  ) -> dict[bytes, np.ndarray]:
+    """Features by digest of what can be decoded; `problems` gets the rest, by position."""
+    if not examples:
+      return {}
+    images = [example['image'] for example in examples]
+    found = shared.features(self._loaded, images, 'pooled', problems)
+    return dict(zip((d for i, d in enumerate(digests) if i not in problems), found))
 
 
 def _read(path: pathlib.Path) -> dict[bytes, np.ndarray]:
