@@ -88,7 +88,7 @@ def main() -> None:
   args = parser.parse_args()
   with tempfile.TemporaryDirectory() as folder:
     if not args.images:
-      from vit_jax.bench import make_images
+      from vit_jax.benchmark.measure import make_images
 
       make_images(pathlib.Path(folder), 50)
     found = [
