@@ -22,7 +22,7 @@ examples:
   python -m vit_jax.main --config=finetune:vit_b16,cifar10 --workdir=runs/cifar
 """
 
-_USAGE = 'python -m vit_jax.main --config=FILE[:ARG] --workdir=DIR [options]'
+_USAGE = '%(prog)s --config=FILE[:ARG] --workdir=DIR [options]'
 
 _SWEEPS = """\
 sweeps: a config file may define the runs of a sweep, beside its get_config:

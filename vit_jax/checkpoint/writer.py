@@ -66,14 +66,11 @@ class Checkpointer:
     Raises:
       CheckpointError: none is whole, which is said of each, and all stay where they are.
     """
-    mine: list[Saved] = []
-
-    def find() -> int:
-      mine.append(self._newest_whole())
-      return mine[0].step
-
-    step = processes.agreed(find)
-    saved = mine[0] if mine else Saved.read(self._folder / str(step))
+    saved = processes.chosen(
+      self._newest_whole,
+      lambda saved: saved.step,
+      lambda step: Saved.read(self._folder / str(step)),
+    )
     for step, metrics in processes.agreed(self._saved_metrics):
       self._note_score(step, metrics)
     return saved

@@ -15,6 +15,7 @@ from vit_jax.processes.cluster import flags, hide_flags
 from vit_jax.processes.member import (
   agreed,
   busy,
+  chosen,
   collected,
   count,
   ending,
@@ -27,6 +28,7 @@ from vit_jax.processes.member import (
 __all__ = [
   'agreed',
   'busy',
+  'chosen',
   'collected',
   'count',
   'ending',

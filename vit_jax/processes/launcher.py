@@ -188,8 +188,8 @@ def _outcome(children: Sequence[_Child], received: Sequence[int]) -> int:
   asked = name in _SIGNALS  # of a process that had not started to work, or for the second time
   console.show(
     f'{"interrupted" if asked else "error"}: process {first.index} of {len(children)} (pid '
-    f'{first.process.pid}) was ended by {name}, and the others with it; the same command goes on '
-    'from the last checkpoint, where it trains',
+    f'{first.process.pid}) was ended by {name}, and the others with it; the same command '
+    'resumes from the last checkpoint, where it trains',
     error=True,
   )
   return 128 - first.status if asked else 1

@@ -115,8 +115,8 @@ class Member:
     if self.cause['own']:
       return LostProcessError(f'{who}: {text}')
     return LostProcessError(
-      f'{who} {text}. The others end too; the same command goes on from the last checkpoint, where '
-      'it trains'
+      f'{who} {text}. The others end too; the same command resumes from the last checkpoint, '
+      'where it trains'
     )
 
   def fail(self, error: UserError) -> UserError:
@@ -379,6 +379,27 @@ def agreed(function: Callable[[], T]) -> T:
     raise
   client.key_value_set(key, json.dumps({'result': result}))
   return result
+
+
+def chosen(find: Callable[[], T], key: Callable[[T], Any], read: Callable[[Any], T]) -> T:
+  """What process 0 finds, and the others read; all have to call it, in the same order.
+
+  Args:
+    find: called in process 0 alone.
+    key: what of it the others need to read the same, of JSON's types.
+    read: called with that, in the others.
+
+  Raises:
+    UserError: that `find` raised in process 0, in every process.
+  """
+  mine: list[T] = []
+
+  def find_key() -> Any:
+    mine.append(find())
+    return key(mine[0])
+
+  name = agreed(find_key)
+  return mine[0] if mine else read(name)
 
 
 def _get(client: Any, key: str) -> str:

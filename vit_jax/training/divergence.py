@@ -4,6 +4,7 @@ They lie in `diverged/`: the state before the step as a checkpoint, and for each
 that it gave. `training/replay.py` reads them.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
@@ -76,12 +77,9 @@ def keep(
     processes.agreed(lambda: _make_room(folder, step, size))
     with replacing(_batch_file(folder, step)) as temporary, open(temporary, 'wb') as f:
       np.savez(f, allow_pickle=False, **batch)
-    saver = Checkpointer(folder, 1, '', 'max')
-    try:
+    with contextlib.closing(Checkpointer(folder, 1, '', 'max')) as saver:
       saver.save(step - 1, *items, {**meta, 'parts': jax.process_count()}, {})
       saver.wait()
-    finally:
-      saver.close()
   except (UserError, OSError) as e:
     log.warning('state and batch of step %d are not kept: %s', step, e)
     if jax.process_index() == 0:
@@ -110,11 +108,8 @@ def read(workdir: pathlib.Path) -> Kept:
     raise CheckpointError(
       f'{folder} holds no step to replay: one is kept when a loss, gradient or update is not finite'
     )
-  saver = Checkpointer(folder, 1, '', 'max')
-  try:
+  with contextlib.closing(Checkpointer(folder, 1, '', 'max')) as saver:
     saved = saver.read_newest()
-  finally:
-    saver.close()
   step = saved.step + 1
   parts = sorted(folder.glob(f'batch-{step}-*.npz'), key=_process)
   if len(parts) != saved.meta.get('parts', 1):

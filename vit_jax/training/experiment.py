@@ -198,9 +198,10 @@ def open_inputs(config: Config) -> Inputs:
 
 def prefetch_of(config: Config, image_hw: tuple[int, int]) -> data.Prefetch:
   """How far a run's process loads training images ahead of its steps."""
-  size, options = config.batch_size // jax.process_count(), config.input
-  limit = int(options.prefetch_gib * 2**30)
-  return data.Prefetch.choose(image_hw, size, options.threads or None, options.workers, limit)
+  size, loading = config.batch_size // jax.process_count(), loading_of(config)
+  return data.Prefetch.choose(
+    image_hw, size, loading['threads'], config.input.workers, loading['prefetch_bytes']
+  )
 
 
 def loading_of(config: Config) -> dict[str, Any]:

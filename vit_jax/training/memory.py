@@ -18,7 +18,7 @@ from vit_jax.training.experiment import Experiment
 from vit_jax.training.liveness import workspace
 from vit_jax.training.preparation import Plan
 from vit_jax.training.summary import bytes_of, memory_parts
-from vit_jax.training.train_state import TrainState, create
+from vit_jax.training.train_state import TrainState, shapes_of
 
 
 def analysis(compiled: Any) -> dict[str, int]:
@@ -97,9 +97,7 @@ def state_bytes(config: Config, plan: Plan) -> int:
 
 def _state(config: Config, plan: Plan) -> Any:
   make = plan.optimization
-  return jax.eval_shape(
-    lambda v: create(v, make.tx, make.frozen, config.ema.decay > 0), plan.experiment.shapes
-  )
+  return shapes_of(plan.experiment.shapes, make.tx, make.frozen, config.ema.decay > 0)
 
 
 def _one_example(config: Config, plan: Plan) -> Mapping[str, np.ndarray]:

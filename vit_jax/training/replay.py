@@ -18,6 +18,7 @@ import optax
 from flax.core.tracers import current_trace
 
 from vit_jax import rng, tree
+from vit_jax.checkpoint.saved import by_path
 from vit_jax.config import AUTO, Config, parse_saved
 from vit_jax.console import phase
 from vit_jax.files import workdir_of
@@ -28,8 +29,8 @@ from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import console_for
 from vit_jax.training.loop import HINT
 from vit_jax.training.preparation import Plan, prepared
-from vit_jax.training.starting import changes
-from vit_jax.training.train_state import TrainState, create, from_checkpoint, to_checkpoint
+from vit_jax.training.starting import changes, restored
+from vit_jax.training.train_state import TrainState
 
 log = logging.getLogger(__name__)
 
@@ -119,11 +120,8 @@ def replay(config: Config, workdir: str, output: str = 'text') -> Replay:
     with prepared(config, path) as plan:
       for change in changes(parse_saved(kept.saved.meta['config']), config):
         log.warning('%s', change)
-      make, ema = plan.optimization, config.ema.decay > 0
-      shapes = jax.eval_shape(
-        lambda v: create(v, make.tx, make.frozen, ema), plan.experiment.shapes
-      )
-      state = from_checkpoint(*kept.saved.fit(*to_checkpoint(shapes)), ema)
+      ema = config.ema.decay > 0
+      state = restored(kept.saved, plan.experiment, plan.optimization, ema)
       with phase(f'running step {kept.step} again', HINT, told_after=0):
         found = []
         for stage in _Steps(config, plan, kept.batch).stages(state):
@@ -297,11 +295,8 @@ def _seeing(tx: optax.GradientTransformation) -> optax.GradientTransformation:
 
 
 def _stage(name: str, arrays: Any, order: Callable[[str], Any] | None = None) -> Stage:
-  leaves = jax.tree_util.tree_flatten_with_path(arrays)[0]
-  named = {jax.tree_util.keystr(path, simple=True, separator='/'): x for path, x in leaves}
   counts = {
-    key: int((~np.isfinite(x)).sum())
-    for key, x in ((key, np.asarray(x, np.float32)) for key, x in named.items())
+    key: int((~np.isfinite(np.asarray(x, np.float32))).sum()) for key, x in by_path(arrays).items()
   }
   bad = sorted((key for key, count in counts.items() if count), key=order)
   return Stage(name, {key: counts[key] for key in bad}, len(counts))

@@ -5,9 +5,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import jax
-
-from vit_jax.checkpoint import Checkpointer, read_metas
+from vit_jax.checkpoint import Checkpointer, Saved, read_metas
 from vit_jax.config import Config, get, leaves, parse_saved
 from vit_jax.console import phase
 from vit_jax.errors import CheckpointError, UserError
@@ -17,7 +15,13 @@ from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.optimization import Optimization
 from vit_jax.training.preparation import Plan
-from vit_jax.training.train_state import TrainState, create, from_checkpoint, to_checkpoint
+from vit_jax.training.train_state import (
+  TrainState,
+  create,
+  from_checkpoint,
+  shapes_of,
+  to_checkpoint,
+)
 
 log = logging.getLogger(__name__)
 
@@ -132,11 +136,25 @@ def resume(
       before.total,
       config.total,
     )
-  shapes = jax.eval_shape(
-    lambda v: create(v, optimization.tx, optimization.frozen, ema), experiment.shapes
-  )
   callbacks.set_state(meta['watch'])
-  return from_checkpoint(*saved.fit(*to_checkpoint(shapes)), ema), meta
+  return restored(saved, experiment, optimization, ema), meta
+
+
+def restored(
+  saved: Saved, experiment: Experiment, optimization: Optimization, ema: bool
+) -> TrainState:
+  """The state that a checkpoint holds.
+
+  Args:
+    saved: the checkpoint.
+    experiment, optimization: whose state it is.
+    ema: whether there is an EMA of the variables.
+
+  Raises:
+    CheckpointError: it holds another model's or optimizer's state.
+  """
+  shapes = shapes_of(experiment.shapes, optimization.tx, optimization.frozen, ema)
+  return from_checkpoint(*saved.fit(*to_checkpoint(shapes)), ema)
 
 
 def refuse_other(config: Config, experiment: Experiment, path: pathlib.Path) -> None:

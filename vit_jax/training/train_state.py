@@ -68,6 +68,16 @@ def create(
   )
 
 
+def shapes_of(
+  variables: Any,
+  tx: optax.GradientTransformation,
+  frozen: frozenset[str] = frozenset(),
+  ema: bool = False,
+) -> TrainState:
+  """The shapes of what `create` makes of variables, or of their shapes; nothing is computed."""
+  return jax.eval_shape(lambda v: create(v, tx, frozen, ema), variables)
+
+
 def to_checkpoint(state: TrainState) -> tuple[dict, dict]:
   """A state as the two items of a checkpoint: (variables to use, what resuming needs besides)."""
   training = {'step': state.step, 'opt_state': state.opt_state, 'rate_scale': state.rate_scale}

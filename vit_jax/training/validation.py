@@ -115,7 +115,11 @@ class Validation:
     """Scores the test split with the best checkpoint and reports it; empty where there is none."""
     if 'test' not in self._experiment.held_out:
       return {}
-    self.best = best = _load_best(path)
+    self.best = best = processes.chosen(
+      lambda: load_run(str(path), 'best'),
+      lambda run: run.step,
+      lambda step: load_run(str(path), str(step)),
+    )
     collector = self._collector('test')
     with phase('testing the best checkpoint'):
       self.tested = self._evaluate(
@@ -174,15 +178,3 @@ class Validation:
       with processes.busy():
         for name, image in report.live_images(predictions, layout, load_image).items():
           self._write_image(step, f'val/{name}', image)
-
-
-def _load_best(path: pathlib.Path) -> Run:
-  """The best checkpoint of a run, which is the same in all processes."""
-  mine: list[Run] = []
-
-  def load() -> int:
-    mine.append(load_run(str(path), 'best'))
-    return mine[0].step
-
-  step = processes.agreed(load)
-  return mine[0] if mine else load_run(str(path), str(step))
