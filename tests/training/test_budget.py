@@ -1,4 +1,4 @@
-"""The time budget: when a run stops, and that it goes on as if nothing had happened."""
+"""The time budget: when a run stops, and that it resumes as if nothing had happened."""
 
 import pytest
 
