@@ -57,7 +57,8 @@ def hub():
       thread = threading.Thread(target=serving.serve, args=(read,))
       thread.start()
       stack.callback(thread.join)
-      stack.callback(os.close, write)
+      lifeline = open(write, 'wb')
+      stack.callback(lifeline.close)
 
       def connect(*args):
         peer = _Peer(listener.getsockname(), *args)
@@ -65,6 +66,7 @@ def hub():
         return peer
 
       connect.address = listener.getsockname()
+      connect.end_process_0 = lifeline.close
       return connect
 
     yield start
@@ -81,6 +83,17 @@ def test_an_end_without_a_word_is_told_at_once(hub):
   assert told[0] == told[1]
   assert told[0]['index'] == 0 and told[0]['who'] == 'pid 0 on host'
   assert told[0]['speaker'] == 1 and not told[0]['own'] and told[0]['status'] == 1
+
+
+def test_who_connects_after_the_end_of_process_0_hears_of_it(hub):
+  connect = hub(2)
+  first = connect(0)
+  first.beat(0, 0.2)
+  first.end()
+  connect.end_process_0()
+  time.sleep(1.0)
+  told = connect(1).hear()
+  assert told['index'] == 0 and 'without a word' in told['text']
 
 
 def test_where_a_launcher_says_it_nobody_else_does(hub):

@@ -79,7 +79,7 @@ class Hub:
     self._complete_by = float('inf')
 
   def serve(self, lifeline: int) -> None:
-    """Returns some seconds after the end of process 0, or when all have gone.
+    """Returns some seconds after the end of process 0, or then when all have come and gone.
 
     Args:
       lifeline: a file that ends with process 0.
@@ -103,7 +103,8 @@ class Hub:
         else:
           self._read(key.data)
       self._look()
-      if until < float('inf') and not self._peers:
+      # Who comes after the end of process 0 has to hear of it too.
+      if until < float('inf') and not self._peers and len(self._seen) == self._count:
         return
 
   def _accept(self) -> None:
