@@ -57,8 +57,7 @@ def hub():
       thread = threading.Thread(target=serving.serve, args=(read,))
       thread.start()
       stack.callback(thread.join)
-      lifeline = open(write, 'wb')
-      stack.callback(lifeline.close)
+      lifeline = stack.enter_context(open(write, 'wb'))
 
       def connect(*args):
         peer = _Peer(listener.getsockname(), *args)

@@ -1,7 +1,7 @@
-"""Trials of runs of two processes: one or all are killed or asked to stop, at any moment.
+"""Trials of runs of two processes, replicated or sharded: one or all are killed or asked to stop.
 
 Each attempt ends in one line or in nothing, with a status that says why, and the same command then
-ends as a run that nobody stopped, byte for byte and row for row. How many is said by
+ends as a run that nobody stopped, byte for byte and row for row. How many of each is said by
 $VIT_JAX_TRIALS ('processes=100'), and where they start by $VIT_JAX_TRIALS_SEED.
 """
 
@@ -53,17 +53,18 @@ def _wait(process, workdir, moment, share):
   time.sleep(share * seconds)
 
 
-def test_ends_at_any_moment_change_nothing(tmp_path):
+@pytest.mark.parametrize('parallel', ['data', 'fsdp'])
+def test_ends_at_any_moment_change_nothing(tmp_path, parallel):
   whole = tmp_path / 'whole'
-  run(whole, PROCESSES)
-  generator = np.random.default_rng(SEED)
+  run(whole, PROCESSES, parallel=parallel)
+  generator = np.random.default_rng((SEED, parallel == 'fsdp'))
   moments, told = list(MOMENTS), []
   for count in range(COUNT):
     workdir = tmp_path / str(count // IN_A_RUN)
     moment = moments[int(generator.integers(len(moments)))]
     number = signal.Signals(int(generator.choice([signal.SIGKILL, signal.SIGTERM])))
     victim, share = int(generator.integers(PROCESSES + 1)), generator.uniform()
-    process = start(workdir, PROCESSES)
+    process = start(workdir, PROCESSES, parallel=parallel)
     _wait(process, workdir, moment, share)
     began, status = time.monotonic(), process.poll()
     if status is None and victim == PROCESSES and number == signal.SIGTERM:
@@ -83,7 +84,7 @@ def test_ends_at_any_moment_change_nothing(tmp_path):
     assert len(err.splitlines()) <= 2, err  # that it saves, and where it stopped
     assert seconds < 60 or status == 0
     if count % IN_A_RUN == IN_A_RUN - 1 or count == COUNT - 1:
-      run(workdir, PROCESSES)
+      run(workdir, PROCESSES, parallel=parallel)
       assert_equal(whole, workdir)
       assert files(whole) == files(workdir)
       print(f'equal after {count + 1} ends', flush=True)
