@@ -1,5 +1,6 @@
 """Placements: batch sizes that devices can share."""
 
+import jax
 import pytest
 
 from tests.support import raises
@@ -20,3 +21,9 @@ def test_a_batch_that_cannot_be_divided_names_the_nearest():
 @pytest.mark.parametrize('name', parallel.PLACEMENTS)
 def test_batches_are_rounded_up_to_the_devices(name):
   assert [parallel.round_up(n, parallel.make(name)) for n in (1, 4, 5)] == [4, 4, 8]
+
+
+def test_processes_that_are_not_connected_are_refused(monkeypatch):
+  monkeypatch.setattr(jax, 'process_count', lambda: 2)  # as a pod's runtime says it by itself
+  with raises(ConfigError, '2 processes', 'jax.distributed.initialize'):
+    parallel.make('data')

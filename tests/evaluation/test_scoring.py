@@ -150,7 +150,8 @@ def test_two_processes_count_every_example_once(name):
   ]
   for process in both:
     found = json.loads(process.communicate(timeout=300)[0].splitlines()[-1])
-    assert (found['processes'], found['examples']) == (2, 17) and 'skipped' not in found
+    assert (found['processes'], found['told'], found['examples']) == (2, [0, 1], 17)
+    assert 'skipped' not in found
     assert found['accuracy'] == pytest.approx(13 / 17)
     assert found['index'] == list(range(17))
 

@@ -28,7 +28,7 @@ def main(process: str, port: str, name: str) -> None:
   jax.config.update('jax_platforms', 'cpu')
   jax.distributed.initialize(f'127.0.0.1:{port}', num_processes=2, process_id=int(process))
   from tests.evaluation import test_scoring as fakes
-  from vit_jax import data, parallel, report, tasks
+  from vit_jax import data, parallel, processes, report, tasks
   from vit_jax.evaluation.evaluator import Evaluator, loader_options
 
   placement = parallel.make(name)
@@ -44,7 +44,8 @@ def main(process: str, port: str, name: str) -> None:
   collector = report.Collector(Examples(), [str(i) for i in range(fakes.CLASSES)])
   result = evaluator(Examples(), placement.put_state({}), collector)
   kept = collector.predictions()
-  result |= {'processes': jax.process_count(), 'index': kept.index.tolist()}
+  result |= {'processes': processes.agreed(lambda: processes.count())}
+  result |= {'told': processes.collected(processes.index()), 'index': kept.index.tolist()}
   print(json.dumps(result), flush=True)
 
 

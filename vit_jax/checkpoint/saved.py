@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from vit_jax import processes
 from vit_jax.checkpoint import checksums
 from vit_jax.errors import CheckpointError, StorageError
 
@@ -158,7 +159,7 @@ def read_arrays(folder: pathlib.Path, item: str) -> dict:
   """An item of a checkpoint as a tree of numpy arrays, verified; each process reads by itself."""
   _verify(folder, item)
   alone = ocp.options.MultiprocessingOptions(
-    primary_host=jax.process_index(), active_processes={jax.process_index()}
+    primary_host=processes.index(), active_processes={processes.index()}
   )
   try:
     handler = ocp.StandardCheckpointHandler(multiprocessing_options=alone)

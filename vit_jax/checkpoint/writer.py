@@ -200,7 +200,7 @@ class Checkpointer:
 
   def _write_checksums(self) -> None:
     """Lists the files of the checkpoint in hand; called before it gets its name."""
-    if jax.process_index() == 0:
+    if processes.index() == 0:
       for folder in self._folder.iterdir():
         if folder.name.split('.')[0] == str(self._in_hand):  # '6.orbax-checkpoint-tmp', say
           checksums.write(folder)

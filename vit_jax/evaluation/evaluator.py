@@ -49,7 +49,7 @@ class Evaluator:
     loading: Mapping[str, Any],
   ):
     self._task, self._placement, self._transform = task, placement, transform
-    self._batch_size = round_up(batch_size, placement) // jax.process_count()
+    self._batch_size = round_up(batch_size, placement) // processes.count()
     self._loading = dict(loading)
     self._step = announced(placement.compile_eval(make_eval_step(module, task, preprocess)))
 
@@ -133,8 +133,8 @@ def loader_options(
     prefetch_bytes: most memory of images that are made ahead; None: as `data.Prefetch` has it.
   """
   return {
-    'process_index': jax.process_index(),
-    'process_count': jax.process_count(),
+    'process_index': processes.index(),
+    'process_count': processes.count(),
     'threads': threads or None,
     'on_error': on_error,
     'prefetch_bytes': prefetch_bytes,

@@ -52,7 +52,7 @@ class FrozenEvaluator:
   ):
     self._options, self._num_classes = options, num_classes
     self._transform, self._placement, self._loading = transform, placement, loading
-    self._batch_size = parallel.round_up(batch_size, placement) // jax.process_count()
+    self._batch_size = parallel.round_up(batch_size, placement) // processes.count()
     self._step = placement.compile_eval(_feature_step(module, preprocess))
     labels = train.labels
     self._draws = []

@@ -8,7 +8,6 @@ import sys
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-import jax
 import tqdm
 
 from vit_jax import data, metric_writer, parallel, processes, report, tasks
@@ -114,7 +113,7 @@ def evaluate(
     collector = report.Collector(examples, classes, label_sets=several)
 
   def batches(found: Any) -> Iterable[dict]:
-    quiet = jax.process_index() or not sys.stderr.isatty()
+    quiet = processes.index() or not sys.stderr.isatty()
     for batch in tqdm.tqdm(found, total=len(found), unit='batch', leave=False, disable=bool(quiet)):
       yield relabeled(batch, to_model, len(classes))
 
@@ -151,7 +150,7 @@ def _report(
     **measure(loaded.variables, loaded.config),
   )
   predictions = collector.predictions(facts)
-  if jax.process_index():
+  if processes.index():
     return None
   report.write_report(
     report_dir,

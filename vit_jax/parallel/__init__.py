@@ -8,6 +8,8 @@ from collections.abc import Sequence
 
 import jax
 
+from vit_jax import processes
+from vit_jax.errors import ConfigError
 from vit_jax.parallel.fsdp import FsdpPlacement
 from vit_jax.parallel.placements import (
   AXIS,
@@ -51,9 +53,16 @@ def make(
     mesh: options of 'fsdp'; None for all devices on its axis.
 
   Raises:
-    ConfigError: the mesh is of another number of devices.
+    ConfigError: the mesh is of another number of devices, or the devices are those of several
+      processes that were not connected.
   """
-  devices = devices if devices is not None else jax.devices()
+  if devices is None:
+    devices = jax.devices()
+    if jax.process_count() != processes.count():
+      raise ConfigError(
+        f'JAX sees {jax.process_count()} processes that are not connected: call '
+        'jax.distributed.initialize first'
+      )
   if name == 'fsdp':
     return FsdpPlacement(devices, mesh or Mesh())
   return PLACEMENTS[name](devices)

@@ -9,6 +9,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
+from vit_jax import processes
 from vit_jax.parallel.placements import DataPlacement
 from vit_jax.parallel.sharding import DATA, FSDP, SMALL, Mesh, Rules, map_paths
 
@@ -85,7 +86,7 @@ class FsdpPlacement(DataPlacement):
       if isinstance(x, jax.Array):
         if x.sharding.is_equivalent_to(sharding, x.ndim):
           return x
-        if jax.process_count() == 1:
+        if processes.count() == 1:
           return jax.device_put(x, sharding)
         if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
           data = put(name, np.asarray(jax.random.key_data(x)))

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from vit_jax import processes
 from vit_jax.errors import ConfigError
 
 AXIS = 'batch'
@@ -112,7 +113,7 @@ class PmapPlacement(DataPlacement):
 
   def __init__(self, devices: Sequence[jax.Device]):
     super().__init__(devices)
-    self._local = [d for d in self.devices if d.process_index == jax.process_index()]
+    self._local = [d for d in self.devices if d.process_index == processes.index()]
 
   @property
   def title(self) -> str:
@@ -194,7 +195,7 @@ def gather(rows: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     [n * processes, ...]. With several processes 64-bit numbers come back with 32 bits, which is
     what JAX would make of them without saying so; positions in a data set fit.
   """
-  if jax.process_count() == 1:
+  if processes.count() == 1:
     return rows
   from jax.experimental import multihost_utils
 

@@ -1,6 +1,7 @@
 """This process among the others of its job: joining them, hearing of their end, and leaving."""
 
 import contextlib
+import itertools
 import json
 import os
 import secrets
@@ -28,6 +29,7 @@ _PRINTING_SECONDS = 2.0
 _TURN_MS = 1000
 
 _MEMBER: 'Member | None' = None
+_TURNS = itertools.count()  # of what all processes ask each other, in the same order
 
 
 class Member:
@@ -50,7 +52,7 @@ class Member:
     started: subprocess.Popen | None,
   ):
     self.place, self._timeout, self._started = place, timeout, started
-    self.ticks = self.turn = 0
+    self.ticks = 0
     self.busy, self.finished = 0, False
     self.cause: dict[str, Any] | None = None
     self._knows, self._leaving = threading.Event(), threading.Event()
@@ -323,14 +325,30 @@ def _end_with_launcher(lifeline: int) -> None:
   os._exit(1)
 
 
+def _job() -> Any:
+  """JAX's own state of several processes, whoever has connected them; None of one alone."""
+  if 'jax' not in sys.modules:
+    return None
+  from jax._src import distributed
+
+  state = distributed.global_state
+  return None if state.client is None else state
+
+
 def index() -> int:
   """The number of this process; 0 where it is alone."""
-  return _MEMBER.place.index if _MEMBER else 0
+  if _MEMBER:
+    return _MEMBER.place.index  # also after the others have left
+  job = _job()
+  return job.process_id if job else 0
 
 
 def count() -> int:
   """How many processes there are."""
-  return _MEMBER.place.count if _MEMBER else 1
+  if _MEMBER:
+    return _MEMBER.place.count
+  job = _job()
+  return job.num_processes if job else 1
 
 
 def tick() -> None:
@@ -360,13 +378,10 @@ def agreed(function: Callable[[], T]) -> T:
   Raises:
     UserError: that `function` raised in process 0, in every process.
   """
-  if _MEMBER is None:
+  job = _job()
+  if job is None:
     return function()
-  from jax._src import distributed
-
-  client: Any = distributed.global_state.client
-  _MEMBER.turn += 1
-  key = f'vit_jax/agreed/{_MEMBER.turn}'
+  client, key = job.client, f'vit_jax/agreed/{next(_TURNS)}'
   if index():
     found = json.loads(_get(client, key))
     if 'error' in found:
@@ -418,13 +433,10 @@ def collected(value: T) -> list[T]:
   Args:
     value: small, of JSON's types.
   """
-  if _MEMBER is None:
+  job = _job()
+  if job is None:
     return [value]
-  from jax._src import distributed
-
-  client: Any = distributed.global_state.client
-  _MEMBER.turn += 1
-  key = f'vit_jax/collected/{_MEMBER.turn}'
+  client, key = job.client, f'vit_jax/collected/{next(_TURNS)}'
   client.key_value_set(f'{key}/{index()}', json.dumps(value))
   return [json.loads(_get(client, f'{key}/{i}')) for i in range(count())]
 

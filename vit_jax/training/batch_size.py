@@ -148,6 +148,6 @@ def _needed(config: Config, plan: Plan, size: int) -> int:
     return step
   # All devices are in the host's memory, and so are images that are loaded ahead and the copy of
   # the state that is being written to a checkpoint.
-  local = [d for d in plan.placement.devices if d.process_index == jax.process_index()]
+  local = [d for d in plan.placement.devices if d.process_index == processes.index()]
   images = prefetch_of(config, plan.experiment.image_hw).host_bytes
   return step * len(local) + images + memory.state_bytes(config, plan)

@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import data, machine, parallel, tree
+from vit_jax import data, machine, parallel, processes, tree
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.errors import ConfigError
@@ -178,7 +178,7 @@ def compute_features(
       batches = data.eval_batches(
         examples,
         transform,
-        batch_size=size // jax.process_count(),
+        batch_size=size // processes.count(),
         **loading_of(config),
       )
       rows, known = feature_rows(step, placement, placed, batches, len(examples))

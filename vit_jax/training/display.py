@@ -13,8 +13,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-import jax
-
+from vit_jax import processes
 from vit_jax.console import Console, columns, format_metrics, format_seconds, is_terminal
 from vit_jax.errors import one_line
 from vit_jax.report.text import interval, percent
@@ -251,7 +250,7 @@ def console_for(output: str) -> Console:
     output: one of OUTPUTS.
   """
   text = output == 'text'
-  return Console(active=jax.process_index() == 0, information=text, live=text)
+  return Console(active=processes.index() == 0, information=text, live=text)
 
 
 def _result(event: SummaryEvent) -> str:

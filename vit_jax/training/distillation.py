@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import tasks
+from vit_jax import processes, tasks
 from vit_jax.config import Config
 from vit_jax.data import class_names
 from vit_jax.errors import ConfigError, StorageError, UserError
@@ -100,7 +100,7 @@ class Teacher:
     self._cache = None
     if folder:
       depends = _cache_key(config, experiment, name, loaded)
-      shape = config.batch_size // jax.process_count(), len(columns)
+      shape = config.batch_size // processes.count(), len(columns)
       self._cache = _LogitsCache(pathlib.Path(folder), depends, shape)
 
   @property
@@ -166,7 +166,7 @@ def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded
     'mixing': dataclasses.asdict(config.mixing),
     'seed': config.seed,
     'batch_size': config.batch_size,
-    'process': [jax.process_index(), jax.process_count()],
+    'process': [processes.index(), processes.count()],
     'parallel': [config.parallel, jax.device_count()] if config.mixing else [],
   }
 

@@ -78,11 +78,11 @@ def keep(
     with replacing(_batch_file(folder, step)) as temporary, open(temporary, 'wb') as f:
       np.savez(f, allow_pickle=False, **batch)
     with contextlib.closing(Checkpointer(folder, 1, '', 'max')) as saver:
-      saver.save(step - 1, *items, {**meta, 'parts': jax.process_count()}, {})
+      saver.save(step - 1, *items, {**meta, 'parts': processes.count()}, {})
       saver.wait()
   except (UserError, OSError) as e:
     log.warning('state and batch of step %d are not kept: %s', step, e)
-    if jax.process_index() == 0:
+    if processes.index() == 0:
       shutil.rmtree(folder, ignore_errors=True)
     return False
   return True
@@ -126,7 +126,7 @@ def read(workdir: pathlib.Path) -> Kept:
 
 
 def _batch_file(folder: pathlib.Path, step: int) -> pathlib.Path:
-  return folder / f'batch-{step}-{jax.process_index()}.npz'
+  return folder / f'batch-{step}-{processes.index()}.npz'
 
 
 def _process(file: pathlib.Path) -> int:
@@ -136,9 +136,9 @@ def _process(file: pathlib.Path) -> int:
 
 def _remove_others(folder: pathlib.Path, step: int) -> None:
   """Removes what was kept of other steps."""
-  for file in folder.glob(f'batch-*-{jax.process_index()}.npz'):
+  for file in folder.glob(f'batch-*-{processes.index()}.npz'):
     if file != _batch_file(folder, step):
       file.unlink(missing_ok=True)
   for old in (folder / 'checkpoints').glob('*'):
-    if old.name != str(step - 1) and jax.process_index() == 0:
+    if old.name != str(step - 1) and processes.index() == 0:
       shutil.rmtree(old, ignore_errors=True)

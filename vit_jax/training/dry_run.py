@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import data, rng
+from vit_jax import data, processes, rng
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
@@ -70,7 +70,7 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     with training_batches(config, plan.experiment) as batches:
       shown, load_seconds = _first_batches(batches)
     where = path / FILE
-    if jax.process_index() == 0:
+    if processes.index() == 0:
       previews.write_page(where, config, plan.experiment, shown)
     estimate = _estimate(config, plan, state, shown[0], load_seconds, runs, where)
     display.estimate(estimate)
@@ -220,7 +220,7 @@ def _measure_validation(config: Config, plan: Plan, state: TrainState) -> _Measu
   batches = data.eval_batches(
     experiment.held_out['val'],
     experiment.eval_transform,
-    batch_size=size // jax.process_count(),
+    batch_size=size // processes.count(),
     **loading_of(config),
   )
   found = next(iter(batches))

@@ -11,7 +11,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import data, models, rng, tasks, tree
+from vit_jax import data, models, processes, rng, tasks, tree
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.data import class_names, splits
@@ -198,7 +198,7 @@ def open_inputs(config: Config) -> Inputs:
 
 def prefetch_of(config: Config, image_hw: tuple[int, int]) -> data.Prefetch:
   """How far a run's process loads training images ahead of its steps."""
-  size, loading = config.batch_size // jax.process_count(), loading_of(config)
+  size, loading = config.batch_size // processes.count(), loading_of(config)
   return data.Prefetch.choose(
     image_hw, size, loading['threads'], config.input.workers, loading['prefetch_bytes']
   )

@@ -67,7 +67,7 @@ def train(
 def _train(
   config: Config, path: pathlib.Path, display: Display, stop: StopSignal, max_hours: float
 ) -> dict[str, float]:
-  first = jax.process_index() == 0
+  first = processes.index() == 0
   resuming = processes.agreed(lambda: has_checkpoint(path))
   state: TrainState | None = None
   meta: dict[str, Any] = {}
@@ -146,7 +146,7 @@ def training_batches(
     experiment.train,
     experiment.train_transform,
     **loading_of(config),
-    batch_size=config.batch_size // jax.process_count(),
+    batch_size=config.batch_size // processes.count(),
     seed=config.seed,
     workers=config.input.workers,
     repeats=config.input.repeats,
@@ -213,7 +213,7 @@ class _Loop:
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True
-    stopping = SharedStop(stop, config.batch_size // jax.process_count(), placement.get_metrics)
+    stopping = SharedStop(stop, config.batch_size // processes.count(), placement.get_metrics)
     throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
     while step < total and not self._callbacks.stop:
       with self._window.waiting():

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 from flax.core.tracers import current_trace
 
-from vit_jax import rng, tree
+from vit_jax import processes, rng, tree
 from vit_jax.checkpoint.saved import by_path
 from vit_jax.config import AUTO, Config, parse_saved
 from vit_jax.console import phase
@@ -141,8 +141,8 @@ class _Steps:
 
   def __init__(self, config: Config, plan: Plan, batch: Mapping[str, np.ndarray]):
     self._config, self._plan = config, plan
-    size = len(batch['index']) // jax.process_count()
-    share = slice(jax.process_index() * size, (jax.process_index() + 1) * size)
+    size = len(batch['index']) // processes.count()
+    share = slice(processes.index() * size, (processes.index() + 1) * size)
     self._index = batch['index']
     rows = {'row': np.arange(len(self._index), dtype=np.float32)}
     self._batch = {k: v[share] for k, v in {**batch, **rows}.items() if k != 'index'}

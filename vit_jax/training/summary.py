@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from clu import parameter_overview
 
-from vit_jax import runtime
+from vit_jax import processes, runtime
 from vit_jax.config import Config
 from vit_jax.models import convs
 from vit_jax.models.attention import chosen_attention
@@ -112,7 +112,7 @@ def description(
   epochs = total_steps * config.batch_size / len(experiment.train)
   dataset = experiment.dataset
   rows = {
-    'devices': f'{n} x {kind} in {jax.process_count()} processes, {config.parallel}',
+    'devices': f'{n} x {kind} in {processes.count()} processes, {config.parallel}',
     'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
     f'steps x {part}',
     'model': f'{title(experiment.model_record)}, {count(state.params):,} parameters',

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import numpy as np
 
 from vit_jax import data, machine, processes, report
@@ -153,7 +152,7 @@ class Validation:
         **measure(best.variables, best.config),
       )
     )
-    if jax.process_index():
+    if processes.index():
       return
     load_image = report.image_loader(experiment.held_out['test'], experiment.eval_transform)
     try:
@@ -173,7 +172,7 @@ class Validation:
     if not layout.live_figures:
       return
     predictions = collector.predictions()
-    if jax.process_index() == 0:
+    if processes.index() == 0:
       load_image = report.image_loader(experiment.held_out['val'], experiment.eval_transform)
       with processes.busy():
         for name, image in report.live_images(predictions, layout, load_image).items():
