@@ -8,7 +8,9 @@ import sys
 import jax
 import jax.numpy as jnp
 
-from tests.training.runs import ROOT, command
+from tests.training.runs import ROOT, command, options
+from vit_jax import parallel
+from vit_jax.training import loop, preparation
 from vit_jax.training.liveness import workspace
 
 KIB = jnp.zeros((16, 16), jnp.float32)  # 1,024 bytes
@@ -64,3 +66,24 @@ def test_the_plan_is_near_what_xla_says(tmp_path):
   more = {'model__depth': '3', 'batch_size': '256', 'dataset__val': '', 'model__dropout': '0'}
   estimate, exact = _shown(command(tmp_path, **wide, **more)[3:])
   assert 0.85 < estimate / exact < 1.15
+
+
+def test_on_one_device_the_step_is_traced_once_for_the_plan_and_the_run(tmp_path, monkeypatch):
+  make_placement, make_step, traces = parallel.make, preparation.make_train_step, []
+
+  def counted(**arguments):
+    step = make_step(**arguments)
+
+    def train_step(*args):
+      traces.append(args)
+      return step(*args)
+
+    return train_step
+
+  def on_one_device(name, mesh=None):
+    return make_placement(name, jax.devices()[:1], mesh)
+
+  monkeypatch.setattr(preparation, 'make_train_step', counted)
+  monkeypatch.setattr(parallel, 'make', on_one_device)
+  loop.train(options(total='2 steps', dataset__val='', dataset__test=''), tmp_path / 'run')
+  assert len(traces) == 1

@@ -102,7 +102,7 @@ class FsdpPlacement(DataPlacement):
 
     return map_paths(like, shapes)
 
-  def compile_train(self, step: Callable) -> Callable:
+  def compile_train(self, step: Callable) -> Any:
     if len(self.devices) == 1:  # the same program as that of `data`
       return super().compile_train(step)
 

@@ -83,7 +83,7 @@ class DataPlacement:
     """Metrics of a train step -> host scalars."""
     return jax.device_get(metrics)
 
-  def compile_train(self, step: Callable) -> Callable:
+  def compile_train(self, step: Callable) -> Any:
     """Compiles (state, batch, rng) -> (state, metrics); the old state's memory is reused."""
     return jax.jit(
       step,
@@ -152,7 +152,7 @@ class PmapPlacement(DataPlacement):
   def get_metrics(self, metrics: dict) -> dict[str, Any]:
     return self.get_state(metrics)
 
-  def compile_train(self, step: Callable) -> Callable:
+  def compile_train(self, step: Callable) -> Any:
     return jax.pmap(
       step, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None), donate_argnums=0
     )

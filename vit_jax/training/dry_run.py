@@ -22,7 +22,6 @@ from vit_jax.parallel.collectives import collectives
 from vit_jax.report.text import duration
 from vit_jax.report.text import size as size_text
 from vit_jax.training import batch_size, distillation, memory, outline, previews, summary
-from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import DISPLAYS, console_for
 from vit_jax.training.events import EstimateEvent
 from vit_jax.training.experiment import loading_of
@@ -203,7 +202,7 @@ def _measure_training(
   placed = placement.put_state(state)
   began = time.monotonic()
   with phase('compiling the training step', HINT, told_after=0):
-    step = compiled_step(config, plan).lower(placed, arrays(0), key).compile()
+    step = placement.compile_train(plan.step).lower(placed, arrays(0), key).compile()
   compile_seconds = time.monotonic() - began
   with phase('timing the training step'):
     placed, metrics = jax.block_until_ready(step(placed, arrays(0), key))

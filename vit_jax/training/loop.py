@@ -23,7 +23,6 @@ from vit_jax.trackers import Tracking
 from vit_jax.training import batch_size, distillation, divergence, ending, flops, outline, summary
 from vit_jax.training.budget import TimeBudget
 from vit_jax.training.caching import compute_features
-from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import DISPLAYS, Display, console_for
 from vit_jax.training.events import Course
 from vit_jax.training.experiment import Experiment, loading_of
@@ -209,7 +208,7 @@ class _Loop:
         passes=2 if optimization.sharpness else 1,
         teacher=teacher.flops_per_image if teacher else 0,
       )
-    step_fn = compiled_step(config, self._plan)
+    step_fn = placement.compile_train(self._plan.step)
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True

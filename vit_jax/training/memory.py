@@ -13,7 +13,6 @@ import numpy as np
 
 from vit_jax import data, rng, tree
 from vit_jax.config import Config
-from vit_jax.training.compiling import compiled_step, step_of
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.liveness import workspace
 from vit_jax.training.preparation import Plan
@@ -55,15 +54,17 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
   experiment, frozen = plan.experiment, plan.optimization.frozen
   share = plan.placement.bytes_of
   parts = memory_parts(config, experiment, state, devices, share, frozen)
-  batch = {
-    name: jax.ShapeDtypeStruct((config.batch_size // devices, *x.shape[1:]), x.dtype)
-    for name, x in _one_example(config, plan).items()
-  }
-  alone = {} if plan.caching.of_features else {'module': experiment.module}
-  one_device = {'axis_name': None, 'constrain': lambda params: params, **alone}
-  traced = jax.make_jaxpr(step_of(config, plan, **one_device))(
-    _state(config, plan), batch, rng.stream(config.seed, 'dropout')
-  )
+  batch = _batch(config, plan, config.batch_size // devices)
+  key = rng.stream(config.seed, 'dropout')
+  if devices == 1 and not plan.placement.axis_name:
+    # As the run compiles it, so that it is not traced twice.
+    state_shapes = plan.placement.like_state(_state(config, plan))
+    step = plan.placement.compile_train(plan.step)
+    traced = step.trace(state_shapes, plan.placement.like_batch(batch), key).jaxpr
+  else:
+    alone = {} if plan.caching.of_features else {'module': experiment.module}
+    step = plan.step_with(axis_name=None, constrain=lambda params: params, **alone)
+    traced = jax.make_jaxpr(step)(_state(config, plan), batch, key)
   gradients, trained = parts['gradients'], {'params': tree.split(state.params, frozen)[0]}
   whole = gradients * bytes_of(trained) // max(1, share(trained))  # on one device, as traced
   between = math.sqrt(workspace(traced) * (whole + parts['activations'])) - (whole - gradients)
@@ -78,13 +79,9 @@ def of_step(config: Config, plan: Plan) -> int:
     config: of the run; its batch size may be another one than that of the plan.
     plan: of the run.
   """
-  placement, size = plan.placement, config.batch_size
-  batch = {
-    name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
-    for name, x in _one_example(config, plan).items()
-  }
+  placement, batch = plan.placement, _batch(config, plan, config.batch_size)
   state = placement.like_state(_state(config, plan))
-  step = compiled_step(config, plan).lower(
+  step = placement.compile_train(plan.step).lower(
     state, placement.like_batch(batch), rng.stream(config.seed, 'dropout')
   )
   return sum(analysis(step.compile()).values())
@@ -98,6 +95,13 @@ def state_bytes(config: Config, plan: Plan) -> int:
 def _state(config: Config, plan: Plan) -> Any:
   make = plan.optimization
   return shapes_of(plan.experiment.shapes, make.tx, make.frozen, config.ema.decay > 0)
+
+
+def _batch(config: Config, plan: Plan, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+  return {
+    name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
+    for name, x in _one_example(config, plan).items()
+  }
 
 
 def _one_example(config: Config, plan: Plan) -> Mapping[str, np.ndarray]:

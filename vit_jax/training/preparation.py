@@ -2,10 +2,12 @@
 
 import contextlib
 import dataclasses
+import functools
 import logging
 import os
 import pathlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from vit_jax import parallel
 from vit_jax.checkpoint import has_checkpoint
@@ -22,6 +24,7 @@ from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.durations import Durations
 from vit_jax.training.experiment import Experiment, build_experiment, open_inputs
 from vit_jax.training.optimization import Optimization, make_optimization
+from vit_jax.training.train_step import make_train_step
 
 log = logging.getLogger(__name__)
 
@@ -31,6 +34,7 @@ class Plan:
   """What a config means on this machine and this dataset; nothing is computed yet.
 
   Attributes:
+    config: checked options.
     experiment: dataset, transforms, model and task.
     placement: of state and batches on devices.
     durations: from lengths to steps.
@@ -41,6 +45,7 @@ class Plan:
     caching: what is kept in memory across epochs, and what the steps compute with.
   """
 
+  config: Config
   experiment: Experiment
   placement: parallel.Placement
   durations: Durations
@@ -49,6 +54,30 @@ class Plan:
   callbacks: Callbacks
   teacher: Loaded | None
   caching: Caching
+
+  @functools.cached_property
+  def step(self) -> Callable:
+    """(state, batch, rng) -> (state, metrics); always the same function, which JAX traces once."""
+    return self.step_with()
+
+  def step_with(self, **changes: Any) -> Callable:
+    """The training step with other arguments of `make_train_step` than the run's."""
+    optimization, caching = self.optimization, self.caching
+    arguments = {
+      'module': caching.module,
+      'task': self.experiment.task,
+      'tx': optimization.tx,
+      'schedule': optimization.schedule,
+      'preprocess': caching.preprocess,
+      'accumulate': self.config.accumulate,
+      'axis_name': self.placement.axis_name,
+      'frozen': optimization.frozen,
+      'mixing': self.config.mixing,
+      'sharpness': optimization.sharpness,
+      'ema': self.config.ema,
+      'constrain': self.placement.constrain,
+    }
+    return make_train_step(**arguments | changes)
 
 
 @contextlib.contextmanager
@@ -109,6 +138,7 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
     assert placement is not None and experiment is not None and optimization is not None
     caching = make_caching(config, experiment, placement, optimization.frozen)
     yield Plan(
+      config,
       experiment,
       placement,
       durations,

@@ -25,7 +25,6 @@ from vit_jax.files import workdir_of
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.stack import chosen_scan
 from vit_jax.training import divergence
-from vit_jax.training.compiling import compiled_step
 from vit_jax.training.display import console_for
 from vit_jax.training.loop import HINT
 from vit_jax.training.preparation import Plan, prepared
@@ -201,7 +200,7 @@ class _Steps:
     state = state.replace(
       opt_state={'real': state.opt_state, 'seen': {'gradients': zeros, 'updates': zeros}}
     )
-    step = compiled_step(self._config, plan, tx=tx, guarded=False, **changes)
+    step = placement.compile_train(plan.step_with(tx=tx, guarded=False, **changes))
     after, metrics = step(
       placement.put_state(state),
       placement.put_batch(self._batch),
