@@ -1,12 +1,14 @@
-"""What several tests share: where real data lies, who skips without it, and `raises`."""
+"""What several tests share: where real data lies, who skips without it, `raises`, `made_once`."""
 
 import contextlib
 import os
 import pathlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 
 import pytest
 
+from vit_jax import files
 from vit_jax.errors import UserError
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -45,3 +47,29 @@ def error_line(status: int | None, stderr: str) -> str:
   lines = stderr.splitlines()
   assert [line for line in lines if line.startswith('error:')] == lines[-1:], stderr
   return lines[-1]
+
+
+def made_once(
+  tmp_path_factory: pytest.TempPathFactory, name: str, make: Callable[[pathlib.Path], object]
+) -> pathlib.Path:
+  """A folder that the first test process to need it fills, for all of them.
+
+  Args:
+    tmp_path_factory: pytest's.
+    name: of the folder.
+    make: called with the empty folder.
+  """
+  base = tmp_path_factory.getbasetemp()
+  folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / name
+  descriptor = os.open(folder.with_suffix('.lock'), os.O_CREAT | os.O_RDWR)
+  try:
+    while not files.try_lock(descriptor):
+      time.sleep(0.2)
+    if not folder.is_dir():
+      unfinished = folder.with_suffix('.unfinished')
+      unfinished.mkdir(exist_ok=True)
+      make(unfinished)
+      unfinished.rename(folder)
+  finally:
+    os.close(descriptor)
+  return folder

@@ -12,14 +12,14 @@ import pathlib
 import re
 import subprocess
 import sys
-import time
 
 import numpy as np
 import pytest
 from PIL import Image
 
 import release
-from vit_jax import data, files
+from tests.support import made_once
+from vit_jax import data
 from vit_jax.data import boxes
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -76,29 +76,18 @@ def test_links_between_notebooks_lead_somewhere():
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory):
-  """A small ViT that knows the drawn shapes better than chance does; one for all test processes."""
-  base = tmp_path_factory.getbasetemp()
-  folder = (base.parent if 'PYTEST_XDIST_WORKER' in os.environ else base) / 'trained_shapes'
-  descriptor = os.open(folder.with_suffix('.lock'), os.O_CREAT | os.O_RDWR)
-  while not files.try_lock(descriptor):
-    time.sleep(0.2)
-  try:
-    _train(folder)
-  finally:
-    os.close(descriptor)
+  """A small ViT that knows the drawn shapes better than chance does."""
+  folder = made_once(tmp_path_factory, 'trained_shapes', _train) / 'run'
+  rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
+  assert [row for row in rows if row['split'] == 'val'][-1]['accuracy'] > 0.3  # of six classes
   return str(folder)
 
 
 def _train(folder):
-  """Trains, or does nothing where another process has."""
   options = [f'--config.{key}={value}' for key, value in {**_SMALL, 'dataset.test': ''}.items()]
-  command = [sys.executable, '-m', 'vit_jax.main', '--config=vit_shapes', f'--workdir={folder}']
-  if not folder.is_dir():
-    subprocess.run(
-      [*command, '--quiet', *options], cwd=ROOT, env={**os.environ, 'XLA_FLAGS': ''}, check=True
-    )  # on one device, as the notebooks have
-  rows = [json.loads(line) for line in (folder / 'metrics.jsonl').read_text().splitlines()]
-  assert [row for row in rows if row['split'] == 'val'][-1]['accuracy'] > 0.3  # of six classes
+  command = [sys.executable, '-m', 'vit_jax.main', '--config=vit_shapes', f'--workdir={folder}/run']
+  on_one_device = {**os.environ, 'XLA_FLAGS': ''}  # as the notebooks have
+  subprocess.run([*command, '--quiet', *options], cwd=ROOT, env=on_one_device, check=True)
 
 
 @pytest.fixture

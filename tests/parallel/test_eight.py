@@ -1,7 +1,6 @@
 """Fully sharded training on 8 simulated devices: equal to one device, an eighth of the bytes, and
 what the devices send each other is what docs/scaling.md says."""
 
-import functools
 import json
 import math
 import os
@@ -13,12 +12,12 @@ import numpy as np
 import pytest
 
 from benchmarks import scaling
+from tests.support import made_once
 from vit_jax.parallel.sharding import SMALL
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
-@functools.cache
 def _compared(*words):
   environment = {**os.environ, 'PYTHONPATH': str(ROOT)}
   run = [sys.executable, '-m', 'tests.parallel.eight', *words]
@@ -35,8 +34,14 @@ TOLERANCE = {'hybrid': (1e-3, 3e-2)}
 CASES = ['vit', 'hybrid', 'resnet']
 
 
-def case(name):
-  return _compared(*QUICK)[name]
+@pytest.fixture(scope='module')
+def found(tmp_path_factory):
+  """By case, see `eight.compare`."""
+
+  def make(folder):
+    (folder / 'found.json').write_text(json.dumps(_compared(*QUICK)))
+
+  return json.loads((made_once(tmp_path_factory, 'eight', make) / 'found.json').read_text())
 
 
 def _check_equal(found):
@@ -89,21 +94,21 @@ def _is_turned(name, shape):
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_twenty_steps_equal_those_of_one_device(name):
-  found = case(name)
-  _check_equal(found)
-  assert (name == 'resnet') == any(n.startswith('batch_stats/') for n in found['differences'])
-  assert found['programs'] == 1 and found['donated'] and found['where_it_was']
+def test_twenty_steps_equal_those_of_one_device(found, name):
+  case = found[name]
+  _check_equal(case)
+  assert (name == 'resnet') == any(n.startswith('batch_stats/') for n in case['differences'])
+  assert case['programs'] == 1 and case['donated'] and case['where_it_was']
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_bytes_a_device_fall_by_the_mesh(name):
-  _check_bytes(case(name))
+def test_bytes_a_device_fall_by_the_mesh(found, name):
+  _check_bytes(found[name])
 
 
 @pytest.mark.parametrize('name', CASES)
-def test_the_program_sends_what_the_formulas_say(name):
-  _check_sent(case(name))
+def test_the_program_sends_what_the_formulas_say(found, name):
+  _check_sent(found[name])
 
 
 @pytest.mark.slow
