@@ -31,11 +31,14 @@ _PACKAGES = (
   'matplotlib',
 )
 
-# Of a container's memory: its limit, its use, and what of that are files that can be read again;
-# as versions 2 and 1 of control groups name them.
+_MEMBERSHIP = '/proc/self/cgroup'  # lines 'NUMBER:CONTROLLERS:/GROUP'
+# Of a control group's memory, that of a container or of a scheduler's job: the controller in
+# `_MEMBERSHIP`, where the groups are, the limit, the use, and what of that are files that can be
+# read again; as versions 2 and 1 name them.
 _CGROUPS = (
-  ('/sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+  ('', '/sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
   (
+    'memory',
     '/sys/fs/cgroup/memory',
     'memory.limit_in_bytes',
     'memory.usage_in_bytes',
@@ -91,15 +94,32 @@ def free_memory_bytes() -> int | None:
   lines = dict(line.split(':', 1) for line in text.splitlines() if ':' in line)
   free = [int(lines['MemAvailable'].split()[0]) * 1024] if 'MemAvailable' in lines else []
   free += _left_of_limits()
-  for folder, limit, used, files in _CGROUPS:
-    root = pathlib.Path(folder)
-    try:
-      stat = dict(line.split() for line in (root / 'memory.stat').read_text('utf-8').splitlines())
-      taken = int((root / used).read_text('utf-8')) - int(stat[files])
-      free.append(int((root / limit).read_text('utf-8')) - taken)
-    except (OSError, ValueError, KeyError):  # no such file, or 'max'
-      continue
+  for controller, root, limit, used, files in _CGROUPS:
+    for folder in _groups(controller, pathlib.Path(root)):
+      try:
+        stat = dict(
+          line.split() for line in (folder / 'memory.stat').read_text('utf-8').splitlines()
+        )
+        taken = int((folder / used).read_text('utf-8')) - int(stat[files])
+        free.append(int((folder / limit).read_text('utf-8')) - taken)
+      except (OSError, ValueError, KeyError):  # no such file, or 'max'
+        continue
   return max(0, min(free)) if free else None
+
+
+def _groups(controller: str, root: pathlib.Path) -> list[pathlib.Path]:
+  """This process's control group and all around it, whose limits it is under too."""
+  try:
+    lines = pathlib.Path(_MEMBERSHIP).read_text('utf-8', 'replace').splitlines()
+  except OSError:
+    return [root]
+  found = [
+    fields[2]
+    for fields in (line.split(':', 2) for line in lines)
+    if len(fields) == 3 and controller in fields[1].split(',')
+  ]
+  group = pathlib.PurePosixPath(found[0] if found else '/')
+  return [root / folder.relative_to('/') for folder in (group, *group.parents)]
 
 
 def _left_of_limits() -> list[int]:
