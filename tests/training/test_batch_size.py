@@ -2,11 +2,12 @@
 
 import json
 
+import jax
 import pytest
 
 from tests.support import raises
 from tests.training.runs import options
-from vit_jax import config
+from vit_jax import config, machine
 from vit_jax.errors import ConfigError
 from vit_jax.training import batch_size, loop
 from vit_jax.training.preparation import prepared
@@ -36,6 +37,13 @@ def test_steps_and_ends_of_the_range():
     batch_size.largest(jumps, 7, 70, 99)
 
 
+def test_on_the_host_compiling_takes_of_what_is_free(monkeypatch):
+  monkeypatch.setattr(machine, 'free_memory_bytes', lambda: 1000)
+  (device, *_) = jax.devices('cpu')
+  assert batch_size.free_bytes(device) == 920
+  assert batch_size.free_bytes(device, 250) == 690 and batch_size.free_bytes(device, 1001) == 0
+
+
 @pytest.mark.parametrize('parallel', ['data', pytest.param('pmap', marks=pytest.mark.slow)])
 def test_a_run_finds_its_batch_and_keeps_it(tmp_path, monkeypatch, capsys, parallel):
   """A limit between what 24 and 40 examples need; the second attempt has less memory."""
@@ -47,13 +55,13 @@ def test_a_run_finds_its_batch_and_keeps_it(tmp_path, monkeypatch, capsys, paral
       for size in (24, 40)
     }
   assert needs[24] < needs[40]
-  monkeypatch.setattr(batch_size, 'free_bytes', lambda device: (needs[24] + needs[40]) // 2)
+  monkeypatch.setattr(batch_size, 'free_bytes', lambda *_: (needs[24] + needs[40]) // 2)
   auto = options(batch_size='auto', **named)
   loop.train(auto, str(tmp_path / 'run'))
   chosen = json.loads((tmp_path / 'run' / 'config.json').read_text())['batch_size']
   assert chosen % 4 == 0 and 24 <= chosen < 40
   assert f'auto: {chosen} (4 devices' in capsys.readouterr().out
-  monkeypatch.setattr(batch_size, 'free_bytes', lambda device: 1)
+  monkeypatch.setattr(batch_size, 'free_bytes', lambda *_: 1)
   assert batch_size.resolved(auto, tmp_path / 'run').batch_size == chosen
   with raises(ConfigError, 'auto', 4):
     loop.train(auto, str(tmp_path / 'other'))

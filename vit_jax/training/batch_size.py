@@ -1,6 +1,7 @@
 """`batch_size=auto`: the largest global batch whose step fits into memory by XLA's analysis."""
 
 import dataclasses
+import functools
 import logging
 import pathlib
 from collections.abc import Callable
@@ -59,10 +60,14 @@ def resolved(config: Config, path: pathlib.Path) -> Config:
   devices = len(jax.devices())
   unit = devices * config.accumulate
   with prepared(dataclasses.replace(config, batch_size=unit), path) as plan:
-    limit = min(processes.collected(free_bytes(jax.local_devices()[0])))  # of all machines
     most = max(unit, len(plan.experiment.train) // unit * unit)
+    needed = functools.cache(lambda size: _needed(config, plan, size))
     with phase('finding the largest batch that fits', told_after=0):
-      found = largest(lambda size: _needed(config, plan, size), unit, most, limit)
+      before = machine.peak_memory_bytes() or 0
+      needed(unit)
+      compiling = (machine.peak_memory_bytes() or 0) - before
+      limit = min(processes.collected(free_bytes(jax.local_devices()[0], compiling)))
+      found = largest(needed, unit, most, limit)
   what = f'{devices} devices x {config.accumulate} gradient accumulation steps'
   log.info(
     'config.batch_size=auto: %d (%s x %d) needs %s of the %s that may be used, by XLA\'s analysis; '
@@ -124,8 +129,13 @@ def _next(known: dict[int, int], fits: int, fails: int, limit: int) -> int:
   return min(fails - 1, max(least, int(meets)))
 
 
-def free_bytes(device: jax.Device) -> int:
+def free_bytes(device: jax.Device, compiling: int = 0) -> int:
   """Memory that a step may take: of a device, or of the host where that computes.
+
+  Args:
+    device: of this process.
+    compiling: bytes of the host that compiling a step took; those of the programs that follow
+      (other sizes, evaluation) take as much again at most.
 
   Raises:
     ConfigError: nobody says how much there is.
@@ -137,7 +147,7 @@ def free_bytes(device: jax.Device) -> int:
     free = machine.free_memory_bytes()
   if free is None:
     raise ConfigError('config.batch_size=auto: this system does not say how much memory is free')
-  return int(_SHARE * free)
+  return int(_SHARE * max(0, free - compiling * (device.platform == 'cpu')))
 
 
 def _needed(config: Config, plan: Plan, size: int) -> int:
