@@ -65,7 +65,7 @@ TAGS = {
 class Checked(html.parser.HTMLParser):
   """Collects tags, addresses, images, table rows; fails on tags that do not close."""
 
-  VOID = {'meta', 'link', 'img', 'br', 'wbr'}
+  VOID = {'meta', 'link', 'img', 'br', 'wbr', 'input'}
 
   def __init__(self, text: str):
     super().__init__()

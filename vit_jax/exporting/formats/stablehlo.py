@@ -25,6 +25,7 @@ class StableHlo(ExportFormat):
     import jax
     from jax import export
 
+    _check_flatbuffers()
     size = sum(x.nbytes for x in jax.tree.leaves(loaded.variables))
     if size > _MOST_BYTES:
       raise WeightsError(
@@ -54,6 +55,7 @@ class StableHlo(ExportFormat):
     import numpy as np
     from jax import export
 
+    _check_flatbuffers()
     path = folder / FILE
     try:
       exported = export.deserialize(bytearray(path.read_bytes()))
@@ -78,6 +80,16 @@ class StableHlo(ExportFormat):
       'predict = jax.jit(model.call)  # compiles once for each number of images',
     ]
     return ['jax', 'flatbuffers'], ['import jax', 'from jax import export'], lines
+
+
+def _check_flatbuffers() -> None:
+  """Raises a `DependencyError` where the package is missing that JAX serializes programs with."""
+  try:
+    import flatbuffers  # noqa: F401
+  except ImportError:
+    raise DependencyError(
+      'exported programs are read and written by flatbuffers: pip install flatbuffers'
+    ) from None
 
 
 def platform() -> str:

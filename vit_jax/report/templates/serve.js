@@ -8,8 +8,9 @@
   const ask = async (file) => {
     const model = document.getElementById('model');
     const query = model ? `?model=${encodeURIComponent(model.value)}` : '';
-    const headers = { 'Content-Type': 'application/octet-stream' };
-    const response = await fetch(`predict${query}`, { method: 'POST', headers, body: file });
+    const body = new FormData();
+    body.append('image', file);
+    const response = await fetch(`predict${query}`, { method: 'POST', body });
     const answer = await response.json();
     if (answer.error) throw new Error(answer.error);
     return answer;
@@ -45,6 +46,7 @@
       list.replaceChildren(...found.predictions.map(row));
       if (found.box) seen.append(boxOn(found.box));
     } catch (error) {
+      seen.remove();
       list.replaceWith(make('p', { className: 'failed', textContent: error.message }));
     }
   };
