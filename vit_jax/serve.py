@@ -24,7 +24,7 @@ from vit_jax.inference.arguments import (
 if TYPE_CHECKING:
   from vit_jax.inference.loaded import Loaded
 
-log = logging.getLogger(__name__)
+log = logging.getLogger('vit_jax.serve')  # also where it is run as __main__
 
 _DESCRIPTION = """\
 Serves predictions over HTTP until Ctrl-C or SIGTERM, which wait for the requests that are open.

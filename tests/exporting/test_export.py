@@ -232,15 +232,16 @@ def test_the_command_writes_and_says_so(tmp_path, capsys):
     export.main([model, f'--out={tmp_path / "b"}', '--platforms=tpu'])
 
 
+FAMILIES = [
+  *('vit_ti16', 'r_ti16', 'r50_b16', 'mixer_s16', 'deit_ti16_distilled', 'deit3_s16'),
+  *('cait_xxs24', 't2t_vit_7', 't2t_vit_t_14', 'resnet50', 'bit_r50x1', 'mobilenet_v2'),
+]
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
-  'name',
-  [
-    *('vit_ti16', 'r_ti16', 'r50_b16', 'mixer_s16', 'deit_ti16_distilled', 'deit3_s16'),
-    *('cait_xxs24', 't2t_vit_7', 't2t_vit_t_14', 'resnet50', 'bit_r50x1', 'mobilenet_v2'),
-  ],
+  ('name', 'dtype'), [*((name, 'float32') for name in FAMILIES), ('vit_ti16', 'bfloat16')]
 )
-@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
 def test_every_family_is_exported(name, dtype, tmp_path):
   module = small.build(name, dtype=dtype)
   h, w = (3 * side for side in getattr(module, 'patch_size', (32, 32)))

@@ -126,7 +126,7 @@ def check_self_contained(seen: Checked, folder) -> None:
       assert (folder / urllib.parse.unquote(value)).is_file(), value
   templates = resources.files('vit_jax.report.templates')
   own, theme = (templates.joinpath(n).read_text('utf-8') for n in ('script.js', 'theme.js'))
-  own = own.replace("{% include 'theme.js' %}\n", theme)
+  own = own.replace("{% include 'theme.js' %}\n", theme.rstrip('\n'))
   assert [s.strip() for s in seen.scripts] == [own.strip()] and 'innerHTML' not in own
   digest = base64.b64encode(hashlib.sha256(seen.scripts[0].encode()).digest()).decode()
   assert f"script-src 'sha256-{digest}'" in seen.policy and "default-src 'none'" in seen.policy

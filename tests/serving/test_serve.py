@@ -251,6 +251,16 @@ def test_a_port_in_use_and_an_unknown_host_are_one_line(server):
       Server(host, port, 5, 10).start()
 
 
+def test_a_connection_without_a_request_delays_no_end():
+  server = Server('127.0.0.1', 0, 5, 10)
+  server.start()
+  with socket.create_connection(('127.0.0.1', server.server_port)) as s:
+    _until(lambda: server.idle)
+    begin = time.monotonic()
+    server.stop()
+    assert s.recv(1) == b'' and time.monotonic() - begin < 10
+
+
 def test_only_the_loopback_is_closed_to_the_network():
   for host, is_open in (('127.0.0.1', False), ('0.0.0.0', True)):
     server = Server(host, 0, 5, 10)

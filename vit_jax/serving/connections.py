@@ -8,6 +8,7 @@ import logging
 import os
 import socket
 import socketserver
+import sys
 import threading
 import time
 from typing import Any
@@ -63,6 +64,9 @@ class Listener(http.server.ThreadingHTTPServer):
     port: 0 for a free one.
     handler: of requests, one a connection.
 
+  Attributes:
+    idle: connections of which no request has come, as browsers open some ahead.
+
   Raises:
     ConfigError: the address is unknown or taken.
   """
@@ -79,6 +83,7 @@ class Listener(http.server.ThreadingHTTPServer):
       raise ConfigError(f'--host={host}: {getattr(e, "strerror", None) or e}') from None
     self.address_family = found[0][0]
     super().__init__(found[0][4][:2], handler, bind_and_activate=False)  # type: ignore[arg-type]
+    self.idle: set[socket.socket] = set()
     self._slots = threading.Semaphore(_MOST_OPEN)
     self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), daemon=True)
     with self._naming_the_port():
@@ -128,9 +133,14 @@ class Listener(http.server.ThreadingHTTPServer):
       self.shutdown()
       self._thread.join()
     end = time.monotonic() + REQUEST_SECONDS + ANSWER_SECONDS
-    for _ in range(_MOST_OPEN):
-      if not self._slots.acquire(timeout=max(0.0, end - time.monotonic())):
-        break
+    free = 0
+    while free < _MOST_OPEN and time.monotonic() < end:
+      if self._slots.acquire(timeout=0.1):
+        free += 1
+        continue
+      for connection in list(self.idle):
+        with contextlib.suppress(OSError):
+          connection.shutdown(socket.SHUT_RD)
     self.server_close()
 
   def process_request(self, request: Any, client_address: Any) -> None:
@@ -149,8 +159,6 @@ class Listener(http.server.ThreadingHTTPServer):
 
   def handle_error(self, request: Any, client_address: Any) -> None:
     """Says what failed in one line; clients that leave are no failure."""
-    import sys
-
     error = sys.exception()
     if not isinstance(error, OSError):
       log.warning('a request failed: %s: %s', type(error).__name__, one_line(error))

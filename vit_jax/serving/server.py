@@ -86,6 +86,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def setup(self) -> None:
     super().setup()
     self.rfile = io.BufferedReader(Incoming(self.connection, REQUEST_SECONDS))
+    self.server.idle.add(self.connection)
+
+  def parse_request(self) -> bool:
+    self.server.idle.discard(self.connection)
+    return super().parse_request()
+
+  def finish(self) -> None:
+    self.server.idle.discard(self.connection)
+    super().finish()
 
   def do_GET(self) -> None:  # noqa: N802  the name that http.server calls
     self._answer_by({'/': self._page, '/health': self._health, '/model': self._model})
