@@ -15,10 +15,10 @@ from tests.inference import test_loaded
 from tests.models import small
 from tests.support import SHARED, needs_shared, raises
 from vit_jax import export, exporting
-from vit_jax.data import Preprocess
+from vit_jax.data import Preprocess, parse_transform
 from vit_jax.errors import ConfigError, DependencyError, StorageError, WeightsError
 from vit_jax.exporting import recipe
-from vit_jax.exporting.base import Settings
+from vit_jax.exporting.base import EXPORTS, ExportFormat, Settings
 from vit_jax.exporting.opened import Exported, is_export
 from vit_jax.exporting.write import export as write
 from vit_jax.inference.loaded import Loaded
@@ -41,7 +41,7 @@ def _of_boxes(transform):
   classes = ['ant', 'bee', 'cat', 'dog', 'eel']
   preprocess = Preprocess(transform, (0.1, 0.2, 0.3), (0.4, 0.5, 0.6), 'bgr')
   variables = {'params': small.variables(module, 1, 1)['params']}
-  return Loaded(module, variables, config, classes, preprocess, batch_size=5)
+  return Loaded(module, variables, config, classes, preprocess, batch_size=3)
 
 
 def _code(folder):
@@ -115,11 +115,11 @@ def test_boxes_are_those_of_the_image(tmp_path, monkeypatch, capsys):
   """Through a margin and a crop, in calls of a fixed number of images."""
   loaded = _of_boxes('decode|pad_square|central_fraction(0.7)|resize(32, 32, bicubic)')
   write(loaded, tmp_path / 'out', settings=Settings(('cpu',), 3, 'float32'))
-  photos = [_photo(tmp_path / f'{i}.jpg', i, 1 + i) for i in range(4)]
+  photos = [_photo(tmp_path / f'{i}.jpg', i, 1 + i) for i in range(5)]
   found, out = _run_readme(tmp_path / 'out', photos, monkeypatch, capsys)
   expected = loaded.predict(photos, 5)
   assert found['logits'].shape == (6, 5)  # two calls of three
-  np.testing.assert_allclose(found['logits'][:4], loaded.logits(photos), atol=1e-4)
+  np.testing.assert_allclose(found['logits'][:5], loaded.logits(photos), atol=1e-4)
   boxes = [line.split() for line in out.splitlines() if line.startswith('  box')]
   for words, predictions in zip(boxes, expected, strict=True):
     got = [float(words[i].strip('%,')) / 100 for i in (5, 6, 1, 3)]
@@ -236,6 +236,35 @@ FAMILIES = [
   *('vit_ti16', 'r_ti16', 'r50_b16', 'mixer_s16', 'deit_ti16_distilled', 'deit3_s16'),
   *('cait_xxs24', 't2t_vit_7', 't2t_vit_t_14', 'resnet50', 'bit_r50x1', 'mobilenet_v2'),
 ]
+
+
+def test_a_format_is_one_class(tmp_path, monkeypatch):
+  """A made-up one, that knows the logits of the images that are compared."""
+
+  class Constant(ExportFormat):
+    def write(self, folder, loaded, settings):
+      logits = loaded.logits(np.random.default_rng(0).integers(0, 256, (3, 24, 24, 3), np.uint8))
+      np.savez(folder / 'logits.npz', logits=logits)
+      return ['logits.npz'], {'answers': 'always these'}
+
+    def open(self, folder, record):
+      assert record['answers'] == 'always these'
+      found = dict(np.load(folder / 'logits.npz'))
+      return lambda images: found
+
+    def readme(self):
+      return ['pandas'], ['import pandas'], ['predict = pandas.something(folder)']
+
+  loaded = test_loaded.make()
+  loaded.preprocess = Preprocess('decode|resize(24)')
+  loaded._transform = parse_transform('decode|resize(24)')
+  monkeypatch.setitem(EXPORTS._entries, 'constant', Constant)
+  written = write(loaded, tmp_path / 'out', 'constant')
+  assert written.difference < 1e-4 and 'logits.npz' in [path.name for path in written.files]
+  text = (tmp_path / 'out' / 'README.md').read_text()
+  assert 'pip install pandas numpy pillow' in text and 'predict = pandas.something' in text
+  record = json.loads((tmp_path / 'out' / 'export.json').read_text())
+  assert record['format'] == 'constant' and 'logits.npz' in record['sha256']
 
 
 @pytest.mark.slow

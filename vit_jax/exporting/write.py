@@ -119,7 +119,7 @@ def _record(loaded: 'Loaded', settings: Settings, described: list[Step]) -> dict
 
 
 def sha256(path: pathlib.Path) -> str:
-  """Of a file; '' where it cannot be read."""
+  """The checksum of a file; '' where it cannot be read."""
   try:
     with open(path, 'rb') as f:
       return hashlib.file_digest(f, 'sha256').hexdigest()

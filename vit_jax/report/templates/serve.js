@@ -5,9 +5,10 @@
 
   const percent = (share) => `${(100 * share).toFixed(share < 0.001 ? 3 : 1)} %`;
 
-  const ask = async (file) => {
-    const model = document.getElementById('model');
-    const query = model ? `?model=${encodeURIComponent(model.value)}` : '';
+  const chosenModel = () => document.getElementById('model')?.value;
+
+  const ask = async (file, model) => {
+    const query = model ? `?model=${encodeURIComponent(model)}` : '';
     const body = new FormData();
     body.append('image', file);
     const response = await fetch(`predict${query}`, { method: 'POST', body });
@@ -34,15 +35,16 @@
   };
 
   const show = async (file) => {
+    const model = chosenModel();
     const address = URL.createObjectURL(file);
     const image = make('img', { src: address, alt: '' });
     const seen = make('div', { className: 'seen' }, image);
     const list = make('ol', {}, make('li', { textContent: 'computing ...' }));
     const answer = make('section', { className: 'answer' },
-      make('h2', { textContent: file.name || 'image' }), seen, list);
+      make('h2', { textContent: [file.name || 'image', model].filter(Boolean).join(' by ') }), seen, list);
     document.getElementById('answers').prepend(answer);
     try {
-      const found = await ask(file);
+      const found = await ask(file, model);
       list.replaceChildren(...found.predictions.map(row));
       if (found.box) seen.append(boxOn(found.box));
     } catch (error) {
