@@ -26,7 +26,11 @@ FOREIGN_FLAGS = {'--logdir', '--file_format', '--ntasks-per-node'}
 # Folders of a checkout: what is named within them must exist.
 OURS = ('configs', 'docs', 'tests', 'benchmarks', 'colabs', 'vit_jax')
 NO_OPTIONS = {'geometric', 'remat', 'jax_cpu_enable_async_dispatch'}  # arguments and fields in code
-FILE_ENDINGS = ('safetensors', 'json')  # of files that are called as a group of options is
+FILE_ENDINGS = (
+  'safetensors',
+  'json',
+  'stablehlo',
+)  # of files that are called as a group of options is
 _FENCE = re.compile(r'^```(\w*)[^\n]*\n(.*?)^```$', re.M | re.S)
 _SPAN = re.compile(r'(?<!`)`([^`]+)`(?!`)')
 _LINK = re.compile(r'!?\[(?:[^\[\]]|\[[^\]]*\])*\]\(([^)\s]+)\)')

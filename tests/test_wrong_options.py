@@ -21,7 +21,10 @@ from vit_jax.training import experiment
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = f'--config={ROOT / "configs/vit_digits.py"}'
-COMMANDS = ('predict', 'features', 'evaluate', 'compare', 'probe', 'visualize', 'bench', 'convert')
+COMMANDS = (
+  *('predict', 'features', 'evaluate', 'compare', 'probe', 'visualize', 'bench', 'convert'),
+  *('export', 'serve'),
+)
 
 
 class Started(Exception):
@@ -204,6 +207,8 @@ VALID = {
   'visualize': ['m', 'images', '--out=o'],
   'bench': ['vit_ti16'],
   'convert': ['w.npz', 'o.npz'],
+  'export': ['m', '--out=o'],
+  'serve': ['m'],
 }
 
 WRONG_FLAGS = [
@@ -224,6 +229,11 @@ WRONG_FLAGS = [
   ('bench', ['vit_b17', '--batch_size=0'], ['vit_b16', '--batch_size']),
   ('bench', ['vit_ti16', '--set=num_classes=3'], ['num_classes']),
   ('bench', ['vit_ti16', '--json=none/x.json'], ['--json', 'none']),
+  ('export', ['m', '--out=images', '--platforms=gpu'], ['--out', 'images', '--platforms']),
+  ('export', ['m', '--out=file/o', '--format=onyx'], ['--out', 'file', '--format', 'stablehlo']),
+  ('export', ['m', '--out=o', '--classes=none'], ['none']),
+  ('serve', ['m', '--port=70000', '--max_mb=0'], ['--port', '--max_mb']),
+  ('serve', ['m', '--host='], ['--host']),
   ('convert', ['w.npz', 'w.npz'], ['TARGET', 'w.npz']),
   ('convert', ['w.npz', 'none/o.npz', '--image_size=0'], ['TARGET', 'none', '--image_size']),
   ('convert', ['w.npz', 'o.npz', '--set==3', '--num_classes=-1'], ['--num_classes']),

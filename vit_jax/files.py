@@ -10,6 +10,7 @@ import numbers
 import os
 import pathlib
 import re
+import shutil
 import socket
 import sys
 import time
@@ -52,6 +53,32 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
   finally:
     with contextlib.suppress(OSError):
       temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
+  """A temporary folder beside one that is not there, or empty, which becomes that one at the end.
+
+  An error or a kill in the block leaves nothing by that name.
+
+  Raises:
+    StorageError: something is there; or naming the folder and the system's reason.
+  """
+  path = pathlib.Path(os.path.abspath(path))
+  try:
+    check_no_folder(str(path))
+  except ConfigError as e:
+    raise StorageError(str(e)) from None
+  temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+  try:
+    with writing(path):
+      temporary.mkdir(parents=True)
+      yield temporary
+      if path.is_dir():
+        path.rmdir()  # Windows has no folder take the place of one
+      _replace(temporary, path)
+  finally:
+    shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _replace(source: pathlib.Path, target: pathlib.Path) -> None:
@@ -252,6 +279,13 @@ def check_new_folder(path: str) -> None:
     raise ConfigError(f'{there} is a file: name a folder')
   if not os.access(there, os.W_OK):
     raise ConfigError(f'cannot write to {there}: permission denied')
+
+
+def check_no_folder(path: str) -> None:
+  """Raises a `ConfigError` unless a folder can be made here that is not there, or empty."""
+  check_new_folder(path)
+  if path and os.path.isdir(path) and os.listdir(path):
+    raise ConfigError(f'{path} is there already and not empty: name a new folder')
 
 
 def refuse_system_folder(path: str) -> None:

@@ -7,6 +7,7 @@ from vit_jax.command_line import run_cli
 from vit_jax.console import show, show_problems
 from vit_jax.data.image_files import find_images
 from vit_jax.errors import UserError, one_line
+from vit_jax.inference.answers import to_json
 from vit_jax.inference.arguments import batch_option, image_parser, load_model
 
 if TYPE_CHECKING:
@@ -31,20 +32,10 @@ def main(argv: list[str] | None = None) -> int:
         failed += 1
         show_problems(found)
         continue
-      show(_json_line(path, found) if args.json else _table(path, found))
+      show(json.dumps(to_json(path, found)) if args.json else _table(path, found))
   if failed:
     show(f'{failed} of {len(paths)} images could not be read', error=True)
   return int(failed > 0)
-
-
-def _json_line(path: str, found: 'list[Prediction]') -> str:
-  predictions = [
-    {'index': p.index, 'class': p.name, 'probability': round(p.probability, 6)} for p in found
-  ]
-  line: dict = {'image': path, 'predictions': predictions}
-  if found[0].box is not None:
-    line['box'] = [round(x, 6) for x in found[0].box]
-  return json.dumps(line)
 
 
 def _table(path: str, found: 'list[Prediction]') -> str:

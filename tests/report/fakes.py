@@ -65,7 +65,7 @@ TAGS = {
 class Checked(html.parser.HTMLParser):
   """Collects tags, addresses, images, table rows; fails on tags that do not close."""
 
-  VOID = {'meta', 'link', 'img', 'br', 'wbr'}
+  VOID = {'meta', 'link', 'img', 'br', 'wbr', 'input'}
 
   def __init__(self, text: str):
     super().__init__()
@@ -124,7 +124,9 @@ def check_self_contained(seen: Checked, folder) -> None:
       assert value[1:] in seen.ids, value
     elif name == 'href' and not value.startswith('data:'):
       assert (folder / urllib.parse.unquote(value)).is_file(), value
-  own = resources.files('vit_jax.report.templates').joinpath('script.js').read_text('utf-8')
+  templates = resources.files('vit_jax.report.templates')
+  own, theme = (templates.joinpath(n).read_text('utf-8') for n in ('script.js', 'theme.js'))
+  own = own.replace("{% include 'theme.js' %}\n", theme.rstrip('\n'))
   assert [s.strip() for s in seen.scripts] == [own.strip()] and 'innerHTML' not in own
   digest = base64.b64encode(hashlib.sha256(seen.scripts[0].encode()).digest()).decode()
   assert f"script-src 'sha256-{digest}'" in seen.policy and "default-src 'none'" in seen.policy

@@ -79,6 +79,11 @@ class Preprocess:
     assert hw is not None  # parse_transform refuses a transform without a fixed size
     return hw
 
+  @property
+  def input_channels(self) -> int:
+    """Channels of the images that the transform gives; `normalize` makes those of the network."""
+    return parse_transform(self.transform).output.channels
+
   def normalize(self, images: Any) -> Any:
     """Turns pixels into network input.
 

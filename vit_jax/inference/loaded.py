@@ -96,6 +96,16 @@ class Loaded:
     """What the model learned."""
     return tasks.of_config(self.config, self.module.num_classes or 0)
 
+  @property
+  def fixed_batch_size(self) -> int | None:
+    """The size of every batch; None where there may be any."""
+    return None
+
+  @property
+  def activation(self) -> str:
+    """How logits become probabilities: 'softmax', or 'sigmoid' for each class on its own."""
+    return self.task.activation
+
   def logits(self, images: Any) -> np.ndarray:
     """Logits [n, classes] in float32."""
     return self._run(self._compiled('outputs'), as_list(images))['logits']
@@ -113,25 +123,57 @@ class Loaded:
     Returns:
       For each image its predictions, the most probable first.
     """
-    if not self.module.num_classes:
-      raise WeightsError(
-        'these weights have no classifier: use features(), or fine-tune them first'
-      )
+    self.check_classifier()
     if top_k < 1:
       raise ConfigError(f'top_k must be positive, got {top_k}')
     images = as_list(images)
     problems: dict[int, UserError] | None = {} if on_error == 'return' else None
     marks: list[np.ndarray] = []
     outputs = self._run(self._compiled('outputs'), images, problems, marks)
+    found = iter(self.ranked(outputs, marks, top_k))
+    return [problems[i] if problems and i in problems else next(found) for i in range(len(images))]
+
+  def check_classifier(self) -> None:
+    """Raises a `WeightsError` where the model predicts no classes."""
+    if not self.module.num_classes:
+      raise WeightsError(
+        'these weights have no classifier: use features(), or fine-tune them first'
+      )
+
+  def example(self, image: Any) -> dict[str, Any]:
+    """One image as `outputs` takes it: 'image' as of `read`, 'box' where a mark has moved to."""
+    example = {'image': content_of(image), 'id': name_of(image), 'box': _MARK, 'has_box': True}
+    with named(name_of(image)):
+      return self._transform(example)
+
+  def outputs(self, examples: Sequence[Mapping[str, Any]], size: int) -> dict[str, np.ndarray]:
+    """What the model gives for examples of `example`, computed as one batch.
+
+    Args:
+      examples: of which there are at most `size`.
+      size: of the batch; each is compiled once.
+
+    Returns:
+      'logits' [n, classes], and 'box' [n, 4] in the model's input where it has boxes.
+    """
+    return self._padded(self._compiled('outputs'), examples, size)
+
+  def ranked(
+    self, outputs: Mapping[str, np.ndarray], marks: Sequence[np.ndarray], top_k: int
+  ) -> list[list[Prediction]]:
+    """The most probable classes of each image.
+
+    Args:
+      outputs: of `outputs`.
+      marks: 'box' of each example.
+      top_k: classes for each; at most as many as there are.
+    """
     boxes: list[tuple[float, ...] | None] = [None] * len(marks)
     if 'box' in outputs:
       boxes = [_in_image(box, mark) for box, mark in zip(outputs['box'], marks)]
     logits = outputs['logits']
-    rows = zip(logits, probabilities(logits, self.task.activation), boxes)
-    return [
-      problems[i] if problems and i in problems else self._top(*next(rows), top_k)
-      for i in range(len(images))
-    ]
+    rows = zip(logits, probabilities(logits, self.activation), boxes)
+    return [self._top(*row, top_k) for row in rows]
 
   def features(
     self, images: Any, what: str = 'pooled', problems: dict[int, UserError] | None = None
@@ -150,7 +192,7 @@ class Loaded:
 
   def read(self, image: Any) -> np.ndarray:
     """One image as the network's pixels: uint8 [h, w, c], before normalization."""
-    return self._example(image)['image']
+    return self.example(image)['image']
 
   def save(self, target: str | pathlib.Path, format: str = 'vit_jax') -> list[pathlib.Path]:
     """Writes the weights with class names and preprocessing, to be opened here or elsewhere.
@@ -181,12 +223,6 @@ class Loaded:
       config={name: value for name, value in self.config.items() if name != 'model'},
     )
 
-  def _example(self, image: Any) -> dict[str, Any]:
-    """The transformed image, with 'box' where the transform moved _MARK."""
-    example = {'image': content_of(image), 'id': name_of(image), 'box': _MARK, 'has_box': True}
-    with named(name_of(image)):
-      return self._transform(example)
-
   def _top(
     self,
     logits: np.ndarray,
@@ -210,19 +246,14 @@ class Loaded:
   ) -> Any:
     """Computes in padded batches; unreadable images are left out and put into `problems`.
 
-    `marks` receives each image's 'box' of `_example`.
+    `marks` receives each image's 'box' of `example`.
     """
-    if self._on_device is None:
-      self._on_device = jax.device_put(self.variables)
     if not images:
       raise ImageError('no images were given')
     parts = []
     for batch in self._batches(images, problems):
       size = next(s for s in self._sizes() if s >= len(batch))
-      padded = np.zeros((size, *batch[0]['image'].shape), np.uint8)
-      padded[: len(batch)] = [example['image'] for example in batch]
-      found = compute(self._on_device, padded)
-      parts.append(jax.tree.map(lambda x, n=len(batch): np.asarray(x)[:n], found))
+      parts.append(self._padded(compute, batch, size))
       if marks is not None:
         marks += [example['box'] for example in batch]
     if not parts:
@@ -230,8 +261,17 @@ class Loaded:
       return jax.tree.map(lambda s: np.zeros((0, *s.shape[1:]), s.dtype), shapes)
     return jax.tree.map(lambda *x: np.concatenate(x), *parts)
 
+  def _padded(self, compute: Callable, examples: Sequence[Mapping[str, Any]], size: int) -> Any:
+    if self._on_device is None:
+      self._on_device = jax.device_put(self.variables)
+    padded = np.zeros((size, *examples[0]['image'].shape), np.uint8)
+    padded[: len(examples)] = [example['image'] for example in examples]
+    found = compute(self._on_device, padded)
+    return jax.tree.map(lambda x: np.asarray(x)[: len(examples)], found)
+
   def _sizes(self) -> list[int]:
-    return sorted({1, min(8, self.batch_size), self.batch_size})
+    fixed = self.fixed_batch_size
+    return [fixed] if fixed else sorted({1, min(8, self.batch_size), self.batch_size})
 
   def _input_shape(self, dtype: Any) -> jax.ShapeDtypeStruct:
     channels = 1 if self.preprocess.channels == 'grey' else 3
@@ -242,7 +282,7 @@ class Loaded:
   ) -> Iterator[list[dict[str, Any]]]:
     def attempt(image: Any) -> dict[str, Any] | UserError:
       try:
-        return self._example(image)
+        return self.example(image)
       except UserError as e:
         if problems is None:
           raise

@@ -62,12 +62,21 @@ def write(
     footer: at the end.
   """
   filled = [(s[0], [part for part in s[1] if part]) for s in sections if s is not None]
-  template = _environment().get_template('page.html')
-  html = template.render(
-    title=title, lead=lead, sections=[s for s in filled if s[1]], footer=footer
+  html = render(
+    'page.html', title=title, lead=lead, sections=[s for s in filled if s[1]], footer=footer
   )
   files.write_text(path, html + '\n')
   return path
+
+
+def render(template: str, **values: Any) -> str:
+  """A page as HTML.
+
+  Args:
+    template: its file in `templates/`.
+    **values: of its variables; all but Markup are escaped.
+  """
+  return _environment().get_template(template).render(**values)
 
 
 @functools.cache

@@ -1,0 +1,1 @@
+"""An HTTP server of predictions, made of the standard library."""
