@@ -50,7 +50,8 @@ def test_a_killed_run_resumes_with_an_empty_cache_and_ends_byte_for_byte_the_sam
   more = [f'--processes={processes}', '--quiet']
   whole, store = tmp_path / 'whole', tmp_path / 'store'
   first = _start(whole, tmp_path / 'first', *more)
-  assert first.wait() == 0, first.communicate()
+  said = first.communicate()
+  assert first.returncode == 0, said
   run = _start(f'file://{store}', tmp_path / 'killed', *more)
   _until_sent(run, store)
   run.kill()

@@ -147,20 +147,29 @@ def fetch(
   log.info('downloading %s into %s (%.1f GB free)', what, folder, free / 1e9)
   partial = make_folder(place.base / 'partial')
   with byte_bar(store.url.rpartition('/')[2], size) as bar, _threads() as pool:
-    lock = threading.Lock()
+    lock, stopped = threading.Lock(), threading.Event()
 
     def count(read: int) -> None:
+      if stopped.is_set():
+        raise StorageError('another file failed, or the program was interrupted')
       with lock:
         bar.update(read)
 
     def one(name: str) -> None:
-      _fetch_file(store, name, missing[name], folder, partial, count)
+      for attempt in range(1, _ATTEMPTS + 1):
+        try:
+          _fetch_file(store, name, missing[name], folder, partial, count)
+          break
+        except StorageError:
+          if attempt == _ATTEMPTS or stopped.wait(_WAIT_SECONDS * 2**attempt):
+            raise
       record.note(name, missing[name])
 
     try:
       for done in concurrent.futures.as_completed([pool.submit(one, name) for name in missing]):
         done.result()
     finally:
+      stopped.set()
       pool.shutdown(cancel_futures=True)
       shutil.rmtree(partial, ignore_errors=True)
 
@@ -193,19 +202,12 @@ def _fetch_file(
 ) -> None:
   target, temporary = folder / name, partial / uuid.uuid4().hex
   make_folder(target.parent)
-  for attempt in range(_ATTEMPTS):
-    try:
-      store.get(name, temporary, count)
-      came = temporary.stat().st_size
-      if came != entry.size:
-        raise StorageError(f'{store.url}/{name} gave {came:,} bytes of {entry.size:,}')
-      with writing(target):
-        os.replace(temporary, target)
-      return
-    except StorageError:
-      if attempt == _ATTEMPTS - 1:
-        raise
-      time.sleep(_WAIT_SECONDS * 2**attempt)
+  store.get(name, temporary, count)
+  came = temporary.stat().st_size
+  if came != entry.size:
+    raise StorageError(f'{store.url}/{name} gave {came:,} bytes of {entry.size:,}')
+  with writing(target):
+    os.replace(temporary, target)
 
 
 def _remove_others(folder: pathlib.Path, stays: Callable[[str], bool]) -> None:

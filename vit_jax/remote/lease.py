@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 FILE = '.run_lock'
 # A run writes its lock anew every so often; where it has stood still for longer, the run is gone.
 BEAT_SECONDS, GONE_SECONDS = 20.0, 90.0
-POLL_SECONDS = 1.0
+POLL_SECONDS, _JOIN_SECONDS = 1.0, 20.0
 
 
 class Lease:
@@ -59,6 +59,7 @@ class Lease:
       yield self
     finally:
       self._done.set()
+      thread.join(_JOIN_SECONDS)  # or it could write the lock anew once it is removed
       with contextlib.suppress(StorageError):
         self.check()
         if not self.lost:

@@ -127,6 +127,7 @@ class Mirror:
         f'another run on this machine works in {self._url}: wait for it, stop it, or use another '
         '--workdir'
       )
+    shutil.rmtree(self._place.base / 'sending', ignore_errors=True)  # of a run that was killed
     if not self._token.exists():
       write_text(self._token, uuid.uuid4().hex)
     token = self._token.read_text('utf-8')

@@ -127,11 +127,14 @@ class Store:
       self._fs.pipe_file(self._path(name), content)
 
   def create(self, name: str, content: bytes) -> bool:
-    """Writes a small file that is not there yet; of two that do so at once one fails.
+    """Writes a small file that is not there yet.
 
     Returns:
-      False where it is there.
+      False where it is there; of two that write it at the same moment one hears so, as far as the
+      store has exclusive writes.
     """
+    if self.read(name) is not None:
+      return False
     with _reaching(self._url_of(name)):
       self._make_parent(name)
       try:
@@ -175,7 +178,9 @@ def _reaching(what: str) -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str:
-  return ' '.join(str(error).split())[:200] or type(error).__name__
+  kinds = {FileNotFoundError: 'not found', PermissionError: 'permission denied'}
+  kind = next((f'{words}: ' for kind, words in kinds.items() if isinstance(error, kind)), '')
+  return kind + (' '.join(str(error).split())[:200] or type(error).__name__)
 
 
 def check(text: str) -> None:
