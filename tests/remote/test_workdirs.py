@@ -19,12 +19,16 @@ URL = 'flaky://bucket/runs/a'
 
 
 def there(store, below='/bucket/runs/a'):
-  """{path: content} of the files in the store."""
+  """{path: content} of the files in the store, without hidden ones."""
   return {
     name.removeprefix(f'{below}/'): file.getvalue()
     for name, file in store.store.items()
-    if name.startswith(f'{below}/')
+    if name.startswith(f'{below}/') and '/.' not in name
   }
+
+
+def is_locked(store):
+  return f'/bucket/runs/a/{lease.FILE}' in store.store
 
 
 def elsewhere(monkeypatch, tmp_path, name='other'):
@@ -181,6 +185,42 @@ def test_the_copy_of_a_killed_run_is_given_up_where_another_went_further(
     assert tree(mine) == tree(path)
 
 
+@pytest.mark.parametrize('steps', [(), (5,)])
+def test_a_run_that_began_anew_in_the_store_is_left_as_it_is(
+  store, tmp_path, monkeypatch, caplog, steps
+):
+  with monkeypatch.context() as killed:
+    kill(killed)
+    run(10)
+  store.store.clear()  # by the user, who begins another run, here or elsewhere
+  if steps:
+    with monkeypatch.context() as other:
+      elsewhere(other, tmp_path)
+      run(*steps)
+  before = there(store)
+  with remote.workdir(URL) as path:
+    assert tree(path) == before
+  assert there(store) == before
+  aside = next((tmp_path / 'cache/remote/workdirs').glob('*/aside-*'))
+  assert list(aside.rglob('checkpoints/10/checksums.json')) and str(aside) in caplog.text
+
+
+def test_a_copy_that_was_killed_while_it_was_fetched_is_not_ahead(store, tmp_path, monkeypatch):
+  with monkeypatch.context() as killed:
+    kill(killed)
+    run(5)
+  with monkeypatch.context() as other:
+    elsewhere(other, tmp_path)
+    path = run(10)
+  with monkeypatch.context() as broken:
+    broken.setattr(store, 'refuses', lambda what, path: path.endswith('training/d/data'))
+    with pytest.raises(StorageError), remote.workdir(URL):
+      pytest.fail('it was not fetched')
+  with remote.workdir(URL) as mine:
+    assert tree(mine) == tree(path)
+  assert there(store) == tree(path)
+
+
 def test_a_run_that_ended_well_is_what_the_store_says(store, tmp_path, monkeypatch):
   run(5, 10)
   store.store.clear()  # the user begins anew
@@ -195,7 +235,7 @@ def test_one_run_at_a_time(store, tmp_path, monkeypatch):
     elsewhere(monkeypatch, tmp_path)
     with raises(StorageError, URL, 'process', '--workdir'), remote.workdir(URL):
       pytest.fail('two runs at one URL')
-  assert not there(store)
+  assert not is_locked(store)
   with remote.workdir(URL):
     pass
 
@@ -204,7 +244,7 @@ def test_the_lock_of_a_killed_run_is_taken_over(store, tmp_path, monkeypatch, ca
   with monkeypatch.context() as killed:
     kill(killed)
     run(5)
-  assert lease.FILE in there(store)
+  assert is_locked(store)
   monkeypatch.setattr(lease, 'GONE_SECONDS', 1000.0)
   with remote.workdir(URL):  # of the same copy: at once
     pass
@@ -213,7 +253,7 @@ def test_the_lock_of_a_killed_run_is_taken_over(store, tmp_path, monkeypatch, ca
   monkeypatch.setattr(lease, 'GONE_SECONDS', 0.1)
   with remote.workdir(URL):
     assert 'was taken over' in caplog.text
-  assert lease.FILE not in there(store)
+  assert not is_locked(store)
 
 
 def test_a_run_that_has_lost_its_lock_writes_no_more(store):
@@ -223,7 +263,7 @@ def test_a_run_that_has_lost_its_lock_writes_no_more(store):
     store().pipe_file(f'/bucket/runs/a/{lease.FILE}', theirs)
     (path / 'metrics.jsonl').write_text('')
     write_checkpoint(path, 5)
-  assert there(store) == {lease.FILE: theirs}
+  assert not there(store) and store().cat_file(f'/bucket/runs/a/{lease.FILE}') == theirs
 
 
 def test_a_sweep_and_its_members_are_runs_of_their_own(store, tmp_path, monkeypatch):

@@ -30,6 +30,7 @@ _UNIT = re.compile(r'((?:[^/]+/)?)checkpoints/(\d+)/')
 # Its last files, in the order in which they are sent: one without the first was never whole, one
 # without the second is damaged to whoever reads it.
 _META, _CHECKSUMS = 'meta/metadata', 'checksums.json'
+_RUN = '.run_id'  # tells a run from the next one at the same URL
 # What orbax is writing, and what was set aside.
 _LOCAL_ALONE = re.compile(r'(^|/)\.|(^|/)checkpoints/(?!\d+/)[^/]+/')
 
@@ -38,10 +39,10 @@ _LOCAL_ALONE = re.compile(r'(^|/)\.|(^|/)checkpoints/(?!\d+/)[^/]+/')
 def workdir(text: str) -> Iterator[pathlib.Path]:
   """The folder in which a run works: a path as it is; for a URL a local copy for the block.
 
-  At the start what the store has is fetched, unless the local copy is of a run that could not send
-  everything and is further. Each checkpoint is sent when it is complete, with all other files that
-  have changed; at the end, whichever it is, the rest. Of several processes the first does this, and
-  all work in its copy.
+  At the start what the store has is fetched, unless the local copy is of the same run, which could
+  not send everything, and is as far. Each checkpoint is sent when it is complete, with all other
+  files that have changed; at the end, whichever it is, the rest. Of several processes the first
+  does this, and all work in its copy.
 
   Args:
     text: a path or a URL.
@@ -75,6 +76,7 @@ class Mirror:
     self.folder = self._place.folder
     self._url = self._place.url
     self._token, self._unsent = self._place.base / 'token', self._place.base / 'unsent'
+    self._id = self._place.base / 'run'
     self._record = Record(self._place.base / 'files.jsonl', self.folder)
     self._closing = threading.Event()
     self._there: set[str] = set()  # files that the store has
@@ -145,28 +147,43 @@ class Mirror:
     for unit in sorted(broken):
       log.warning('%s/%s was not sent whole and is left out', self._url, unit.rstrip('/'))
     wanted = {n: e for n, e in entries.items() if _unit_of(n) not in broken}
-    kept = self._ahead(wanted)
-
-    def is_kept(name: str) -> bool:
-      return bool(_LOCAL_ALONE.search(name)) or _run_of(name, kept) is not None
-
-    wanted = {n: e for n, e in wanted.items() if not is_kept(n)}
-    fetch(self._store, self._place, wanted, self._record, is_kept)
+    there = self._store.read(_RUN) or b''
+    same = self._id.exists() and self._id.read_bytes() == there
+    if not (same and self._is_ahead(wanted)):
+      if not same:
+        self._set_aside()
+      # Killed while it is fetched, this is no copy that is ahead of anything.
+      self._unsent.unlink(missing_ok=True)
+      there = there or uuid.uuid4().hex.encode()
+      self._store.write(_RUN, there)
+      write_text(self._id, there.decode())
+      fetch(self._store, self._place, wanted, self._record, lambda n: bool(_LOCAL_ALONE.search(n)))
     holds = self._record.holds
     self._sent = {n: self._record.state(n) for n, e in entries.items() if holds(n, e)}
 
-  def _ahead(self, entries: Mapping[str, Entry]) -> set[str]:
-    """The runs, '' or 'MEMBER/', whose local copy is as far as the store's and was not all sent."""
-    if not self._unsent.exists():
-      return set()
+  def _is_ahead(self, entries: Mapping[str, Entry]) -> bool:
+    """Whether the local copy was not all sent, and is as far as the store's in all its runs."""
     here, there = _newest(self._files()), _newest(entries)
-    kept = {run for run, step in here.items() if step >= there.get(run, -1)}
-    for run in sorted(kept):
-      log.warning(
-        '%s holds step %d, which was not all sent to %s: the run goes on from there',
-        self.folder / run, here[run], self._url,
-      )  # fmt: skip
-    return kept
+    ahead = self._unsent.exists() and all(here.get(run, -1) >= step for run, step in there.items())
+    if not here or not ahead:
+      return False
+    log.warning(
+      '%s holds step %d, which was not all sent to %s: the run goes on from there',
+      self.folder, max(here.values()), self._url,
+    )  # fmt: skip
+    return True
+
+  def _set_aside(self) -> None:
+    """Keeps what was never sent of a run that is not the store's any more."""
+    copy = self._place.base / 'copy'
+    if not self._unsent.exists() or not self._complete():
+      return
+    aside = copy.with_name(time.strftime('aside-%Y%m%d-%H%M%S'))
+    copy.rename(aside)
+    log.warning(
+      '%s holds another run than before, of which not all was sent: it was moved to %s',
+      self._url, aside,
+    )  # fmt: skip
 
   # The thread that sends
 
@@ -353,8 +370,3 @@ def _newest(names: Iterable[str]) -> dict[str, int]:
     if match and name.endswith(f'/{_CHECKSUMS}'):
       found[match[1]] = max(int(match[2]), found.get(match[1], -1))
   return found
-
-
-def _run_of(name: str, runs: Iterable[str]) -> str | None:
-  """Which of some runs a file belongs to; None for none of them."""
-  return next((run for run in sorted(runs, reverse=True) if name.startswith(run)), None)
