@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from vit_jax.console import phase
-from vit_jax.errors import StorageError
+from vit_jax.errors import StorageError, UserError
 from vit_jax.remote.store import Store
 
 log = logging.getLogger(__name__)
@@ -60,7 +60,7 @@ class Lease:
     finally:
       self._done.set()
       thread.join(_JOIN_SECONDS)  # or it could write the lock anew once it is removed
-      with contextlib.suppress(StorageError):
+      with contextlib.suppress(UserError):
         self.check()
         if not self.lost:
           self._store.remove([FILE])
@@ -98,7 +98,7 @@ class Lease:
 
   def _renew(self) -> None:
     while not self._done.wait(BEAT_SECONDS):
-      with contextlib.suppress(StorageError):  # tried again at the next beat
+      with contextlib.suppress(UserError):  # tried again at the next beat
         self.check()
         if self.lost:
           return
