@@ -12,7 +12,7 @@ import pytest
 
 from tests.loopback import BODY, QUICK, files
 from tests.support import raises
-from vit_jax import download
+from vit_jax import console, download
 from vit_jax.download import Source
 from vit_jax.errors import DownloadError, StorageError
 
@@ -98,7 +98,7 @@ def test_a_weak_tag_does_where_the_checksum_is_known(server, tmp_path, known):
 
 
 def test_a_long_download_says_how_far_it_is(server, tmp_path, monkeypatch, caplog):
-  monkeypatch.setattr(download, '_LONG', 1e6)
+  monkeypatch.setattr(console, '_LONG_BYTES', 1e6)
   with caplog.at_level('INFO'):
     download.fetch([Source(server.url + '/crumbs')], tmp_path / 'w.npz', QUICK)
   told = [int(r.getMessage().split()[1].rstrip('%')) for r in caplog.records]
@@ -129,7 +129,7 @@ def test_a_full_disk_is_not_the_sources_fault(server, tmp_path, monkeypatch):
   def full(*_):
     raise OSError(errno.ENOSPC, 'No space left on device')
 
-  monkeypatch.setattr(download._Lines, 'update', full)
+  monkeypatch.setattr(console._ByteLines, 'update', full)
   with raises(StorageError, 'No space left', tmp_path):
     download.fetch([Source(server.url + '/ok')], tmp_path / 'w.npz', QUICK)
   assert files(tmp_path) == [] and len(server.log) == 1

@@ -46,7 +46,7 @@ LAYERS = [
   ['metric_writer', 'trackers'],
   ['arguments', 'config_files'],
   ['options'],
-  ['command_line'],
+  ['command_line', 'remote'],
   ['processes'],
   ['runtime', 'download'],
   ['console', 'files', 'interrupts', 'logits', 'machine', 'registry', 'rng', 'tree'],

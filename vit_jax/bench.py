@@ -124,7 +124,14 @@ def _parser() -> Parser:
   add('--dtype', str, 'precision of the computation: float32 or bfloat16', 'float32')
   setting = 'any field of the model'
   made.add_argument('--set', action='append', default=[], metavar='FIELD=VALUE', help=setting)
-  add('--dataset', str, 'images to read; otherwise JPEGs of 500 x 375 are made', '', path=True)
+  add(
+    '--dataset',
+    str,
+    'images to read; otherwise JPEGs of 500 x 375 are made',
+    '',
+    path=True,
+    remote=True,
+  )
   peers = f'time these in turns with ours, separated by commas: {", ".join(PEERS)}'
   add('--compare', str, peers, '', metavar='PEERS')
   add('--peer_python', str, 'interpreter with their packages; otherwise this one', '', path=True)

@@ -23,7 +23,7 @@ def _parser() -> Parser:
     epilog='example: python -m vit_jax.compare runs/vit runs/resnet --out=runs/vit_vs_resnet',
   )
   what = "a run's folder or a report's"
-  parser.option('runs', tuple[str, ...], what, metavar='RUN', path=True)
+  parser.option('runs', tuple[str, ...], what, metavar='RUN', path=True, remote=True)
   parser.option(
     '--out',
     str,

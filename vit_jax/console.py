@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _PACKAGE = 'vit_jax'
+_LONG_BYTES = 50e6  # of a download that takes a while
 _TICK = 1.0  # seconds between two looks of the live line
 _told: set[str] = set()  # texts of `warn_once`
 _silent_as: str | None = None  # 'process 3: ' in a process that leaves the talking to another
@@ -354,3 +355,46 @@ def format_seconds(seconds: float) -> str:
   minutes, seconds = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   return f'{hours}:{minutes:02}:{seconds:02}' if hours else f'{minutes}:{seconds:02}'
+
+
+class _ByteLines:
+  """Progress where nobody watches: a line of information for each tenth of a long download.
+
+  Args:
+    name: of the file.
+    size: of the whole, None where unknown.
+    have: bytes that are here.
+  """
+
+  def __init__(self, name: str, size: int | None, have: int):
+    self._name, self._size, self._have = name, size or 0, have
+
+  def __enter__(self) -> '_ByteLines':
+    return self
+
+  def __exit__(self, *_: object) -> None:
+    pass
+
+  def update(self, count: int) -> None:
+    """Counts bytes that came."""
+    before, self._have = self._have, self._have + count
+    if self._size >= _LONG_BYTES and 10 * before // self._size < 10 * self._have // self._size:
+      log.info('%s: %d%% of %d MB', self._name, 100 * self._have / self._size, self._size / 1e6)
+
+
+def byte_bar(
+  name: str, size: int | None, have: int = 0, live: bool = True
+) -> 'tqdm.tqdm | _ByteLines':
+  """What counts the bytes of a download before those who wait for it.
+
+  Args:
+    name: what is downloaded.
+    size: of the whole in bytes, None where unknown.
+    have: bytes that are here.
+    live: whether a terminal has a moving bar; else, and in a file, there are lines.
+  """
+  if not (live and sys.stderr.isatty()):
+    return _ByteLines(name, size, have)
+  from tqdm import tqdm
+
+  return tqdm(desc=name[:40], total=size, initial=have, unit='B', unit_scale=True)

@@ -92,7 +92,7 @@ def main(argv: list[str] | None = None) -> int:
   problems = Problems()
   to, size, fields, opening = '', None, {}, {}
   with problems.collect():
-    args.source = path_of('SOURCE', args.source)
+    args.source = path_of('SOURCE', args.source, remote=True)
   with problems.collect():
     args.target = path_of('TARGET', args.target)
     if os.path.realpath(args.source) == os.path.realpath(args.target):

@@ -16,25 +16,21 @@ import os
 import pathlib
 import re
 import shutil
-import sys
 import time
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from vit_jax.console import byte_bar
 from vit_jax.errors import DownloadError, StorageError
 from vit_jax.files import read_json, release_lock, still_named, try_lock, write_json
-
-if TYPE_CHECKING:
-  import tqdm
 
 log = logging.getLogger(__name__)
 
 _BLOCK = 1 << 20
 _MOST_BYTES = 1 << 36  # of a source that does not say how long it is
-_LONG = 50e6  # bytes that take a while
 _LOOPBACK = ('localhost', '127.0.0.1', '::1')
 
 
@@ -330,14 +326,15 @@ def _receive(source: Source, partial: pathlib.Path, name: str, retry: RetryPolic
     if not have:  # or, killed here, the next call would append to bytes of another file
       partial.unlink(missing_ok=True)
     write_json(_state_path(partial), about)
-    with open(partial, 'r+b' if have else 'wb') as f, _bar(name, size, have, retry) as bar:
+    progress = byte_bar(name, size, have, retry.progress)
+    with open(partial, 'r+b' if have else 'wb') as f, progress:
       f.seek(have)
       f.truncate()
       while block := response.read1(_BLOCK):  # what is there: a slow source's bytes count too
         if have + len(block) > (size or source.size or _MOST_BYTES):
           raise _SourceFailed(f'gives more than {have:,} bytes')
         f.write(block)
-        bar.update(len(block))
+        progress.update(len(block))
         have += len(block)
   if size is not None and have != size:
     raise ConnectionError(errno.EPIPE, f'the connection broke after {have:,} of {size:,} bytes')
@@ -463,36 +460,3 @@ def _digest(path: pathlib.Path, kind: str) -> str:
 def _read_json(path: pathlib.Path) -> dict[str, Any]:
   content = read_json(path)
   return content if isinstance(content, dict) else {}
-
-
-class _Lines:
-  """Progress where nobody watches: a line of information for each tenth of a long download.
-
-  Args:
-    name: of the file.
-    size: of the whole, None where unknown.
-    have: bytes that are here.
-  """
-
-  def __init__(self, name: str, size: int | None, have: int):
-    self._name, self._size, self._have = name, size or 0, have
-
-  def __enter__(self) -> '_Lines':
-    return self
-
-  def __exit__(self, *_: object) -> None:
-    pass
-
-  def update(self, count: int) -> None:
-    """Counts bytes that came."""
-    before, self._have = self._have, self._have + count
-    if self._size >= _LONG and 10 * before // self._size < 10 * self._have // self._size:
-      log.info('%s: %d%% of %d MB', self._name, 100 * self._have / self._size, self._size / 1e6)
-
-
-def _bar(name: str, size: int | None, have: int, retry: RetryPolicy) -> 'tqdm.tqdm | _Lines':
-  if not (retry.progress and sys.stderr.isatty()):
-    return _Lines(name, size, have)
-  from tqdm import tqdm
-
-  return tqdm(desc=name[:40], total=size, initial=have, unit='B', unit_scale=True)

@@ -20,7 +20,7 @@ def _parser() -> Parser:
   add = parser.option
   model_option(parser)
   named = "a folder, a TFDS name, 'digits' or 'shapes'; default: the run's own"
-  add('--dataset', str, named, path=True)
+  add('--dataset', str, named, path=True, remote=True)
   add('--data_dir', str, 'where prepared TFDS datasets lie', '', path=True)
   add(
     '--split',

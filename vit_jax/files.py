@@ -21,7 +21,7 @@ from vit_jax.errors import ConfigError, StorageError, shown
 
 # How a formula begins in a spreadsheet, also in the wide letters of East Asia.
 _FORMULA = re.compile(r"'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
-_REMOTE = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
+_URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
 _LONGEST_NAME = 100  # bytes of a file name's start; file systems take 255 in all
 _ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
@@ -217,12 +217,18 @@ def unique_stem(stem: str, used: set[str]) -> str:
   return name
 
 
-def path_of(name: str, text: str) -> str:
+def is_remote(text: str) -> bool:
+  """Whether a text is the URL of something in a store (`gs://bucket/run`), not a path here."""
+  return bool(_URL.match(text)) and not text.lower().startswith(('http://', 'https://'))
+
+
+def path_of(name: str, text: str, remote: bool = False) -> str:
   """A path as the user typed it, with the home folder in the place of a leading '~'.
 
   Args:
     name: how the option is called in the message.
     text: '' stays as it is.
+    remote: whether it may be the URL of something in a store, which stays as it is.
 
   Raises:
     ConfigError: it is blank or lies elsewhere (`gs://`), no file can have this name, or the user's
@@ -230,7 +236,9 @@ def path_of(name: str, text: str) -> str:
   """
   if text and not text.strip():
     raise ConfigError(f'{name} is blank')
-  if _REMOTE.match(text):
+  if remote and is_remote(text):
+    return text
+  if _URL.match(text):
     raise ConfigError(
       f'{name}={shown(text)} is not on this machine: mount it as a folder (gcsfuse, mount-s3, '
       'rclone mount) or copy it here, and name that'
@@ -297,14 +305,14 @@ def refuse_system_folder(path: str) -> None:
 
 
 def workdir_of(text: str) -> str:
-  """A run's folder as the user typed it, with the home folder in the place of a leading '~'.
+  """A run's folder or its URL as the user typed it, with the home folder in the place of '~'.
 
   Raises:
     ConfigError: it is empty, or no folder can have this name.
   """
   if not text.strip():
     raise ConfigError('--workdir is empty: name a folder for the run')
-  return path_of('--workdir', text)
+  return path_of('--workdir', text, remote=True)
 
 
 def make_workdir(path: pathlib.Path) -> list[pathlib.Path]:

@@ -74,7 +74,7 @@ def _parser() -> '_Parser':
   parser.option(
     '--config', str, 'config file or its name; it is run as Python', ..., metavar='FILE[:ARG]'
   )
-  parser.option('--workdir', str, "the run's folder", ..., metavar='DIR', path=True)
+  parser.option('--workdir', str, "the run's folder", ..., metavar='DIR', path=True, remote=True)
   parser.add_argument(
     '--sweep',
     nargs='?',
@@ -219,6 +219,7 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     for k, member in enumerate(members):
       show(f'{k:4}  {one_line(member)}')
     return 0
+  from vit_jax import remote
   from vit_jax.training import sweep
   from vit_jax.training.display import console_for
   from vit_jax.training.dry_run import dry_run
@@ -235,9 +236,9 @@ def _sweep(args: argparse.Namespace, overrides: dict[str, str]) -> int:
     words += [f'--{flag}' for flag in ('quiet', 'json') if getattr(args, flag)]
     words += processes.member_flags(args)
     command = [sys.executable, '-m', 'vit_jax.main', f'--config={args.config}']
-    with console_for(_output(args)):
-      words = [*command, f'--workdir={args.workdir}', *words]
-      sweep.run_all(members, args.workdir, words, args.max_hours)
+    with console_for(_output(args)), remote.workdir(args.workdir) as workdir:
+      words = [*command, f'--workdir={workdir}', *words]
+      sweep.run_all(members, str(workdir), words, args.max_hours)
   return 0
 
 

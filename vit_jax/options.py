@@ -33,6 +33,7 @@ class Rule:
     lengths: how many items a tuple may have; empty for any.
     parse: raises a `ConfigError` for text of a wrong form.
     path: whether text may name a file or folder: a leading '~' becomes the home folder.
+    remote: whether a path may be a URL of something in a store, such as gs://bucket/run.
     words: that stand for a value, which cannot be given in another way.
   """
 
@@ -45,6 +46,7 @@ class Rule:
   lengths: tuple[int, ...] = ()
   parse: Callable[[str], Any] | None = None
   path: bool = False
+  remote: bool = False
   words: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   @property
@@ -189,8 +191,10 @@ def checked(name: str, value: Any, hint: Any, rule: Rule = Rule()) -> Any:
     counts = ' or '.join(map(str, rule.lengths))
     raise ConfigError(f'{name} takes {counts} values, got {shown(value)}')
   if rule.path:
-    many = isinstance(value, tuple)
-    value = tuple(path_of(name, v) for v in value) if many else value and path_of(name, value)
+    if isinstance(value, tuple):
+      value = tuple(path_of(name, each, rule.remote) for each in value)
+    elif value:
+      value = path_of(name, value, rule.remote)
   choices = rule.valid
   items = value if isinstance(value, tuple) else (value,)
   for item in items:

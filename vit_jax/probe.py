@@ -48,7 +48,14 @@ def _parser() -> Parser:
   )
   model_option(parser)
   add = parser.option
-  add('--dataset', str, "a folder of images, a TFDS name, 'digits' or 'shapes'", ..., path=True)
+  add(
+    '--dataset',
+    str,
+    "a folder of images, a TFDS name, 'digits' or 'shapes'",
+    ...,
+    path=True,
+    remote=True,
+  )
   add(
     '--method',
     str,

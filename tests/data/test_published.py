@@ -18,7 +18,7 @@ import pytest
 from tests.data.miniatures import MINIATURES, install, number_of, tar
 from tests.loopback import QUICK, files
 from tests.support import raises
-from vit_jax import download
+from vit_jax import console
 from vit_jax.data import decode_image, open_dataset
 from vit_jax.data.sources import needs_download, preparation, unpacking
 from vit_jax.data.sources.published import DATASETS, listed_archives
@@ -219,7 +219,7 @@ def test_a_full_disk(made, tmp_path, monkeypatch, when):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
     monkeypatch.setattr(shutil, 'disk_usage', lambda folder: usage)
   elif when == 'download':
-    monkeypatch.setattr(download._Lines, 'update', full)
+    monkeypatch.setattr(console._ByteLines, 'update', full)
   elif when == 'unpacking':
     if not os.path.exists('/dev/full'):
       pytest.skip('this system has no /dev/full')

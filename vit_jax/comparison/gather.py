@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax import metric_writer
+from vit_jax import metric_writer, remote
 from vit_jax.data import class_names
 from vit_jax.errors import CheckpointError, ConfigError, DatasetError
 from vit_jax.report import Predictions, load_predictions
@@ -66,13 +66,14 @@ def gather(paths: Sequence[str]) -> list[Run]:
   """Reads the runs, evaluating those that have no predictions yet.
 
   Args:
-    paths: folders of runs or of reports.
+    paths: folders of runs or of reports, or their URLs.
 
   Raises:
     ConfigError: a run is given twice.
     CheckpointError: a path is neither a run nor a report.
     DatasetError: the runs were not tested on the same images, of one class each.
   """
+  paths = [remote.local(path) for path in paths]
   missing = [p for p in paths if not pathlib.Path(p).is_dir()]
   if missing:
     raise CheckpointError([f'{p} is neither a folder of a run nor of a report' for p in missing])

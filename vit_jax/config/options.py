@@ -26,7 +26,10 @@ _SEEDS = {'low': 0, 'high': 2**32 - 1}
 @dataclasses.dataclass(frozen=True)
 class Dataset:
   name: str = option(
-    'digits', "a folder of images, a TFDS name ('stanford_dogs'), 'digits' or 'shapes'", path=True
+    'digits',
+    "a folder of images, a TFDS name ('stanford_dogs'), 'digits' or 'shapes'",
+    path=True,
+    remote=True,
   )
   data_dir: str = option(
     '', 'where datasets prepared by TFDS lie; empty: ~/tensorflow_datasets', path=True
@@ -278,7 +281,10 @@ class Config:
   parallel: str = option('data', 'how devices share a batch', choices=lambda: PLACEMENTS)
   mesh: Mesh = option(Mesh, 'devices of fsdp')
   init_from: str = option(
-    '', 'weights to start from: a run, a file or a pretrained model name; empty: none', path=True
+    '',
+    'weights to start from: a run, a file or a pretrained model name; empty: none',
+    path=True,
+    remote=True,
   )
   head: str = option('reset', 'the classifier of those weights', choices=('reset', 'keep'))
   freeze: tuple[str, ...] = option(

@@ -10,7 +10,7 @@ from typing import Any
 
 import tqdm
 
-from vit_jax import data, metric_writer, parallel, processes, report, tasks
+from vit_jax import data, metric_writer, parallel, processes, remote, report, tasks
 from vit_jax.config import Dataset, parse_saved
 from vit_jax.data import class_names
 from vit_jax.errors import CheckpointError, ConfigError, DatasetError, WeightsError
@@ -70,6 +70,7 @@ def evaluate(
   Raises:
     UserError: model, dataset and split do not fit together.
   """
+  model = remote.local(model)
   loaded = load(model, pretrained_dir=pretrained_dir, **(opening or {}))
   if loaded.step != processes.agreed(lambda: loaded.step):
     raise CheckpointError(f'{model} got another best checkpoint meanwhile: run the command again')

@@ -30,7 +30,7 @@ def image_parser(command: str, description: str) -> Parser:
 def model_option(parser: Parser) -> None:
   """MODEL."""
   what = "a run's workdir, a weights file or a pretrained model's name"
-  parser.option('model', str, what, path=True)
+  parser.option('model', str, what, path=True, remote=True)
 
 
 def batch_option(parser: Parser) -> None:

@@ -23,7 +23,10 @@ class Distill(Classify):
   """
 
   teacher: str = option(
-    '', 'distill: teacher, a run, a weights file or a pretrained model name', path=True
+    '',
+    'distill: teacher, a run, a weights file or a pretrained model name',
+    path=True,
+    remote=True,
   )
   distillation: str = option(
     'soft', "distill: match the teacher's probabilities or its prediction", choices=('soft', 'hard')

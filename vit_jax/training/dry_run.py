@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from vit_jax import data, processes, rng
+from vit_jax import data, processes, remote, rng
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
@@ -50,7 +50,7 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
   Raises:
     UserError: as `train` does.
   """
-  path = pathlib.Path(workdir_of(str(workdir)))
+  path = remote.copy_of(workdir_of(str(workdir)))
   with contextlib.ExitStack() as stack:
     console = stack.enter_context(console_for(output))
     config = given = batch_size.resolved(config, path)

@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from vit_jax import data, parallel, processes, rng
+from vit_jax import data, parallel, processes, remote, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
@@ -26,7 +26,7 @@ from vit_jax.training.caching import compute_features
 from vit_jax.training.display import DISPLAYS, Display, console_for
 from vit_jax.training.events import Course
 from vit_jax.training.experiment import Experiment, loading_of
-from vit_jax.training.preparation import Plan, prepared
+from vit_jax.training.preparation import Plan, check_remote_workdir, prepared
 from vit_jax.training.run_lock import run_lock
 from vit_jax.training.signals import SharedStop, StopSignal
 from vit_jax.training.starting import first_state, mend_description, resume, write_description
@@ -46,7 +46,7 @@ def train(
 
   Args:
     config: checked options.
-    workdir: the run's folder; the README lists its files.
+    workdir: the run's folder or its URL; the README lists its files.
     output: one of `display.DISPLAYS`: 'text', 'quiet' or 'json'.
     max_hours: wall time since the process started, before whose end the run is saved and raises
       `InterruptedRunError`; 0 for any.
@@ -57,8 +57,9 @@ def train(
   Raises:
     UserError: for anything the user can mend; nothing already in the folder is lost.
   """
-  path = pathlib.Path(workdir_of(str(workdir)))
-  with console_for(output) as console, StopSignal() as stop:
+  workdir = workdir_of(str(workdir))
+  check_remote_workdir(config, workdir)
+  with console_for(output) as console, StopSignal() as stop, remote.workdir(workdir) as path:
     config = batch_size.resolved(config, path)
     return _train(config, path, DISPLAYS[output](console), stop, max_hours)
 

@@ -9,13 +9,13 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vit_jax import parallel
+from vit_jax import parallel, remote
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.config.validation import metric_problems
 from vit_jax.data.sources import needs_download
 from vit_jax.errors import ConfigError, Problems
-from vit_jax.files import make_workdir, remove_empty, workdir_unless_it_fails
+from vit_jax.files import is_remote, make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
 from vit_jax.trackers import check_installed
 from vit_jax.training import distillation
@@ -153,14 +153,23 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
 def outer_problems(config: Config, workdir: str) -> list[str]:
   """Problems of the workdir, the dataset and the weights alone, whatever else is wrong."""
   problems = Problems()
-  path = pathlib.Path(workdir)
   with problems.collect():
-    _refuse_workdir_in_dataset(config, path)
-    remove_empty(make_workdir(path))
+    if is_remote(workdir):
+      check_remote_workdir(config, workdir)
+    else:
+      _refuse_workdir_in_dataset(config, pathlib.Path(workdir))
+      remove_empty(make_workdir(pathlib.Path(workdir)))
   with problems.collect():
     if not needs_download(config.dataset.name, config.dataset.data_dir):  # for a run that can start
       open_inputs(config)
   return problems.sentences
+
+
+def check_remote_workdir(config: Config, workdir: str) -> None:
+  """Raises what is known to be wrong with a workdir's URL before it is opened."""
+  if remote.inside(workdir, config.dataset.name):
+    raise ConfigError(_in_dataset(workdir, config))
+  remote.check(workdir)
 
 
 def _refuse_workdir_in_dataset(config: Config, path: pathlib.Path) -> None:
@@ -168,10 +177,14 @@ def _refuse_workdir_in_dataset(config: Config, path: pathlib.Path) -> None:
   root = os.path.realpath(os.path.expanduser(config.dataset.name))
   inside = os.path.isdir(root) and pathlib.Path(os.path.realpath(path)).is_relative_to(root)
   if inside and not has_checkpoint(path):
-    raise ConfigError(
-      f'--workdir={path} lies in the dataset {config.dataset.name}, where its files would be taken '
-      'for images of a class: use a folder outside'
-    )
+    raise ConfigError(_in_dataset(path, config))
+
+
+def _in_dataset(workdir: str | pathlib.Path, config: Config) -> str:
+  return (
+    f'--workdir={workdir} lies in the dataset {config.dataset.name}, where its files would be '
+    'taken for images of a class: use a folder outside'
+  )
 
 
 def _check_validation(config: Config, experiment: Experiment, monitored: bool) -> None:

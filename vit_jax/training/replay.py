@@ -6,7 +6,6 @@ model, the task and the optimizer it is made of count what is not finite of all 
 
 import dataclasses
 import logging
-import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -17,7 +16,7 @@ import numpy as np
 import optax
 from flax.core.tracers import current_trace
 
-from vit_jax import processes, rng, tree
+from vit_jax import processes, remote, rng, tree
 from vit_jax.checkpoint.saved import by_path
 from vit_jax.config import AUTO, Config, parse_saved
 from vit_jax.console import phase
@@ -110,7 +109,7 @@ def replay(config: Config, workdir: str, output: str = 'text') -> Replay:
     CheckpointError: nothing is kept there, or it does not fit.
     UserError: as `train` does.
   """
-  path = pathlib.Path(workdir_of(str(workdir)))
+  path = remote.copy_of(workdir_of(str(workdir)))
   with console_for(output):
     kept = divergence.read(path)
     if config.batch_size == AUTO:

@@ -13,7 +13,7 @@ import subprocess
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax import config, files, machine, metric_writer, processes
+from vit_jax import config, files, machine, metric_writer, processes, remote
 from vit_jax.console import align
 from vit_jax.errors import InterruptedRunError, UserError
 from vit_jax.training import signals
@@ -35,19 +35,18 @@ def run_one(
   Args:
     members: as `config.load_sweep` gives them.
     name: of the member.
-    workdir: the sweep's folder; the member's is in it.
+    workdir: the sweep's folder or its URL; the member's is in it.
     output: one of `display.DISPLAYS`.
     max_hours: as of `loop.train`.
   """
-  folder = pathlib.Path(workdir) / name
   options = members[name][1]
-  if processes.agreed(lambda: is_finished(folder, options)):
-    with console_for(output):
+  with console_for(output), remote.workdir(remote.join(workdir, name)) as folder:
+    if processes.agreed(lambda: is_finished(folder, options)):
       log.info('%s is finished: %s', name, folder)
-    return
-  train(options, str(folder), output, max_hours)
-  if not processes.index():
-    files.write_json(folder / _DONE, options.to_json())
+      return
+    train(options, str(folder), output, max_hours)
+    if not processes.index():
+      files.write_json(folder / _DONE, options.to_json())
 
 
 def is_finished(folder: pathlib.Path, options: config.Config) -> bool:

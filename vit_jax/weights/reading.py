@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax import models, tree
+from vit_jax import models, remote, tree
 from vit_jax.config import usable
 from vit_jax.data import class_names
 from vit_jax.data.preprocess import Preprocess
@@ -137,8 +137,8 @@ def read(
   """Opens weights without reading their arrays.
 
   Args:
-    path_or_name: a file, a folder of a Hugging Face or timm model, a run's workdir, or a pretrained
-      model name, which is downloaded when it is in no cache.
+    path_or_name: a file, a folder of a Hugging Face or timm model, a run's workdir, the URL of one
+      of these, or a pretrained model name, which is downloaded when it is in no cache.
     format: one of `FORMATS`, or 'auto' to recognise it.
     pretrained_dir: a folder that is searched for a pretrained model before any download.
     cache_dir: where downloads are kept; '' for the usual place.
@@ -152,12 +152,13 @@ def read(
   """
   if format != 'auto':
     FORMATS[format]  # raises for an unknown one
+  path_or_name = remote.local(str(path_or_name))
   path = pathlib.Path(path_or_name)
   with damaged(path):  # a name may be too long
     exists = path.exists()
   if exists:
     return _open(path, format, submodel=submodel)
-  name = str(path_or_name)
+  name = path_or_name
   pretrained = hub.pretrained_models()
   if name not in pretrained:
     endings = tuple(ending for c in CONTAINERS.values() for ending in c.endings)

@@ -2,6 +2,7 @@
 
 import os
 
+from vit_jax import remote
 from vit_jax.data.records import Source
 from vit_jax.data.sources.annotated import annotated_kind, annotated_source
 from vit_jax.data.sources.digits import digits_source
@@ -10,7 +11,7 @@ from vit_jax.data.sources.shapes import shapes_source
 from vit_jax.data.sources.tfds import holds_tfds_versions, is_tfds_folder, tfds_source
 from vit_jax.data.sources.tfds import needs_download as tfds_needs_download
 from vit_jax.errors import ConfigError, DatasetError
-from vit_jax.files import refuse_system_folder
+from vit_jax.files import is_remote, refuse_system_folder
 
 EMBEDDED = {'digits': digits_source, 'shapes': shapes_source}
 
@@ -24,9 +25,9 @@ def find_source(
 ) -> Source:
   """Opens the storage that a dataset's name refers to.
 
-  'digits' and 'shapes' are embedded; 'tfds:NAME' is TFDS; a folder that exists is read as one; a
-  name that looks like a path but is none is an error; every other name is TFDS's, which may be
-  downloaded.
+  'digits' and 'shapes' are embedded; 'tfds:NAME' is TFDS; what a URL names is copied to the cache
+  folder; a folder that exists is read as one; a name that looks like a path but is none is an
+  error; every other name is TFDS's, which may be downloaded.
 
   Raises:
     ConfigError: no name.
@@ -36,6 +37,7 @@ def find_source(
     raise ConfigError('no dataset is named; set --config.dataset.name to a folder or a TFDS name')
   if name in EMBEDDED:
     return EMBEDDED[name]()
+  name = remote.local(name)
   if name.startswith('tfds:'):
     return tfds_source(name.removeprefix('tfds:'), data_dir, image_key, label_key)
   for path in _paths(name, data_dir):
@@ -59,6 +61,8 @@ def needs_download(name: str, data_dir: str = '') -> bool:
   """Whether `find_source` would download the dataset first."""
   if name.startswith('tfds:'):
     return tfds_needs_download(name.removeprefix('tfds:'), data_dir)
+  if is_remote(name):
+    return True
   if name in ('', *EMBEDDED) or any(map(os.path.exists, _paths(name, data_dir))):
     return False
   return not _looks_like_path(name) and tfds_needs_download(name, data_dir)
