@@ -7,14 +7,12 @@ import numpy as np
 from markupsafe import Markup
 
 from vit_jax import logits as logits_lib
-from vit_jax.report import gallery, metrics, page, sections, thumbnails
+from vit_jax.report import examples, gallery, metrics, page, sections, thumbnails
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
 from vit_jax.report.text import counted, percent
 from vit_jax.report.thumbnails import Thumbnail
-
-_PICTURED = 48  # images in the gallery
 
 TITLES = {
   'map': Title('mean average precision'),
@@ -122,7 +120,7 @@ def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   found, names = predictions.logits > 0, predictions.names
   wrong = (found != shown).sum(axis=1)
   order = np.argsort(-wrong, kind='stable')
-  places = np.linspace(0, len(order) - 1, min(_PICTURED, len(order))).round().astype(int)
+  places = np.linspace(0, len(order) - 1, min(examples.SHOWN_WHOLE, len(order))).round().astype(int)
   items = []
   for row in order[np.unique(places)].tolist():
     predicted, true = np.flatnonzero(found[row]), np.flatnonzero(shown[row])
@@ -142,8 +140,9 @@ def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   named_classes = (f'{item.data["true"]} {item.data["pred"]}'.split() for item in items)
   known = sorted({int(i) for numbers in named_classes for i in numbers})
   orders = {'-mistakes': 'most classes wrong first', 'mistakes': 'fewest classes wrong first'}
+  whole = len(items) == len(predictions)
   text = (
-    f'{counted(len(items), "image", "images")} of {len(predictions):,}, evenly spread from the '
+    f'{gallery.which(len(items), len(predictions))}, {"" if whole else "evenly spread "}from the '
     'most to the fewest classes wrong, with probabilities at a threshold of 0.5.'
   )
   choices = [(i, names[i]) for i in known]

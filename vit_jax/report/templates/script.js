@@ -50,6 +50,7 @@
   const cue = (box) => {
     const more = box.scrollWidth > box.clientWidth + 1;
     box.classList.toggle('more', more);
+    box.classList.toggle('end', box.scrollLeft + box.clientWidth >= box.scrollWidth - 1);
     if (more) {
       const what = box.closest('figure')?.querySelector('figcaption b')?.textContent;
       box.tabIndex = 0;
@@ -60,6 +61,7 @@
     }
   };
   for (const box of scrollers) {
+    box.addEventListener('scroll', () => cue(box), { passive: true });
     box.prepend(make('span', { className: 'cue', textContent: 'Scroll sideways \u2192' }));
   }
   const cues = () => scrollers.forEach(cue);
