@@ -15,7 +15,7 @@ from vit_jax.comparison.significance import LEVEL, Pair
 from vit_jax.comparison.table import Fact
 from vit_jax.report import alternatives, canvas, metrics, page
 from vit_jax.report.sections import span_of
-from vit_jax.report.text import number, percent
+from vit_jax.report.text import counted, number, percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -70,7 +70,8 @@ def write(
     ('Differences in configuration', _configuration(runs)),
   ]
   title = ' vs '.join(names) if len(runs) <= 3 else f'{len(runs)} runs compared'
-  footer = f'Made by vit_jax from the same {len(runs[0].predictions):,} images.'
+  images = counted(len(runs[0].predictions), 'image', 'images')
+  footer = f'Made by vit_jax from the same {images}.'
   lead = [*extra.lead, *_lead(runs, pairs)]
   if any(isinstance(name, Markup) for name in reports):
     lead.append(page.paragraph(Markup('Reports: ') + Markup(', ').join(reports)))
@@ -100,8 +101,9 @@ def _figure(
 
 def _lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
   base = runs[0].predictions
+  images = counted(len(base), 'image', 'images')
   tested = (
-    f'All were tested on the same {len(base):,} images ({base.facts.split or "the split"} of '
+    f'All were tested on the same {images} ({base.facts.split or "the split"} of '
     f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}).'
   )
   parts = [page.paragraph(verdict.of_runs(runs, pairs), 'lead'), page.paragraph(tested)]

@@ -7,12 +7,15 @@ import numpy as np
 from markupsafe import Markup
 
 from vit_jax import logits as logits_lib
+from vit_jax.errors import some
 from vit_jax.report import examples, gallery, metrics, page, sections, thumbnails
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
 from vit_jax.report.text import counted, percent
 from vit_jax.report.thumbnails import Thumbnail
+
+_LISTED = 5  # classes named below an image
 
 TITLES = {
   'map': Title('mean average precision'),
@@ -112,6 +115,11 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
   return 'Classes', [sections.long_table(header, rows, caption, file='per_class.csv')]
 
 
+def _listed(classes: Sequence[str]) -> str:
+  """The first of some classes below an image, and how many there are beyond."""
+  return some(classes, _LISTED) or 'no class'
+
+
 def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   """Images from the most to the fewest classes wrong, with those that are predicted and shown."""
   if not context.load_image:
@@ -124,7 +132,8 @@ def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   items = []
   for row in order[np.unique(places)].tolist():
     predicted, true = np.flatnonzero(found[row]), np.flatnonzero(shown[row])
-    named = [f'{names[i]} {percent(float(predictions.probabilities[row, i]))}' for i in predicted]
+    chances = predictions.probabilities[row]
+    likely = predicted[np.argsort(-chances[predicted], kind='stable')]
     data = {
       'true': ' '.join(map(str, true)),
       'pred': ' '.join(map(str, predicted)),
@@ -132,8 +141,8 @@ def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
       'mistakes': str(wrong[row]),
     }
     lines = [
-      f'pred {", ".join(named) or "no class"}',
-      f'true {", ".join(names[i] for i in true) or "no class"}',
+      f'pred {_listed([f"{names[i]} {percent(float(chances[i]))}" for i in likely])}',
+      f'true {_listed([names[i] for i in true])}',
     ]
     pixels = thumbnails.draw(context.load_image(int(predictions.index[row])))
     items.append(Thumbnail(pixels, lines, not wrong[row], predictions.ids[row], data=data))

@@ -8,6 +8,7 @@
     element.append(...children);
     return element;
   };
+  const count = (n) => n.toLocaleString('en-US');
   const stored = {
     get: (key) => { try { return localStorage.getItem(key); } catch { return null; } },
     set: (key, value) => { try { localStorage.setItem(key, value); } catch { /* private mode */ } },
@@ -96,7 +97,7 @@
     const tools = make('div', { className: 'tools' });
     const state = make('span');
     state.setAttribute('role', 'status');
-    const button = make('button', { type: 'button', textContent: `Show all ${body.rows.length}` });
+    const button = make('button', { type: 'button', textContent: `Show all ${count(body.rows.length)}` });
     const show = () => {
       const text = words.value.trim().toLowerCase();
       let shown = 0;
@@ -105,7 +106,7 @@
         row.hidden = !(hit && (whole || text || i < first));
         shown += !row.hidden;
       });
-      state.textContent = shown < body.rows.length ? `${shown} of ${body.rows.length} rows` : '';
+      state.textContent = shown < body.rows.length ? `${count(shown)} of ${count(body.rows.length)} rows` : '';
       button.hidden = whole || Boolean(text);
       cues();
     };
@@ -152,7 +153,7 @@
         order ? sign * (a.dataset[key] - b.dataset[key]) : figures.indexOf(a) - figures.indexOf(b))));
       const names = (i) => form.querySelector(`[name=class] [value='${Number(i)}']`)?.textContent;
       const which = pair ? `, true ${names(pair[0])}, predicted ${names(pair[1])}` : '';
-      form.querySelector('[role=status]').textContent = `${shown} of ${figures.length} images${which}`;
+      form.querySelector('[role=status]').textContent = `${shown} of ${figures.length} ${figures.length === 1 ? 'image' : 'images'}${which}`;
     };
     form.hidden = false;
     form.addEventListener('submit', (event) => event.preventDefault());
