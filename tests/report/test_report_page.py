@@ -260,6 +260,12 @@ def test_hostile_names_are_shown_and_nothing_else(tmp_path):
     assert text.printable(name) in titles, name
 
 
+def test_names_are_broken_between_their_parts_alone():
+  shown = page.table(('test_loss', 'x'), [('runs/lr=0.001,b.c', '<')])
+  assert 'test_<wbr>loss' in shown and 'runs/<wbr>lr=<wbr>0.001,<wbr>b.<wbr>c' in shown
+  assert '<span class="whole">--config.a=</span>1e-3 a--b' in page.command('--config.a=1e-3 a--b')
+
+
 def test_file_names_in_no_encoding_are_shown_with_a_replacement(tmp_path):
   Image.new('RGB', (3, 5)).save(tmp_path / 'x.png')
   shown = page.paragraph('caf\udce9.jpg \x00 \ufffe')

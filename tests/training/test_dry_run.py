@@ -120,7 +120,11 @@ def test_pages_of_boxes_and_of_label_sets(folder, tmp_path, task):
   if task == 'multilabel':
     more |= {'checkpoint__best': 'map', 'checkpoint__best_mode': 'max'}
   images, html, batches, experiment = _page(tmp_path / 'page.html', box_options(folder, **more))
-  assert len(images) == 20 and '53 x 43 pixels (w x h)' in html and '48 x 32 pixels (w x h)' in html
+  assert (
+    len(images) == 20
+    and '53 x 43 pixels (w\u00a0x\u00a0h)' in html
+    and '48 x 32 pixels (w\u00a0x' in html
+  )
   assert any(name in html for name in experiment.dataset.classes)
   assert f'<h1>Augmentation of {folder.parent.name}/{folder.name}</h1>' in html
   for row in range(4):

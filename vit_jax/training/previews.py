@@ -79,9 +79,8 @@ def _pair(experiment: Experiment, batch: Mapping[str, Any], row: int) -> Markup:
 def _thumbnail(example: Mapping[str, Any], title: str, id_: str) -> thumbnails.Thumbnail:
   image = np.asarray(example['image'])
   corners = boxes.to_xyxy(example['box'], image.shape[:2]) if example.get('has_box') else None
-  return thumbnails.Thumbnail(
-    thumbnails.draw(image, [corners]), [title, dimensions(image.shape[:2])], None, id_
-  )
+  size = dimensions(image.shape[:2]).replace('(w x h)', '(w\u00a0x\u00a0h)')
+  return thumbnails.Thumbnail(thumbnails.draw(image, [corners]), [title, size], None, id_)
 
 
 def _label(experiment: Experiment, example: Mapping[str, Any]) -> str:
