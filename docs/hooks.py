@@ -17,9 +17,13 @@ PAGES = {
   'CONTRIBUTING.md': 'contributing.md',
   'CHANGELOG.md': 'changelog.md',
 }
+WIDE = ('models.md',)  # pages of wide tables, which have the room of the contents beside them
 # The languages of files that are shown as pages; others are copied.
 SHOWN = {'.py': 'python', '.toml': 'toml', '.txt': 'text', '.yml': 'yaml', '': 'text'}
 _LINK = re.compile(r'(!?\[[^\]]*\]\()([^)\s#]+)(#[^)\s]*)?(\))')
+_OPTION = re.compile(r'(?<![^\s>])--?[a-zA-Z][\w.]*=?')
+_WORD = r'<span class="word">\g<0></span>'
+_COLUMNS = re.compile(r'\S {3,}\S')  # of text that is laid out in columns
 _CODE = re.compile(r'(^```.*?^```$)', re.M | re.S)
 
 
@@ -44,21 +48,42 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
   """Links of the repository as links of the site, and tables as this Markdown reads them."""
+  if page.file.src_uri in WIDE:
+    page.meta['hide'] = ['toc']
   made = page.file.src_uri in PAGES.values() or page.file.src_uri.startswith('source/')
   text = markdown if made else _rewritten(markdown, 'docs', page.file.src_uri)
   # Within code a bar ends no cell here, and a backslash before it would show.
   return re.sub(r'`[^`\n]+`', lambda found: found[0].replace('\\|', '|'), text)
 
 
+def on_post_page(output, page, config):
+  """The theme's dialog of the search has no name."""
+  return output.replace('role="dialog"', 'role="dialog" aria-label="Search"')
+
+
+def on_post_template(output_content, template_name, config):
+  """The same on the page of a wrong address."""
+  return on_post_page(output_content, None, config)
+
+
 def on_page_content(html, page, config, files):
-  """Code is broken at its bars alone; an image leads to itself in full size."""
+  """Code is broken at its bars alone, and no block between '--' and a name.
+
+  An image leads to itself in full size.
+  """
 
   def marked(found):
     if len(found[1]) <= 30:
-      return f'<code class="short">{found[1]}</code>'
-    breakable = found[1].replace('|', '|<wbr>').replace('=', '=<wbr>')
+      return f'<code class="short">{_OPTION.sub(_WORD, found[1])}</code>'
+    breakable = _OPTION.sub(_WORD, found[1].replace('|', '|<wbr>').replace('=', '=<wbr>'))
     return f'<code>{breakable}</code>'
 
+  def block(found):
+    if len(_COLUMNS.findall(found[1])) > 1:
+      return f'<pre class="columns">{found[1]}</pre>'
+    return f'<pre>{_OPTION.sub(_WORD, found[1])}</pre>'
+
+  html = re.sub('<pre>(.*?)</pre>', block, html, flags=re.S)
   html = re.sub(r'(?<!</span>)<code>([^<>\n]+)</code>', marked, html)
   return re.sub(r'<img [^>]*src="([^"]+)"[^>]*/?>', r'<a href="\1">\g<0></a>', html)
 

@@ -1,6 +1,7 @@
 """The format of checkpoints and of weights' records is stated, and a newer one is refused."""
 
 import json
+import math
 import pathlib
 
 import numpy as np
@@ -57,6 +58,24 @@ def test_a_checkpoint_states_its_format(saved):
   assert _rewrite(saved, None) == checkpoint.FORMAT_VERSION == 1
   assert checkpoint.load_run(str(saved)).step == 3  # as all before had none
   assert _opened(saved)['step'] == 3
+
+
+def test_the_best_step_is_the_newest_of_equal_ones():
+  scores = {5: 0.7, 10: 0.9, 15: math.nan, 20: 0.9, 25: 0.7}
+  assert checkpoint.best_step(scores, 'max') == 20
+  assert checkpoint.best_step(scores, 'min') == 25
+  assert checkpoint.best_step({5: math.nan}, 'max') is checkpoint.best_step({}, 'min') is None
+
+
+def test_a_checkpoint_as_good_as_the_best_takes_its_place(tmp_path):
+  keeper = checkpoint.Checkpointer(tmp_path, 1, 'loss', 'min')
+  for step, loss in ((3, 0.5), (5, 0.5), (7, 0.6)):
+    assert keeper.is_best(step, {'loss': loss}) == (loss < 0.6)
+    keeper.save(step, {'w': np.ones(2)}, {'step': np.int32(step)}, META, {'loss': loss})
+  keeper.wait()
+  assert not keeper.is_best(9, {}) and not keeper.is_best(9, {'loss': math.nan})
+  keeper.close()
+  assert sorted(p.name for p in (tmp_path / 'checkpoints').iterdir()) == ['5', '7']
 
 
 def test_a_path_may_be_relative(saved, monkeypatch):

@@ -10,7 +10,7 @@ import pytest
 from tests.report import fakes
 from tests.support import raises
 from vit_jax import compare as command
-from vit_jax.comparison import disagreements, gather, page, significance
+from vit_jax.comparison import disagreements, gather, page, significance, verdict, write
 from vit_jax.errors import CheckpointError, ConfigError, DatasetError
 from vit_jax.report import Facts
 
@@ -81,6 +81,8 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
   assert command.main([str(a), str(b / 'report'), f'--out={out}']) == 0
   printed = capsys.readouterr().out
   assert 'vit' in printed and 'cnn' in printed and 'top-1 accuracy' in printed
+  said = printed[printed.index('Most accurate is vit with ') :].splitlines()[0]
+  assert 'over cnn (95 % interval +' in said and 'is significant (p < 0.0001)' in said
   result = json.loads((out / 'compare.json').read_text())
   assert [r['name'] for r in result['runs']] == ['vit', 'cnn'] and result['pictures'] == 53
   first, second = result['runs']
@@ -99,12 +101,15 @@ def test_a_page_a_table_and_json(tmp_path, capsys):
     'McNemar',
     'batch_size',
     'Recall of each class',
-    '16 µs',
+    'per million trained parameters',
+    '16.0 s',
     'Validation accuracy over steps',
     'added up from the training rate',
-    'significant (p < 0.05)',
+    'verdict (p\u00a0<\u00a00.05)',
+    'vit better',
   ):
-    assert words.replace(' µs', '\u00a0µs') in html.text, words
+    assert words in html.text, words
+  assert said in html.text.replace('\u00a0', ' ')
   assert 'learning_rate' not in html.text  # the same in both
 
 
@@ -159,9 +164,12 @@ def test_five_images_on_which_two_runs_agree_do_not_show_that_they_are_equal():
 @pytest.mark.parametrize(
   'skills, said, not_said',
   [
-    ((9.0, 9.0), 'a and b are most accurate', 'its lead'),
-    ((9.0, 9.0, 0.0), 'a and b are most accurate', 'most accurate is'),
-    ((9.0, 0.0), 'most accurate is a', 'not significant'),
+    ((9.0, 9.0), 'A tie: a and b are most accurate', 'its lead'),
+    ((9.0, 9.0), 'each (difference 0.0 points, 95 % interval -5.0 to +5.0)', 'significant'),
+    ((9.0, 9.0, 0.0), 'Their lead over every other run is significant', 'most accurate is'),
+    ((9.0, 9.0, 9.0), 'A tie: a, b and c are most accurate', 'interval'),
+    ((9.0, 0.0), 'Most accurate is a', 'not significant'),
+    ((0.0, 9.0), 'Most accurate is b', 'not significant'),
   ],
 )
 def test_the_most_accurate_are_all_named(tmp_path, skills, said, not_said):
@@ -170,8 +178,48 @@ def test_the_most_accurate_are_all_named(tmp_path, skills, said, not_said):
   for folder, skill in zip(folders, skills):
     make_run(folder, 0, skill + 20 * (skill > 1))
   runs = gather.gather([str(f) for f in folders])
-  text = str(page._lead(runs, significance.pairs(runs))[0])
-  assert said.lower() in text.lower() and not_said.lower() not in text.lower(), text
+  text = verdict.of_runs(runs, significance.pairs(runs)).replace('\u00a0', ' ')
+  assert said in text and not_said.lower() not in text.lower(), text
+
+
+def _pair_of(first: np.ndarray, second: np.ndarray):
+  """Two runs called a and b that are right on these images."""
+  runs = []
+  for name, right in (('a', first), ('b', second)):
+    labels = np.zeros(len(right), int)
+    p = fakes.predictions(labels, np.where(right, 9.0, -9.0)[:, None] * [[1.0, 0.0, -1.0]])
+    runs.append(gather.Run(name, name, p, ()))
+  return runs, significance.pairs(runs)
+
+
+def test_a_verdict_says_who_leads_by_how_much_or_that_it_is_a_tie():
+  """53 images: 30 to 29 of them, 30 to 10, and 30 each but others."""
+  right = np.arange(53) < 30
+  for second, said, of_pair in (
+    (
+      np.arange(53) < 29,
+      '1.9 points over b (95 % interval -4.3 to +8.0) is not',
+      'not significant',
+    ),
+    (np.arange(53) < 10, '37.7 points over b (95 % interval', 'a better'),
+    (np.arange(53) >= 23, 'difference 0.0 points', 'tie'),
+  ):
+    runs, pairs = _pair_of(right, second)
+    assert said in verdict.of_runs(runs, pairs).replace('\u00a0', ' ')
+    assert verdict.of_pair(pairs[0]) == of_pair
+    swapped, back = _pair_of(second, right)
+    told = verdict.of_runs(swapped, back).replace('\u00a0', ' ')
+    assert said.replace('over b', 'over a') in told
+    assert verdict.of_pair(back[0]) == of_pair.replace('a better', 'b better')
+
+
+def test_a_long_cell_of_the_terminal_continues_below(tmp_path):
+  make_run(tmp_path / 'a', 0, 1.0, model='vit_ti16 (' + 'width=64 depth=4 ' * 4 + ')')
+  make_run(tmp_path / 'b', 1, 1.0)
+  text = write.text_table(gather.gather([str(tmp_path / name) for name in 'ab']))
+  lines = text.splitlines()
+  assert len({len(line) for line in lines}) == 1 and len(lines[0]) < 120
+  assert text.count('width=64') == 4 and lines[1].split()[0] == 'model'
 
 
 def test_rates_of_a_single_batch_are_named_in_a_comparison(tmp_path):

@@ -51,6 +51,15 @@ def test_pages_fetch_nothing_from_elsewhere(site):
     assert not fetched.findall(path.read_text('utf-8')), path.name
 
 
+def test_commands_break_between_options_alone_and_the_search_has_a_name(site):
+  page = (site / 'own_data.html').read_text('utf-8')
+  assert '<span class="word">--config.dataset.name=</span>images' in page
+  assert '<pre class="columns">' in page  # two layouts beside each other
+  for path in site.glob('*.html'):
+    text = path.read_text('utf-8')
+    assert text.count('role="dialog"') == text.count('role="dialog" aria-label="Search"')
+
+
 def test_the_model_zoo_is_what_the_program_says():
   """Made again by `python -m vit_jax.convert --list=markdown > docs/models.md`."""
   page = (ROOT / 'docs' / 'models.md').read_text('utf-8')

@@ -3,7 +3,7 @@
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console, show
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, one_line
 from vit_jax.files import check_new_folder
 
 _DESCRIPTION = """\
@@ -41,12 +41,13 @@ def main(argv: list[str] | None = None) -> int:
   args = _parser().parse_args(argv)
   if len(args.runs) < 2:
     raise ConfigError(f'a comparison needs two runs or more, got {args.runs[0]} alone')
-  from vit_jax.comparison import gather, write  # --help must not wait for it
+  from vit_jax.comparison import gather, significance, verdict, write  # --help must not wait for it
 
   with Console():
     runs = gather.gather(args.runs)
   write.write_comparison(args.out, runs)
   show(write.text_table(runs))
+  show(one_line(verdict.of_runs(runs, significance.pairs(runs)).replace('\u00a0', ' ')))
   show(f'page: {args.out}/compare.html')
   return 0
 

@@ -22,6 +22,8 @@ from vit_jax.report import (
   boxes,
   canvas,
   examples,
+  figures,
+  gallery,
   history,
   live_images,
   load_predictions,
@@ -258,6 +260,12 @@ def test_hostile_names_are_shown_and_nothing_else(tmp_path):
     assert text.printable(name) in titles, name
 
 
+def test_names_are_broken_between_their_parts_alone():
+  shown = page.table(('test_loss', 'x'), [('runs/lr=0.001,b.c', '<')])
+  assert 'test_<wbr>loss' in shown and 'runs/<wbr>lr=<wbr>0.001,<wbr>b.<wbr>c' in shown
+  assert '<span class="whole">--config.a=</span>1e-3 a--b' in page.command('--config.a=1e-3 a--b')
+
+
 def test_file_names_in_no_encoding_are_shown_with_a_replacement(tmp_path):
   Image.new('RGB', (3, 5)).save(tmp_path / 'x.png')
   shown = page.paragraph('caf\udce9.jpg \x00 \ufffe')
@@ -290,6 +298,15 @@ def test_a_gallery_shows_every_confusion_and_correct_images_each_once(tmp_path, 
   assert {f'p{t}-{g}' for t, g in confused} <= links <= seen.ids
   correct = sum(f['data-kind'] == 'correct' for f in shown)
   assert bool(correct) == bool(p.correct.any())
+
+
+@pytest.mark.parametrize('skill', [-9.0, 0.0, 90.0])
+def test_a_gallery_of_a_small_split_shows_all_of_it(skill):
+  small, large = (fakes.random(n, 7, skill=skill) for n in (50, 173))
+  assert sorted(examples.gallery(small)) == list(range(50))
+  assert gallery.which(len(examples.gallery(small)), 50) == 'All 50 images'
+  assert len(examples.gallery(large)) < 100
+  assert gallery.which(80, 1730) == '80 images of 1,730'
 
 
 def test_captions_name_prediction_and_truth_with_their_probabilities(tmp_path):
@@ -513,6 +530,18 @@ def test_numbers_for_people():
     '0.0\u00a0%',
   ]
   assert text.shorten('a' * 10 + 'b' * 10, 11) == 'aaaaaa…bbbb'
+
+
+def test_no_axis_has_its_numbers_in_two_places():
+  """Weights that hardly move had '+2.15e2' above their axis, small learning rates '1e-5'."""
+  for values in ((215.0809, 215.0742), (4e-5, 1e-5), (3e-9, 0.0), (7e12, 1e12)):
+    rows = [{'step': i, 'split': 'train', 'x': value} for i, value in enumerate(values)]
+    figure = figures.learning_curve(rows, 'x', 'x')
+    figure.draw_without_rendering()
+    axis = figure.axes[0].yaxis
+    assert axis.get_offset_text().get_text() == ''
+    shown = [float(label.get_text().replace('\u2212', '-')) for label in axis.get_ticklabels()]
+    np.testing.assert_allclose(shown, axis.get_majorticklocs(), rtol=1e-6, atol=1e-12)
 
 
 def test_logarithmic_axes_have_plain_numbers():

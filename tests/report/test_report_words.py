@@ -70,6 +70,24 @@ def test_a_calibration_error_of_few_images_is_compared_with_chance():
   assert 'no more than chance' in text and 'overconfident' not in text.split('.')[0]
 
 
+def test_one_image_is_said_in_the_singular():
+  text = _words(single_label.calibration_section, _confident([0.6], [True]))
+  assert '1 image does not show' in text and '1 image shows up to' in text
+
+
+def test_of_many_classes_of_an_image_the_most_probable_are_named():
+  logits = np.array([[1.0, 2.0, 3.0, 4.0, 5.0, 6.0, -9.0]])
+  facts = Facts('s', activation='sigmoid')
+  names, shown = list('abcdefg'), np.ones((1, 7), np.uint8)
+  p = fakes.predictions([-1], logits, names, facts=facts, multi_hot=shown)
+  context = _context(p, label_sets.compute)
+  context.load_image = fakes.image
+  _, parts = label_sets.images_section(context)
+  text = ' '.join(map(str, parts)).replace(NBSP, ' ')
+  assert 'pred f 99.8 %, e 99.3 %, d 98.2 %, c 95.3 %, b 88.1 % and 1 more<' in text
+  assert 'true a, b, c, d, e and 2 more<' in text
+
+
 def test_an_overconfident_model_is_called_so():
   text = _words(
     single_label.calibration_section, _confident([0.99] * 200, [True] * 100 + [False] * 100)
@@ -80,9 +98,13 @@ def test_an_overconfident_model_is_called_so():
 @pytest.mark.parametrize(
   'hits, others, words',
   [
-    (8, 2, 'within that interval'),  # 8 of 10, and 6 of 10 are of one class
-    (90, 10, 'below that interval'),
-    (10, 90, 'above that interval'),
+    (
+      8,
+      2,
+      'within that interval: these images do not show that the model is better.',
+    ),  # 8 of 10, and 6 of 10 are of one class
+    (90, 10, 'below that interval.'),
+    (10, 90, 'above that interval: the model is worse.'),
   ],
 )
 def test_the_baseline_is_placed_by_the_interval(hits, others, words):

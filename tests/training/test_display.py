@@ -85,10 +85,10 @@ def text(capsys, **changes):
 def test_the_best_goes_on_from_earlier_attempts(capsys):
   before = [{'step': 41, 'split': 'val', 'accuracy': 0.5}]
   shown, read = text(capsys, start=41, before=before, seconds_before=3600.0)
-  shown.row(61, 'val', VAL | {'accuracy': 0.5})
-  shown.row(81, 'val', VAL | {'accuracy': 0.6})
-  _, _, equal, better = read()
-  assert '*' not in equal and '0.6000*' in better and '1:00:0' in better
+  for step, accuracy in ((61, 0.4), (81, 0.5), (101, 0.6)):
+    shown.row(step, 'val', VAL | {'accuracy': accuracy})
+  _, _, worse, equal, better = read()
+  assert '*' not in worse and '0.5000*' in equal and '0.6000*' in better and '1:00:0' in better
 
 
 def test_what_has_no_column_stands_below_the_row(capsys):

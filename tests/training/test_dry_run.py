@@ -110,7 +110,8 @@ def test_originals_stand_beside_augmented_images(tmp_path):
     assert abs(small[0] - original).mean() < 12  # a PNG or JPEG of enlarged pixels
     assert abs(small[1] - batches[0]['image'][row][..., 0]).mean() < 12
     assert experiment.train.id(index) in html
-  assert '8 x 8 pixels' in html and '16 x 16 pixels' in html
+  assert '8 x 8 pixels<' in html and '16 x 16 pixels<' in html
+  assert '<h1>Augmentation of digits</h1>' in html
 
 
 @pytest.mark.parametrize('task', ['boxes', 'multilabel'])
@@ -119,8 +120,13 @@ def test_pages_of_boxes_and_of_label_sets(folder, tmp_path, task):
   if task == 'multilabel':
     more |= {'checkpoint__best': 'map', 'checkpoint__best_mode': 'max'}
   images, html, batches, experiment = _page(tmp_path / 'page.html', box_options(folder, **more))
-  assert len(images) == 20 and '43 x 53 pixels' in html and '32 x 48 pixels' in html
+  assert (
+    len(images) == 20
+    and '53 x 43 pixels (w\u00a0x\u00a0h)' in html
+    and '48 x 32 pixels (w\u00a0x' in html
+  )
   assert any(name in html for name in experiment.dataset.classes)
+  assert f'<h1>Augmentation of {folder.parent.name}/{folder.name}</h1>' in html
   for row in range(4):
     index = int(batches[0]['index'][row])
     example = data.parse_transform('decode', fixed_size=False)(experiment.train[index])

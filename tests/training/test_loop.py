@@ -266,9 +266,9 @@ def test_the_best_checkpoint_is_saved_although_none_is_due(tmp_path):
   loop.train(options(**named, dataset__test=''), str(tmp_path))
   rows = [r for r in read_metrics(tmp_path) if r['split'] == 'val']
   assert [r['step'] for r in rows] == [4, 8, 12, 16, 20, 24]
-  best = max(rows, key=lambda r: r['accuracy'])
+  best = max(rows, key=lambda r: (r['accuracy'], r['step']))
   found = checkpoint.load_run(tmp_path)
-  assert found.metrics['accuracy'] == best['accuracy']
+  assert found.step == best['step'] and found.metrics['accuracy'] == best['accuracy']
   saved = {int(p.name) for p in (tmp_path / 'checkpoints').iterdir()}
   assert {23, 24} <= saved and found.step in saved
 

@@ -10,7 +10,13 @@ such list; its checkpoints are read as they are.
 """
 
 from vit_jax.checkpoint.run import Run, has_checkpoint, is_run, load_run
-from vit_jax.checkpoint.saved import FORMAT_VERSION, DamagedCheckpointError, Saved, read_metas
+from vit_jax.checkpoint.saved import (
+  FORMAT_VERSION,
+  DamagedCheckpointError,
+  Saved,
+  best_step,
+  read_metas,
+)
 from vit_jax.checkpoint.writer import Checkpointer
 
 __all__ = [
@@ -19,6 +25,7 @@ __all__ = [
   'DamagedCheckpointError',
   'Run',
   'Saved',
+  'best_step',
   'has_checkpoint',
   'is_run',
   'load_run',

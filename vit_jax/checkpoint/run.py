@@ -5,7 +5,13 @@ import logging
 import pathlib
 from collections.abc import Mapping
 
-from vit_jax.checkpoint.saved import DamagedCheckpointError, read_arrays, read_metas, saved_steps
+from vit_jax.checkpoint.saved import (
+  DamagedCheckpointError,
+  best_step,
+  read_arrays,
+  read_metas,
+  saved_steps,
+)
 from vit_jax.errors import CheckpointError
 
 log = logging.getLogger(__name__)
@@ -96,10 +102,8 @@ def _choose(
     options = kept if isinstance(kept, dict) else {}
     metric = str(options.get('best', 'accuracy'))
     scored = {s: m['metrics'][metric] for s, m in metas.items() if metric in m['metrics']}
-    if not scored:
-      return last
-    best = (min if options.get('best_mode') == 'min' else max)(scored.values())
-    return max(s for s, value in scored.items() if value == best)
+    best = best_step(scored, str(options.get('best_mode', 'max')))
+    return last if best is None else best
   if which.isdigit() and int(which) in damaged:
     raise damaged[int(which)]
   if not which.isdigit() or int(which) not in metas:

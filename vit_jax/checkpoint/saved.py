@@ -5,6 +5,7 @@ import dataclasses
 import itertools
 import json
 import logging
+import math
 import pathlib
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -94,6 +95,18 @@ def saved_steps(folder: pathlib.Path) -> list[int]:
   if not folder.is_dir():
     return []
   return sorted(int(p.name) for p in folder.iterdir() if p.name.isdecimal() and p.is_dir())
+
+
+def best_step(scores: Mapping[int, float], mode: str) -> int | None:
+  """Which step is the best by its score, of equal ones the newest; None where no score is a number.
+
+  Args:
+    scores: by step.
+    mode: 'max' or 'min'.
+  """
+  sign = 1.0 if mode == 'max' else -1.0
+  found = [(sign * score, step) for step, score in scores.items() if not math.isnan(score)]
+  return max(found)[1] if found else None
 
 
 def read_metas(

@@ -22,6 +22,7 @@ from vit_jax.checkpoint.saved import (
   ITEMS,
   DamagedCheckpointError,
   Saved,
+  best_step,
   read_metas,
   saved_steps,
   set_aside,
@@ -49,7 +50,7 @@ class Checkpointer:
 
   def __init__(self, workdir: str | pathlib.Path, keep: int, best: str, best_mode: str):
     self._folder = pathlib.Path(workdir).resolve() / 'checkpoints'
-    self._best, self._sign = best, 1.0 if best_mode == 'max' else -1.0
+    self._best, self._mode = best, best_mode
     self._scores: dict[int, float] = {}
     self._manager: ocp.CheckpointManager | None = None
     self._keep, self._in_hand = max(1, keep), 0
@@ -99,13 +100,13 @@ class Checkpointer:
     """The newest step that was saved, None where none was."""
     return self._open().latest_step()
 
-  def is_best(self, metrics: Mapping[str, float]) -> bool:
-    """Whether validation metrics are better than those of every checkpoint there is."""
+  def is_best(self, step: int, metrics: Mapping[str, float]) -> bool:
+    """Whether a checkpoint of a step with these validation metrics would be the best there is."""
     if self._best not in metrics:
       return False
     kept = set(self._open().all_steps())
-    before = [score for step, score in self._scores.items() if step in kept]
-    return not before or self._sign * metrics[self._best] > max(before)
+    before = {s: score for s, score in self._scores.items() if s in kept}
+    return best_step({**before, step: metrics[self._best]}, self._mode) == step
 
   def save(
     self, step: int, variables: dict, training: dict, meta: dict, metrics: dict[str, float]
@@ -181,7 +182,7 @@ class Checkpointer:
     """Orbax's manager, which is opened once damaged checkpoints are set aside."""
     if self._manager is None:
       self._leftovers.silence()
-      policies = [checkpoint_managers.LatestN(self._keep), _Best(self._scores)]
+      policies = [checkpoint_managers.LatestN(self._keep), _Best(self._scores, self._mode)]
       with self._writing():
         self._manager = ocp.CheckpointManager(
           self._folder,
@@ -209,7 +210,7 @@ class Checkpointer:
   def _note_score(self, step: int, metrics: Mapping[str, float]) -> None:
     value = metrics.get(self._best)
     if value is not None:
-      self._scores[step] = self._sign * value
+      self._scores[step] = value
 
   def _check_room(self, step: int, nbytes: int) -> None:
     """Refuses to begin what cannot be ended, and warns one checkpoint ahead."""
@@ -243,17 +244,18 @@ def _reason(error: Exception) -> str:
 
 
 class _Best:
-  """Orbax's preservation policy for the best checkpoint, the newest of those that are equal.
+  """Orbax's preservation policy for the best checkpoint.
 
   Args:
-    scores: by step, higher is better; grows as the run does.
+    scores: by step; grows as the run does.
+    mode: 'max' or 'min'.
   """
 
-  def __init__(self, scores: Mapping[int, float]):
-    self._scores = scores
+  def __init__(self, scores: Mapping[int, float], mode: str):
+    self._scores, self._mode = scores, mode
 
   def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
     """Which checkpoints are kept, in the order given."""
-    scored = [(self._scores[c.step], c.step) for c in checkpoints if c.step in self._scores]
-    best = max(scored)[1] if scored else None
+    scored = {c.step: self._scores[c.step] for c in checkpoints if c.step in self._scores}
+    best = best_step(scored, self._mode)
     return [c.step == best for c in checkpoints]

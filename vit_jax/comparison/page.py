@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 from markupsafe import Markup
 
-from vit_jax.comparison import disagreements, figures
+from vit_jax.comparison import disagreements, figures, verdict
 from vit_jax.comparison.gather import Run
 from vit_jax.comparison.significance import LEVEL, Pair
 from vit_jax.comparison.table import Fact
 from vit_jax.report import alternatives, canvas, metrics, page
 from vit_jax.report.sections import span_of
-from vit_jax.report.text import number, percent
+from vit_jax.report.text import counted, number, percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -70,7 +70,8 @@ def write(
     ('Differences in configuration', _configuration(runs)),
   ]
   title = ' vs '.join(names) if len(runs) <= 3 else f'{len(runs)} runs compared'
-  footer = f'Made by vit_jax from the same {len(runs[0].predictions):,} images.'
+  images = counted(len(runs[0].predictions), 'image', 'images')
+  footer = f'Made by vit_jax from the same {images}.'
   lead = [*extra.lead, *_lead(runs, pairs)]
   if any(isinstance(name, Markup) for name in reports):
     lead.append(page.paragraph(Markup('Reports: ') + Markup(', ').join(reports)))
@@ -99,33 +100,13 @@ def _figure(
 
 
 def _lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
-  top = max(run.metrics['accuracy'] for run in runs)
-  best = [run for run in runs if run.metrics['accuracy'] == top]
-  first, base = best[0], runs[0].predictions
-  leader = f'Most accurate is {first.name} with {percent(top)}. '
-  if len(best) > 1:
-    named = f'{", ".join(run.name for run in best[:-1])} and {best[-1].name}'
-    leader = f'{named} are most accurate, with {percent(top)} each. '
-  text = (
-    f'All were tested on the same {len(base):,} images ({base.facts.split or "the split"} of '
-    f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}). ' + leader
+  base = runs[0].predictions
+  images = counted(len(base), 'image', 'images')
+  tested = (
+    f'All were tested on the same {images} ({base.facts.split or "the split"} of '
+    f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}).'
   )
-  others = [run for run in runs if run not in best]
-  unsure = [
-    run.name
-    for run in others
-    if not all(
-      p.significant
-      for p in pairs
-      if run in (p.first, p.second) and (p.first in best or p.second in best)
-    )
-  ]
-  whose = 'Their' if len(best) > 1 else 'Its'
-  if unsure:
-    text += f'{whose} difference from {", ".join(unsure)} is not significant (p ≥ {LEVEL:g}).'
-  elif others:
-    text += f'{whose} lead over every other run is significant (p < {LEVEL:g}).'
-  parts = [page.paragraph(text, 'lead')]
+  parts = [page.paragraph(verdict.of_runs(runs, pairs), 'lead'), page.paragraph(tested)]
   datasets = sorted({run.predictions.facts.dataset for run in runs})
   if len(datasets) > 1:
     called = ' and '.join(datasets)
@@ -167,35 +148,29 @@ def _accuracy(out: pathlib.Path, runs: Sequence[Run], pairs: Sequence[Pair]) -> 
   )
   columns: dict[str, list[str]] = {
     'pair': [f'{pair.first.name} – {pair.second.name}' for pair in pairs],
-    'difference': [f'{100 * pair.test.difference:+.1f} points' for pair in pairs],
-    '95\u00a0% interval': ['{:+.1f} to {:+.1f}'.format(*_points(pair)) for pair in pairs],
-    'only first correct': [f'{pair.test.only_first:,}' for pair in pairs],
-    'only second correct': [f'{pair.test.only_second:,}' for pair in pairs],
-    'p-value': [p_text(pair.test.p_value) for pair in pairs],
+    f'verdict (p\u00a0<\u00a0{LEVEL:g})': [verdict.of_pair(pair) for pair in pairs],
+    'difference': [f'{verdict.points(pair.test.difference)} points' for pair in pairs],
+    '95\u00a0% interval': [
+      ' to '.join(verdict.points(end) for end in pair.test.interval) for pair in pairs
+    ],
+    'p-value': [verdict.p_text(pair.test.p_value) for pair in pairs],
   }
   text = (
     "McNemar's exact test on the images that only one of the two predicts correctly; adjusted Wald "
     'interval of the difference.'
   )
   if len(pairs) > 1:
-    columns['p-value (Holm)'] = [p_text(pair.adjusted_p) for pair in pairs]
+    columns['p-value (Holm)'] = [verdict.p_text(pair.adjusted_p) for pair in pairs]
     text += f' Holm corrects for {len(pairs)} pairs having been tested.'
-  columns[f'significant (p < {LEVEL:g})'] = ['yes' if pair.significant else 'no' for pair in pairs]
+  columns['only first correct'] = [f'{pair.test.only_first:,}' for pair in pairs]
+  columns['only second correct'] = [f'{pair.test.only_second:,}' for pair in pairs]
   return [
     figure,
     page.heading('Paired differences'),
+    page.paragraph(verdict.of_runs(runs, pairs)),
     page.paragraph(text),
-    page.table(list(columns), list(zip(*columns.values())), sortable=True),
+    page.table(list(columns), list(zip(*columns.values())), text=(1,), sortable=True),
   ]
-
-
-def _points(pair: Pair) -> list[float]:
-  return [100 * end for end in pair.test.interval]
-
-
-def p_text(p: float) -> str:
-  """'< 0.0001', '0.0123' or '0.12'."""
-  return '< 0.0001' if p < 0.0001 else f'{p:.4f}' if p < 0.1 else f'{p:.2f}'
 
 
 def _curves(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:

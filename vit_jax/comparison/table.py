@@ -61,14 +61,6 @@ def _interval(ends: Sequence[float]) -> str:
   return f'{100 * ends[0]:.1f} – {100 * ends[1]:.1f}\u00a0%'
 
 
-def _brief(seconds: float | None) -> str:
-  """'12.3 µs' or '4.5 ms'; a dash for None."""
-  if seconds is None:
-    return '–'
-  value, unit = (1e6 * seconds, 'µs') if seconds < 1e-3 else (1e3 * seconds, 'ms')
-  return f'{number(value)}\u00a0{unit}'
-
-
 _FIRST = (
   Fact('model', 'model', _circumstance('model'), _words),
   Fact('accuracy', 'top-1 accuracy', _metric('accuracy'), _percent),
@@ -84,9 +76,9 @@ _REST = (
   Fact('training_img_sec', 'training images/s', _training('img_sec'), number),
   Fact(
     'seconds_per_parameter',
-    'training time per trained parameter',
+    'training time per million trained parameters',
     lambda run: run.seconds_per_parameter,
-    _brief,
+    lambda s: duration(s and 1e6 * s),
   ),
   Fact('evaluation_seconds', 'evaluation time', _metric('seconds'), lambda s: duration(s or None)),
   Fact('img_sec', 'evaluation images/s', _metric('img_sec'), number),

@@ -1,6 +1,8 @@
 """The comparison as JSON, a table and a page."""
 
+import itertools
 import pathlib
+import textwrap
 from collections.abc import Sequence
 from typing import Any
 
@@ -11,6 +13,8 @@ from vit_jax.comparison.significance import Pair, pairs
 from vit_jax.comparison.table import facts
 from vit_jax.errors import StorageError, one_line
 from vit_jax.report import metrics
+
+_CELL = 32  # characters of a cell in a terminal
 
 
 def write_comparison(
@@ -73,14 +77,14 @@ def _pair(pair: Pair) -> dict[str, Any]:
 
 
 def text_table(runs: Sequence[Run]) -> str:
-  """The table for a terminal."""
-  rows = [['', *(one_line(run.name) for run in runs)]]
-  rows += [
-    [row.label, *(one_line(row.show(row.value(run))) for run in runs)] for row in facts(runs)
-  ]
-  widths = [max(len(row[j]) for row in rows) for j in range(len(rows[0]))]
+  """The table for a terminal; what is longer than a cell continues below."""
+  rows = [['', *(run.name for run in runs)]]
+  rows += [[row.label, *(row.show(row.value(run)) for run in runs)] for row in facts(runs)]
+  cells = [[textwrap.wrap(one_line(text), _CELL) or [''] for text in row] for row in rows]
+  widths = [max(len(line) for row in cells for line in row[j]) for j in range(len(rows[0]))]
   lines = []
-  for first, *rest in rows:
-    cells = [f'{cell:>{width}}' for cell, width in zip(rest, widths[1:])]
-    lines.append('  '.join([f'{first:{widths[0]}}', *cells]))
+  for row in cells:
+    for first, *rest in itertools.zip_longest(*row, fillvalue=''):
+      texts = [f'{text:>{width}}' for text, width in zip(rest, widths[1:])]
+      lines.append('  '.join([f'{first:{widths[0]}}', *texts]))
   return '\n'.join(lines)

@@ -12,6 +12,7 @@ import ml_collections
 
 from vit_jax import data, models, tasks
 from vit_jax.config.options import COMPONENTS, Config, Fewshot, Input, get, group_of, schema
+from vit_jax.data.header import dimensions
 from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
 from vit_jax.options import checked, component_options, rule_of
 
@@ -306,11 +307,9 @@ def _warn_of_unused_size(options: Input) -> None:
       return  # it is used
     made.add(found.output_hw)
   if (size[0], size[-1]) not in made:
-    h, w = made.pop()
     log.warning(
       'config.input.image_size=%r has no effect: the transforms name sizes of their own and give '
-      'images of %dx%d pixels',
+      'images of %s',
       size,
-      h,
-      w,
+      dimensions(made.pop()),
     )

@@ -15,6 +15,7 @@ import numpy as np
 
 from vit_jax import machine, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
+from vit_jax.data.header import dimensions
 from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean, some
 from vit_jax.inference.images import as_list, content_of, name_of, named
 from vit_jax.logits import probabilities
@@ -384,8 +385,8 @@ def load(
   preprocess = preprocessing.for_channels(preprocess, report.channels, path)
   if report.resized and image_size is None:
     log.warning(
-      '%s: for images of %d x %d pixels, as is stated, resized: %s', weights.tensors.path,
-      *preprocess.image_size, ', '.join(report.resized),
+      '%s: for images of %s, as is stated, resized: %s', weights.tensors.path,
+      dimensions(preprocess.image_size), ', '.join(report.resized),
     )  # fmt: skip
   if report.left_out:
     log.warning(

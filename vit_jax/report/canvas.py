@@ -5,6 +5,7 @@ import functools
 import importlib.util
 import io
 import pathlib
+import re
 import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
@@ -43,7 +44,7 @@ def can_draw() -> bool:
 
 
 def drawing(draw: Callable[P, R]) -> Callable[P, R]:
-  """Makes a function draw in the common style.
+  """Makes a function draw in the common style, each number of an axis whole at its tick.
 
   Raises:
     DependencyError: when called, if matplotlib is not installed.
@@ -52,7 +53,11 @@ def drawing(draw: Callable[P, R]) -> Callable[P, R]:
   @functools.wraps(draw)
   def styled(*args: P.args, **kwargs: P.kwargs) -> R:
     with style():
-      return draw(*args, **kwargs)
+      drawn = draw(*args, **kwargs)
+      for axes in getattr(drawn, 'axes', ()):  # of a figure; there may be None
+        _whole_numbers(axes.xaxis)
+        _whole_numbers(axes.yaxis)
+      return drawn
 
   return styled
 
@@ -106,6 +111,22 @@ def logarithmic(axis: 'XAxis | YAxis') -> None:
   axis.axes.set(**{f'{axis.axis_name}scale': 'log'})
   axis.set_major_formatter(Plain())
   axis.set_minor_formatter(Plain(minor_thresholds=(1.5, 0.4)))  # below 1.5 decades some, of 0.4 all
+
+
+def _whole_numbers(axis: 'XAxis | YAxis') -> None:
+  """'4e-5' at a tick in place of '4' there and '1e-5' beside the axis."""
+  from matplotlib.ticker import ScalarFormatter
+
+  class Whole(ScalarFormatter):
+    def format_ticks(self, values: Any) -> list[str]:
+      if 1e-4 <= np.abs(values).max(initial=0) < 1e7:
+        return super().format_ticks(values)
+      return [re.sub(r'e([-+])0*', lambda e: 'e' + e[1].strip('+'), f'{x:.6g}') for x in values]
+
+  if type(axis.get_major_formatter()) is ScalarFormatter:
+    formatter = Whole(useOffset=False)
+    formatter.set_scientific(False)
+    axis.set_major_formatter(formatter)
 
 
 def save(figure: 'Figure', path: pathlib.Path, dpi: int = DPI) -> pathlib.Path:

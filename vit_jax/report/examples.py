@@ -8,7 +8,9 @@ from vit_jax.data import boxes as boxes_lib
 from vit_jax.report.metrics import PerClass, confusion_counts, per_class
 from vit_jax.report.predictions import Predictions
 
-# Images of the gallery, at most: mistakes, confusions, least confident ones, one of each class.
+SHOWN_WHOLE = 50  # images of a split that a gallery shows all of
+# Images of a larger one's gallery, at most: mistakes, confusions, least confident ones, one of each
+# class.
 _MISTAKES, _CONFUSIONS, _UNSURE, _OF_CLASSES = 24, 36, 8, 24
 
 
@@ -105,7 +107,7 @@ def spread(predictions: Predictions, most: int = 12) -> list[int]:
 
 
 def gallery(predictions: Predictions, most: int = 80) -> list[int]:
-  """Rows of images worth a look, each once, mistakes first.
+  """Rows of images worth a look, each once, mistakes first; of a small split all.
 
   The most confident mistakes; one image of each frequent confusion; missed images of the worst
   classes; the least confident, wrong and correct; the most confident image of each class; boxes
@@ -119,7 +121,9 @@ def gallery(predictions: Predictions, most: int = 80) -> list[int]:
   up = np.argsort(confidence, kind='stable')
   worst = [row for found in worst_classes(predictions) for row in found.missed]
   typical = [_typical(predictions, int(c)) for c in per_class(predictions).present[:_OF_CLASSES]]
+  everything = range(len(predictions)) if len(predictions) <= SHOWN_WHOLE else ()
   chosen = [
+    *everything,
     *most_confident_mistakes(predictions, _MISTAKES).tolist(),
     *_confusions(predictions),
     *worst,

@@ -53,6 +53,13 @@ def thumbnails_of(context: Context, rows: Sequence[int]) -> list[Thumbnail]:
   return thumbnails.predicted(context.predictions, rows, context.load_image)
 
 
+def which(shown: int, n: int) -> str:
+  """'80 images of 1,234' or 'All 30 images': what a gallery shows of a split."""
+  if shown == n > 1:
+    return f'All {n:,} images'
+  return f'{counted(shown, "image", "images")} of {n:,}'
+
+
 def save_sheet(context: Context, name: str, items: Sequence[Thumbnail]) -> None:
   """Thumbnails as one figure NAME.png beside the page."""
   if items:
@@ -78,8 +85,8 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
     orders |= {'iou': 'lowest IoU first', '-iou': 'highest IoU first'}
   n, wrong = len(predictions), int((~predictions.correct).sum())
   text = (
-    f'{counted(len(items), "image", "images")} of {n:,}, as the model saw them, with prediction '
-    'and truth and their probabilities. '
+    f'{which(len(items), n)}, as the model saw them, with prediction and truth and their '
+    'probabilities. '
   )
   if wrong:
     text += (
@@ -87,7 +94,8 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
       'check whether it is the model that is wrong, or the label. '
     )
   else:
-    text += 'There is no mistake among these images: the most and the least confident are shown. '
+    text += 'There is no mistake among these images'
+    text += '. ' if len(items) == n else ': the most and the least confident are shown. '
   return 'Images', [
     page.paragraph(text + page.link('predictions.csv', 'All of them: predictions.csv')),
     *_worst(context),

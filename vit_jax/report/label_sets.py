@@ -7,14 +7,15 @@ import numpy as np
 from markupsafe import Markup
 
 from vit_jax import logits as logits_lib
-from vit_jax.report import gallery, metrics, page, sections, thumbnails
+from vit_jax.errors import some
+from vit_jax.report import examples, gallery, metrics, page, sections, thumbnails
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
 from vit_jax.report.text import counted, percent
 from vit_jax.report.thumbnails import Thumbnail
 
-_PICTURED = 48  # images in the gallery
+_LISTED = 5  # classes named below an image
 
 TITLES = {
   'map': Title('mean average precision'),
@@ -114,6 +115,11 @@ def classes_section(context: Context) -> tuple[str, Sequence[Markup]]:
   return 'Classes', [sections.long_table(header, rows, caption, file='per_class.csv')]
 
 
+def _listed(classes: Sequence[str]) -> str:
+  """The first of some classes below an image, and how many there are beyond."""
+  return some(classes, _LISTED) or 'no class'
+
+
 def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   """Images from the most to the fewest classes wrong, with those that are predicted and shown."""
   if not context.load_image:
@@ -122,11 +128,12 @@ def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   found, names = predictions.logits > 0, predictions.names
   wrong = (found != shown).sum(axis=1)
   order = np.argsort(-wrong, kind='stable')
-  places = np.linspace(0, len(order) - 1, min(_PICTURED, len(order))).round().astype(int)
+  places = np.linspace(0, len(order) - 1, min(examples.SHOWN_WHOLE, len(order))).round().astype(int)
   items = []
   for row in order[np.unique(places)].tolist():
     predicted, true = np.flatnonzero(found[row]), np.flatnonzero(shown[row])
-    named = [f'{names[i]} {percent(float(predictions.probabilities[row, i]))}' for i in predicted]
+    chances = predictions.probabilities[row]
+    likely = predicted[np.argsort(-chances[predicted], kind='stable')]
     data = {
       'true': ' '.join(map(str, true)),
       'pred': ' '.join(map(str, predicted)),
@@ -134,16 +141,17 @@ def images_section(context: Context) -> tuple[str, Sequence[Markup]] | None:
       'mistakes': str(wrong[row]),
     }
     lines = [
-      f'pred {", ".join(named) or "no class"}',
-      f'true {", ".join(names[i] for i in true) or "no class"}',
+      f'pred {_listed([f"{names[i]} {percent(float(chances[i]))}" for i in likely])}',
+      f'true {_listed([names[i] for i in true])}',
     ]
     pixels = thumbnails.draw(context.load_image(int(predictions.index[row])))
     items.append(Thumbnail(pixels, lines, not wrong[row], predictions.ids[row], data=data))
   named_classes = (f'{item.data["true"]} {item.data["pred"]}'.split() for item in items)
   known = sorted({int(i) for numbers in named_classes for i in numbers})
   orders = {'-mistakes': 'most classes wrong first', 'mistakes': 'fewest classes wrong first'}
+  whole = len(items) == len(predictions)
   text = (
-    f'{counted(len(items), "image", "images")} of {len(predictions):,}, evenly spread from the '
+    f'{gallery.which(len(items), len(predictions))}, {"" if whole else "evenly spread "}from the '
     'most to the fewest classes wrong, with probabilities at a threshold of 0.5.'
   )
   choices = [(i, names[i]) for i in known]

@@ -12,6 +12,7 @@ import hashlib
 import io
 import json
 import pathlib
+import re
 import urllib.parse
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -29,6 +30,8 @@ _LARGE = 60_000  # bytes of a PNG above which a figure is compressed further
 # Pixels of the page an inch of a figure: as it is shown, and the least, at which the 10 points of
 # its smallest text are 12 pixels high.
 _WIDTH, _NARROWEST = 115, 87
+_ENDS = re.compile(r'[_/,=]|\.(?!\d)')  # of parts of a name
+_OPTION = re.compile(r'(?<![\w-])--[\w.]+=?')
 
 
 class Card(NamedTuple):
@@ -108,11 +111,10 @@ def _short(name: str) -> str:
 
 
 def _breakable(value: Any) -> Markup:
-  """A name that may be broken after underscores and dots; Markup as it is."""
+  """A name that may be broken where a part of it ends, but in no number; Markup as it is."""
   if isinstance(value, Markup):
     return value
-  text = escape(printable(str(value)))
-  return text.replace('_', Markup('_<wbr>')).replace('.', Markup('.<wbr>'))
+  return Markup(_ENDS.sub(r'\g<0><wbr>', str(escape(printable(str(value))))))
 
 
 def _part(name: str, *arguments: Any) -> Markup:
@@ -268,8 +270,9 @@ def code(value: Any) -> Markup:
 
 
 def command(text: str) -> Markup:
-  """Lines as a program reads them, such as a command."""
-  return _part('code', text)
+  """Lines as a program reads them, such as a command: no line ends within '--option='."""
+  whole = _OPTION.sub(r'<span class="whole">\g<0></span>', str(escape(printable(text))))
+  return _part('code', Markup(whole))
 
 
 def thumbnails(items: Sequence[Thumbnail]) -> Markup:

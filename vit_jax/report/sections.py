@@ -6,6 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
+from vit_jax.data.header import dimensions
 from vit_jax.report import alternatives, figures, page, text
 from vit_jax.report.facts import Facts
 from vit_jax.report.layout import Context, Title
@@ -24,11 +25,12 @@ TITLES = {
   ),
   'learning_rate': Title('learning rate', note='As the schedule set it.'),
   'grad_norm': Title('gradient norm'),
+  'weights_norm': Title('weight norm', note='L2 norm of all weights that are trained.'),
   'img_sec': Title('images/s'),
   'input_wait': Title('time spent waiting for input', percent=True),
   'mfu': Title('model FLOPs utilization', percent=True),
 }
-_FOLDED = ('grad_norm', 'img_sec', 'input_wait', 'mfu')  # of these the curves are folded away
+_FOLDED = ('grad_norm', 'weights_norm', 'img_sec', 'input_wait', 'mfu')  # curves folded away
 _SPLITS = {
   'train': 'training',
   'val': 'validation',
@@ -105,8 +107,10 @@ def learning_curves(context: Context) -> tuple[str, Sequence[Markup]] | None:
     return None
   names = _metrics(context, tuple(_SPLITS))
   parts = [page.figures(*(_curve(context, name) for name in names if name not in _FOLDED))]
-  if folded := [_curve(context, name) for name in names if name in _FOLDED]:
-    parts.append(page.details('Speed and gradients', page.figures(*folded)))
+  if folded := [name for name in names if name in _FOLDED]:
+    called = ', '.join(_title(context, name).text for name in folded)
+    curves = page.figures(*(_curve(context, name) for name in folded))
+    parts.append(page.details(f'More curves: {called}', curves))
   return 'Learning curves', parts
 
 
@@ -205,7 +209,7 @@ def configuration(context: Context) -> tuple[str, Sequence[Markup]]:
   rows = [
     ('model', facts.model or '–'),
     ('dataset', f'{facts.dataset} {facts.split}'.strip() or '–'),
-    ('input', '{} x {} pixels'.format(*facts.image_size) if facts.image_size else '–'),
+    ('input', dimensions(facts.image_size) if facts.image_size else '–'),
     ('checkpoint', '–' if facts.step is None else f'step {facts.step:,}'),
   ]
   parts = [page.table(('what', 'value'), rows, text=(1,))]

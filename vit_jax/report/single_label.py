@@ -84,13 +84,15 @@ def lead(context: Context) -> list[Markup]:
   hits, n = int(predictions.correct.sum()), len(predictions)
   baseline = context.once(metrics.per_class).support.max() / n
   low, high = result['accuracy_interval']
-  place = 'below' if baseline < low else 'above' if baseline > high else 'within'
+  place = 'within that interval: these images do not show that the model is better'
+  if not low <= baseline <= high:
+    place = 'below that interval' if baseline < low else 'above that interval: the model is worse'
   images = counted(n, 'image', 'images')
   parts = [
     page.paragraph(
       f'{predictions.facts.model or "The model"} predicts the class of {hits:,} of {images} '
       f'correctly: {percent(result["accuracy"])} ({interval_of(result, "accuracy")}). '
-      f'Majority-class baseline: {percent(baseline)}, {place} that interval.',
+      f'Majority-class baseline: {percent(baseline)}, {place}.',
       'lead',
     )
   ]
@@ -216,12 +218,12 @@ def _calibration_words(context: Context, found: metrics.Calibration) -> str:
   result, n = context.result, len(context.predictions)
   confidence, accuracy = result['mean_confidence'], result['accuracy']
   low, high = result['accuracy_interval']
-  images = counted(n, 'image', 'images')
   text = f'Mean confidence is {percent(confidence)} and accuracy {percent(accuracy)}'
   if low <= confidence <= high:
     text += (
-      f'. The confidence lies within the {interval_of(result, "accuracy")}: {images} do not show '
-      'that the model is over- or underconfident on the whole.'
+      f'. The confidence lies within the {interval_of(result, "accuracy")}: '
+      f'{counted(n, "image does", "images do")} not show that the model is over- or underconfident '
+      'on the whole.'
     )
   else:
     word = 'over' if confidence > accuracy else 'under'
@@ -231,8 +233,8 @@ def _calibration_words(context: Context, found: metrics.Calibration) -> str:
   more = 'more' if found.ece > chance else 'no more'
   return text + (
     f' Expected calibration error {percent(found.ece)}, {more} than chance explains: of a '
-    f'calibrated model with these confidences {images} show up to {percent(chance)} in 95 of 100 '
-    f'draws. Largest gap of a bin: {percent(found.worst)}, of '
+    f'calibrated model with these confidences {counted(n, "image shows", "images show")} up to '
+    f'{percent(chance)} in 95 of 100 draws. Largest gap of a bin: {percent(found.worst)}, of '
     f'{counted(int(found.counts[worst]), "image", "images")}.'
   )
 

@@ -11,6 +11,7 @@ from vit_jax.report import canvas, history, metrics, page, sections
 from vit_jax.report.collect import LoadImage
 from vit_jax.report.layout import Context, ReportLayout
 from vit_jax.report.predictions import FILE, Predictions
+from vit_jax.report.text import counted
 
 
 def write_report(
@@ -74,7 +75,7 @@ def _write_page(path: pathlib.Path, context: Context, layout: ReportLayout) -> N
     sections.configuration(context),
   ]
   by = f'vit_jax {facts.versions.get("vit_jax", "")}'.strip()
-  footer = f'Made by {by} from {len(context.predictions):,} predictions.'
+  footer = f'Made by {by} from {counted(len(context.predictions), "prediction", "predictions")}.'
   lead = [
     *layout.summary(context),
     *(page.paragraph(f'Warning: {w}', 'note') for w in facts.warnings),

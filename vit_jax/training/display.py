@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax import processes
+from vit_jax.checkpoint import best_step
 from vit_jax.console import Console, columns, format_metrics, format_seconds, is_terminal
 from vit_jax.errors import one_line
 from vit_jax.report.text import interval, percent
@@ -128,10 +129,10 @@ class Text(Display):
     self._course = course
     self._train: dict[str, Any] = {}
     self._since: dict[str, Any] = {}  # the same, of reports since the last row of the table
-    self._best: tuple[int, float] | None = None
+    self._scores: dict[int, float] = {}  # of validations, by step
     for row in course.before:
       if row['split'] == 'val':
-        self._is_best(row['step'], row)
+        self._note_score(row['step'], row)
     terminal = is_terminal(sys.stdout)
     self._table = Table(course, columns() - 1 if terminal else _FILE_WIDTH, terminal)
     self._began = self._drawn = self._told = time.monotonic()
@@ -158,7 +159,8 @@ class Text(Display):
     elif not set(metrics) & set(self._course.metrics):
       self._console.say(f'  frozen features: {format_metrics(metrics)}')
     else:
-      self._table_row(step, metrics, self._is_best(step, metrics))
+      self._note_score(step, metrics)
+      self._table_row(step, metrics, self._best() == step)
 
   def estimate(self, event: EstimateEvent) -> None:
     self._rows(event.rows)
@@ -181,15 +183,12 @@ class Text(Display):
       words = textwrap.wrap(one_line(text), max(20, width - wide), break_long_words=False)
       self._console.say(f'\n{" " * wide}'.join([f'{name:{wide}}{words[0]}', *words[1:]]))
 
-  def _is_best(self, step: int, metrics: Mapping[str, Any]) -> bool:
-    value = metrics.get(self._course.best)
-    if value is None:
-      return False
-    sign = 1.0 if self._course.best_mode == 'max' else -1.0
-    if self._best is not None and sign * value <= sign * self._best[1]:
-      return False
-    self._best = step, value
-    return True
+  def _note_score(self, step: int, metrics: Mapping[str, Any]) -> None:
+    if metrics.get(self._course.best) is not None:
+      self._scores[step] = metrics[self._course.best]
+
+  def _best(self) -> int | None:
+    return best_step(self._scores, self._course.best_mode)
 
   def _table_row(self, step: int, val: Mapping[str, Any], best: bool) -> None:
     now = time.monotonic()
@@ -228,8 +227,8 @@ class Text(Display):
       found.append((f'loss {number_text(self._train["loss"])}', 2))
     if self._train.get('input_wait', 0.0) > _WAITS:
       found.append((f'{self._train["input_wait"]:.0%} waiting for input', 6))
-    if self._best is not None:
-      found.append((f'best {course.best} {number_text(self._best[1])}', 3))
+    if (best := self._best()) is not None:
+      found.append((f'best {course.best} {number_text(self._scores[best])}', 3))
     return found
 
   @staticmethod

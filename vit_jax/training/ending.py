@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vit_jax.checkpoint import best_step
 from vit_jax.command_line import beside
 from vit_jax.config import Config
 from vit_jax.console import warnings_so_far
@@ -43,10 +44,10 @@ def summary_event(
 
 
 def _best_step(config: Config, validated: Sequence[Mapping[str, Any]]) -> int | None:
-  """The step whose checkpoint was kept as the best: of equal ones the newest."""
-  name, sign = config.checkpoint.best, 1.0 if config.checkpoint.best_mode == 'max' else -1.0
-  rows = [row for row in validated if row[name] is not None]
-  return max(rows, key=lambda row: (sign * row[name], row['step']))['step'] if rows else None
+  """The step whose checkpoint was kept as the best."""
+  kept = config.checkpoint
+  scores = {row['step']: row[kept.best] for row in validated if row[kept.best] is not None}
+  return best_step(scores, kept.best_mode)
 
 
 def _scores(

@@ -274,7 +274,7 @@ class _Loop:
     if last or due(step, config.fewshot.every):
       validated = self.validation.score_features(step, state) | validated
     save = last or stopping or due(step, config.checkpoint.every)
-    if save or self._callbacks.stop or self._checkpointer.is_best(validated):
+    if save or self._callbacks.stop or self._checkpointer.is_best(step, validated):
       self._check_window()
       self._save(state, validated)
     return state

@@ -6,6 +6,7 @@ from typing import Any
 
 from vit_jax import data
 from vit_jax.config import Config, get, leaves
+from vit_jax.data.header import dimensions
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
 from vit_jax.report.text import size as size_text
@@ -48,7 +49,7 @@ def plan_event(
   accumulated = f' in {config.accumulate} gradient accumulation steps'
   kind = devices[0].device_kind
   rows = {
-    'model': f'{model}, {size:,} parameters, {h} x {w} pixels'
+    'model': f'{model}, {size:,} parameters, {dimensions((h, w))}'
     + summary.tokens_text(experiment.module, h, w),
     'weights': _weights(config, step, loaded),
     'dataset': f'{dataset.name} ({dataset.kind}): {summary.split_text(experiment)}; '

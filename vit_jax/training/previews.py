@@ -10,6 +10,8 @@ from markupsafe import Markup
 from vit_jax import data
 from vit_jax.config import Config
 from vit_jax.data import boxes
+from vit_jax.data.dataset import Dataset
+from vit_jax.data.header import dimensions
 from vit_jax.files import writing
 from vit_jax.report import page, thumbnails
 from vit_jax.training.experiment import Experiment
@@ -45,12 +47,19 @@ def write_page(
   with writing(path):
     page.write(
       path,
-      f'Augmented images of {experiment.dataset.name}',
+      f'Augmentation of {_called(experiment.dataset)}',
       lead,
       [('Images', [pairs])],
       'Made by a dry run, which trains nothing.',
     )
   return path
+
+
+def _called(dataset: Dataset) -> str:
+  """A dataset's name; of a folder the end of its whole path, since 'images' alone says little."""
+  if dataset.kind in ('tfds', 'digits', 'shapes'):
+    return dataset.name
+  return '/'.join(pathlib.Path(dataset.name).expanduser().absolute().parts[-2:])
 
 
 def _pair(experiment: Experiment, batch: Mapping[str, Any], row: int) -> Markup:
@@ -69,11 +78,9 @@ def _pair(experiment: Experiment, batch: Mapping[str, Any], row: int) -> Markup:
 
 def _thumbnail(example: Mapping[str, Any], title: str, id_: str) -> thumbnails.Thumbnail:
   image = np.asarray(example['image'])
-  h, w = image.shape[:2]
-  corners = boxes.to_xyxy(example['box'], (h, w)) if example.get('has_box') else None
-  return thumbnails.Thumbnail(
-    thumbnails.draw(image, [corners]), [title, f'{h} x {w} pixels'], None, id_
-  )
+  corners = boxes.to_xyxy(example['box'], image.shape[:2]) if example.get('has_box') else None
+  size = dimensions(image.shape[:2]).replace('(w x h)', '(w\u00a0x\u00a0h)')
+  return thumbnails.Thumbnail(thumbnails.draw(image, [corners]), [title, size], None, id_)
 
 
 def _label(experiment: Experiment, example: Mapping[str, Any]) -> str:

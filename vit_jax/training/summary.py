@@ -13,6 +13,7 @@ from clu import parameter_overview
 
 from vit_jax import processes, runtime
 from vit_jax.config import Config
+from vit_jax.data.header import dimensions
 from vit_jax.models import convs
 from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of, with_backbone
@@ -116,7 +117,7 @@ def description(
     'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
     f'steps x {part}',
     'model': f'{title(experiment.model_record)}, {count(state.params):,} parameters',
-    'input': f'{h} x {w} pixels{tokens_text(module, h, w)}',
+    'input': f'{dimensions((h, w))}{tokens_text(module, h, w)}',
     'dataset': f'{dataset.name} ({dataset.kind})',
     **dataset.found,
     'images': split_text(experiment),
@@ -275,4 +276,4 @@ def tokens_text(module: nn.Module, h: int, w: int) -> str:
     return ''
   ph, pw = patch
   prefix = getattr(module, 'num_prefix_tokens', 0)
-  return f', {h // ph} x {w // pw} patches + {prefix} tokens'
+  return f', {w // pw} x {h // ph} patches + {prefix} tokens'

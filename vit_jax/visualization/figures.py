@@ -121,11 +121,11 @@ def attention_figure(
     sheet, ticks = tile_sheet([[colormap(scale(t, CLIPPED)) for t in row] for row in transposed])
     across, down = list(labels), names
   ratio = sheet.shape[0] / sheet.shape[1]
-  width = len(across) * (2.4 if len(across) <= 3 else max(0.8, min(1.3, 12.0 / len(across))))
-  side = 2.4  # of the image at the left, in inches
+  width = len(across) * (2.4 if len(across) <= 3 else max(0.62, min(1.3, 8.0 / len(across))))
+  side = 2.0  # of the image at the left, in inches
   height = max(width * ratio + 0.3, side * image.shape[0] / image.shape[1] + 0.3)
-  figure = new_figure(side + width + 1.8, height, title, caption)
-  left, right = figure.subplots(1, 2, width_ratios=(side, width + 1.0))
+  figure = new_figure(side + width + 1.6, height, title, caption)
+  left, right = figure.subplots(1, 2, width_ratios=(side, width + 0.8))
   _show(left, image, 'image', mark)
   left.set_anchor('N')
   right.imshow(sheet, interpolation='nearest')

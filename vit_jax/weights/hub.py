@@ -260,9 +260,9 @@ def markdown() -> str:
     family = next(t for start, t in _FAMILIES.items() if entry.model.startswith(start))
     name, *cells = _cells(entry)
     source = f'[{entry.sources[0].split(":")[0]}]({_address(entry.sources[0])})'
-    rows[family].append(f'| `{name}` | {" | ".join(cells)} | {source} |')
+    rows[family].append(f'| `{name}` | {source} | {" | ".join(cells)} |')
   for family, lines in rows.items():
-    head = f'| {" | ".join(_COLUMNS)} | source |\n|---|---:|---:|---:|---:|---:|---|---|'
+    head = f'| name | source | {" | ".join(_COLUMNS[1:])} |\n|---|---|---:|---:|---:|---:|---:|---|'
     parts.append('\n'.join([f'## {family}', '', head, *lines, '']))
   return '\n'.join(parts).rstrip('\n')
 

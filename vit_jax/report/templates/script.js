@@ -3,6 +3,7 @@
   // Everything on the page can be read without this: it sorts, filters, enlarges and switches.
   // Text of the page goes back into it as text only, never as markup.
 {% include 'theme.js' %}
+  const count = (n) => n.toLocaleString('en-US');
 
   // The contents name the section that is read.
   const links = all('nav a');
@@ -24,6 +25,7 @@
   const cue = (box) => {
     const more = box.scrollWidth > box.clientWidth + 1;
     box.classList.toggle('more', more);
+    box.classList.toggle('end', box.scrollLeft + box.clientWidth >= box.scrollWidth - 1);
     if (more) {
       const what = box.closest('figure')?.querySelector('figcaption b')?.textContent;
       box.tabIndex = 0;
@@ -34,6 +36,7 @@
     }
   };
   for (const box of scrollers) {
+    box.addEventListener('scroll', () => cue(box), { passive: true });
     box.prepend(make('span', { className: 'cue', textContent: 'Scroll sideways \u2192' }));
   }
   const cues = () => scrollers.forEach(cue);
@@ -68,7 +71,7 @@
     const tools = make('div', { className: 'tools' });
     const state = make('span');
     state.setAttribute('role', 'status');
-    const button = make('button', { type: 'button', textContent: `Show all ${body.rows.length}` });
+    const button = make('button', { type: 'button', textContent: `Show all ${count(body.rows.length)}` });
     const show = () => {
       const text = words.value.trim().toLowerCase();
       let shown = 0;
@@ -77,7 +80,7 @@
         row.hidden = !(hit && (whole || text || i < first));
         shown += !row.hidden;
       });
-      state.textContent = shown < body.rows.length ? `${shown} of ${body.rows.length} rows` : '';
+      state.textContent = shown < body.rows.length ? `${count(shown)} of ${count(body.rows.length)} rows` : '';
       button.hidden = whole || Boolean(text);
       cues();
     };
@@ -124,7 +127,7 @@
         order ? sign * (a.dataset[key] - b.dataset[key]) : figures.indexOf(a) - figures.indexOf(b))));
       const names = (i) => form.querySelector(`[name=class] [value='${Number(i)}']`)?.textContent;
       const which = pair ? `, true ${names(pair[0])}, predicted ${names(pair[1])}` : '';
-      form.querySelector('[role=status]').textContent = `${shown} of ${figures.length} images${which}`;
+      form.querySelector('[role=status]').textContent = `${shown} of ${figures.length} ${figures.length === 1 ? 'image' : 'images'}${which}`;
     };
     form.hidden = false;
     form.addEventListener('submit', (event) => event.preventDefault());

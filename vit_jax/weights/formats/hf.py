@@ -8,6 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
+from vit_jax.data.header import dimensions
 from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.weights import preprocessing
 from vit_jax.weights.containers.checks import read_json
@@ -180,8 +181,8 @@ def _crop(processor: Mapping[str, Any], image_size: tuple[int, int] | None, path
   crop_hw = (crop_size, crop_size) if isinstance(crop_size, int) else crop_size
   if not processor.get('do_resize', True):
     log.warning(
-      '%s: do_resize is false: images are brought to %d x %d pixels all the same, as the model '
-      'needs them', path, *crop_hw,
+      '%s: do_resize is false: images are brought to %s all the same, as the model needs them',
+      path, dimensions(crop_hw),
     )  # fmt: skip
     size = crop_hw
   usual = 2 if kind.startswith(('ViT', 'None')) else 3
