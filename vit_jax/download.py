@@ -210,10 +210,17 @@ def _receive_with_retries(
   Raises:
     _SourceFailed: it is not, with the last reason.
   """
-  attempt, problem, asked = 0, '', 0.0
+  attempt, problem, asked, told = 0, '', 0.0, False
   while attempt < retry.attempts:
     if attempt:
-      time.sleep(max(retry.wait * 2 ** (attempt - 1), asked))
+      wait = max(retry.wait * 2 ** (attempt - 1), asked)
+      log.log(
+        logging.INFO if told else logging.WARNING, '%s: %s %s: attempt %d of %d in %.0f s',
+        target.name, urllib.parse.urlsplit(source.url).hostname, problem, attempt + 1,
+        retry.attempts, wait,
+      )  # fmt: skip
+      told = True  # once to those who see warnings alone
+      time.sleep(wait)
     before = _size(partial)
     try:
       _receive(source, partial, target.name, retry)
@@ -466,13 +473,7 @@ def _read_json(path: pathlib.Path) -> dict[str, Any]:
 
 
 class _Lines:
-  """Progress where nobody watches: a line of information for each tenth of a long download.
-
-  Args:
-    name: of the file.
-    size: of the whole, None where unknown.
-    have: bytes that are here.
-  """
+  """Progress where nobody watches: a line of information for each tenth of a long download."""
 
   def __init__(self, name: str, size: int | None, have: int):
     self._name, self._size, self._have = name, size or 0, have

@@ -71,9 +71,12 @@ def test_options_that_do_not_change_training_may_change(run):
     ({'seed': '3', 'batch_size': '8'}, ['config.seed', 'config.batch_size is 8 and was 4']),
     ({'model__depth': '2'}, ['config.model']),
     ({'dataset__val': 'test'}, ['config.dataset.val', "'test'", "'val'"]),
+    ({'init_from': 'vit_b16.i21k'}, ["config.init_from is 'vit_b16.i21k' and was ''"]),
+    ({'seed': '3', 'batch_size': 'auto'}, ['config.seed is 3 and was 0']),
   ],
 )
-def test_other_options_are_another_run(run, overrides, facts):
+def test_other_options_are_another_run(run, overrides, facts, monkeypatch):
+  monkeypatch.setattr(loop, 'prepared', None)  # nothing is opened, downloaded or computed before
   with raises(CheckpointError, run[1], *facts):
     _resume(run, **overrides)
 

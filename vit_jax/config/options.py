@@ -288,7 +288,7 @@ class Config:
     parse=check_pattern,
   )
   pretrained_dir: str = option(
-    '', 'folder searched for named weights before any download', path=True
+    '', 'folder searched for weights, by name or file name, before any download', path=True
   )
   model: dict = dataclasses.field(
     default_factory=lambda: {'name': 'vit_ti16'},

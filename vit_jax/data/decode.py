@@ -62,9 +62,7 @@ def named_errors(data: bytes, name: str) -> Iterator[None]:
     raise header.too_large(name, f'{int(pixels):,} pixels', pixels) from None
   except Exception as e:  # of whatever type: damaged files take decoders to places nobody has seen
     what = 'is empty' if not data else f'cannot be decoded ({_reason(e)})'
-    raise ImageError(
-      f"image {name or 'without a name'} {what}; replace or remove it, or pass on_error='skip'"
-    ) from None
+    raise ImageError(f'image {name or "without a name"} {what}; replace or remove it') from None
 
 
 def _reason(error: Exception) -> str:

@@ -9,6 +9,11 @@ import numpy as np
 
 from vit_jax.errors import ImageError
 
+# What to type instead of mending a dataset, for messages of what is wrong with it.
+EXCLUDING = (
+  '--config.dataset.on_error=skip of a run, --on_error=skip of evaluate and probe, excludes it'
+)
+
 
 class Records(Protocol):
   """The images of one split as they are stored. Safe to read from several threads; picklable."""

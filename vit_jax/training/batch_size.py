@@ -13,7 +13,7 @@ from vit_jax.config import AUTO, Config
 from vit_jax.console import phase
 from vit_jax.errors import ConfigError
 from vit_jax.report.text import size as size_text
-from vit_jax.training import memory
+from vit_jax.training import memory, summary
 from vit_jax.training.experiment import prefetch_of
 from vit_jax.training.preparation import Plan, prepared
 
@@ -63,7 +63,7 @@ def resolved(config: Config, path: pathlib.Path) -> Config:
     most = max(unit, len(plan.experiment.train) // unit * unit)
     with phase('finding the largest batch that fits', told_after=0):
       found = largest(lambda size: _needed(config, plan, size), unit, most, limit)
-  what = f'{devices} devices x {config.accumulate} gradient accumulation steps'
+  what = summary.shares_text(devices, config.accumulate)
   log.info(
     'config.batch_size=auto: %d (%s x %d) needs %s of the %s that may be used, by XLA\'s analysis; '
     'the learning rate is not changed with it', found.batch_size, what, found.batch_size // unit,

@@ -30,7 +30,13 @@ from vit_jax.training.experiment import Experiment, loading_of
 from vit_jax.training.preparation import Plan, prepared
 from vit_jax.training.run_lock import run_lock
 from vit_jax.training.signals import SharedStop, StopSignal
-from vit_jax.training.starting import first_state, mend_description, resume, write_description
+from vit_jax.training.starting import (
+  first_state,
+  mend_description,
+  refuse_other_run,
+  resume,
+  write_description,
+)
 from vit_jax.training.timing import CpuStepThrottle, Window
 from vit_jax.training.train_state import TrainState, to_checkpoint
 from vit_jax.training.validation import Validation
@@ -60,6 +66,7 @@ def train(
   """
   path = pathlib.Path(workdir_of(str(workdir)))
   with console_for(output) as console, StopSignal() as stop:
+    processes.agreed(lambda: refuse_other_run(config, path))
     config = batch_size.resolved(config, path)
     return _train(config, path, DISPLAYS[output](console), stop, max_hours)
 
@@ -101,12 +108,9 @@ def _train(
     display.plan(event, path / outline.FILE)
     if int(state.step) > total_steps:
       log.warning(
-        'the checkpoint is of step %d, and config.total=%r ends at step %d: nothing is left to '
-        'train',
-        int(state.step),
-        config.total,
-        total_steps,
-      )
+        'the checkpoint is of step %d, and config.total=%r ends at step %d', int(state.step),
+        config.total, total_steps,
+      )  # fmt: skip
     to, project = config.log.to if first else (), config.log.project
     tracking = stack.enter_context(Tracking(to, path, config.to_json(), project, bool(state.step)))
     writer = MetricWriter(
