@@ -21,6 +21,7 @@ def _options(folder, **overrides):
     'checkpoint__every': '2 steps',
     'evaluation__every': '2 steps',
     'schedule__warmup': '0 steps',
+    'log__every': '',
   }
   return runs.options(**named | overrides)
 
@@ -57,6 +58,8 @@ def test_a_longer_run_is_resumed_with_a_warning(run, caplog):
       logging.getLogger('vit_jax').removeHandler(caplog.handler)
   (warning,) = {r.getMessage() for r in caplog.records if 'config.total' in r.getMessage()}
   assert "'2 steps'" in warning and "'4 steps'" in warning
+  rows = runs.timeless_rows(run[1])
+  assert [row['step'] for row in rows if row['split'] == 'train'] == [1, 2, 3, 4]
 
 
 def test_options_that_do_not_change_training_may_change(run):

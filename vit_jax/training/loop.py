@@ -126,7 +126,7 @@ def _train(
       batches.set_state(meta['data_state'])
     loop = _Loop(config, plan, checkpointer, writer, batches, display, meta, path)
     display.begin(loop.course(int(state.step)))
-    budget = TimeBudget(max_hours, summary.bytes_of(state))
+    budget = TimeBudget(max_hours, summary.bytes_of(state), loop.batches())
     with stop.deferred():
       loop.run(state, stop, budget)
       checkpointer.wait()
@@ -135,6 +135,12 @@ def _train(
       raise InterruptedRunError(
         f'{why} at step {loop.interrupted_at}, which is saved in {path}: the same command resumes',
         loop.interrupted_by,
+      )
+    if 'test' in experiment.held_out and not processes.agreed(budget.leaves_test):
+      raise InterruptedRunError(
+        f'--max_hours={max_hours:g}: trained and saved in {path}, without time for the test: the '
+        'same command tests it and writes the report',
+        0,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
     writer.flush()
@@ -183,6 +189,7 @@ class _Loop:
     self._placement, self._callbacks = plan.placement, plan.callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
     self._display, self._workdir = display, path
+    self._log_every = plan.durations.log_interval(config.log.every, plan.total_steps)
     self._state: Any = None
     self._replayable = False
     self._teacher: distillation.Teacher | None = None
@@ -245,7 +252,7 @@ class _Loop:
       self._display.step(step)
 
       last = step == total
-      if last or self._plan.durations.due(step, config.log.every):
+      if last or self._plan.durations.due(step, self._log_every):
         self._report(step, last)
       saved_in = self._checkpointer.seconds
       asked = stopping.requested(budget.spent(self._due(step + 1), saved_in, stopping.later))
@@ -254,6 +261,14 @@ class _Loop:
       if asked and not last:
         self.interrupted_at, self.interrupted_by = step, stopping.number
         return
+
+  def batches(self) -> dict[str, int]:
+    """Batches of a validation, of an evaluation of frozen features and of the test."""
+    size = self._config.evaluation.batch_size or self._config.batch_size
+    held_out = self._experiment.held_out
+    counts = {role: math.ceil(len(held_out.get(role, ())) / size) for role in ('val', 'test')}
+    features = math.ceil(len(self._experiment.train) / size) + counts['val']
+    return {'validation': counts['val'], 'features': features, 'test': counts['test']}
 
   def _due(self, step: int) -> list[str]:
     """What follows a step and takes long."""
@@ -294,7 +309,7 @@ class _Loop:
   def _report(self, step: int, last: bool) -> None:
     self._check_window()
     # The last window may be of a step or two: it is made as long as the others.
-    least = self._plan.durations.steps(self._config.log.every) if last else 1
+    least = self._plan.durations.steps(self._log_every) if last else 1
     means, rates = self._window.means(least), self._window.rates(least)
     self.last_metrics = means | rates | {'seconds': self.seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:
