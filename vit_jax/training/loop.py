@@ -15,7 +15,7 @@ import optax
 from vit_jax import data, parallel, processes, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
-from vit_jax.console import phase
+from vit_jax.console import phase, tell_soon
 from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
 from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
@@ -129,7 +129,8 @@ def _train(
     budget = TimeBudget(max_hours, summary.bytes_of(state), loop.batches())
     with stop.deferred():
       loop.run(state, stop, budget)
-      checkpointer.wait()
+      with phase(f'waiting for the checkpoint of step {checkpointer.in_hand}'):
+        checkpointer.wait()
     if loop.interrupted_at:
       why = 'interrupted' if loop.interrupted_by else f'--max_hours={max_hours:g}: stopped'
       raise InterruptedRunError(
@@ -256,6 +257,8 @@ class _Loop:
         self._report(step, last)
       saved_in = self._checkpointer.seconds
       asked = stopping.requested(budget.spent(self._due(step + 1), saved_in, stopping.later))
+      if asked:
+        tell_soon()
       with self._window.paused(), budget.pause(self._due(step)):
         state = self._evaluate_and_save(step, state, last, asked)
       if asked and not last:
@@ -278,7 +281,8 @@ class _Loop:
       'features': config.fewshot.every,
       'checkpoint': config.checkpoint.every,
     }
-    return [what for what, each in every.items() if last or self._plan.durations.due(step, each)]
+    due = self._plan.durations.due
+    return [what for what, each in every.items() if each and (last or due(step, each))]
 
   def _evaluate_and_save(self, step: int, state: Any, last: bool, stopping: bool) -> Any:
     """Validation, callbacks, frozen features and a checkpoint, where they are due."""
@@ -295,7 +299,8 @@ class _Loop:
     save = last or stopping or due(step, config.checkpoint.every)
     if save or self._callbacks.stop or self._checkpointer.is_best(validated):
       self._check_window()
-      self._save(state, validated)
+      with phase(f'saving the checkpoint of step {step}', told_after=None):
+        self._save(state, validated)
     return state
 
   def _apply_callbacks(self, validated: Mapping[str, float], state: Any) -> Any:
