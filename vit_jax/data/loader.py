@@ -13,7 +13,7 @@ import numpy as np
 
 from vit_jax.data.cache import KeptExamples, KeptFeatures
 from vit_jax.data.dataset import Examples
-from vit_jax.data.records import EXCLUDING
+from vit_jax.data.records import SKIPPING
 from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import ImageError
 
@@ -99,7 +99,7 @@ class Loader:
         return self.load(i, position)
       except ImageError as e:
         if self.on_error == 'raise':
-          raise ImageError(f'{e}, or {EXCLUDING}') from e
+          raise ImageError(f'{e}; {SKIPPING} excludes it') from e
         problems.append((self.examples.id(i), str(e)))
     count = len(self.examples)
     raise ImageError(f'none of the {count} images can be read; the first: {problems[0][1]}')
@@ -192,7 +192,7 @@ class EvalLoader(BatchLoader):
         rows.put(row, self.load(first + row, first + row))
       except ImageError as e:
         if self.on_error == 'raise':
-          raise ImageError(f'{e}, or {EXCLUDING}') from e
+          raise ImageError(f'{e}; {SKIPPING} excludes it') from e
         problems.append((self.examples.id(first + row), str(e)))
     return problems
 

@@ -9,10 +9,8 @@ import numpy as np
 
 from vit_jax.errors import ImageError
 
-# What to type instead of mending a dataset, for messages of what is wrong with it.
-EXCLUDING = (
-  '--config.dataset.on_error=skip of a run, --on_error=skip of evaluate and probe, excludes it'
-)
+# What to type to leave out what is wrong with a dataset, for messages.
+SKIPPING = '--config.dataset.on_error=skip (evaluate and probe: --on_error=skip)'
 
 
 class Records(Protocol):
