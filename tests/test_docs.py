@@ -1,6 +1,7 @@
 """What README and docs/ say one can type, open and set: commands, flags, options, files, links."""
 
 import ast
+import contextlib
 import functools
 import importlib
 import pathlib
@@ -13,6 +14,7 @@ from vit_jax import __main__ as program
 from vit_jax import config, config_files, data, parallel
 from vit_jax.arguments import parser_of, split_overrides
 from vit_jax.errors import UserError
+from vit_jax.training import summary
 from vit_jax.usage import table
 from vit_jax.weights import hub
 
@@ -292,8 +294,9 @@ def _messages():
   return found
 
 
-def _raised():
-  """Messages of mistakes that can be made here and now."""
+def _raised(home):
+  """Messages of mistakes that can be made here and now, in a folder where somebody works."""
+  (home / 'images').mkdir()
 
   def options(**overrides):
     return lambda: config.load('digits', {n.replace('__', '.'): v for n, v in overrides.items()})
@@ -302,22 +305,20 @@ def _raised():
     options(batch_size='60', accumulate='8'),
     options(input__image_size='60'),
     options(optimizer__lerning_rate='1'),
-    lambda: parallel.check_batch_size(
-      'config.batch_size', 60, 8, '8 devices x 1 gradient accumulation steps'
-    ),
+    lambda: parallel.check_batch_size('config.batch_size', 60, 8, summary.shares_text(8, 1)),
     lambda: hub.pretrained_models()['vit_b16.i21'],
     lambda: data.open_dataset('imags'),
   ):
-    with pytest.raises(UserError) as caught:
+    with pytest.raises(UserError) as caught, contextlib.chdir(home):
       mistake()
-    yield f'error: {caught.value}'
+    yield f'error: {caught.value}'.replace(str(home), '/home/me')
 
 
-def test_messages_of_the_troubleshooting_page_are_the_programs():
+def test_messages_of_the_troubleshooting_page_are_the_programs(tmp_path):
   text = _read(ROOT / 'docs' / 'troubleshooting.md')
   lines = [line for _, block in _FENCE.findall(text) for line in block.splitlines()]
   assert len(lines) > 10 and all(line.startswith(('error: ', 'warning: ')) for line in lines)
-  raised = set(_raised())
+  raised = set(_raised(tmp_path))
   assert raised <= set(lines)
   messages = _messages()
   for line in set(lines) - raised:

@@ -5,6 +5,7 @@ import dataclasses
 import errno
 import hashlib
 import json
+import logging
 import os
 import socket
 
@@ -78,6 +79,16 @@ def test_a_server_error_that_passes_is_retried(server, tmp_path):
   assert len(server.log) == 2
 
 
+def test_each_further_attempt_is_said_and_the_first_is_a_warning(server, tmp_path, caplog):
+  caplog.set_level(logging.INFO)
+  with raises(DownloadError, '503', '3 times'):
+    download.fetch([Source(server.url + '/503')], tmp_path / 'w.npz', QUICK)
+  said = [(r.levelname, r.getMessage()) for r in caplog.records]
+  assert [level for level, _ in said] == ['WARNING', 'INFO']
+  assert all(text.startswith('w.npz: 127.0.0.1 answered 503') for _, text in said)
+  assert 'attempt 2 of 3' in said[0][1] and 'attempt 3 of 3' in said[1][1]
+
+
 def test_a_broken_connection_is_resumed(server, tmp_path):
   path = download.fetch([Source(server.url + '/breaks')], tmp_path / 'w.npz', QUICK)
   assert path.read_bytes() == BODY
@@ -101,7 +112,8 @@ def test_a_long_download_says_how_far_it_is(server, tmp_path, monkeypatch, caplo
   monkeypatch.setattr(console, '_LONG_BYTES', 1e6)
   with caplog.at_level('INFO'):
     download.fetch([Source(server.url + '/crumbs')], tmp_path / 'w.npz', QUICK)
-  told = [int(r.getMessage().split()[1].rstrip('%')) for r in caplog.records]
+  lines = [r.getMessage() for r in caplog.records]
+  told = [int(line.split()[1].rstrip('%')) for line in lines if '%' in line]
   assert 5 <= len(told) <= 10 and told == sorted(set(told)) and told[-1] == 100
 
 

@@ -14,7 +14,9 @@ from tests.support import raises
 from vit_jax import convert, evaluate
 from vit_jax import probe as command
 from vit_jax.data import Preprocess
-from vit_jax.errors import ConfigError, DatasetError, ImageError
+from vit_jax.data.sources import preparation
+from vit_jax.errors import ConfigError, DatasetError, ImageError, WeightsError
+from vit_jax.weights import hub
 
 PREPROCESS = Preprocess('decode|resize(16, 24)')
 COLOURS = {'green': (20, 200, 60), 'red': (210, 30, 40), 'violet': (120, 40, 200)}
@@ -175,3 +177,14 @@ def test_every_family_can_be_probed(name, tmp_path, capsys, images):
     found = run(capsys, path, images, tmp_path, *words, *options)
     assert (found['computed'], found['examples'], found['trained_on']) == (0, 9, 12)
     assert all(score['accuracy'] > 1 / 9 for score in found['scores'].values())
+
+
+def test_a_mistake_in_one_name_costs_no_download_of_the_other(tmp_path, monkeypatch):
+  pytest.importorskip('tensorflow_datasets')
+  monkeypatch.setenv('VIT_JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(hub, 'fetch', None)
+  monkeypatch.setattr(preparation, '_prepare', None)
+  with raises(DatasetError, tmp_path / 'none'):
+    command.main(['vit_b16.i21k', f'--dataset={tmp_path / "none"}'])
+  with raises(WeightsError, tmp_path / 'none.npz'):
+    command.main([str(tmp_path / 'none.npz'), '--dataset=food101'])

@@ -1,7 +1,9 @@
 """Help, the table behind it, completion, and what the program says of itself."""
 
+import importlib
 import os
 import pathlib
+import re
 import shutil
 import subprocess
 import sys
@@ -9,7 +11,9 @@ import sys
 import pytest
 
 from tests.support import raises
+from vit_jax import __main__ as program
 from vit_jax import config_files, files, main
+from vit_jax.arguments import parser_of
 from vit_jax.errors import ConfigError
 from vit_jax.options import from_text, to_text
 from vit_jax.usage import pages, table
@@ -40,6 +44,18 @@ def test_the_first_screen_fits_and_names_every_group(capsys):
   assert len(lines) <= 45 and max(map(len, lines)) <= 80
   for group in table.load().groups:
     assert any(line.split()[:1] == [group] for line in lines), group
+
+
+def test_the_first_screen_says_how_several_processes_are_started(capsys):
+  assert '--processes=N' in _help(capsys, '--help')
+
+
+@pytest.mark.parametrize('command', [name for name in program.commands() if name != 'train'])
+def test_the_help_of_each_command_fits_and_shows_one(command):
+  parser = parser_of(importlib.import_module(program.commands()[command][0]).main)
+  usage, _, text = parser.format_help().partition('\n\n')
+  assert max(map(len, [*usage.splitlines(), *text.splitlines()])) <= 100
+  assert re.search(rf'vit_jax[. ]{command} \w', text), 'no example'
 
 
 def test_a_group_shows_all_of_its_options_with_defaults_and_ranges(capsys):

@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 _PACKAGE = 'vit_jax'
 _LONG_BYTES = 50e6  # of a download that takes a while
+_SOON = 1.0  # seconds
 _TICK = 1.0  # seconds between two looks of the live line
 _told: set[str] = set()  # texts of `warn_once`
 _silent_as: str | None = None  # 'process 3: ' in a process that leaves the talking to another
@@ -54,6 +55,7 @@ class Console(logging.Handler):
     self._bar: tqdm.tqdm | None = None
     self._status = ''
     self._phases: list[_Phase] = []
+    self._soon = False
     self._restore: list[tuple[logging.Logger, int, bool]] = []
     self._outer: list[Console] = []
 
@@ -131,6 +133,8 @@ class Console(logging.Handler):
   @contextlib.contextmanager
   def phase(self, text: str, hint: str = '', told_after: float | None = 5.0) -> Iterator[None]:
     """As the function `phase`."""
+    if self._soon:
+      told_after = min(_SOON, _SOON if told_after is None else told_after)
     current = _Phase(text, hint, time.monotonic())
     prints = self.active and self.level <= logging.INFO and told_after is not None
     done = threading.Event()
@@ -225,6 +229,17 @@ def phase(text: str, hint: str = '', told_after: float | None = 5.0) -> Iterator
     for console in _attached():
       stack.enter_context(console.phase(text, hint, told_after))
     yield
+
+
+def tell_soon() -> None:
+  """Has every phase from now on be told that takes a second: somebody waits for the end."""
+  for console in _attached():
+    console._soon = True
+
+
+def current_phase() -> str:
+  """What is going on at this moment; '' where no phase is."""
+  return next((c._phases[-1].text for c in _attached() if c._phases), '')
 
 
 def is_terminal(stream: Any) -> bool:

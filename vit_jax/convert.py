@@ -73,7 +73,8 @@ def _parser() -> Parser:
   zoom = 'interpolation of position embeddings'
   option('--resize', str, zoom, 'bilinear', choices=('bilinear', 'bicubic'))
   add('--set', action='append', default=[], metavar='FIELD=VALUE', help='a field of the model')
-  option('--pretrained_dir', str, 'folder searched for pretrained models first', '', path=True)
+  searched = 'folder searched for weights, by name or file name, before a download'
+  option('--pretrained_dir', str, searched, '', path=True)
   option('--cache_dir', str, 'where downloads are kept; default: VIT_JAX_CACHE', '', path=True)
   weights_arguments(parser)
   return parser

@@ -206,10 +206,17 @@ def _receive_with_retries(
   Raises:
     _SourceFailed: it is not, with the last reason.
   """
-  attempt, problem, asked = 0, '', 0.0
+  attempt, problem, asked, told = 0, '', 0.0, False
   while attempt < retry.attempts:
     if attempt:
-      time.sleep(max(retry.wait * 2 ** (attempt - 1), asked))
+      wait = max(retry.wait * 2 ** (attempt - 1), asked)
+      log.log(
+        logging.INFO if told else logging.WARNING, '%s: %s %s: attempt %d of %d in %.0f s',
+        target.name, urllib.parse.urlsplit(source.url).hostname, problem, attempt + 1,
+        retry.attempts, wait,
+      )  # fmt: skip
+      told = True  # once to those who see warnings alone
+      time.sleep(wait)
     before = _size(partial)
     try:
       _receive(source, partial, target.name, retry)

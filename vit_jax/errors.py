@@ -197,8 +197,16 @@ def shown(value: Any) -> str:
   return text if len(text) <= _LONGEST_SHOWN else f'{text[:_LONGEST_SHOWN]}...'
 
 
-def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
+def did_you_mean(
+  name: str, names: Iterable[str], every_up_to: int = 12, listed: Iterable[str] | None = None
+) -> str:
   """Says the nearest valid names, or all of them when they are few.
+
+  Args:
+    name: that is not valid.
+    names: that are.
+    every_up_to: so many are listed where none is near.
+    listed: those that are listed then; None for `names`.
 
   Returns:
     A clause to end an error with, such as "did you mean 'vit_b16'?".
@@ -208,6 +216,7 @@ def did_you_mean(name: str, names: Iterable[str], every_up_to: int = 12) -> str:
   near = near or [n for n in names if n.casefold() == str(name).casefold()]
   if near:
     return 'did you mean ' + ' or '.join(repr(n) for n in near) + '?'
+  names = names if listed is None else sorted(listed)
   if len(names) <= every_up_to:
     return 'valid: ' + ', '.join(names)
   return f'valid: {", ".join(names[:every_up_to])} and {len(names) - every_up_to} more'

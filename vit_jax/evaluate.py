@@ -31,7 +31,7 @@ def _parser() -> Parser:
   add('--batch_size', int, 'examples a step over all devices', 64, low=1, high=1 << 20)
   add('--parallel', str, 'how devices share a batch', 'data', choices=('data', 'pmap', 'fsdp'))
   add('--on_error', str, 'policy for images that cannot be decoded', 'raise', choices=ON_ERROR)
-  searched = 'folder searched for named weights before a download'
+  searched = 'folder searched for weights, by name or file name, before a download'
   add('--pretrained_dir', str, searched, '', path=True)
   add(
     '--report',

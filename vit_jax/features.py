@@ -14,7 +14,12 @@ from vit_jax.inference.arguments import batch_option, image_parser, load_model
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status: 1 where an image could not be read."""
-  parser = image_parser('features', 'Writes the features of images as arrays.')
+  parser = image_parser(
+    'features',
+    'Writes the features of images as arrays.',
+    'runs/mine holiday/ --out=features.npz',
+    'vit_s16.augreg_i21k photo.jpg --what=tokens --out=tokens.npz',
+  )
   batch_option(parser)
   parser.option(
     '--out',

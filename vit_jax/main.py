@@ -88,7 +88,7 @@ def _parser() -> '_Parser':
   parser.option(
     '--max_hours',
     float,
-    'save and end with status 75 in time',
+    'end within H hours, all saved, with status 75 if unfinished',
     0.0,
     metavar='H',
     low=0,

@@ -348,6 +348,9 @@ class Length:
       raise ConfigError(f'must be longer than 0, got {shown(text)}')
     return length
 
+  def __str__(self) -> str:
+    return f'{self.amount:g} {self.unit.removesuffix("s") if self.amount == 1 else self.unit}'
+
   def steps(self, batch_size: int, num_examples: int) -> float:
     """The length in steps of `batch_size` examples from a set of `num_examples`; not rounded."""
     examples = {

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status: 1 where an image could not be read."""
-  parser = image_parser('predict', 'Classifies images.')
+  parser = image_parser(
+    'predict',
+    'Classifies images.',
+    'runs/mine photo.jpg holiday/',
+    "vit_s16.augreg_i21k_i1k_224 'photos/*.jpg' --top_k=3 --json",
+  )
   batch_option(parser)
   parser.option('--top_k', int, 'classes shown for each image', 5, low=1, high=1 << 20)
   parser.add_argument('--json', action='store_true', help='one JSON object a line')

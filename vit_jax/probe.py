@@ -41,10 +41,10 @@ _OF_METHOD = {
 def _parser() -> Parser:
   parser = Parser(
     'probe',
-    description='Evaluates the frozen features of a model: by a linear probe, by few-shot least '
+    description='Evaluates the frozen features of a model: by a linear probe, by few-shot least\n'
     'squares or by k-NN. Features are cached: the next probe of the same images takes seconds.',
-    epilog='example: python -m vit_jax.probe weights.npz --dataset=path/to/images '
-    '--out=probe.safetensors',
+    epilog='examples:\n  python -m vit_jax.probe vit_s16.augreg_i21k --dataset=path/to/images\n'
+    '  python -m vit_jax.probe weights.npz --dataset=path/to/images --out=probe.safetensors',
   )
   model_option(parser)
   add = parser.option
@@ -136,6 +136,7 @@ def main(argv: list[str] | None = None) -> int:
   opening = weights_options(args)
   from vit_jax.config import Dataset
   from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
+  from vit_jax.data.sources import needs_download
   from vit_jax.evaluation import frozen_features
   from vit_jax.evaluation.feature_cache import FeatureCache
   from vit_jax.files import cache_folder
@@ -152,6 +153,16 @@ def main(argv: list[str] | None = None) -> int:
     on_error=args.on_error,
     train=args.train,
   )
+  open_model = functools.partial(
+    load,
+    args.model,
+    model=args.architecture,
+    pretrained_dir=args.pretrained_dir,
+    batch_size=args.batch_size,
+    **opening,
+  )
+  # What is here is opened first: a mistake in its name costs no download.
+  loaded = open_model() if needs_download(args.dataset, args.data_dir) else None
   dataset = options.open()
   val, test = frozen_features.choose_splits(args.val, args.test, dataset)
   options = dataclasses.replace(options, val=val, test=test)
@@ -161,13 +172,7 @@ def main(argv: list[str] | None = None) -> int:
   warn_of_overlap(roles, {role: f'--{role}={spec}' for role, spec in specs.items()})
   warn_of_duplicates(dataset.name, roles)
   began = time.monotonic()
-  loaded = load(
-    args.model,
-    model=args.architecture,
-    pretrained_dir=args.pretrained_dir,
-    batch_size=args.batch_size,
-    **opening,
-  )
+  loaded = loaded or open_model()
   folder = cache_folder(args.cache_dir) / 'features'
   name = os.path.abspath(args.dataset) if os.path.isdir(args.dataset) else args.dataset
   cache = FeatureCache(loaded, folder, name)

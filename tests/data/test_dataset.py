@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import socket
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 
 from tests.support import SHARED, needs_shared, raises
 from vit_jax.data import decode_image, open_dataset
+from vit_jax.data.sources import needs_download
 from vit_jax.errors import ConfigError, DatasetError, ImageError
 
 
@@ -186,6 +188,55 @@ def test_impossible_options(plain):
     open_dataset('')
   with raises(DatasetError, plain, "'trian'", "did you mean 'train'"):
     open_dataset(str(plain)).split('trian')
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+  """The current folder, with the folders images, data/images and .images, and no network."""
+  for name in ('images', 'data/images', '.images'):
+    (tmp_path / name).mkdir(parents=True)
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(socket, 'getaddrinfo', None)
+  monkeypatch.setattr(socket.socket, 'connect', None)
+  return tmp_path
+
+
+@pytest.mark.parametrize(
+  'name, place, near',
+  [
+    ('./imagez', 'imagez', "'images'?"),
+    ('imagez/', 'imagez', "'images'?"),
+    ('data/imagez', 'data/imagez', "'data/images'?"),
+    ('my images', 'my images', "'images'?"),
+    ('images:1', 'images:1', "'images'?"),
+    ('none/at/all', 'none/at/all', 'exist'),
+  ],
+)
+def test_a_path_is_no_name_of_tfds(here, name, place, near):
+  with raises(DatasetError, repr(name), f'folder {here / place} does not exist', near) as e:
+    open_dataset(name)
+  assert 'TFDS' not in str(e.value) and not needs_download(name)
+
+
+@pytest.mark.parametrize(
+  'name, near',
+  [
+    ('imagez', "'images' or 'imagewang'"),
+    ('eurosatt/rgb', "'eurosat'?"),
+    ('qqqqqq', 'valid: caltech101, '),
+    ('digit', "'digits'?"),
+  ],
+)
+def test_a_name_of_nothing_names_the_nearest_folders_and_datasets(here, name, near):
+  pytest.importorskip('tensorflow_datasets')
+  with raises(DatasetError, here / name, 'TFDS has no dataset', near):
+    open_dataset(name)
+  assert not needs_download(name)
+
+
+def test_both_places_of_a_folder_are_named(here):
+  with raises(DatasetError, here / 'imagez', here / 'data' / 'imagez', "'images'?"):
+    open_dataset('./imagez', data_dir='data')
 
 
 def test_a_file_that_vanished_is_named(plain):

@@ -169,7 +169,9 @@ CASES = {
   'the_dataset_is_a_workdir': Case(
     f'{PETS} config.json classes.json checkpoints/5/x report/report.html'
   ),
-  'a_class_of_tables': Case(f'{PETS} notes/a.txt', error='notes .txt on_error=skip'),
+  'a_class_of_tables': Case(
+    f'{PETS} notes/a.txt', error='notes .txt --config.dataset.on_error=skip'
+  ),
   'an_empty_class_that_is_skipped': Case(f'{PETS} notes/', told='notes', on_error='skip'),
   'an_empty_class_of_val_that_is_skipped': Case(
     f'{SPLIT} val/cat/ val/dog:2', splits={'train': 8, 'val': 2}, told='val/cat', on_error='skip'

@@ -79,7 +79,7 @@ def test_it_is_said_before_training(folder, split):
   path = folder / chosen.id(0)
   path.write_bytes(b'')
   given = config.load('configs/digits.py', {'dataset.name': str(folder)})
-  with raises(ImageError, path, 'empty'):
+  with raises(ImageError, path, 'empty', '--config.dataset.on_error=skip'):
     open_inputs(given)
   skipping = {'dataset.name': str(folder), 'dataset.on_error': 'skip'}
   open_inputs(config.load('configs/digits.py', skipping))

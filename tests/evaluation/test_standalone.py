@@ -13,6 +13,7 @@ from vit_jax.errors import ConfigError, DatasetError, ImageError, WeightsError
 from vit_jax.evaluation import standalone
 from vit_jax.evaluation.measure import measure
 from vit_jax.evaluation.standalone import evaluate
+from vit_jax.weights import hub
 
 PREPROCESS = Preprocess('decode|resize(16)')
 
@@ -134,3 +135,9 @@ def test_trained_parameters_are_counted_where_the_options_still_hold():
   assert measure(variables, {})['trained_parameters'] is None
   # Version 0.1 took more blocks than there are for all of them.
   assert measure(variables, {'freeze': ['blocks:20']})['trained_parameters'] is None
+
+
+def test_a_mistake_in_the_dataset_costs_no_download_of_the_model(tmp_path, monkeypatch):
+  monkeypatch.setattr(hub, 'fetch', None)
+  with raises(DatasetError, tmp_path / 'none'):
+    evaluate('vit_b16.i21k', dataset=str(tmp_path / 'none'))

@@ -23,7 +23,7 @@ from vit_jax import convert, data, parallel, rng, tasks
 from vit_jax.errors import ConfigError
 from vit_jax.parallel.sharding import Mesh, Rules, map_paths
 from vit_jax.training import distillation, outline, summary
-from vit_jax.training.loop import compiled_step, training_batches
+from vit_jax.training.loop import training_batches
 from vit_jax.training.preparation import prepared
 from vit_jax.training.starting import first_state
 from vit_jax.training.train_state import create
@@ -100,7 +100,7 @@ def _steps(config, path, count=5):
     state, _ = first_state(plan, config.ema.decay > 0)
     made = jax.tree.map(lambda x: getattr(x, 'sharding', None), state)
     state = placement.put_state(state)
-    step, key = compiled_step(config, plan), rng.stream(config.seed, 'dropout')
+    step, key = placement.compile_train(plan.step), rng.stream(config.seed, 'dropout')
     teacher = distillation.start(config, plan.experiment, placement, plan.teacher)
     rows = []
     with training_batches(config, plan.experiment) as batches:

@@ -1,6 +1,7 @@
 """A run that keeps its images in memory is the run that reads them anew."""
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -138,16 +139,36 @@ def test_features_give_the_same_run_and_resuming_is_exact(folder, tmp_path, monk
   'change, fact',
   [
     ({'input__train_transform': 'decode|resize(16)|flip_lr'}, 'flip_lr'),
-    ({'mixing__mixup': '0.2'}, 'config.mixing'),
-    ({'freeze': 'blocks:1'}, 'config.freeze=backbone'),
-    ({'model__dropout': '0.1'}, 'config.model'),
+    ({'mixing__mixup': '0.2', 'mixing__cutmix': '0.3'}, 'config.mixing'),
+    ({'freeze': 'blocks:1'}, '--config.freeze=backbone'),
+    ({'model__dropout': '0.1', 'model__drop_path_rate': '0.1'}, 'dropout'),
+  ],
+)
+def test_what_stands_against_features_ends_with_what_to_type(folder, change, fact):
+  frozen = of(folder) | FROZEN | {'input__cache': 'features'}
+  config = options(**frozen | change)
+  with raises(ConfigError, 'features', fact) as e:
+    _caching(config)
+  words = re.findall(r"--config\.(\S+?)=('[^']*'|\S+)", str(e.value))
+  typed = {name.replace('.', '__'): value.strip("';") for name, value in words}
+  assert typed.keys() >= change.keys()
+  assert _caching(options(**frozen | change | typed)).of_features
+
+
+def _caching(config):
+  experiment = build_experiment(config)
+  frozen = frozen_names(experiment.shapes['params'], config.freeze)
+  return make_caching(config, experiment, parallel.make('data'), frozen)
+
+
+@pytest.mark.parametrize(
+  'change, fact',
+  [
     ({'model__distilled': 'True', 'model__pool': 'token'}, 'head_distillation'),
     ({'input__cache_gib': '1e-6'}, 'config.input.cache_gib'),
   ],
 )
 def test_what_stands_against_features_is_named(folder, change, fact):
   config = options(**of(folder) | FROZEN | {'input__cache': 'features'} | change)
-  experiment = build_experiment(config)
-  frozen = frozen_names(experiment.shapes['params'], config.freeze)
   with raises(ConfigError, 'features', fact):
-    make_caching(config, experiment, parallel.make('data'), frozen)
+    _caching(config)

@@ -14,6 +14,23 @@ def test_lengths_are_rounded_to_steps(length, steps):
 
 
 @pytest.mark.parametrize(
+  'every, total, steps',
+  [
+    ('', 30, 1),  # a twentieth of the run
+    ('', 100, 5),
+    ('', 10**6, 8),  # an epoch of 7.5 steps
+    ('', 3, 1),
+    ('5 epochs', 30, 38),
+    ('50 steps', 10**6, 50),
+  ],
+)
+def test_a_short_run_has_a_curve_unless_an_interval_is_set(every, total, steps):
+  durations = Durations(batch_size=10, num_examples=75)
+  assert durations.steps(durations.log_interval(every, total)) == steps
+  assert Durations(10, 10**6).log_interval('', 10**6) == '20 steps'
+
+
+@pytest.mark.parametrize(
   'every, due',
   [
     ('3 steps', [3, 6, 9, 12, 15]),

@@ -11,11 +11,19 @@ from tests.support import raises
 from tests.training import runs
 from vit_jax import convert, tree
 from vit_jax.data.dataset import Dataset
-from vit_jax.errors import ConfigError, DatasetError
-from vit_jax.training import loop
+from vit_jax.data.sources import preparation as preparation_of_datasets
+from vit_jax.errors import (
+  ConfigError,
+  DatasetError,
+  DependencyError,
+  DownloadError,
+  WeightsError,
+)
+from vit_jax.training import loop, preparation
 from vit_jax.training.experiment import build_experiment
 from vit_jax.training.optimization import make_optimization
 from vit_jax.training.preparation import outer_problems
+from vit_jax.weights import hub
 
 
 def _flat(variables):
@@ -103,6 +111,61 @@ def test_kept_outputs_without_names_are_in_the_order_of_numbers(tmp_path):
   kept = build_experiment(runs.options(dataset__name=name, init_from=str(path), head='keep'))
   found = kept.variables()[0]['params']['head']['bias']
   assert found.tolist() == [int(name) for name in run.dataset.classes] != sorted(found)
+
+
+@pytest.fixture
+def downloads(tmp_path, monkeypatch):
+  """Names that were to be downloaded, of a cache that is empty: all that begins fails."""
+  asked = []
+
+  def fail(name, *_, **__):
+    asked.append(name)
+    raise DownloadError(f'no network for {name}')
+
+  monkeypatch.setenv('VIT_JAX_CACHE', str(tmp_path / 'cache'))
+  monkeypatch.setattr(hub, 'fetch', fail)
+  monkeypatch.setattr(preparation_of_datasets, '_prepare', lambda dataset, *_: fail(dataset.name))
+  return asked
+
+
+@pytest.mark.parametrize(
+  'overrides, kind, facts',
+  [
+    ({'dataset__name': './none', 'init_from': 'vit_b16.i21k'}, DatasetError, ['none']),
+    ({'dataset__test': 'tset', 'init_from': 'vit_b16.i21k'}, DatasetError, ['tset']),
+    ({'dataset__name': 'food101', 'init_from': 'vit_b16.i22k'}, ConfigError, ['vit_b16.i22k']),
+    ({'dataset__name': 'food101', 'init_from': './none.npz'}, WeightsError, ['none.npz']),
+    (
+      {'dataset__name': 'food101', 'input__eval_transform': 'decode|x'},
+      ConfigError,
+      ["'x'"],
+    ),
+  ],
+)
+def test_nothing_is_downloaded_for_a_run_that_cannot_start(downloads, overrides, kind, facts):
+  with raises(kind, *facts):
+    build_experiment(runs.options(**overrides))
+  assert downloads == []
+
+
+def test_what_takes_no_download_is_opened_first(downloads):
+  pytest.importorskip('tensorflow_datasets')
+  with raises(DownloadError, 'food101'):
+    build_experiment(runs.options(dataset__name='food101', init_from='vit_b16.i21k'))
+  assert downloads == ['food101']  # and after its failure no other
+
+
+def test_what_is_wrong_elsewhere_is_no_reason_to_download(downloads, tmp_path, monkeypatch):
+  options = runs.options(dataset__name='food101', init_from='vit_b16.i21k')
+  assert outer_problems(options, str(tmp_path / 'run')) == [] == downloads
+  monkeypatch.setattr(preparation, 'check_installed', _missing)
+  with raises(DependencyError, 'no tracker'), preparation.prepared(options, tmp_path / 'run'):
+    pass
+  assert downloads == []
+
+
+def _missing(_):
+  raise DependencyError('no tracker')
 
 
 def test_the_fingerprint_is_of_the_images_of_each_split():

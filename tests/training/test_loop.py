@@ -273,12 +273,16 @@ def test_the_best_checkpoint_is_saved_although_none_is_due(tmp_path):
   assert {23, 24} <= saved and found.step in saved
 
 
-def test_a_finished_run_is_not_trained_again(finished):
+def test_a_finished_run_is_not_trained_again(finished, capsys):
   before = _arrays(finished, 24)[0]
   loop.train(options(total='24 steps', log__tensorboard='true'), str(finished))
   after = _arrays(finished, 24)[0]
   assert all(after[name].tobytes() == value.tobytes() for name, value in before.items())
   assert [r['split'] for r in read_metrics(finished)].count('test') == 1
+  said = capsys.readouterr().out
+  assert f'{finished}, finished at step 24\n' in said and 'resuming' not in said
+  (note,) = [line for line in said.splitlines() if line.startswith('note: ')]
+  assert 'tested' in note and note.endswith("--config.total='48 steps'")
 
 
 @pytest.mark.parametrize(

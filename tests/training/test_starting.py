@@ -21,6 +21,7 @@ def _options(folder, **overrides):
     'checkpoint__every': '2 steps',
     'evaluation__every': '2 steps',
     'schedule__warmup': '0 steps',
+    'log__every': '',
   }
   return runs.options(**named | overrides)
 
@@ -57,6 +58,8 @@ def test_a_longer_run_is_resumed_with_a_warning(run, caplog):
       logging.getLogger('vit_jax').removeHandler(caplog.handler)
   (warning,) = {r.getMessage() for r in caplog.records if 'config.total' in r.getMessage()}
   assert "'2 steps'" in warning and "'4 steps'" in warning
+  rows = runs.timeless_rows(run[1])
+  assert [row['step'] for row in rows if row['split'] == 'train'] == [1, 2, 3, 4]
 
 
 def test_options_that_do_not_change_training_may_change(run):
@@ -71,9 +74,12 @@ def test_options_that_do_not_change_training_may_change(run):
     ({'seed': '3', 'batch_size': '8'}, ['config.seed', 'config.batch_size is 8 and was 4']),
     ({'model__depth': '2'}, ['config.model']),
     ({'dataset__val': 'test'}, ['config.dataset.val', "'test'", "'val'"]),
+    ({'init_from': 'vit_b16.i21k'}, ["config.init_from is 'vit_b16.i21k' and was ''"]),
+    ({'seed': '3', 'batch_size': 'auto'}, ['config.seed is 3 and was 0']),
   ],
 )
-def test_other_options_are_another_run(run, overrides, facts):
+def test_other_options_are_another_run(run, overrides, facts, monkeypatch):
+  monkeypatch.setattr(loop, 'prepared', None)  # nothing is opened, downloaded or computed before
   with raises(CheckpointError, run[1], *facts):
     _resume(run, **overrides)
 

@@ -1,6 +1,7 @@
 """The run summary: memory that is estimated, and how every parameter is trained."""
 
 import itertools
+import types
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from tests.models import small
 from tests.training import runs
 from vit_jax import models
 from vit_jax.optimizers import Factors
-from vit_jax.training import summary
+from vit_jax.training import outline, summary
 from vit_jax.training.experiment import build_experiment
 from vit_jax.training.optimization import make_optimization
 from vit_jax.training.train_state import create
@@ -144,3 +145,27 @@ def test_a_split_that_was_not_asked_for_is_not_mentioned(described, tmp_path):
   folders(tmp_path, ('train', 'val'))
   text = '\n'.join(described(**FOLDER, dataset__name=str(tmp_path), dataset__test=''))
   assert 'note:' not in text
+
+
+@pytest.mark.parametrize(
+  'total, step, held_out, stopped, facts, absent',
+  [
+    (
+      '3 epochs',
+      24,
+      ('val', 'test'),
+      False,
+      ['step 24', 'tested', "--config.total='6 epochs'"],
+      [],
+    ),
+    ('1 epoch', 24, ('val',), False, ["--config.total='4 epochs'"], ['test']),  # as it is at 24
+    ('9 epochs', 24, ('val', 'test'), True, ['early stopping'], ['total']),
+    ('192 examples', 24, (), False, ["--config.total='384 examples'"], []),
+  ],
+)
+def test_a_finished_run_says_what_trains_it_longer(total, step, held_out, stopped, facts, absent):
+  config = runs.options(total=total, batch_size='8')
+  experiment = types.SimpleNamespace(train=range(64), held_out=held_out)
+  plan = types.SimpleNamespace(experiment=experiment, callbacks=types.SimpleNamespace(stop=stopped))
+  text = outline._of_finished(config, plan, step)
+  assert all(fact in text for fact in facts) and not any(word in text for word in absent), text

@@ -7,7 +7,7 @@ from tests.loopback import BODY, QUICK, files
 from tests.support import raises
 from tests.weights import oracle
 from vit_jax import convert, models, tree
-from vit_jax.errors import ConfigError, DownloadError
+from vit_jax.errors import ConfigError, DownloadError, WeightsError
 from vit_jax.models.shapes import variable_specs
 from vit_jax.weights import hub, saving
 
@@ -44,6 +44,21 @@ def test_a_local_folder_comes_before_any_download(named, tmp_path):
   (tmp_path / 'mine' / 'x.npz').write_bytes((tmp_path / 'made.npz').read_bytes())
   convert.load('small.test', oracle.ours(), (24, 24), pretrained_dir=tmp_path / 'mine')
   assert named.log == []
+
+
+def test_a_file_of_another_name_in_the_local_folder_is_given_by_that_name(named, tmp_path, caplog):
+  (tmp_path / 'mine').mkdir()
+  (tmp_path / 'made.npz').rename(tmp_path / 'mine' / 'ours.npz')
+  convert.load('ours.npz', oracle.ours(), (24, 24), pretrained_dir=tmp_path / 'mine')
+  assert named.log == [] and not caplog.records
+  convert.load('small.test', oracle.ours(), (24, 24), pretrained_dir=tmp_path / 'mine')
+  (warning,) = [r.getMessage() for r in caplog.records if r.levelname == 'WARNING']
+  for fact in (f'pretrained_dir={tmp_path / "mine"} ', 'small.test', 'x.npz, good.npz', 'own name'):
+    assert fact in warning
+  with raises(WeightsError, 'other.npz', f'pretrained_dir={tmp_path / "mine"}'):
+    convert.read('other.npz', pretrained_dir=tmp_path / 'mine')
+  with raises(ConfigError, f'pretrained_dir={tmp_path / "none"} is no folder'):
+    convert.read('ours.npz', pretrained_dir=tmp_path / 'none')
 
 
 def test_when_every_source_fails_the_error_names_the_remedy(named, monkeypatch):

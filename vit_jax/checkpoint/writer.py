@@ -45,6 +45,7 @@ class Checkpointer:
     best_mode: 'max' or 'min'.
 
   Attributes:
+    in_hand: step of the checkpoint that was begun last; 0 before.
     seconds: from the start of a save until all of it was on disk, the longest so far.
   """
 
@@ -53,7 +54,7 @@ class Checkpointer:
     self._best, self._mode = best, best_mode
     self._scores: dict[int, float] = {}
     self._manager: ocp.CheckpointManager | None = None
-    self._keep, self._in_hand = max(1, keep), 0
+    self._keep, self.in_hand = max(1, keep), 0
     self._failed = False
     self._began = 0.0
     self.seconds = 0.0
@@ -133,7 +134,7 @@ class Checkpointer:
       'metrics': metrics,
     }
     self._note_score(step, metrics)
-    self._in_hand, self._began = step, time.monotonic()
+    self.in_hand, self._began = step, time.monotonic()
     nbytes = sum(x.nbytes for x in jax.tree.leaves((variables, training)))
     processes.agreed(lambda: self._check_room(step, nbytes))
     with self._writing():
@@ -203,7 +204,7 @@ class Checkpointer:
     """Lists the files of the checkpoint in hand; called before it gets its name."""
     if processes.index() == 0:
       for folder in self._folder.iterdir():
-        if folder.name.split('.')[0] == str(self._in_hand):  # '6.orbax-checkpoint-tmp', say
+        if folder.name.split('.')[0] == str(self.in_hand):  # '6.orbax-checkpoint-tmp', say
           checksums.write(folder)
     self.seconds = max(self.seconds, time.monotonic() - self._began)
 

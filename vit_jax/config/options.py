@@ -204,7 +204,7 @@ class Evaluation:
   )
 
 
-def _never_or_length(text: str) -> None:
+def _positive_or_empty(text: str) -> None:
   if text:
     Length.parse_positive(text)
 
@@ -214,7 +214,7 @@ class Fewshot:
   every: str = option(
     '',
     "evaluate frozen features on val this often: '5 epochs'; empty: never",
-    parse=_never_or_length,
+    parse=_positive_or_empty,
   )
   shots: tuple[int, ...] = option(
     (1, 5, 10, 25), 'few-shot: images of each class for least squares', low=1, high=10**6
@@ -252,7 +252,12 @@ class Checkpoint:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-  every: str = option('20 steps', 'write training metrics this often', parse=Length.parse_positive)
+  every: str = option(
+    '',
+    'write training metrics this often; empty: the shortest of 20 steps, an epoch and a twentieth '
+    'of the run',
+    parse=_positive_or_empty,
+  )
   tensorboard: bool = option(True, 'write TensorBoard event files too')
   to: tuple[str, ...] = option(
     (), 'experiment trackers that get the metrics too', choices=lambda: TRACKERS
@@ -294,7 +299,7 @@ class Config:
     parse=check_pattern,
   )
   pretrained_dir: str = option(
-    '', 'folder searched for named weights before any download', path=True
+    '', 'folder searched for weights, by name or file name, before any download', path=True
   )
   model: dict = dataclasses.field(
     default_factory=lambda: {'name': 'vit_ti16'},

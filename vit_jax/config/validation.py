@@ -270,8 +270,9 @@ def _unfit(config: Config) -> list[str]:
   )
   if train and evaluation and train.output_hw != evaluation.output_hw:
     problems.append(
-      f'config.input.train_transform gives images of {train.output_hw} pixels and eval_transform '
-      f'of {evaluation.output_hw}: use one size in both'
+      f'config.input.train_transform gives images of {train.output_hw} pixels and '
+      f'config.input.eval_transform of {evaluation.output_hw}: use one size in both, or none, for '
+      'that of config.input.image_size'
     )
   elif module and train and not config.init_from:  # weights bring their own size of patches
     attempt('config.input.image_size', lambda: models.check_image_size(module, train.output_hw))

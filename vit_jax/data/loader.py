@@ -13,6 +13,7 @@ import numpy as np
 
 from vit_jax.data.cache import KeptExamples, KeptFeatures
 from vit_jax.data.dataset import Examples
+from vit_jax.data.records import SKIPPING
 from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import ImageError
 
@@ -87,7 +88,7 @@ class Loader:
   def _read(self, index: int) -> dict:
     example = self.examples[index]
     if example['label'] < 0 and 'labels' not in example:
-      raise ImageError(f'{example["id"]} has no label: remove it')
+      raise ImageError(f'{example["id"]} has no label; remove it')
     return {**example, 'index': index}
 
   def load_readable(self, index: int, position: int, problems: Problems) -> dict:
@@ -98,15 +99,10 @@ class Loader:
         return self.load(i, position)
       except ImageError as e:
         if self.on_error == 'raise':
-          raise _refused(e) from e
+          raise ImageError(f'{e}; {SKIPPING} excludes it') from e
         problems.append((self.examples.id(i), str(e)))
     count = len(self.examples)
     raise ImageError(f'none of the {count} images can be read; the first: {problems[0][1]}')
-
-
-def _refused(error: ImageError) -> ImageError:
-  """The error that ends a run, which says how to leave such images out."""
-  return ImageError([f"{problem}, or pass on_error='skip'" for problem in error.problems])
 
 
 @functools.cache
@@ -196,7 +192,7 @@ class EvalLoader(BatchLoader):
         rows.put(row, self.load(first + row, first + row))
       except ImageError as e:
         if self.on_error == 'raise':
-          raise _refused(e) from e
+          raise ImageError(f'{e}; {SKIPPING} excludes it') from e
         problems.append((self.examples.id(first + row), str(e)))
     return problems
 

@@ -9,6 +9,9 @@ import numpy as np
 
 from vit_jax.errors import ImageError
 
+# What to type to leave out what is wrong with a dataset, for messages.
+SKIPPING = '--config.dataset.on_error=skip (evaluate and probe: --on_error=skip)'
+
 
 class Records(Protocol):
   """The images of one split as they are stored. Safe to read from several threads; picklable."""

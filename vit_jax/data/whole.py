@@ -11,6 +11,7 @@ import numpy as np
 
 from vit_jax.data.dataset import Examples
 from vit_jax.data.decode import decode_image
+from vit_jax.data.records import SKIPPING
 from vit_jax.errors import ImageError
 
 _FILES = 50_000  # of a larger dataset, so many spread over it
@@ -35,10 +36,11 @@ def check_whole(examples: Examples, files: int = _FILES) -> None:
     if path is not None:
       found += _problems(path)
   if len(found) == 1:
-    raise ImageError(found[0])
+    raise ImageError(f'{found[0]}; {SKIPPING} excludes it')
   if found:
     more = f' and {len(found) - _NAMED} more' if len(found) > _NAMED else ''
-    raise ImageError(f'{len(found)} images cannot be read: {"; ".join(found[:_NAMED])}{more}')
+    named = '; '.join(found[:_NAMED])
+    raise ImageError(f'{len(found)} images cannot be read: {named}{more}; {SKIPPING} excludes them')
 
 
 def _problems(path: str) -> list[str]:

@@ -13,6 +13,7 @@ import tqdm
 from vit_jax import data, metric_writer, parallel, processes, remote, report, tasks
 from vit_jax.config import Dataset, parse_saved
 from vit_jax.data import class_names
+from vit_jax.data.sources import needs_download
 from vit_jax.errors import CheckpointError, ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled, spread
 from vit_jax.evaluation.measure import measure
@@ -70,13 +71,16 @@ def evaluate(
   Raises:
     UserError: model, dataset and split do not fit together.
   """
+  opened = None
+  if dataset and not needs_download(dataset, data_dir):  # a mistake in it costs no download
+    opened = _open(model, dataset, data_dir, {}, on_error)
   model = remote.local(model)
   loaded = load(model, pretrained_dir=pretrained_dir, **(opening or {}))
   if loaded.step != processes.agreed(lambda: loaded.step):
     raise CheckpointError(f'{model} got another best checkpoint meanwhile: run the command again')
   if not loaded.module.num_classes:
     raise WeightsError(f'{model} has no classifier to score: fine-tune it first')
-  opened = _open(model, dataset, data_dir, loaded.config, on_error)
+  opened = opened or _open(model, dataset, data_dir, loaded.config, on_error)
   whole = bool(dataset) and opened.made_split
   asked_for_training = 'train' in (split or '')
   split = split or ('+'.join(opened.splits) if whole else 'test')

@@ -11,9 +11,16 @@ from vit_jax.options import from_text
 ON_ERROR = ('raise', 'skip')  # policies for images that cannot be decoded
 
 
-def image_parser(command: str, description: str) -> Parser:
-  """A parser with MODEL, IMAGE... and how the model is opened."""
-  parser = Parser(command, description=description)
+def image_parser(command: str, description: str, *examples: str) -> Parser:
+  """A parser with MODEL, IMAGE... and how the model is opened.
+
+  Args:
+    command: its name, as in `python -m vit_jax.NAME`.
+    description: what it does.
+    *examples: arguments, as one types them.
+  """
+  lines = [f'  python -m vit_jax.{command} {words}' for words in examples]
+  parser = Parser(command, description=description, epilog='\n'.join(['examples:', *lines]))
   model_option(parser)
   parser.option(
     'images',
@@ -41,7 +48,7 @@ def batch_option(parser: Parser) -> None:
 
 def opening_options(parser: Parser) -> None:
   """How a model's weights are found and recognised."""
-  searched = 'folder searched for named weights before a download'
+  searched = 'folder searched for weights, by name or file name, before a download'
   parser.option('--pretrained_dir', str, searched, '', path=True)
   parser.option(
     '--architecture',

@@ -28,6 +28,7 @@ class Place:
     devices: numbers of this machine's devices that are its own; None for all that it sees.
     words: the command that the launcher was started by.
     lifeline: an open file that ends with the launcher; -1 without one.
+    seconds: that the launcher had run when it started this process.
   """
 
   coordinator: str
@@ -37,6 +38,7 @@ class Place:
   devices: tuple[int, ...] | None = None
   words: tuple[str, ...] = ()
   lifeline: int = -1
+  seconds: float = 0.0
 
   @property
   def launched(self) -> bool:

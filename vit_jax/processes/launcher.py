@@ -82,7 +82,8 @@ def launch(command: str, argv: Sequence[str] | None, count: int) -> int:
   before = {n: signal.signal(n, pass_on) for n in _numbers()}
   try:
     for index in range(count):
-      place = Place(coordinator, index, count, '--processes', None, tuple(words), read)
+      seconds = machine.process_seconds()
+      place = Place(coordinator, index, count, '--processes', None, tuple(words), read, seconds)
       children.append(_start(place, shares[index]))
     _wait(children)
   finally:

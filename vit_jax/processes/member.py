@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-from vit_jax import console, errors
+from vit_jax import console, errors, machine
 from vit_jax.errors import InterruptedRunError, LostProcessError, UserError, one_line
 from vit_jax.processes.cluster import Place
 from vit_jax.processes.hub import BEAT_SECONDS
@@ -367,6 +367,12 @@ def busy() -> Iterator[None]:
   finally:
     if _MEMBER:
       _MEMBER.busy -= 1
+
+
+def command_seconds() -> float:
+  """Wall time since the command was started, by its launcher where there is one."""
+  before = _MEMBER.place.seconds if _MEMBER is not None else 0.0
+  return before + machine.process_seconds()
 
 
 def agreed(function: Callable[[], T]) -> T:

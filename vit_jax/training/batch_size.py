@@ -14,7 +14,7 @@ from vit_jax.config import AUTO, Config
 from vit_jax.console import phase
 from vit_jax.errors import ConfigError
 from vit_jax.report.text import size as size_text
-from vit_jax.training import memory
+from vit_jax.training import memory, summary
 from vit_jax.training.experiment import prefetch_of
 from vit_jax.training.preparation import Plan, prepared
 
@@ -68,7 +68,7 @@ def resolved(config: Config, path: pathlib.Path) -> Config:
       compiling = (machine.peak_memory_bytes() or 0) - before
       limit = min(processes.collected(free_bytes(jax.local_devices()[0], compiling)))
       found = largest(needed, unit, most, limit)
-  what = f'{devices} devices x {config.accumulate} gradient accumulation steps'
+  what = summary.shares_text(devices, config.accumulate)
   log.info(
     'config.batch_size=auto: %d (%s x %d) needs %s of the %s that may be used, by XLA\'s analysis; '
     'the learning rate is not changed with it', found.batch_size, what, found.batch_size // unit,

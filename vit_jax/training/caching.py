@@ -12,7 +12,7 @@ import flax.linen as nn
 import jax
 import numpy as np
 
-from vit_jax import data, machine, parallel, processes, tree
+from vit_jax import data, machine, models, parallel, processes, tree
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.errors import ConfigError
@@ -123,17 +123,18 @@ def _against_features(config: Config, experiment: Experiment, frozen: frozenset[
   found = []
   if drawn := [str(op) for op in experiment.train_transform.ops if op.random]:
     found.append(
-      f'{", ".join(drawn)} of config.input.train_transform gives other images each epoch'
+      f'{", ".join(drawn)} of config.input.train_transform gives other images each epoch: set '
+      f"--config.input.train_transform='{config.input.eval_transform}'"
     )
   if config.mixing:
-    found.append('config.mixing mixes images')
+    found.append('config.mixing mixes images: set --config.mixing.mixup=0 --config.mixing.cutmix=0')
   if getattr(experiment.task, 'teacher', ''):
     found.append('config.task.teacher needs images')
   names = list(tree.flatten(experiment.shapes['params']))
   trained = [name for name in names if name not in frozen and not name.startswith('head')]
   if trained:
     found.append(f'{len(trained)} parameters below the head are trained, such as {trained[0]}: '
-                 'set config.freeze=backbone')  # fmt: skip
+                 'set --config.freeze=backbone')  # fmt: skip
   others = [name for name in names if name.startswith('head') and not name.startswith('head/')]
   if others and backbone_of(experiment.module) is experiment.module:
     found.append(f'{others[0]} sees more than the pooled features')
@@ -142,11 +143,16 @@ def _against_features(config: Config, experiment: Experiment, frozen: frozenset[
   try:
     jax.eval_shape(forward, experiment.shapes, images)
   except flax.errors.InvalidRngError:
+    fields = {**models.fields(config.model['name']), **config.model}
+    rates = [
+      name for name in fields if 'drop' in name and isinstance(fields[name], float) and fields[name]
+    ]
     found.append(
-      'dropout or stochastic depth acts below the head: set their rates to 0 in config.model'
+      'dropout or stochastic depth acts below the head: set '
+      + ' '.join(f'--config.model.{name}=0' for name in rates)
     )
   except flax.errors.ModifyScopeVariableError:
-    found.append('batch statistics are updated: set config.model.norm_frozen=True')
+    found.append('batch statistics are updated: set --config.model.norm_frozen=true')
   return found
 
 

@@ -17,7 +17,7 @@ from vit_jax import processes
 from vit_jax.checkpoint import best_step
 from vit_jax.console import Console, columns, format_metrics, format_seconds, is_terminal
 from vit_jax.errors import one_line
-from vit_jax.report.text import interval, percent
+from vit_jax.report.text import counted, interval, percent
 from vit_jax.training.events import Course, EstimateEvent, PlanEvent, Scored, SummaryEvent
 from vit_jax.training.table import Table, number_text, rate_text
 
@@ -259,7 +259,7 @@ def _result(event: SummaryEvent) -> str:
 
 def _course_of(event: SummaryEvent) -> str:
   """'best step 1,318 (epoch 65.0) of 2,027, in 1:48'."""
-  text = f'{event.steps:,} steps in {format_seconds(event.seconds)}'
+  text = f'{counted(event.steps, "step", "steps")} in {format_seconds(event.seconds)}'
   if event.best_step is None:
     return text
   epoch = '' if event.best_epoch is None else f' (epoch {event.best_epoch:.1f})'

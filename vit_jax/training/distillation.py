@@ -21,20 +21,24 @@ from vit_jax.files import make_folder
 from vit_jax.inference.loaded import Loaded, load
 from vit_jax.parallel import Placement
 from vit_jax.training import flops
-from vit_jax.training.experiment import Experiment
+from vit_jax.training.experiment import Experiment, NotDownloadedError
 from vit_jax.training.train_step import mixed, step_key
+from vit_jax.weights.reading import needs_download
 
 log = logging.getLogger(__name__)
 
 _CRC_BYTES = 4
 
 
-def open_teacher(config: Config, experiment: Experiment | None) -> Loaded | None:
+def open_teacher(
+  config: Config, experiment: Experiment | None, may_download: bool = True
+) -> Loaded | None:
   """The teacher that a config names; None for a run without one.
 
   Args:
     config: of the student.
     experiment: of the student, whose classes the teacher must know; None where it has problems.
+    may_download: False for a run that has problems elsewhere.
 
   Raises:
     UserError: it cannot be read, or does not know the classes; or there is no place for its cache.
@@ -48,6 +52,8 @@ def open_teacher(config: Config, experiment: Experiment | None) -> Loaded | None
       make_folder(folder)
     except StorageError as e:
       raise StorageError(f'config.task.teacher_cache={folder}: {e}') from e
+  if not may_download and needs_download(name, pretrained_dir=config.pretrained_dir):
+    raise NotDownloadedError([])
   try:
     loaded = load(name, pretrained_dir=config.pretrained_dir)
     if not loaded.module.num_classes:

@@ -27,7 +27,7 @@ from vit_jax.training.events import EstimateEvent
 from vit_jax.training.experiment import loading_of
 from vit_jax.training.loop import HINT, training_batches
 from vit_jax.training.preparation import Plan, prepared
-from vit_jax.training.starting import first_state, refuse_other
+from vit_jax.training.starting import first_state, refuse_other_data, refuse_other_run
 from vit_jax.training.table import rate_text
 from vit_jax.training.train_state import TrainState
 
@@ -53,13 +53,14 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
   path = remote.copy_of(workdir_of(str(workdir)))
   with contextlib.ExitStack() as stack:
     console = stack.enter_context(console_for(output))
+    refuse_other_run(config, path)
     config = given = batch_size.resolved(config, path)
     if hasattr(config.task, 'teacher_cache'):  # which a dry run does not touch
       task: Any = config.task
       config = dataclasses.replace(config, task=dataclasses.replace(task, teacher_cache=''))
     plan = stack.enter_context(prepared(config, path))
     display = DISPLAYS[output](console)
-    refuse_other(given, plan.experiment, path)
+    refuse_other_data(given, plan.experiment, path)
     state, loaded = first_state(plan, config.ema.decay > 0)
     parameters = summary.describe_parameters(
       state.params, plan.optimization.factors, plan.optimization.frozen

@@ -6,6 +6,7 @@ from vit_jax.errors import ConfigError
 from vit_jax.options import Length
 
 _MOST_STEPS = 2**31 - 1  # int32
+_LOG_STEPS, _LOG_ROWS = 20, 20  # steps between two rows at most, rows of a run at least
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +37,16 @@ class Durations:
         f'{option or "length"}={length!r} is {steps:.3g} steps: at most {_MOST_STEPS} are possible'
       )
     return round(steps)
+
+  def log_interval(self, every: str, total_steps: int) -> str:
+    """How often training metrics are written: as is said, else so that a short run has a curve.
+
+    Args:
+      every: `config.log.every`.
+      total_steps: of the run.
+    """
+    steps = min(_LOG_STEPS, round(self._exactly('1 epoch')), total_steps // _LOG_ROWS)
+    return every or f'{max(1, steps)} steps'
 
   def due(self, step: int, every: str) -> bool:
     """Whether something done every so often falls to this step; epochs need not be whole steps."""

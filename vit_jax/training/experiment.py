@@ -14,7 +14,7 @@ import numpy as np
 from vit_jax import data, models, processes, rng, tasks, tree
 from vit_jax.config import Config
 from vit_jax.console import phase
-from vit_jax.data import class_names, splits
+from vit_jax.data import class_names, sources, splits
 from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
 from vit_jax.errors import ConfigError, Problems, UserError
 from vit_jax.evaluation.evaluator import loader_options
@@ -22,7 +22,7 @@ from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import description, variable_shapes
 from vit_jax.weights.building import build
 from vit_jax.weights.loading import Options, fit
-from vit_jax.weights.reading import Weights, read
+from vit_jax.weights.reading import Weights, needs_download, read
 
 log = logging.getLogger(__name__)
 
@@ -155,8 +155,18 @@ class Inputs:
   weights: Weights | None
 
 
-def open_inputs(config: Config) -> Inputs:
+class NotDownloadedError(UserError):
+  """Without a sentence: what takes a download was left out, as the run cannot start."""
+
+
+def open_inputs(config: Config, may_download: bool = True) -> Inputs:
   """Opens the dataset, its splits, the weights and the transforms.
+
+  What is here is opened first, and nothing is downloaded for a run that cannot start.
+
+  Args:
+    config: checked options.
+    may_download: False for a run that has problems elsewhere.
 
   Raises:
     UserError: naming everything that is missing or cannot be used.
@@ -164,29 +174,27 @@ def open_inputs(config: Config) -> Inputs:
   size = config.input.image_size
   image_size = (size[0], size[-1])
   problems = Problems()
-  weights = None
-  train_transform = eval_transform = dataset = train = None
-  held_out: dict[str, data.Examples] = {}
+  train_transform = eval_transform = None
   with problems.collect():
     train_transform = data.parse_transform(config.input.train_transform, image_size, train=True)
   with problems.collect():
     eval_transform = data.parse_transform(config.input.eval_transform, image_size, train=False)
-  with problems.collect(), phase(f'opening the dataset {config.dataset.name}'):
-    dataset = config.dataset.open()
-  if dataset is not None:
+  weights = dataset = train = None
+  held_out: dict[str, data.Examples] = {}
+  # False, what takes no download, comes before True.
+  takes_download = {
+    'dataset': sources.needs_download(config.dataset.name, config.dataset.data_dir),
+    'weights': needs_download(config.init_from, pretrained_dir=config.pretrained_dir),
+  }
+  for what in sorted(takes_download, key=lambda what: takes_download[what]):
     with problems.collect():
-      train = dataset.split(config.dataset.train)
-    for role, spec in (('val', config.dataset.val), ('test', config.dataset.test)):
-      with problems.collect():
-        if spec and (dataset.has_split(spec) or splits.canonical(spec) != role):  # or it has none
-          held_out[role] = dataset.split(spec)
-  if config.dataset.on_error == 'raise':
-    for examples in filter(None, (train, *held_out.values())):
-      with problems.collect(), phase('checking that no image is cut short'):
-        data.check_whole(examples)
-  if config.init_from:
-    with problems.collect(), phase(f'reading the weights {config.init_from}'):
-      weights = read(config.init_from, pretrained_dir=config.pretrained_dir)
+      if takes_download[what] and (problems.sentences or not may_download):
+        raise NotDownloadedError([])
+      if what == 'dataset':
+        dataset, train, held_out = _open_dataset(config, problems)
+      elif config.init_from:
+        with phase(f'reading the weights {config.init_from}'):
+          weights = read(config.init_from, pretrained_dir=config.pretrained_dir)
   problems.raise_if_any()
   assert dataset and train and train_transform and eval_transform
   roles = {'train': train, **held_out}
@@ -194,6 +202,26 @@ def open_inputs(config: Config) -> Inputs:
   warn_of_overlap(roles, specs)
   warn_of_duplicates(dataset.name, roles)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
+
+
+def _open_dataset(
+  config: Config, problems: Problems
+) -> tuple[data.Dataset, data.Examples | None, dict[str, data.Examples]]:
+  """The dataset, its training split and the others, with what is wrong with these."""
+  train, held_out = None, {}
+  with phase(f'opening the dataset {config.dataset.name}'):
+    dataset = config.dataset.open()
+  with problems.collect():
+    train = dataset.split(config.dataset.train)
+  for role, spec in (('val', config.dataset.val), ('test', config.dataset.test)):
+    with problems.collect():
+      if spec and (dataset.has_split(spec) or splits.canonical(spec) != role):  # or it has none
+        held_out[role] = dataset.split(spec)
+  if config.dataset.on_error == 'raise':
+    for examples in filter(None, (train, *held_out.values())):
+      with problems.collect(), phase('checking that no image is cut short'):
+        data.check_whole(examples)
+  return dataset, train, held_out
 
 
 def prefetch_of(config: Config, image_hw: tuple[int, int]) -> data.Prefetch:
@@ -210,13 +238,16 @@ def loading_of(config: Config) -> dict[str, Any]:
   return loader_options(config.input.threads, config.dataset.on_error, limit)
 
 
-def build_experiment(config: Config) -> Experiment:
+def build_experiment(config: Config, may_download: bool = True) -> Experiment:
   """Opens the dataset, reads the weights and builds the model, checking that they fit together.
+
+  Args:
+    config, may_download: as of `open_inputs`.
 
   Raises:
     UserError: naming what is missing or does not fit.
   """
-  inputs = open_inputs(config)
+  inputs = open_inputs(config, may_download)
   dataset, weights = inputs.dataset, inputs.weights
   stated = (weights.preprocess if weights else None) or data.Preprocess('decode')
   preprocess = dataclasses.replace(

@@ -15,7 +15,7 @@ import optax
 from vit_jax import data, parallel, processes, remote, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
-from vit_jax.console import phase
+from vit_jax.console import phase, tell_soon
 from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
 from vit_jax.files import workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
@@ -29,7 +29,13 @@ from vit_jax.training.experiment import Experiment, loading_of
 from vit_jax.training.preparation import Plan, check_remote_workdir, prepared
 from vit_jax.training.run_lock import run_lock
 from vit_jax.training.signals import SharedStop, StopSignal
-from vit_jax.training.starting import first_state, mend_description, resume, write_description
+from vit_jax.training.starting import (
+  first_state,
+  mend_description,
+  refuse_other_run,
+  resume,
+  write_description,
+)
 from vit_jax.training.timing import CpuStepThrottle, Window
 from vit_jax.training.train_state import TrainState, to_checkpoint
 from vit_jax.training.validation import Validation
@@ -60,6 +66,7 @@ def train(
   workdir = workdir_of(str(workdir))
   check_remote_workdir(config, workdir)
   with console_for(output) as console, StopSignal() as stop, remote.workdir(workdir) as path:
+    processes.agreed(lambda: refuse_other_run(config, path))
     config = batch_size.resolved(config, path)
     return _train(config, path, DISPLAYS[output](console), stop, max_hours)
 
@@ -101,12 +108,9 @@ def _train(
     display.plan(event, path / outline.FILE)
     if int(state.step) > total_steps:
       log.warning(
-        'the checkpoint is of step %d, and config.total=%r ends at step %d: nothing is left to '
-        'train',
-        int(state.step),
-        config.total,
-        total_steps,
-      )
+        'the checkpoint is of step %d, and config.total=%r ends at step %d', int(state.step),
+        config.total, total_steps,
+      )  # fmt: skip
     to, project = config.log.to if first else (), config.log.project
     tracking = stack.enter_context(Tracking(to, path, config.to_json(), project, bool(state.step)))
     writer = MetricWriter(
@@ -122,15 +126,22 @@ def _train(
       batches.set_state(meta['data_state'])
     loop = _Loop(config, plan, checkpointer, writer, batches, display, meta, path)
     display.begin(loop.course(int(state.step)))
-    budget = TimeBudget(max_hours, summary.bytes_of(state))
+    budget = TimeBudget(max_hours, summary.bytes_of(state), loop.batches())
     with stop.deferred():
       loop.run(state, stop, budget)
-      checkpointer.wait()
+      with phase(f'waiting for the checkpoint of step {checkpointer.in_hand}'):
+        checkpointer.wait()
     if loop.interrupted_at:
       why = 'interrupted' if loop.interrupted_by else f'--max_hours={max_hours:g}: stopped'
       raise InterruptedRunError(
         f'{why} at step {loop.interrupted_at}, which is saved in {path}: the same command resumes',
         loop.interrupted_by,
+      )
+    if 'test' in experiment.held_out and not processes.agreed(budget.leaves_test):
+      raise InterruptedRunError(
+        f'--max_hours={max_hours:g}: trained and saved in {path}, without time for the test: the '
+        'same command tests it and writes the report',
+        0,
       )
     metrics = loop.validation.final_test(path) or loop.last_metrics
     writer.flush()
@@ -179,6 +190,7 @@ class _Loop:
     self._placement, self._callbacks = plan.placement, plan.callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
     self._display, self._workdir = display, path
+    self._log_every = plan.durations.log_interval(config.log.every, plan.total_steps)
     self._state: Any = None
     self._replayable = False
     self._teacher: distillation.Teacher | None = None
@@ -241,15 +253,25 @@ class _Loop:
       self._display.step(step)
 
       last = step == total
-      if last or self._plan.durations.due(step, config.log.every):
+      if last or self._plan.durations.due(step, self._log_every):
         self._report(step, last)
       saved_in = self._checkpointer.seconds
       asked = stopping.requested(budget.spent(self._due(step + 1), saved_in, stopping.later))
+      if asked:
+        tell_soon()
       with self._window.paused(), budget.pause(self._due(step)):
         state = self._evaluate_and_save(step, state, last, asked)
       if asked and not last:
         self.interrupted_at, self.interrupted_by = step, stopping.number
         return
+
+  def batches(self) -> dict[str, int]:
+    """Batches of a validation, of an evaluation of frozen features and of the test."""
+    size = self._config.evaluation.batch_size or self._config.batch_size
+    held_out = self._experiment.held_out
+    counts = {role: math.ceil(len(held_out.get(role, ())) / size) for role in ('val', 'test')}
+    features = math.ceil(len(self._experiment.train) / size) + counts['val']
+    return {'validation': counts['val'], 'features': features, 'test': counts['test']}
 
   def _due(self, step: int) -> list[str]:
     """What follows a step and takes long."""
@@ -259,7 +281,8 @@ class _Loop:
       'features': config.fewshot.every,
       'checkpoint': config.checkpoint.every,
     }
-    return [what for what, each in every.items() if last or self._plan.durations.due(step, each)]
+    due = self._plan.durations.due
+    return [what for what, each in every.items() if each and (last or due(step, each))]
 
   def _evaluate_and_save(self, step: int, state: Any, last: bool, stopping: bool) -> Any:
     """Validation, callbacks, frozen features and a checkpoint, where they are due."""
@@ -276,7 +299,8 @@ class _Loop:
     save = last or stopping or due(step, config.checkpoint.every)
     if save or self._callbacks.stop or self._checkpointer.is_best(step, validated):
       self._check_window()
-      self._save(state, validated)
+      with phase(f'saving the checkpoint of step {step}', told_after=None):
+        self._save(state, validated)
     return state
 
   def _apply_callbacks(self, validated: Mapping[str, float], state: Any) -> Any:
@@ -290,7 +314,7 @@ class _Loop:
   def _report(self, step: int, last: bool) -> None:
     self._check_window()
     # The last window may be of a step or two: it is made as long as the others.
-    least = self._plan.durations.steps(self._config.log.every) if last else 1
+    least = self._plan.durations.steps(self._log_every) if last else 1
     means, rates = self._window.means(least), self._window.rates(least)
     self.last_metrics = means | rates | {'seconds': self.seconds()}
     if self._mfu_of_rate and 'img_sec' in self.last_metrics:

@@ -1,5 +1,6 @@
 """The plan that a run prints: about ten lines, with the rest in plan.txt."""
 
+import dataclasses
 import pathlib
 from collections.abc import Mapping
 from typing import Any
@@ -9,6 +10,8 @@ from vit_jax.config import Config, get, leaves
 from vit_jax.data.header import dimensions
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
+from vit_jax.options import Length
+from vit_jax.report.text import counted
 from vit_jax.report.text import size as size_text
 from vit_jax.training import memory, summary
 from vit_jax.training.events import PlanEvent
@@ -41,6 +44,7 @@ def plan_event(
   """
   experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
   dataset, step = experiment.dataset, int(state.step)
+  finished = step >= total or plan.callbacks.stop
   whole = plan.placement.whole_arrays(state)
   needed = memory.estimate(config, plan, state)
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
@@ -58,14 +62,14 @@ def plan_event(
     'kept': plan.caching.text,
     'loading': f'{prefetch.examples:,} images ahead of their step by {_loaders(prefetch)}, at most '
     f'{size_text(prefetch.host_bytes)} of host memory',
-    'length': f'{total:,} steps = {epochs:.4g} epochs, batch size {config.batch_size}'
-    + accumulated * (config.accumulate > 1),
+    'length': f'{counted(total, "step", "steps")} = {epochs:.4g} epochs, '
+    f'batch size {config.batch_size}' + accumulated * (config.accumulate > 1),
     'optimizer': _optimizer(config),
     'methods': ', '.join(_changed(config, _METHODS)),
     'devices': f'{len(devices)} x {kind}, {plan.placement.title}, '
     f'{backbone_of(experiment.module).dtype}; memory '
     f'{summary.memory_text(needed).split(":")[0]} (estimate)',
-    'results': f'{workdir}' + f', resuming from step {step:,}' * (step > 0),
+    'results': f'{workdir}{_resuming(step, finished)}',
   }
   if whole:
     rows['devices'] += f'; {len(whole)} large arrays stay whole on each, which {FILE} lists'
@@ -79,6 +83,8 @@ def plan_event(
     loaded,
   ]
   notes = summary.notes(config, experiment)
+  if finished:
+    notes.append(_of_finished(config, plan, step))
   if 'left out' in dataset.found:
     notes.append(f'left out of {dataset.name}: {dataset.found["left out"]}')
   facts = {
@@ -121,9 +127,30 @@ def _weights(config: Config, step: int, loaded: str) -> str:
   return f'fresh, from seed {config.seed}'
 
 
+def _resuming(step: int, finished: bool) -> str:
+  if finished:
+    return f', finished at step {step:,}'
+  return f', resuming from step {step:,}' if step else ''
+
+
+def _of_finished(config: Config, plan: Plan, step: int) -> str:
+  """What a run that is finished does when it is started again, and how it is trained longer."""
+  what = f'the run is finished at step {step:,}'
+  if 'test' in plan.experiment.held_out:
+    what += ': its best checkpoint is tested and the report written again'
+  if plan.callbacks.stop:
+    return f'{what}; early stopping ended it'
+  length = Length.parse(config.total)
+  while round(length.steps(config.batch_size, len(plan.experiment.train))) <= step:
+    length = dataclasses.replace(length, amount=2 * length.amount)
+  return f"{what}; to train longer: the same command with --config.total='{length}'"
+
+
 def _loaders(prefetch: data.Prefetch) -> str:
-  threads = f'{prefetch.threads} threads'
-  return f'{prefetch.workers} processes of {threads}' if prefetch.workers else threads
+  threads = counted(prefetch.threads, 'thread', 'threads')
+  if not prefetch.workers:
+    return threads
+  return f'{counted(prefetch.workers, "process", "processes")} of {threads}'
 
 
 def _optimizer(config: Config) -> str:

@@ -13,12 +13,11 @@ from vit_jax import parallel, remote
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.config.validation import metric_problems
-from vit_jax.data.sources import needs_download
 from vit_jax.errors import ConfigError, Problems
 from vit_jax.files import is_remote, make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
 from vit_jax.trackers import check_installed
-from vit_jax.training import distillation
+from vit_jax.training import distillation, summary
 from vit_jax.training.caching import Caching, make_caching
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.durations import Durations
@@ -107,13 +106,13 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
         'config.batch_size',
         config.batch_size,
         len(placement.devices) * config.accumulate,
-        f'{len(placement.devices)} devices x {config.accumulate} gradient accumulation steps',
+        summary.shares_text(len(placement.devices), config.accumulate),
       )
     experiment = teacher = None
     with problems.collect():
-      experiment = build_experiment(config)
+      experiment = build_experiment(config, may_download=not problems.sentences)
     with problems.collect():
-      teacher = distillation.open_teacher(config, experiment)
+      teacher = distillation.open_teacher(config, experiment, may_download=not problems.sentences)
     callbacks = Callbacks(config.plateau, config.early_stopping)
     optimization = None
     if experiment is not None and placement is not None:
@@ -160,8 +159,7 @@ def outer_problems(config: Config, workdir: str) -> list[str]:
       _refuse_workdir_in_dataset(config, pathlib.Path(workdir))
       remove_empty(make_workdir(pathlib.Path(workdir)))
   with problems.collect():
-    if not needs_download(config.dataset.name, config.dataset.data_dir):  # for a run that can start
-      open_inputs(config)
+    open_inputs(config, may_download=False)
   return problems.sentences
 
 

@@ -115,9 +115,9 @@ def replay(config: Config, workdir: str, output: str = 'text') -> Replay:
     if config.batch_size == AUTO:
       before = kept.saved.meta['config']['batch_size']
       config = dataclasses.replace(config, batch_size=before)
+    for change in changes(parse_saved(kept.saved.meta['config']), config):
+      log.warning('%s', change)
     with prepared(config, path) as plan:
-      for change in changes(parse_saved(kept.saved.meta['config']), config):
-        log.warning('%s', change)
       ema = config.ema.decay > 0
       state = restored(kept.saved, plan.experiment, plan.optimization, ema)
       with phase(f'running step {kept.step} again', HINT, told_after=0):

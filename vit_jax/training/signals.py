@@ -4,6 +4,7 @@ import collections
 import contextlib
 import logging
 import signal
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from types import FrameType, TracebackType
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax import interrupts, processes
+from vit_jax.console import current_phase, tell_soon
 from vit_jax.errors import InterruptedRunError
 from vit_jax.training.train_step import STOPS
 
@@ -21,6 +23,9 @@ log = logging.getLogger(__name__)
 # are not everywhere.
 _NAMES = ('SIGTERM', 'SIGINT', 'SIGHUP', 'SIGUSR1')
 NUMBERS = [getattr(signal, n) for n in _NAMES if hasattr(signal, n)]
+
+
+_SOON_SECONDS = 0.3  # in which a signal's handler is called where nothing keeps Python from it
 
 
 class _Stopped(KeyboardInterrupt):
@@ -41,6 +46,8 @@ class StopSignal:
     self.number = 0
     self._deferred = False
     self._before: dict[int, Any] = {}
+    self._handled = threading.Event()
+    self._wakeup: tuple[socket.socket, int] | None = None
 
   @property
   def requested(self) -> bool:
@@ -60,6 +67,11 @@ class StopSignal:
     if threading.current_thread() is threading.main_thread():
       for number in NUMBERS:
         self._before[number] = signal.signal(number, self._receive)
+      reader, writer = socket.socketpair()
+      writer.setblocking(False)
+      before = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+      self._wakeup = writer, before
+      threading.Thread(target=self._listen, args=(reader,), daemon=True).start()
     return self
 
   def __exit__(
@@ -67,6 +79,10 @@ class StopSignal:
   ) -> None:
     for number, handler in self._before.items():
       signal.signal(number, handler)
+    if self._wakeup is not None:
+      writer, before = self._wakeup
+      signal.set_wakeup_fd(before)
+      writer.close()
     if isinstance(error, _Stopped):
       raise InterruptedRunError(
         'interrupted: nothing that was saved is lost, and the same command resumes', self.number
@@ -76,11 +92,36 @@ class StopSignal:
     if not self._deferred and interrupts.postponed(number, frame):
       return
     self.number = number
+    self._handled.set()
     for each, handler in self._before.items():
       signal.signal(each, handler)
     if not self._deferred:
       raise _Stopped
-    log.warning('stopping after this step: saving a checkpoint')
+
+  def _listen(self, reader: socket.socket) -> None:
+    """Says what the first signal waits for, from a thread: Python's handler waits for it too.
+
+    A program that XLA compiles takes a minute, in which Python does not run in the main thread.
+
+    Args:
+      reader: receives the number of each signal that arrives.
+    """
+    told = False
+    with reader:
+      while received := reader.recv(1):
+        if received[0] in NUMBERS and not told:
+          told = True
+          self._tell()
+
+  def _tell(self) -> None:
+    handled = self._handled.wait(_SOON_SECONDS)
+    doing = current_phase()
+    tell_soon()
+    if self._deferred:
+      further = ', within a few steps that all processes make' * (processes.count() > 1)
+      log.warning('stopping after %s%s: saving a checkpoint', doing or 'this step', further)
+    elif not handled:
+      log.warning('stopping after %s', doing or 'what cannot be interrupted')
 
 
 class SharedStop:

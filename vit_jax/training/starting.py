@@ -1,12 +1,13 @@
 """Where a run starts: from its newest checkpoint, or from the weights that its config names."""
 
+import dataclasses
 import logging
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
 from vit_jax.checkpoint import Checkpointer, Saved, read_metas
-from vit_jax.config import Config, get, leaves, parse_saved
+from vit_jax.config import AUTO, Config, get, leaves, parse_saved
 from vit_jax.console import phase
 from vit_jax.errors import CheckpointError, UserError
 from vit_jax.files import read_json, write_json
@@ -157,13 +158,29 @@ def restored(
   return from_checkpoint(*saved.fit(*to_checkpoint(shapes)), ema)
 
 
-def refuse_other(config: Config, experiment: Experiment, path: pathlib.Path) -> None:
-  """Raises the `CheckpointError` of `resume` where the folder holds another run."""
+def refuse_other_run(config: Config, path: pathlib.Path) -> None:
+  """Raises the `CheckpointError` of `resume` where the folder holds a run of other options.
+
+  Reads files of the folder alone, so that it comes before anything is downloaded or computed.
+
+  Args:
+    config: checked options.
+    path: the run's folder.
+  """
+  metas, _ = read_metas(path / 'checkpoints')
+  if metas:
+    before = parse_saved(metas[max(metas)]['config'])  # config.json may be lost or damaged
+    if config.batch_size == AUTO:  # that of the run is taken
+      config = dataclasses.replace(config, batch_size=before.batch_size)
+    _refuse_other_run(before, config, path)
+
+
+def refuse_other_data(config: Config, experiment: Experiment, path: pathlib.Path) -> None:
+  """Raises the `CheckpointError` of `resume` where the folder's run had other images."""
   metas, _ = read_metas(path / 'checkpoints')
   if metas:
     meta = metas[max(metas)]
     before = parse_saved(meta['config'])
-    _refuse_other_run(before, config, path)
     _refuse_other_data(meta, experiment, path, before.dataset.test == config.dataset.test)
 
 

@@ -20,6 +20,7 @@ from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import title
 from vit_jax.models.stack import chosen_scan
 from vit_jax.optimizers import Factors
+from vit_jax.report.text import counted
 from vit_jax.report.text import size as size_text
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.train_state import TrainState
@@ -113,9 +114,9 @@ def description(
   epochs = total_steps * config.batch_size / len(experiment.train)
   dataset = experiment.dataset
   rows = {
-    'devices': f'{n} x {kind} in {processes.count()} processes, {config.parallel}',
-    'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
-    f'steps x {part}',
+    'devices': f'{n} x {kind} in {counted(processes.count(), "process", "processes")}, '
+    f'{config.parallel}',
+    'batch': f'{config.batch_size} = {shares_text(n, config.accumulate)} x {part}',
     'model': f'{title(experiment.model_record)}, {count(state.params):,} parameters',
     'input': f'{dimensions((h, w))}{tokens_text(module, h, w)}',
     'dataset': f'{dataset.name} ({dataset.kind})',
@@ -130,6 +131,12 @@ def description(
   }
   lines = [f'  {name:9} {text}' for name, text in rows.items() if text]
   return '\n'.join([*lines, *(f'  note: {note}' for note in notes(config, experiment))])
+
+
+def shares_text(devices: int, accumulate: int) -> str:
+  """'8 devices x 1 gradient accumulation step', among which a batch is divided."""
+  steps = counted(accumulate, 'gradient accumulation step', 'gradient accumulation steps')
+  return f'{counted(devices, "device", "devices")} x {steps}'
 
 
 def split_sizes(experiment: Experiment) -> dict[str, int]:
@@ -155,7 +162,7 @@ def notes(config: Config, experiment: Experiment) -> list[str]:
   words = [f'config.dataset.{role}={spec!r}' for role, spec in slices.items()]
   return [
     f'{experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
-    f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or resplit=True'
+    f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or config.dataset.resplit=true'
     for role in missing
   ]
 

@@ -98,7 +98,8 @@ class Validation:
       with phase('validating without EMA', told_after=None):
         raw = self._evaluate_kept(val, state.variables, cache=cache)
       self._record(step, 'val_raw', raw)
-    self._write_images(step, collector)
+    with phase('drawing figures for TensorBoard', told_after=None):
+      self._write_images(step, collector)
     return metrics
 
   def score_features(self, step: int, state: Any) -> dict[str, float]:

@@ -31,8 +31,8 @@ def overview() -> str:
   lines = [_cut(f'  {g.name:{width}}  {_leaves(g)}', _NARROW) for g in groups.values()]
   topics = (
     '--help=GROUP describes the options of a group, --help=all all of them, --help=vit_b16 the '
-    'fields of a model, --help=configs the config files, --help=sweeps and '
-    '--help=processes those; --config=FILE --help what a file sets.'
+    'fields of a model, --help=configs config files, --help=sweeps sweeps, --help=processes '
+    '--processes=N; --config=FILE --help what FILE sets.'
   )
   return '\n'.join(
     [

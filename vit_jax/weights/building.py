@@ -58,7 +58,8 @@ def build(
   if not known and not name:
     raise WeightsError(
       f'{weights.tensors.path}: cannot tell which model these {len(weights.tensors)} tensors '
-      f'({weights.format}) belong to; name it with model=... (--model)'
+      f'({weights.format}) belong to; name it: --config.model.name=NAME of a run, --model=NAME of '
+      'convert, --architecture=NAME of other commands'
     )
   if not name or name == known.get('name'):
     fields = {k: v for k, v in known.items() if k != 'name'}

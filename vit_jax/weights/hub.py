@@ -12,7 +12,7 @@ import shutil
 
 from vit_jax import download
 from vit_jax.download import RetryPolicy, Source
-from vit_jax.errors import ConfigError, DownloadError, StorageError, UserError
+from vit_jax.errors import ConfigError, DownloadError, StorageError, UserError, some
 from vit_jax.files import cache_folder
 from vit_jax.registry import Registry
 
@@ -101,12 +101,15 @@ def fetch(
     ConfigError: unknown name, or no such folder.
     DownloadError: no source gave the file.
   """
-  entry = pretrained_models()[name]
-  here = _search(entry, pathlib.Path(pretrained_dir)) if pretrained_dir else None
-  cache = cache_folder(cache_dir)
-  here = here or _cached(entry, cache)
+  here = local(name, pretrained_dir=pretrained_dir, cache_dir=cache_dir)
   if here is not None:
     return here
+  entry, cache = pretrained_models()[name], cache_folder(cache_dir)
+  if pretrained_dir:
+    log.warning(
+      'pretrained_dir=%s has none of the files of %s (%s): it is downloaded; another file of that '
+      'folder is given by its own name', pretrained_dir, name, some(map(_own_name, entry.sources)),
+    )  # fmt: skip
   problems = []
   for source in entry.sources:
     target = cache / _local_name(entry, source)
@@ -122,6 +125,30 @@ def fetch(
     f'{" or ".join(_own_name(s) for s in entry.sources)} into a folder and give it as '
     'pretrained_dir'
   )
+
+
+def local(
+  name: str, *, pretrained_dir: str | pathlib.Path = '', cache_dir: str | pathlib.Path = ''
+) -> pathlib.Path | None:
+  """The path of a pretrained model that takes no download, None where it takes one.
+
+  Args and raises as `fetch`.
+  """
+  entry = pretrained_models()[name]
+  here = _search(entry, folder(pretrained_dir)) if pretrained_dir else None
+  return here or _cached(entry, cache_folder(cache_dir))
+
+
+def folder(pretrained_dir: str | pathlib.Path) -> pathlib.Path:
+  """The folder that is searched before any download.
+
+  Raises:
+    ConfigError: there is no such folder.
+  """
+  path = pathlib.Path(pretrained_dir)
+  if not path.is_dir():
+    raise ConfigError(f'pretrained_dir={path} is no folder')
+  return path
 
 
 def _is_repository(source: str) -> bool:
@@ -148,8 +175,6 @@ def _source(source: str) -> Source:
 
 
 def _search(entry: PretrainedModel, folder: pathlib.Path) -> pathlib.Path | None:
-  if not folder.is_dir():
-    raise ConfigError(f'pretrained_dir {folder} is no folder')
   names = [entry.name + ending for ending in ('.npz', '.safetensors', '.pth', '')]
   for source in entry.sources:
     path = source.split(':', 1)[1]

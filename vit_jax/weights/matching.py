@@ -152,7 +152,9 @@ class _Matcher:
       problems.append(f'in the file but not in the model: {some(report.unexpected)}')
       if any(self._table.role_of(name) == 'representation' for name in report.unexpected):
         problems.append(
-          "keep the pre-logits layer with representation_size=..., or drop it with head='reset'"
+          'keep the pre-logits layer with config.model.representation_size=N (convert: '
+          "--set=representation_size=N), or drop it with head='reset' (config.head=reset, convert: "
+          '--head=reset)'
         )
     return problems
 

@@ -140,7 +140,8 @@ def read(
     path_or_name: a file, a folder of a Hugging Face or timm model, a run's workdir, the URL of one
       of these, or a pretrained model name, which is downloaded when it is in no cache.
     format: one of `FORMATS`, or 'auto' to recognise it.
-    pretrained_dir: a folder that is searched for a pretrained model before any download.
+    pretrained_dir: a folder that is searched before any download, for a pretrained model's files
+      and for a path that is not found from here.
     cache_dir: where downloads are kept; '' for the usual place.
     submodel: which of several models in a file, such as 'teacher'; '' where there is one, or for
       the one that is used by convention, of which a warning tells.
@@ -152,21 +153,35 @@ def read(
   """
   if format != 'auto':
     FORMATS[format]  # raises for an unknown one
-  path_or_name = remote.local(str(path_or_name))
-  path = pathlib.Path(path_or_name)
-  with damaged(path):  # a name may be too long
-    exists = path.exists()
-  if exists:
-    return _open(path, format, submodel=submodel)
-  name = path_or_name
+  name = remote.local(str(path_or_name))
+  path = pathlib.Path(name)
   pretrained = hub.pretrained_models()
+  places = [path]
+  if pretrained_dir and name not in pretrained:
+    places.append(hub.folder(pretrained_dir) / path)
+  with damaged(path):  # a name may be too long
+    here = next((place for place in places if place.exists()), None)
+  if here is not None:
+    return _open(here, format, submodel=submodel)
   if name not in pretrained:
     endings = tuple(ending for c in CONTAINERS.values() for ending in c.endings)
     if name.endswith(endings) or len(path.parts) > 1:
-      raise WeightsError(f'no weights at {path}')
+      nor = f', nor in pretrained_dir={pretrained_dir}' if pretrained_dir else ''
+      raise WeightsError(f'no weights at {path}{nor}')
   entry = pretrained[name]
   found = hub.fetch(name, pretrained_dir=pretrained_dir, cache_dir=cache_dir)
   return _open(found, format, _record_of(entry), submodel)
+
+
+def needs_download(path_or_name: str | pathlib.Path, *, pretrained_dir: str = '') -> bool:
+  """Whether `read` would download the weights first; False where it would raise an error."""
+  name = str(path_or_name)
+  if name not in hub.pretrained_models() or pathlib.Path(name).exists():
+    return False
+  try:
+    return hub.local(name, pretrained_dir=pretrained_dir) is None
+  except ConfigError:
+    return False
 
 
 def _record_of(entry: hub.PretrainedModel) -> Record:

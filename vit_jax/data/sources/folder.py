@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 
 from vit_jax.data.class_names import normalize
 from vit_jax.data.image_files import OUTPUTS, Scan, ending_of, no_images, scan
-from vit_jax.data.records import FileRecords, Source
+from vit_jax.data.records import SKIPPING, FileRecords, Source
 from vit_jax.data.sources.layout import SPLITS, Layout, find_layout, no_classes, subfolders
 from vit_jax.data.splits import canonical
 from vit_jax.errors import DatasetError, some
@@ -87,7 +87,7 @@ def _read(root: str, layout: Layout, on_error: str) -> _Read:
         name = spelling.setdefault(unicodedata.normalize('NFC', folder), folder)
         classes.setdefault(name, Scan()).add(found)
   if on_error != 'skip':
-    read.problems += [f'{e}; fill or remove it, or set on_error=skip' for e in empty]
+    read.problems += [f'{e}; fill or remove it; {SKIPPING} leaves it out' for e in empty]
   elif empty:
     more = f' (and {len(empty) - 1} more)' if len(empty) > 1 else ''
     log.warning('%s%s; left out, as on_error=skip', empty[0], more)

@@ -4,14 +4,21 @@ import contextlib
 import io
 import os
 import pathlib
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
+from vit_jax.console import phase
 from vit_jax.data.records import Source
 from vit_jax.data.sources.published import DATASETS, PublishedDataset
 from vit_jax.data.splits import canonical
 from vit_jax.errors import DatasetError, did_you_mean
+
+
+class UnknownNameError(DatasetError):
+  """A name that TFDS does not know."""
 
 
 class TfdsRecords:
@@ -91,7 +98,8 @@ def tfds_source(
     label_key: feature with the class, likewise.
 
   Raises:
-    DatasetError: unknown, not prepared and none of `published.DATASETS`, of a format without
+    UnknownNameError: TFDS has no such dataset.
+    DatasetError: not prepared and none of `published.DATASETS`, of a format without
       random access, or without such features.
     DownloadError, StorageError: it cannot be downloaded or prepared.
   """
@@ -149,13 +157,13 @@ def _open_builder(name: str, data_dir: str) -> Any:
     return tfds.builder_from_directory(name)
   data_dir = os.path.expanduser(data_dir)
   try:
-    with contextlib.redirect_stdout(io.StringIO()):  # TFDS prints in large letters what it lacks
+    # TFDS prints in large letters what it lacks.
+    with contextlib.redirect_stdout(io.StringIO()), _asking(name):
       return tfds.builder(name, **({'data_dir': data_dir} if data_dir else {}))
   except tfds.core.DatasetNotFoundError:
     short = name.split('/')[0].split(':')[0]
-    known = tfds.list_builders(with_community_datasets=False)
-    raise DatasetError(
-      f'dataset {name!r} is neither a folder nor a TFDS name: {did_you_mean(short, known)}'
+    raise UnknownNameError(
+      f'TFDS has no dataset {name!r}: {did_you_mean(short, known_names())}'
     ) from None
   except ImportError as e:
     package = e.name or 'tensorflow'  # the one that its own import hook does not name
@@ -166,6 +174,28 @@ def _open_builder(name: str, data_dir: str) -> Any:
   except Exception as e:  # a builder is code of others
     problem = ' '.join(str(e).split('Here are')[0].split())[:200]
     raise DatasetError(f'TFDS cannot open {name!r}: {problem}{_configs(name)}') from None
+
+
+@contextlib.contextmanager
+def _asking(name: str) -> Iterator[None]:
+  """Says where a dataset of a namespace is looked for, as TFDS asks its host."""
+  space = re.match(r'([\w-]+):[a-zA-Z]', name)
+  with contextlib.ExitStack() as stack:
+    if space:
+      stack.enter_context(phase(f'asking {space[1]} for the dataset {name}', told_after=0))
+    yield
+
+
+def known_names() -> set[str]:
+  """The datasets that the installed TFDS has."""
+  import tensorflow_datasets as tfds
+
+  return set(tfds.list_builders(with_community_datasets=False))
+
+
+def names_that_prepare_themselves() -> list[str]:
+  """Those of `published.DATASETS`, without configurations."""
+  return sorted({name.split('/')[0] for name in DATASETS})
 
 
 def _configs(name: str) -> str:
@@ -196,11 +226,10 @@ def _published(builder: Any) -> PublishedDataset | None:
 
 def _not_prepared(builder: Any, name: str, data_dir: str) -> str:
   where = f' --data_dir={data_dir}' if data_dir else ''
-  own = sorted({name.split('/')[0] for name in DATASETS})
   return (
     f'TFDS dataset {name!r} is not prepared in {builder.data_dir}, which takes TensorFlow, once: '
     f'pip install tensorflow && tfds build {name} --file_format=array_record{where}. These alone '
-    f'prepare themselves: {", ".join(own)}'
+    f'prepare themselves: {", ".join(names_that_prepare_themselves())}'
   )
 
 

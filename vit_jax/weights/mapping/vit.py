@@ -271,7 +271,7 @@ class ViT(Family):
       naming == 'timm' or (naming == 'hf' and module.num_classes)
     ):
       problems.append(
-        f"the {naming} format has no pre-logits layer before a head; head='reset' drops both"
+        f'the {naming} format has no pre-logits layer before a head; --head=reset drops both'
       )
     return problems
 
