@@ -54,7 +54,9 @@ def run(capsys, weights, images, folder, *words):
   return json.loads(capsys.readouterr().out)
 
 
-def test_it_writes_a_model_that_evaluate_and_predict_take(tmp_path, capsys, weights, images):
+def test_it_writes_a_model_that_evaluate_and_predict_take(
+  tmp_path, capsys, caplog, weights, images
+):
   out = tmp_path / 'probe.safetensors'
   words = ('--split_fractions=0.6,0,0.4', f'--out={out}')
   first = run(capsys, weights, images, tmp_path, *words)
@@ -71,6 +73,13 @@ def test_it_writes_a_model_that_evaluate_and_predict_take(tmp_path, capsys, weig
   assert loaded.classes == ('green', 'red', 'violet')
   assert loaded.preprocess == PREPROCESS
   assert loaded.predict(images / 'red' / '3.png', 1)[0][0].name == 'red'
+  assert 'trained on' not in caplog.text
+  assert evaluate.main([str(out), f'--dataset={images}']) == 0  # all of the folder
+  assert f'12 of 21 images were trained on, says {out}' in caplog.text
+  caplog.clear()
+  capsys.readouterr()
+  run(capsys, out, images, tmp_path, '--seed=1', '--method=knn', '--neighbours=1', words[0])
+  assert f'of 9 test images were trained on, says {out}' in caplog.text
 
 
 def test_an_image_that_cannot_be_decoded_is_named_or_left_out(tmp_path, capsys, weights, images):

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import processes
@@ -161,10 +162,13 @@ def main(argv: list[str] | None = None) -> int:
     batch_size=args.batch_size,
     **opening,
   )
+  seen = 'the model saw them before its features were frozen'
+  loaded.trained_on.warn(dataset.name, splits[test], f'{test} images', seen)
   folder = cache_folder(args.cache_dir) / 'features'
   name = os.path.abspath(args.dataset) if os.path.isdir(args.dataset) else args.dataset
   cache = FeatureCache(loaded, folder, name)
   classes = len(dataset.classes)
+  replaced = ', in place of an older file' if args.out and os.path.exists(args.out) else ''
   more: dict[str, Any] = {}
   if args.method == 'fewshot':
     found = frozen_features.few_shot_scores(
@@ -195,15 +199,21 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     more['chosen'] = 'given' if args.c else f'chosen on {val}' if val else 'by cross-validation'
     if args.out and not processes.index():
-      _write(args.out, loaded, head, dataset.classes, options)
+      trained_on = loaded.trained_on.and_of(dataset.name, splits[args.train])
+      _write(args.out, loaded, head, dataset.classes, options, trained_on)
   more['seconds'] = round(time.monotonic() - began, 2)
   more['cpu_seconds'] = round(time.process_time(), 2)
-  _print(args, dataset.name, test, found, more)
+  _print(args, dataset.name, test, found, more, replaced)
   return 0
 
 
 def _write(
-  out: str, loaded: 'Loaded', head: 'Head', classes: tuple[str, ...], options: 'Dataset'
+  out: str,
+  loaded: 'Loaded',
+  head: 'Head',
+  classes: tuple[str, ...],
+  options: 'Dataset',
+  trained_on: Mapping[str, str],
 ) -> None:
   from vit_jax.config import schema
   from vit_jax.evaluation.linear_probe import with_head
@@ -223,11 +233,12 @@ def _write(
       'dataset': dataclasses.asdict(options),
       'task': dataclasses.asdict(schema()().task),
     },
+    trained_on=trained_on,
   )
 
 
 def _print(
-  args: argparse.Namespace, dataset: str, test: str, found: Any, more: dict[str, Any]
+  args: argparse.Namespace, dataset: str, test: str, found: Any, more: dict[str, Any], replaced: str
 ) -> None:
   counts = {k: v for k, v in dataclasses.asdict(found).items() if k != 'scores'}
   linear = found.scores.get('linear')
@@ -256,7 +267,7 @@ def _print(
   if found.skipped:
     show(f'  skipped    {found.skipped} images that cannot be decoded')
   if args.out:
-    show(f'wrote {args.out}')
+    show(f'wrote {args.out}{replaced}')
 
 
 if __name__ == '__main__':
