@@ -299,7 +299,7 @@ def _raised():
     options(input__image_size='60'),
     options(optimizer__lerning_rate='1'),
     lambda: parallel.check_batch_size(
-      'config.batch_size', 60, 8, '8 devices x 1 gradient accumulation steps'
+      'config.batch_size', 60, 8, '8 devices x 1 gradient accumulation step'
     ),
     lambda: hub.pretrained_models()['vit_b16.i21'],
     lambda: data.open_dataset('imags'),

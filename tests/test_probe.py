@@ -105,7 +105,7 @@ def test_few_shots_compute_only_the_images_drawn(tmp_path, capsys, weights, imag
   again = run(capsys, weights, images, tmp_path, *words)
   assert again['computed'] == 0 and again['scores'] == first['scores']
   text = command.main([str(weights), f'--dataset={images}', f'--cache_dir={tmp_path}', *words])
-  assert text == 0 and 'fewshot_2  1.0000' in capsys.readouterr().out
+  assert text == 0 and 'fewshot_2  100.0 %' in capsys.readouterr().out
 
 
 def test_k_nearest_neighbours(tmp_path, capsys, weights, images):

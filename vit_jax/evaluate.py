@@ -6,7 +6,7 @@ from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
-from vit_jax.errors import one_line
+from vit_jax.errors import counted, one_line
 from vit_jax.files import check_new_folder
 from vit_jax.inference.arguments import (
   ON_ERROR,
@@ -61,6 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     return status
   opening = {'model': args.architecture, **weights_options(args)}
   from vit_jax.evaluation.standalone import evaluate  # --help must not wait for JAX
+  from vit_jax.tasks import metric_text
 
   found = evaluate(
     args.model,
@@ -79,12 +80,13 @@ def main(argv: list[str] | None = None) -> int:
     show(json.dumps({**what, **found.metrics}))
   else:
     where = one_line(f'{found.dataset} {found.split}')
-    show(f'{args.model} on {where}: {found.metrics["examples"]} examples')
+    show(f'{args.model} on {where}: {counted(int(found.metrics["examples"]), "example")}')
     for name, value in found.metrics.items():
       if name not in ('examples', 'skipped'):
-        show(f'  {name:10} {value:.4f}')
+        show(f'  {name:10} {metric_text(name, value)}')
     if found.metrics['skipped']:
-      show(f'  skipped    {found.metrics["skipped"]} images that cannot be decoded')
+      skipped = counted(int(found.metrics['skipped']), 'image')
+      show(f'  skipped    {skipped} that cannot be decoded')
   if found.report:
     show(f'report: {found.report}')
   return 0

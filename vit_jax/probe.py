@@ -14,7 +14,7 @@ from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
-from vit_jax.errors import ConfigError, one_line
+from vit_jax.errors import ConfigError, counted, one_line
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import (
   ON_ERROR,
@@ -240,6 +240,8 @@ def _write(
 def _print(
   args: argparse.Namespace, dataset: str, test: str, found: Any, more: dict[str, Any], replaced: str
 ) -> None:
+  from vit_jax.tasks import metric_text  # --help must not wait for JAX
+
   counts = {k: v for k, v in dataclasses.asdict(found).items() if k != 'scores'}
   linear = found.scores.get('linear')
   if args.json:
@@ -248,24 +250,24 @@ def _print(
                       **more}))  # fmt: skip
     return
   show(
-    f'{args.model} on {one_line(dataset)}: {found.trained_on} images of {args.train}, '
+    f'{args.model} on {one_line(dataset)}: {counted(found.trained_on, "image")} of {args.train}, '
     f'{found.examples} of {test}'
   )
   if linear:
-    show(f'  accuracy   {linear["accuracy"]:.4f}')
+    show(f'  accuracy   {metric_text("accuracy", linear["accuracy"])}')
     if 'top3' in linear:
-      show(f'  top3       {linear["top3"]:.4f}')
-    show(f'  train      {more["train_accuracy"]:.4f}')
+      show(f'  top3       {metric_text("top3", linear["top3"])}')
+    show(f'  train      {metric_text("accuracy", more["train_accuracy"])}')
     show(f'  c          {more["c"]:.3g} ({more["chosen"]})')
   else:
     for name, score in found.scores.items():
-      spread = f'  (+- {score["std"]:.4f} over {args.draws} draws)' if 'std' in score else ''
-      show(f'  {name:10} {score["accuracy"]:.4f}{spread}')
-  show(
-    f'  seconds    {more["seconds"]}, {found.computed} new features; {more["cpu_seconds"]} of CPU'
-  )
+      draws = counted(args.draws, 'draw')
+      spread = f'  (+- {100 * score["std"]:.1f} over {draws})' if 'std' in score else ''
+      show(f'  {name:10} {metric_text(name, score["accuracy"])}{spread}')
+  new = counted(found.computed, 'new feature')
+  show(f'  seconds    {more["seconds"]}, {new}; {more["cpu_seconds"]} of CPU')
   if found.skipped:
-    show(f'  skipped    {found.skipped} images that cannot be decoded')
+    show(f'  skipped    {counted(found.skipped, "image")} that cannot be decoded')
   if args.out:
     show(f'wrote {args.out}{replaced}')
 

@@ -146,8 +146,10 @@ def test_a_part_of_the_split_and_more_trainings_are_known_by_digests(tmp_path, c
   TrainedOn(tmp_path / 'w.safetensors', both).warn(name, dataset.split('all'), 'images', 'hint')
   assert '7 of 10 images were trained on, says ' in caplog.text and 'w.safetensors' in caplog.text
   caplog.clear()
-  (tmp_path / 'split.json').write_text('{')
-  assert run.images() == {} and 'damaged' in caplog.text
+  for damaged in ('{', '[]', '{"train": 3}', '{"train": [3]}'):
+    caplog.clear()
+    (tmp_path / 'split.json').write_text(damaged)
+    assert run.images() == {} and 'damaged' in caplog.text
   assert TrainedOn.of_run(tmp_path / 'none', {'dataset': {'name': name}}).images() == {}
 
 

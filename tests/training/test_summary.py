@@ -144,3 +144,18 @@ def test_a_split_that_was_not_asked_for_is_not_mentioned(described, tmp_path):
   folders(tmp_path, ('train', 'val'))
   text = '\n'.join(described(**FOLDER, dataset__name=str(tmp_path), dataset__test=''))
   assert 'note:' not in text
+
+
+@pytest.mark.parametrize(
+  'changes, told',
+  [
+    ({'dataset__name': 'shapes', 'input__image_size': '(16,)'}, True),
+    ({'dataset__name': 'shapes', 'task__name': 'boxes', 'input__image_size': '(16,)'}, False),
+    ({}, False),  # digits have none
+  ],
+)
+def test_boxes_that_classification_does_not_use_are_noted(changes, told):
+  boxes = {'input__train_transform': 'decode|resize', 'input__eval_transform': 'decode|resize'}
+  config = runs.options(**boxes, **changes)
+  notes = summary.notes(config, build_experiment(config))
+  assert [('boxes' in note and "task.name='boxes'" in note) for note in notes] == [True] * told

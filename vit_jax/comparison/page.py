@@ -13,6 +13,7 @@ from vit_jax.comparison import disagreements, figures
 from vit_jax.comparison.gather import Run
 from vit_jax.comparison.significance import LEVEL, Pair
 from vit_jax.comparison.table import Fact
+from vit_jax.errors import counted
 from vit_jax.report import alternatives, canvas, metrics, page
 from vit_jax.report.sections import span_of
 from vit_jax.report.text import number, percent
@@ -70,7 +71,7 @@ def write(
     ('Differences in configuration', _configuration(runs)),
   ]
   title = ' vs '.join(names) if len(runs) <= 3 else f'{len(runs)} runs compared'
-  footer = f'Made by vit_jax from the same {len(runs[0].predictions):,} images.'
+  footer = f'Made by vit_jax from the same {counted(len(runs[0].predictions), "image")}.'
   lead = [*extra.lead, *_lead(runs, pairs)]
   if any(isinstance(name, Markup) for name in reports):
     lead.append(page.paragraph(Markup('Reports: ') + Markup(', ').join(reports)))
@@ -107,7 +108,8 @@ def _lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
     named = f'{", ".join(run.name for run in best[:-1])} and {best[-1].name}'
     leader = f'{named} are most accurate, with {percent(top)} each. '
   text = (
-    f'All were tested on the same {len(base):,} images ({base.facts.split or "the split"} of '
+    f'All were tested on the same {counted(len(base), "image")} '
+    f'({base.facts.split or "the split"} of '
     f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}). ' + leader
   )
   others = [run for run in runs if run not in best]

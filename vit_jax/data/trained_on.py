@@ -48,7 +48,7 @@ class TrainedOn:
     if self.stated is not None:
       return self.stated
     split = read_json(self.path)
-    if not isinstance(split, dict):
+    if not _is_split(split):
       log.warning(
         '%s is damaged, so that nobody knows which images were trained on: the command that '
         'trained the run writes it again', self.path,
@@ -84,6 +84,14 @@ class TrainedOn:
       log.warning(
         '%d of %d %s were trained on, says %s: %s', count, len(examples), what, self.path, hint
       )
+
+
+def _is_split(value: Any) -> bool:
+  """Whether a JSON value is names of images by split."""
+  return isinstance(value, dict) and all(
+    isinstance(names, list) and all(isinstance(name, str) for name in names)
+    for names in value.values()
+  )
 
 
 def _trained(split: Mapping[str, list[str]], options: Mapping[str, Any]) -> Collection[str]:

@@ -11,7 +11,7 @@ from vit_jax import machine, processes
 from vit_jax.checkpoint import has_checkpoint, read_metas
 from vit_jax.config import AUTO, Config
 from vit_jax.console import phase
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, counted
 from vit_jax.report.text import size as size_text
 from vit_jax.training import memory
 from vit_jax.training.experiment import prefetch_of
@@ -63,7 +63,8 @@ def resolved(config: Config, path: pathlib.Path) -> Config:
     most = max(unit, len(plan.experiment.train) // unit * unit)
     with phase('finding the largest batch that fits', told_after=0):
       found = largest(lambda size: _needed(config, plan, size), unit, most, limit)
-  what = f'{devices} devices x {config.accumulate} gradient accumulation steps'
+  steps = counted(config.accumulate, 'gradient accumulation step')
+  what = f'{counted(devices, "device")} x {steps}'
   log.info(
     'config.batch_size=auto: %d (%s x %d) needs %s of the %s that may be used, by XLA\'s analysis; '
     'the learning rate is not changed with it', found.batch_size, what, found.batch_size // unit,

@@ -13,6 +13,7 @@ from clu import parameter_overview
 
 from vit_jax import runtime
 from vit_jax.config import Config
+from vit_jax.errors import counted
 from vit_jax.models import convs
 from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of, with_backbone
@@ -112,16 +113,17 @@ def description(
   epochs = total_steps * config.batch_size / len(experiment.train)
   dataset = experiment.dataset
   rows = {
-    'devices': f'{n} x {kind} in {jax.process_count()} processes, {config.parallel}',
-    'batch': f'{config.batch_size} = {n} devices x {config.accumulate} gradient accumulation '
-    f'steps x {part}',
+    'devices': f'{n} x {kind} in {counted(jax.process_count(), "process", "processes")}, '
+    f'{config.parallel}',
+    'batch': f'{config.batch_size} = {counted(n, "device")} x '
+    f'{counted(config.accumulate, "gradient accumulation step")} x {part}',
     'model': f'{title(experiment.model_record)}, {count(state.params):,} parameters',
     'input': f'{h} x {w} pixels{tokens_text(module, h, w)}',
     'dataset': f'{dataset.name} ({dataset.kind})',
     **dataset.found,
     'images': split_text(experiment),
     'classes': f'{len(dataset.classes):,}',
-    'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
+    'length': f'{counted(total_steps, "step")} = {counted(epochs, "epoch")}',
     'memory': memory_text(memory),
     'precision': _precision(module),
     'convolutions': convs.forms() if _convolves(experiment.shapes) else '',
@@ -143,7 +145,7 @@ def split_text(experiment: Experiment) -> str:
 
 
 def notes(config: Config, experiment: Experiment) -> list[str]:
-  """Which splits are missing, and splits that do not overlap to set instead."""
+  """Which splits are missing, with splits to set instead; boxes that no part of the task uses."""
   wanted = {'val': config.dataset.val, 'test': config.dataset.test}
   missing = [role for role, spec in wanted.items() if spec and role not in experiment.held_out]
   first = 100 - 10 * len(missing)
@@ -152,7 +154,13 @@ def notes(config: Config, experiment: Experiment) -> list[str]:
     start, end = first + 10 * i, first + 10 * (i + 1)
     slices[role] = f'train[{start}%:{end}%]' if end < 100 else f'train[{start}%:]'
   words = [f'config.dataset.{role}={spec!r}' for role, spec in slices.items()]
-  return [
+  dataset, task = experiment.dataset, experiment.task
+  unused = dataset.has_boxes and not task.needs_boxes and dataset.labels_per_image == 'one'
+  boxes = (
+    f'the boxes of {dataset.name} ({dataset.kind}) are not used: task.name={config.task.name!r} '
+    "learns classes alone, and config.task.name='boxes' boxes too"
+  )
+  return [boxes] * unused + [
     f'{experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
     f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or resplit=True'
     for role in missing

@@ -4,6 +4,7 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from vit_jax.errors import counted
 from vit_jax.report import page
 from vit_jax.report.thumbnails import Thumbnail
 
@@ -61,7 +62,7 @@ def write_page(
     for group in dict.fromkeys(entry.group for entry in entries)
   ]
   lead = [page.thumbnails(predicted), *(page.paragraph(note, 'note') for note in notes)]
-  footer = f'Made by vit_jax: {len(entries)} figures.'
+  footer = f'Made by vit_jax: {counted(len(entries), "figure")}.'
   return page.write(folder / 'index.html', title, lead, sections, footer)
 
 
