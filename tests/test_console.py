@@ -15,13 +15,12 @@ from vit_jax import interrupts
 from vit_jax.command_line import run_cli
 from vit_jax.console import (
   Console,
-  format_metrics,
   format_seconds,
   phase,
   show,
   warnings_so_far,
 )
-from vit_jax.errors import DatasetError, InterruptedRunError, one_line, visible
+from vit_jax.errors import DatasetError, InterruptedRunError, counted, one_line, visible
 
 log = logging.getLogger('vit_jax.made_up')
 
@@ -105,9 +104,7 @@ def test_a_terminal_has_a_live_line_that_lines_do_not_break(monkeypatch):
   assert not err.getvalue().split('\r')[-1].strip()  # it is gone at the end
 
 
-def test_numbers_are_formatted():
-  assert format_metrics({'loss': 0.123456, 'accuracy': 1.0}) == 'loss 0.1235  accuracy 1'
-  assert format_metrics({'loss': 2.0, 'iou': 0.5}, ('iou', 'gone')) == 'iou 0.5'
+def test_seconds_are_formatted():
   assert [format_seconds(s) for s in (3, 62.4, 3725)] == ['0:03', '1:02', '1:02:05']
 
 
@@ -266,3 +263,15 @@ def test_errors_cross_process_borders_whole(error):
   copy = pickle.loads(pickle.dumps(error))
   assert type(copy) is type(error) and vars(copy) == vars(error) and copy.args == error.args
   assert str(copy) == str(error) and copy.status == error.status
+
+
+def test_one_thing_is_no_plural():
+  for words, text in (
+    ((1, 'image'), '1 image'),
+    ((0, 'image'), '0 images'),
+    ((1234, 'class', 'classes'), '1,234 classes'),
+    ((1, 'class', 'classes'), '1 class'),
+    ((1.0, 'epoch'), '1 epoch'),
+    ((0.099, 'epoch'), '0.099 epochs'),
+  ):
+    assert counted(*words) == text

@@ -1,6 +1,8 @@
 """The command that converts weights."""
 
+import ast
 import json
+import re
 import subprocess
 import sys
 
@@ -37,9 +39,59 @@ def test_bad_arguments_are_refused(tmp_path):
     ([source, out, '--set=depth'], ConfigError, 'depth', 'FIELD=VALUE'),
     ([source, out, '--image_size', '1', '2', '3'], ConfigError, '--image_size', '3'),
     ([source, str(tmp_path / 'none' / 'x.npz')], StorageError, 'cannot write', 'x.npz'),
+    ([source, 'x.pth'], ConfigError, '.pth', '.safetensors', '--to'),
+    ([source, 'x.pth', '--to=timm'], ConfigError, 'x.pth', 'x.safetensors or x'),
+    ([source, 'x.PT', '--to=timm'], ConfigError, 'x.PT', 'x.safetensors or x'),
+    ([source, 'x.ckpt', '--to=hf'], ConfigError, 'x.ckpt', 'folder', 'name it x'),
+    ([source, 'x.safetensors', '--to=hf'], ConfigError, 'x.safetensors', 'folder'),
+    ([source, 'x.h5', '--to=npz'], ConfigError, 'x.h5', 'x.npz'),
+    ([source, 'x.pth.tar', '--to=big_vision'], ConfigError, 'x.pth.tar', 'name it x.npz'),
+    ([source, 'x.npz', '--to=vit_jax'], ConfigError, 'x.npz', 'name it x.safetensors'),
+    ([source, 'x.weights.h5'], ConfigError, 'name it x.h5'),
   ):
     with raises(error, *facts):
       convert.main(arguments)
+
+
+@pytest.mark.parametrize(
+  'to, target, lost',
+  [
+    ('npz', 'out.npz', 'out.npz'),
+    ('npz', 'out.npz', 'out.npz.json'),
+    ('vit_jax', 'out.safetensors', 'out.safetensors'),
+    ('timm', 'out.safetensors', 'out.safetensors'),
+    ('timm', 'folder', 'folder/config.json'),
+    ('hf', 'folder', 'folder/preprocessor_config.json'),
+  ],
+)
+def test_no_file_is_replaced_unless_that_is_asked_for(tmp_path, capsys, to, target, lost):
+  np.savez(tmp_path / 'w.npz', **oracle.official()[0])
+  (tmp_path / 'folder').mkdir()
+  (tmp_path / 'folder' / 'README').write_text('kept')  # what is not replaced may be there
+  (tmp_path / lost).write_text('mine')
+  words = [str(tmp_path / 'w.npz'), str(tmp_path / target), f'--to={to}']
+  with raises(StorageError, str(tmp_path / lost), '--overwrite'):
+    convert.main(words)
+  assert (tmp_path / lost).read_text() == 'mine'
+  assert convert.main([*words, '--overwrite']) == 0
+  assert (tmp_path / lost).read_bytes() != b'mine'
+  assert (tmp_path / 'folder' / 'README').read_text() == 'kept'
+  assert convert.read(tmp_path / target).format == to
+
+
+def test_a_name_with_a_slash_is_a_folder_and_dots_are_allowed(tmp_path):
+  np.savez(tmp_path / 'w.npz', **oracle.official()[0])
+  for target in ('x.pth/', 'vit.v2'):
+    assert convert.main([str(tmp_path / 'w.npz'), str(tmp_path) + f'/{target}', '--to=timm']) == 0
+    assert (tmp_path / target / 'config.json').is_file()
+
+
+def test_help_tells_what_kind_of_target_each_format_has(capsys):
+  with pytest.raises(SystemExit):
+    convert.main(['--help'])
+  text = ' '.join(capsys.readouterr().out.split())
+  for kind in ('hf: folder', 'timm: .safetensors file or folder', 'keras: .h5 file', 'npz: .npz'):
+    assert kind in text, kind
 
 
 @pytest.mark.parametrize(
@@ -57,6 +109,18 @@ def test_what_another_program_would_compute_otherwise_is_noted(tmp_path, capsys,
   convert.main([str(tmp_path / 'w.npz'), target, f'--to={to}', f'--set=gelu={gelu}'])
   notes = [line for line in capsys.readouterr().out.splitlines() if line.startswith('note: ')]
   assert len(notes) == bool(note) and all(note in line for line in notes)
+
+
+def test_a_single_file_for_timm_comes_with_the_call_that_builds_its_model(tmp_path, capsys):
+  np.savez(tmp_path / 'w.npz', **oracle.official()[0])
+  target = tmp_path / 'out.safetensors'
+  convert.main([str(tmp_path / 'w.npz'), str(target), '--to=timm', '--set=gelu=tanh'])
+  out = capsys.readouterr().out
+  assert 'config.json' not in out and b'config.json' not in target.read_bytes()
+  [call] = re.findall(r'timm\.create_model\(.*?\)', out)
+  words = {w.arg: ast.literal_eval(w.value) for w in ast.parse(call).body[0].value.keywords}
+  assert words['checkpoint_path'] == str(target) and words['act_layer'] == 'gelu_tanh'
+  assert (words['img_size'], words['num_classes'], words['depth']) == ([24, 24], 5, 2)
 
 
 @pytest.mark.parametrize('module', ['convert', 'predict', 'features'])

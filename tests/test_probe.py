@@ -56,7 +56,9 @@ def run(capsys, weights, images, folder, *words):
   return json.loads(capsys.readouterr().out)
 
 
-def test_it_writes_a_model_that_evaluate_and_predict_take(tmp_path, capsys, weights, images):
+def test_it_writes_a_model_that_evaluate_and_predict_take(
+  tmp_path, capsys, caplog, weights, images
+):
   out = tmp_path / 'probe.safetensors'
   words = ('--split_fractions=0.6,0,0.4', f'--out={out}')
   first = run(capsys, weights, images, tmp_path, *words)
@@ -73,6 +75,13 @@ def test_it_writes_a_model_that_evaluate_and_predict_take(tmp_path, capsys, weig
   assert loaded.classes == ('green', 'red', 'violet')
   assert loaded.preprocess == PREPROCESS
   assert loaded.predict(images / 'red' / '3.png', 1)[0][0].name == 'red'
+  assert 'trained on' not in caplog.text
+  assert evaluate.main([str(out), f'--dataset={images}']) == 0  # all of the folder
+  assert f'12 of 21 images were trained on, says {out}' in caplog.text
+  caplog.clear()
+  capsys.readouterr()
+  run(capsys, out, images, tmp_path, '--seed=1', '--method=knn', '--neighbours=1', words[0])
+  assert f'of 9 test images were trained on, says {out}' in caplog.text
 
 
 def test_an_image_that_cannot_be_decoded_is_named_or_left_out(tmp_path, capsys, weights, images):
@@ -98,7 +107,7 @@ def test_few_shots_compute_only_the_images_drawn(tmp_path, capsys, weights, imag
   again = run(capsys, weights, images, tmp_path, *words)
   assert again['computed'] == 0 and again['scores'] == first['scores']
   text = command.main([str(weights), f'--dataset={images}', f'--cache_dir={tmp_path}', *words])
-  assert text == 0 and 'fewshot_2  1.0000' in capsys.readouterr().out
+  assert text == 0 and 'fewshot_2  100.0 %' in capsys.readouterr().out
 
 
 def test_k_nearest_neighbours(tmp_path, capsys, weights, images):

@@ -14,7 +14,7 @@ from vit_jax.benchmark.side_by_side import PEERS, compare
 from vit_jax.benchmark.side_by_side import table as comparison_table
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
-from vit_jax.errors import ConfigError, did_you_mean
+from vit_jax.errors import ConfigError, counted, did_you_mean
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import check_model_name, fields_of
 from vit_jax.options import LARGEST_SIDE
@@ -97,7 +97,7 @@ def _compare(args: argparse.Namespace, fields: dict[str, Any]) -> int:
       }
     )
     title = f'{model}  batch {args.batch_size}, {args.image_size} pixels'
-    show(f'{title}, {machine.processor_name()}, {machine.cores()} cores')
+    show(f'{title}, {machine.processor_name()}, {counted(machine.cores(), "core")}')
     show(comparison_table(timings))
   _write(rows, args.json)
   return 0
@@ -143,7 +143,7 @@ def _parser() -> Parser:
 def table(row: dict[str, Any]) -> str:
   """A measurement as text."""
   title = f'{row["model"]}  batch {row["batch_size"]}, {row["image_size"]} pixels'
-  lines = [f'{title}, {row["device"]}, {row["cores"]} cores']
+  lines = [f'{title}, {row["device"]}, {counted(row["cores"], "core")}']
   for part in ('train', 'infer'):
     if f'{part}_img_sec' in row:
       mfu = row.get(f'{part}_mfu')

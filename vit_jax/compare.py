@@ -1,5 +1,7 @@
 """Compares runs on the same test images: `python -m vit_jax.compare RUN RUN... --out=DIR`."""
 
+import os
+
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console, show
@@ -48,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
   write.write_comparison(args.out, runs)
   show(write.text_table(runs))
   show(one_line(verdict.of_runs(runs, significance.pairs(runs)).replace('\u00a0', ' ')))
-  show(f'page: {args.out}/compare.html')
+  show(f'page: {os.path.join(args.out, "compare.html")}')
   return 0
 
 

@@ -13,7 +13,7 @@ import shutil
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -358,11 +358,6 @@ def align(rows: Sequence[Sequence[str]]) -> str:
   return '\n'.join(
     '  '.join(f'{cell:{width}}' for cell, width in zip(row, widths)).rstrip() for row in rows
   )
-
-
-def format_metrics(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str:
-  """'loss 0.1234  accuracy 0.98', of the names given or of all."""
-  return '  '.join(f'{k} {metrics[k]:.4g}' for k in names or metrics if k in metrics)
 
 
 def format_seconds(seconds: float) -> str:

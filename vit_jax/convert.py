@@ -3,6 +3,7 @@
 import argparse
 import importlib
 import os
+import pathlib
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.arguments import Parser
@@ -17,7 +18,7 @@ from vit_jax.inference.arguments import (
   weights_options,
 )
 from vit_jax.options import LARGEST_SIDE, Rule, checked, from_text
-from vit_jax.weights.formats.base import FORMATS
+from vit_jax.weights.formats.base import FORMATS, ending_of
 
 if TYPE_CHECKING:
   from vit_jax.weights.reading import Weights
@@ -51,13 +52,17 @@ def _parser() -> Parser:
   )
   add = parser.add_argument
   add('source', nargs='?', help="a file, a model's folder, a workdir or a pretrained model name")
-  add('target', nargs='?', help='a file; a folder for hf, and for timm with its config')
+  add('target', nargs='?', help='a file or a folder, see --to')
   listed = 'show the pretrained models that can be downloaded, as text or as docs/models.md'
   add('--list', nargs='?', const='text', choices=('text', 'markdown'), help=listed)
   option = parser.option
   named = 'model name; needed where the tensors do not show it'
   option('--model', str, named, '', parse=check_model_name)
-  option('--to', str, 'default: by the ending of TARGET', choices=tuple(FORMATS))
+  kinds = '; '.join(f'{name}: {format.target_kind}' for name, format in FORMATS.items())
+  by_ending = ', '.join(f'{f.ending}: {name}' for name, f in FORMATS.items() if f.ending)
+  to = f'format and kind of TARGET ({kinds}); default: by its ending ({by_ending})'
+  option('--to', str, to, choices=tuple(FORMATS))
+  add('--overwrite', action='store_true', help='replace a TARGET that exists')
   add(
     '--from',
     dest='format',
@@ -99,7 +104,8 @@ def main(argv: list[str] | None = None) -> int:
     if os.path.realpath(args.source) == os.path.realpath(args.target):
       raise ConfigError(f'SOURCE and TARGET are the same: {args.target}')
     to = args.to or _format_of_target(args.target)
-    _check_target(args.target, to)
+    FORMATS[to].check_name(args.target)
+    _check_target(args.target, to, args.overwrite)
   with problems.collect():
     size = _image_size(args.image_size)
   with problems.collect():
@@ -111,17 +117,18 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
-def _check_target(target: str, to: str) -> None:
-  """Raises a `StorageError` unless the target can be written."""
+def _check_target(target: str, to: str, overwrite: bool) -> None:
+  """Raises a `StorageError` unless the target can be written without the loss of a file."""
+  is_folder = FORMATS[to].is_folder(target)
   try:
-    if FORMATS[to].ending and target.endswith(FORMATS[to].ending):
-      check_new_file(target)
-    else:
-      check_new_folder(os.path.dirname(target) or '.')
-      if to == 'hf':
-        check_new_folder(target)
+    (check_new_folder if is_folder else check_new_file)(target)
   except ConfigError as e:
     raise StorageError(f'cannot write TARGET {target}: {e}') from None
+  there = [str(file) for file in FORMATS[to].files(pathlib.Path(target)) if os.path.lexists(file)]
+  if there and not overwrite:
+    raise StorageError(
+      f'{" and ".join(there)} would be replaced: name another TARGET, or add --overwrite'
+    )
 
 
 def _convert(
@@ -134,9 +141,15 @@ def _convert(
   from vit_jax.models.shapes import description
   from vit_jax.weights import loading, preprocessing
   from vit_jax.weights.reading import read
-  from vit_jax.weights.saving import write
+  from vit_jax.weights.saving import export_of
 
-  options = loading.Options(args.head, args.resize, allow_invalid=args.allow_invalid)
+  options = loading.Options(
+    args.head,
+    args.resize,
+    allow_invalid=args.allow_invalid,
+    model=args.model,
+    model_option='--model',
+  )
   weights = read(
     args.source,
     args.format,
@@ -154,8 +167,7 @@ def _convert(
   show(report)
   # A new head is of no task that was learned.
   left_out = ('model',) if args.head == 'keep' else ('model', 'task')
-  files = write(
-    args.target,
+  export = export_of(
     variables,
     module,
     to,
@@ -163,16 +175,23 @@ def _convert(
     classes=classes,
     preprocess=preprocess,
     config={k: v for k, v in weights.config.items() if k not in left_out},
+    trained_on=weights.trained_on.images(),
   )
-  for note in FORMATS[to].notes(module):
+  target = pathlib.Path(args.target)
+  files = FORMATS[to].write(target, export)
+  for note in FORMATS[to].notes(target, export):
     show(f'note: {note}')
   show(f'wrote {", ".join(map(str, files))} ({to})')
 
 
 def _format_of_target(target: str) -> str:
   for format in FORMATS.values():
-    if format.ending and target.endswith(format.ending):
+    if format.ending and target.lower().endswith(format.ending):
       return format.name
+  ending = ending_of(target)
+  if ending:
+    endings = ', '.join(sorted({f.file_ending for f in FORMATS.values() if f.writes_file}))
+    raise ConfigError(f'{target!r}: {ending} files are not written, only {endings}; see --to')
   raise ConfigError(f'cannot tell the format of {target!r}: add --to={"|".join(FORMATS)}')
 
 
@@ -191,7 +210,7 @@ def _module(args: argparse.Namespace, weights: 'Weights', to: str, fields: dict[
   from vit_jax.weights.building import build
   from vit_jax.weights.formats.base import OWN_NAMES
 
-  module = build(weights, args.model, args.head, args.num_classes, **fields)
+  module = build(weights, args.model, args.head, args.num_classes, model_option='--model', **fields)
   if args.head == 'reset' or not module.num_classes:
     return module
   wrapped = tasks.of_config(weights.config, module.num_classes).wrap(module)

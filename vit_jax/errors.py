@@ -185,6 +185,18 @@ def some(names: Iterable[str], most: int = 6) -> str:
   return first + (f' and {len(names) - most} more' if len(names) > most else '')
 
 
+def counted(n: float, one: str, several: str = '') -> str:
+  """'1 image', '1,234 images', '2.5 epochs'.
+
+  Args:
+    n: how many.
+    one: of one.
+    several: of any other number; '' for `one` with an 's'.
+  """
+  number = f'{n:.4g}' if isinstance(n, float) else f'{n:,}'
+  return f'{number} {one if number == "1" else several or one + "s"}'
+
+
 _LONGEST_SHOWN = 120  # characters of a value in a message
 
 

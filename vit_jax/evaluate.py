@@ -6,9 +6,15 @@ from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
-from vit_jax.errors import one_line
+from vit_jax.errors import counted, one_line
 from vit_jax.files import check_new_folder
-from vit_jax.inference.arguments import ON_ERROR, model_option, weights_arguments, weights_options
+from vit_jax.inference.arguments import (
+  ON_ERROR,
+  model_option,
+  opening_options,
+  weights_arguments,
+  weights_options,
+)
 
 
 def _parser() -> Parser:
@@ -31,8 +37,7 @@ def _parser() -> Parser:
   add('--batch_size', int, 'examples a step over all devices', 64, low=1, high=1 << 20)
   add('--parallel', str, 'how devices share a batch', 'data', choices=('data', 'pmap', 'fsdp'))
   add('--on_error', str, 'policy for images that cannot be decoded', 'raise', choices=ON_ERROR)
-  searched = 'folder searched for weights, by name or file name, before a download'
-  add('--pretrained_dir', str, searched, '', path=True)
+  opening_options(parser)
   add(
     '--report',
     str,
@@ -54,8 +59,9 @@ def main(argv: list[str] | None = None) -> int:
   status = processes.start('evaluate', args, argv)
   if status is not None:
     return status
-  opening = weights_options(args)
+  opening = {'model': args.architecture, **weights_options(args)}
   from vit_jax.evaluation.standalone import evaluate  # --help must not wait for JAX
+  from vit_jax.tasks import metric_text
 
   found = evaluate(
     args.model,
@@ -74,12 +80,13 @@ def main(argv: list[str] | None = None) -> int:
     show(json.dumps({**what, **found.metrics}))
   else:
     where = one_line(f'{found.dataset} {found.split}')
-    show(f'{args.model} on {where}: {found.metrics["examples"]} examples')
+    show(f'{args.model} on {where}: {counted(int(found.metrics["examples"]), "example")}')
     for name, value in found.metrics.items():
       if name not in ('examples', 'skipped'):
-        show(f'  {name:10} {value:.4f}')
+        show(f'  {name:10} {metric_text(name, value)}')
     if found.metrics['skipped']:
-      show(f'  skipped    {found.metrics["skipped"]} images that cannot be decoded')
+      skipped = counted(int(found.metrics['skipped']), 'image')
+      show(f'  skipped    {skipped} that cannot be decoded')
   if found.report:
     show(f'report: {found.report}')
   return 0

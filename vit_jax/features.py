@@ -7,7 +7,7 @@ from vit_jax import processes
 from vit_jax.command_line import run_cli
 from vit_jax.console import show, show_problems
 from vit_jax.data.image_files import find_images
-from vit_jax.errors import ImageError, UserError
+from vit_jax.errors import ImageError, UserError, counted
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import batch_option, image_parser, load_model
 
@@ -51,10 +51,10 @@ def main(argv: list[str] | None = None) -> int:
     show_problems(problem)
   good = [path for i, path in enumerate(paths) if i not in problems]
   if not good:
-    raise ImageError(f'none of {len(paths)} images could be read')
+    raise ImageError(f'none of {counted(len(paths), "image")} could be read')
   if not processes.index():
     npz.write(out, {'features': features, 'paths': np.array(good)})
-  show(f'wrote {args.what} features {features.shape} of {len(good)} images to {out}')
+  show(f'wrote {args.what} features {features.shape} of {counted(len(good), "image")} to {out}')
   return int(bool(problems))
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from vit_jax.command_line import run_cli
 from vit_jax.console import show, show_problems
 from vit_jax.data.image_files import find_images
-from vit_jax.errors import UserError, one_line
+from vit_jax.errors import UserError, counted, one_line
 from vit_jax.inference.answers import to_json
 from vit_jax.inference.arguments import batch_option, image_parser, load_model
 
@@ -39,7 +39,7 @@ def main(argv: list[str] | None = None) -> int:
         continue
       show(json.dumps(to_json(path, found)) if args.json else _table(path, found))
   if failed:
-    show(f'{failed} of {len(paths)} images could not be read', error=True)
+    show(f'{failed} of {counted(len(paths), "image")} could not be read', error=True)
   return int(failed > 0)
 
 

@@ -7,13 +7,14 @@ import json
 import logging
 import os
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
-from vit_jax.errors import ConfigError, one_line
+from vit_jax.errors import ConfigError, counted, one_line
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import (
   ON_ERROR,
@@ -173,10 +174,13 @@ def main(argv: list[str] | None = None) -> int:
   warn_of_duplicates(dataset.name, roles)
   began = time.monotonic()
   loaded = loaded or open_model()
+  seen = 'the model saw them before its features were frozen'
+  loaded.trained_on.warn(dataset.name, splits[test], f'{test} images', seen)
   folder = cache_folder(args.cache_dir) / 'features'
   name = os.path.abspath(args.dataset) if os.path.isdir(args.dataset) else args.dataset
   cache = FeatureCache(loaded, folder, name)
   classes = len(dataset.classes)
+  replaced = ', in place of an older file' if args.out and os.path.exists(args.out) else ''
   more: dict[str, Any] = {}
   if args.method == 'fewshot':
     found = frozen_features.few_shot_scores(
@@ -207,15 +211,21 @@ def main(argv: list[str] | None = None) -> int:
     )  # fmt: skip
     more['chosen'] = 'given' if args.c else f'chosen on {val}' if val else 'by cross-validation'
     if args.out and not processes.index():
-      _write(args.out, loaded, head, dataset.classes, options)
+      trained_on = loaded.trained_on.and_of(dataset.name, splits[args.train])
+      _write(args.out, loaded, head, dataset.classes, options, trained_on)
   more['seconds'] = round(time.monotonic() - began, 2)
   more['cpu_seconds'] = round(time.process_time(), 2)
-  _print(args, dataset.name, test, found, more)
+  _print(args, dataset.name, test, found, more, replaced)
   return 0
 
 
 def _write(
-  out: str, loaded: 'Loaded', head: 'Head', classes: tuple[str, ...], options: 'Dataset'
+  out: str,
+  loaded: 'Loaded',
+  head: 'Head',
+  classes: tuple[str, ...],
+  options: 'Dataset',
+  trained_on: Mapping[str, str],
 ) -> None:
   from vit_jax.config import schema
   from vit_jax.evaluation.linear_probe import with_head
@@ -235,12 +245,15 @@ def _write(
       'dataset': dataclasses.asdict(options),
       'task': dataclasses.asdict(schema()().task),
     },
+    trained_on=trained_on,
   )
 
 
 def _print(
-  args: argparse.Namespace, dataset: str, test: str, found: Any, more: dict[str, Any]
+  args: argparse.Namespace, dataset: str, test: str, found: Any, more: dict[str, Any], replaced: str
 ) -> None:
+  from vit_jax.tasks import metric_text  # --help must not wait for JAX
+
   counts = {k: v for k, v in dataclasses.asdict(found).items() if k != 'scores'}
   linear = found.scores.get('linear')
   if args.json:
@@ -249,26 +262,26 @@ def _print(
                       **more}))  # fmt: skip
     return
   show(
-    f'{args.model} on {one_line(dataset)}: {found.trained_on} images of {args.train}, '
+    f'{args.model} on {one_line(dataset)}: {counted(found.trained_on, "image")} of {args.train}, '
     f'{found.examples} of {test}'
   )
   if linear:
-    show(f'  accuracy   {linear["accuracy"]:.4f}')
+    show(f'  accuracy   {metric_text("accuracy", linear["accuracy"])}')
     if 'top3' in linear:
-      show(f'  top3       {linear["top3"]:.4f}')
-    show(f'  train      {more["train_accuracy"]:.4f}')
+      show(f'  top3       {metric_text("top3", linear["top3"])}')
+    show(f'  train      {metric_text("accuracy", more["train_accuracy"])}')
     show(f'  c          {more["c"]:.3g} ({more["chosen"]})')
   else:
     for name, score in found.scores.items():
-      spread = f'  (+- {score["std"]:.4f} over {args.draws} draws)' if 'std' in score else ''
-      show(f'  {name:10} {score["accuracy"]:.4f}{spread}')
-  show(
-    f'  seconds    {more["seconds"]}, {found.computed} new features; {more["cpu_seconds"]} of CPU'
-  )
+      draws = counted(args.draws, 'draw')
+      spread = f'  (+- {100 * score["std"]:.1f} over {draws})' if 'std' in score else ''
+      show(f'  {name:10} {metric_text(name, score["accuracy"])}{spread}')
+  new = counted(found.computed, 'new feature')
+  show(f'  seconds    {more["seconds"]}, {new}; {more["cpu_seconds"]} of CPU')
   if found.skipped:
-    show(f'  skipped    {found.skipped} images that cannot be decoded')
+    show(f'  skipped    {counted(found.skipped, "image")} that cannot be decoded')
   if args.out:
-    show(f'wrote {args.out}')
+    show(f'wrote {args.out}{replaced}')
 
 
 if __name__ == '__main__':

@@ -8,7 +8,7 @@ from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console, show
 from vit_jax.data.image_files import find_images
-from vit_jax.errors import ConfigError, UserError, did_you_mean
+from vit_jax.errors import ConfigError, UserError, counted, did_you_mean
 from vit_jax.files import check_new_folder
 from vit_jax.inference.arguments import image_parser, weights_options
 from vit_jax.options import LARGEST_SIDE, Rule, checked
@@ -167,7 +167,7 @@ def main(argv: list[str] | None = None) -> int:
 
   with Console():
     result = run(wanted)
-  show(f'{result.figures} figures: open {result.page}')
+  show(f'{counted(result.figures, "figure")}: open {result.page}')
   return int(not result.complete)
 
 

@@ -37,7 +37,7 @@ def test_overlapping_split_strings(pets, caplog, train, val, told):
 SAME = {
   'test_is_trained_on': ('test/dog/0.jpg train/dog/3.jpg', "1 of 4 test 'test/dog/0.jpg'"),
   'by_another_name': ('test/cat/1.jpg train/cat/2.jpg', "'test/cat/1.jpg' 'train/cat/2.jpg'"),
-  'in_two_classes': ('train/cat/1.jpg train/dog/1.jpg', '1 images two classes'),
+  'in_two_classes': ('train/cat/1.jpg train/dog/1.jpg', '1 image two classes'),
   'within_a_class': ('train/cat/1.jpg train/cat/2.jpg', ''),
   'within_test': ('test/cat/0.jpg test/cat/1.jpg', ''),
 }

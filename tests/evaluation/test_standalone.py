@@ -9,8 +9,8 @@ from tests.models import small
 from tests.support import raises
 from vit_jax import convert, files
 from vit_jax.data import Preprocess, open_dataset
+from vit_jax.data.trained_on import TrainedOn
 from vit_jax.errors import ConfigError, DatasetError, ImageError, WeightsError
-from vit_jax.evaluation import standalone
 from vit_jax.evaluation.measure import measure
 from vit_jax.evaluation.standalone import evaluate
 from vit_jax.weights import hub
@@ -22,7 +22,7 @@ PREPROCESS = Preprocess('decode|resize(16)')
 def save(tmp_path):
   """Writes a small model; returns its path."""
 
-  def write(classes=(), num_classes=None, **record):
+  def write(classes=(), num_classes=None, trained_on=None, **record):
     module = small.build('vit_ti16', len(classes) if num_classes is None else num_classes)
     path = tmp_path / 'w.safetensors'
     convert.write(
@@ -34,6 +34,7 @@ def save(tmp_path):
       classes=classes,
       preprocess=PREPROCESS,
       config=record,
+      trained_on=trained_on,
     )
     return str(path)
 
@@ -122,8 +123,57 @@ def test_images_that_the_run_was_trained_on_are_told(tmp_path, caplog, name, spl
   dataset = open_dataset(str(folder))
   files.write_json(tmp_path / 'split.json', dataset.manifest())
   config = {'dataset': {'name': str(tmp_path / name)}}
-  standalone._warn_of_trained(tmp_path, config, dataset.name, dataset.split(split))
+  run = TrainedOn.of_run(tmp_path, config)
+  run.warn(dataset.name, dataset.split(split), 'images', 'a hint')
   assert (f'{dataset.splits["train"]} of 10 images were trained on' in caplog.text) is told
+  assert (str(tmp_path / 'split.json') in caplog.text) is told
+
+
+def test_a_part_of_the_split_and_more_trainings_are_known_by_digests(tmp_path, caplog):
+  for k in range(10):
+    (tmp_path / 'images' / 'ant').mkdir(parents=True, exist_ok=True)
+    (tmp_path / 'images' / 'ant' / f'{k}.png').write_text(f'{k}')
+  name = str(tmp_path / 'images')
+  dataset = open_dataset(name)  # 8 + 1 + 1
+  files.write_json(tmp_path / 'split.json', dataset.manifest())
+  run = TrainedOn.of_run(tmp_path, {'dataset': {'name': name, 'train': 'train[:50%]+val'}})
+  [(recorded, digests)] = run.images().items()
+  assert recorded == name and len(digests) == 8 * 5 and '.png' not in digests
+  both = run.and_of(name, dataset.split('train[2:6]'))
+  assert len(both[name]) == 8 * 7 and set(run.and_of('digits', dataset.split('test'))) == {
+    name,
+    'digits',
+  }
+  TrainedOn(tmp_path / 'w.safetensors', both).warn(name, dataset.split('all'), 'images', 'hint')
+  assert '7 of 10 images were trained on, says ' in caplog.text and 'w.safetensors' in caplog.text
+  caplog.clear()
+  for damaged in ('{', '[]', '{"train": 3}', '{"train": [3]}'):
+    caplog.clear()
+    (tmp_path / 'split.json').write_text(damaged)
+    assert run.images() == {} and 'damaged' in caplog.text
+  assert TrainedOn.of_run(tmp_path / 'none', {'dataset': {'name': name}}).images() == {}
+
+
+@pytest.mark.parametrize('to', ['vit_jax', 'npz', 'timm'])
+def test_a_file_of_weights_tells_of_them_too_and_so_does_what_is_made_of_it(
+  save, tmp_path, caplog, to
+):
+  folder = _images(tmp_path / 'images', 'ant', 'bee', 'cat')
+  dataset = open_dataset(folder)
+  trained = TrainedOn().and_of(folder, dataset.split('all'))
+  path = save(('ant', 'bee', 'cat'), trained_on=trained)
+  other = tmp_path / ('w.npz' if to == 'npz' else 'again.safetensors')
+  convert.main([path, str(other), f'--to={to}'])
+  evaluate(str(other), dataset=folder)
+  assert f'3 of 3 images were trained on, says {other}' in caplog.text
+  caplog.clear()
+  evaluate(save(('ant', 'bee', 'cat')), dataset=folder)  # as files of older versions are
+  assert 'trained on' not in caplog.text
+
+
+def test_digests_that_cannot_be_right_are_damage(save, tmp_path):
+  with raises(WeightsError, 'w.safetensors', 'trained_on'):
+    evaluate(save(('ant', 'bee'), trained_on={'images': 'short'}), dataset='digits')
 
 
 def test_trained_parameters_are_counted_where_the_options_still_hold():

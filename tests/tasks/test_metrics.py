@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax.tasks import metrics
+from vit_jax.tasks import metric_text, metrics, metrics_text
 
 
 def test_top_k_needs_more_classes_than_k():
@@ -31,3 +31,21 @@ def test_a_nan_counts_unless_its_weight_is_zero():
   assert metrics.batch_total((values, jnp.zeros(2))) == (0, 0)
   assert metrics.batch_total((values, jnp.array([1.0, 0.0]))) == (3, 1)
   assert np.isnan(metrics.batch_total((values, jnp.ones(2)))[0])
+
+
+def test_people_read_shares_in_percent_and_other_metrics_with_four_digits():
+  for name, value, text in (
+    ('accuracy', 0.76667, '76.7 %'),
+    ('top5', 1.0, '100.0 %'),
+    ('iou50', 0.9999, '> 99.9 %'),
+    ('exact', 0.0, '0.0 %'),
+    ('fewshot_10', 0.5, '50.0 %'),
+    ('knn_20', 0.25, '25.0 %'),
+    ('iou', 0.91649, '0.9165'),
+    ('loss', 1.23456, '1.2346'),
+    ('loss', 12345.6, '1.235e+04'),
+  ):
+    assert metric_text(name, value) == text
+  metrics = {'loss': 2.0, 'accuracy': 0.125}
+  assert metrics_text(metrics) == 'loss 2.0000  accuracy 12.5 %'
+  assert metrics_text(metrics, ('accuracy', 'gone')) == 'accuracy 12.5 %'

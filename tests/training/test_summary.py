@@ -169,3 +169,18 @@ def test_a_finished_run_says_what_trains_it_longer(total, step, held_out, stoppe
   plan = types.SimpleNamespace(experiment=experiment, callbacks=types.SimpleNamespace(stop=stopped))
   text = outline._of_finished(config, plan, step)
   assert all(fact in text for fact in facts) and not any(word in text for word in absent), text
+
+
+@pytest.mark.parametrize(
+  'changes, told',
+  [
+    ({'dataset__name': 'shapes', 'input__image_size': '(16,)'}, True),
+    ({'dataset__name': 'shapes', 'task__name': 'boxes', 'input__image_size': '(16,)'}, False),
+    ({}, False),  # digits have none
+  ],
+)
+def test_boxes_that_classification_does_not_use_are_noted(changes, told):
+  boxes = {'input__train_transform': 'decode|resize', 'input__eval_transform': 'decode|resize'}
+  config = runs.options(**boxes, **changes)
+  notes = summary.notes(config, build_experiment(config))
+  assert [('boxes' in note and "task.name='boxes'" in note) for note in notes] == [True] * told

@@ -16,6 +16,7 @@ from tests.report import fakes
 from tests.support import raises
 from vit_jax import config, main
 from vit_jax.errors import ConfigError
+from vit_jax.tasks import metric_text
 from vit_jax.training import sweep
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -321,6 +322,11 @@ def test_a_sweep_trains_all_skips_the_finished_and_continues_after_a_failure(con
   fakes.check_self_contained(page, folder / 'comparison')
   assert '../sweep.csv' in page.addresses and 'Best of 3 members' in page.text
   assert re.search(r'--sweep=[02]\n', page.text)  # the command of the winner; the second failed
+  # And what it is for, beside shares in percent.
+  for text in (page.text.replace('\u00a0', ' '), done.stdout):
+    assert 'With another --workdir' in text and 'longer:' in text
+    shown = metric_text('accuracy', tested['accuracy'])
+    assert shown in text and f'{tested["accuracy"]:.4g}' not in text
   assert (folder / 'sweep_means.csv').exists() and str(folder / 'sweep.csv') in done.stdout
 
 

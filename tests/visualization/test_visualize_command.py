@@ -61,7 +61,7 @@ def test_all_that_a_vit_has(visualize, folder, capsys):
   own = ('attention_class', 'channels', 'gradient', 'rollout')
   assert names == sorted(
     [f'one_{n}' for n in own]
-    + ['attention_distance', 'nearest', 'patch_filters', 'position_embeddings', 'token_colours']
+    + ['attention_distance', 'nearest', 'patch_filters', 'position_embeddings', 'token_pca']
   )
   # The figures, as PNG or where that is smaller as WebP, and the image with its prediction.
   embedded = re.findall(r'src="data:image/(\w+);base64,([^"]+)"', html)
@@ -101,16 +101,37 @@ def test_cnns_have_nearest_images_and_a_note_of_what_they_lack(visualize, folder
     visualize('resnet50', folder, '--what=attention')
 
 
+def test_one_image_alone_is_no_mistake(tmp_path):
+  one, two = tmp_path / 'one.png', tmp_path / 'two.png'
+  for name, images, explicit, kept in (
+    ('vit_ti16', (one,), False, False),
+    ('vit_ti16', (one, two), False, True),
+    ('vit_ti16', (one,), True, True),  # asked for: the note says what is missing
+    ('resnet50', (one,), False, True),  # all that it has
+  ):
+    module = small.build(name)
+    loaded = Loaded(module, {}, {}, CLASSES, Preprocess('decode|resize(32)'))
+    session = Session(loaded, Request('m', images, tmp_path, explicit=explicit))
+    assert ('nearest' in session.wanted.what) is kept, (name, images, explicit)
+    assert bool(session.notes) is (name == 'resnet50')
+
+
+def test_one_figure_is_called_one_figure(visualize, folder, capsys):
+  status, _, html = visualize('vit_ti16', folder / 'one.png', '--what=filters')
+  assert status == 0 and '1 figure: open' in capsys.readouterr().out
+  assert 'Made by vit_jax: 1 figure.' in html
+
+
 def test_mixers_have_tokens_but_no_attention(visualize, folder, capsys):
   status, names, _ = visualize('mixer_s16', folder / 'one.png', '--what=token_pca,filters,rollout')
-  assert names == ['patch_filters', 'token_colours']
+  assert names == ['patch_filters', 'token_pca']
   assert status == 1 and 'rollout: ' in capsys.readouterr().err  # asked for, and not there
 
 
 def test_a_file_name_may_be_no_utf8(visualize, folder):
   (folder / 'one.png').rename(folder / 'caf\udce9.png')
   status, names, html = visualize('vit_ti16', folder / 'caf\udce9.png', '--what=rollout,token_pca')
-  assert status == 0 and names == ['caf\udce9_rollout', 'token_colours'] and 'caf\ufffd' in html
+  assert status == 0 and names == ['caf\udce9_rollout', 'token_pca'] and 'caf\ufffd' in html
 
 
 def test_undecodable_images_are_named_and_left_out(visualize, folder, capsys):

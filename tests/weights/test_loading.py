@@ -10,7 +10,7 @@ from tests.weights import oracle
 from vit_jax import convert, models
 from vit_jax.data import Preprocess
 from vit_jax.errors import ConfigError, WeightsError
-from vit_jax.models.shapes import variable_specs
+from vit_jax.models.shapes import description, variable_specs
 from vit_jax.tree import flatten
 from vit_jax.weights import resize
 from vit_jax.weights.mapping import rules
@@ -260,3 +260,26 @@ def test_unknown_options_are_refused_together(tmp_path):
     convert.load(path, oracle.ours(), (24, 24), head='no', resize='nearest')
   with raises(ConfigError, 'weight format', 'npy', 'npz'):
     convert.load(path, oracle.ours(), (24, 24), format='npy')
+
+
+def test_weights_of_another_registered_model_are_named_with_the_option(tmp_path):
+  module = small.build('vit_ti16', 5)
+  model, preprocess = description(module, 'vit_ti16'), Preprocess('decode|resize(16, 24)')
+  path = tmp_path / 'w.npz'
+  convert.write(path, small.variables(module), module, 'npz', model=model, preprocess=preprocess)
+  other = models.build('vit_s16', 5)
+  weights = convert.read(path)
+  for options, option in (
+    (convert.Options(model='vit_s16', model_option='--model'), '--model=vit_ti16'),
+    (convert.Options(head='reset'), 'model=vit_ti16'),  # a module of a registered name
+  ):
+    with raises(WeightsError, 'w.npz looks like vit_ti16', 'not vit_s16', option) as caught:
+      convert.fit(weights, other, (16, 32), options)
+    assert len(caught.value.problems) == 1 and 'kernel' not in str(caught.value)
+  # Where the weights fit no model that was recognised, the tensors are listed.
+  with raises(WeightsError, '(5,)', '(7,)'):
+    convert.fit(weights, small.build('vit_ti16', 7), (16, 24), convert.Options(model='vit_ti16'))
+  flat = dict(oracle.official()[0])
+  del flat['Transformer/encoder_norm/scale']
+  with raises(WeightsError, 'not in the file', 'class_token needs (1, 1, 384)'):
+    convert.load(save(tmp_path, flat, 'lacks.npz'), models.build('vit_s16', 5), (224, 224))

@@ -28,6 +28,7 @@ class Run:
     preprocess: as `Preprocess.to_json` gives it.
     step: updates made when it was saved.
     metrics: validation metrics then, empty if there were none.
+    workdir: the run's folder.
   """
 
   variables: dict
@@ -36,6 +37,7 @@ class Run:
   preprocess: dict
   step: int
   metrics: dict[str, float]
+  workdir: pathlib.Path
 
 
 def has_checkpoint(workdir: pathlib.Path) -> bool:
@@ -83,6 +85,7 @@ def load_run(path: str, which: str = 'best') -> Run:
       preprocess=meta['preprocess'],
       step=step,
       metrics=meta['metrics'],
+      workdir=folder.parent,
     )
   if not damaged:
     raise CheckpointError(f'{folder} holds no complete checkpoint')

@@ -11,10 +11,10 @@ from markupsafe import Markup
 
 from vit_jax import data, files
 from vit_jax.comparison.gather import Run
-from vit_jax.errors import DatasetError, UserError
+from vit_jax.errors import DatasetError, UserError, counted
 from vit_jax.report import figures, page, thumbnails
 from vit_jax.report.collect import LoadImage
-from vit_jax.report.text import counted, percent
+from vit_jax.report.text import percent
 from vit_jax.report.thumbnails import Thumbnail
 
 if TYPE_CHECKING:

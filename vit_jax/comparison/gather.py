@@ -10,9 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from vit_jax import metric_writer, remote
+from vit_jax import machine, metric_writer, remote
 from vit_jax.data import class_names
-from vit_jax.errors import CheckpointError, ConfigError, DatasetError
+from vit_jax.errors import CheckpointError, ConfigError, DatasetError, counted
 from vit_jax.report import Predictions, load_predictions
 from vit_jax.report.history import Training, training
 from vit_jax.report.metrics import compute
@@ -74,9 +74,9 @@ def gather(paths: Sequence[str]) -> list[Run]:
     DatasetError: the runs were not tested on the same images, of one class each.
   """
   paths = [remote.local(path) for path in paths]
-  missing = [p for p in paths if not pathlib.Path(p).is_dir()]
+  missing = [_no_run(p) for p in paths if not pathlib.Path(p).is_dir()]
   if missing:
-    raise CheckpointError([f'{p} is neither a folder of a run nor of a report' for p in missing])
+    raise CheckpointError(missing)
   if len({os.path.realpath(p) for p in paths}) < len(paths):
     raise ConfigError(f'a run is named twice: {", ".join(paths)}')
   found = [_read(path) for path in paths]
@@ -86,6 +86,19 @@ def gather(paths: Sequence[str]) -> list[Run]:
     Run(name, path, in_order(predictions, order), rows)
     for name, path, (predictions, rows) in zip(short_names(paths), paths, found)
   ]
+
+
+def _no_run(path: str) -> str:
+  """What to type where a path may be weights: their report can be compared."""
+  from vit_jax.weights.hub import pretrained_models
+
+  if not os.path.lexists(path) and path not in pretrained_models():
+    return f'{path} is neither a folder of a run nor of a report: there is nothing of that name'
+  command = machine.shell_line(['python', '-m', 'vit_jax.evaluate', path, '--report=DIR'])
+  return (
+    f'{path} is neither a folder of a run nor of a report: if it is weights, `{command}` writes a '
+    'report, whose folder DIR can be compared'
+  )
 
 
 def _read(path: str) -> tuple[Predictions, list[dict[str, Any]]]:
@@ -112,10 +125,7 @@ def _evaluate(path: str) -> None:
   from vit_jax.evaluation.standalone import evaluate
 
   if not checkpoint.is_run(path):
-    raise CheckpointError(
-      f'{path} has neither {FILE} nor a checkpoint: name a folder of a run, or write a report with '
-      f'python -m vit_jax.evaluate MODEL --report={path}'
-    )
+    raise CheckpointError(_no_run(path))
   log.info('%s has no report yet: evaluating it on its test split', path)
   evaluate(path, split='test', report_dir=str(pathlib.Path(path) / 'report'))
 
@@ -145,10 +155,8 @@ def refuse_different_tests(runs: Mapping[str, Predictions]) -> None:
     moved = [i for i in truth if i in other and truth[i] != other[i]]
     if moved:
       i = moved[0]
-      reasons.append(
-        f'{len(moved):,} images have other classes, such as {i!r}: {truth[i]!r} in '
-        f'{first}, {other[i]!r} in {path}'
-      )
+      count = counted(len(moved), 'image has another class', 'images have other classes')
+      reasons.append(f'{count}, such as {i!r}: {truth[i]!r} in {first}, {other[i]!r} in {path}')
     if reasons:
       where = ' and '.join(f'{p.facts.dataset} {p.facts.split}' for p in (base, predictions))
       problems.append(

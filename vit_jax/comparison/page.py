@@ -13,9 +13,10 @@ from vit_jax.comparison import disagreements, figures, verdict
 from vit_jax.comparison.gather import Run
 from vit_jax.comparison.significance import LEVEL, Pair
 from vit_jax.comparison.table import Fact
+from vit_jax.errors import counted
 from vit_jax.report import alternatives, canvas, metrics, page
 from vit_jax.report.sections import span_of
-from vit_jax.report.text import counted, number, percent
+from vit_jax.report.text import number, percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
@@ -70,8 +71,7 @@ def write(
     ('Differences in configuration', _configuration(runs)),
   ]
   title = ' vs '.join(names) if len(runs) <= 3 else f'{len(runs)} runs compared'
-  images = counted(len(runs[0].predictions), 'image', 'images')
-  footer = f'Made by vit_jax from the same {images}.'
+  footer = f'Made by vit_jax from the same {counted(len(runs[0].predictions), "image")}.'
   lead = [*extra.lead, *_lead(runs, pairs)]
   if any(isinstance(name, Markup) for name in reports):
     lead.append(page.paragraph(Markup('Reports: ') + Markup(', ').join(reports)))
@@ -101,9 +101,9 @@ def _figure(
 
 def _lead(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[Markup]:
   base = runs[0].predictions
-  images = counted(len(base), 'image', 'images')
   tested = (
-    f'All were tested on the same {images} ({base.facts.split or "the split"} of '
+    f'All were tested on the same {counted(len(base), "image")} '
+    f'({base.facts.split or "the split"} of '
     f'{pathlib.PurePath(base.facts.dataset).name or "one dataset"}).'
   )
   parts = [page.paragraph(verdict.of_runs(runs, pairs), 'lead'), page.paragraph(tested)]

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from vit_jax.data.dataset import Examples
+from vit_jax.errors import counted
 
 log = logging.getLogger(__name__)
 
@@ -67,8 +68,8 @@ def warn_of_duplicates(dataset: str, splits: Mapping[str, Examples]) -> None:
     )  # fmt: skip
   if contrary:
     log.warning(
-      'dataset %s: %d images are in two classes, byte for byte, such as %s: remove one of each',
-      dataset, len(contrary), min(contrary),
+      'dataset %s: %s in two classes, byte for byte, such as %s: remove one of each',
+      dataset, counted(len(contrary), 'image is', 'images are'), min(contrary),
     )  # fmt: skip
 
 

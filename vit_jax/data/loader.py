@@ -15,7 +15,7 @@ from vit_jax.data.cache import KeptExamples, KeptFeatures
 from vit_jax.data.dataset import Examples
 from vit_jax.data.records import SKIPPING
 from vit_jax.data.transforms.parse import Transform
-from vit_jax.errors import ImageError
+from vit_jax.errors import ImageError, counted
 
 Batch = dict[str, np.ndarray]
 Problems = list[tuple[str, str]]  # of images that could not be read: id and reason
@@ -102,7 +102,7 @@ class Loader:
           raise ImageError(f'{e}; {SKIPPING} excludes it') from e
         problems.append((self.examples.id(i), str(e)))
     count = len(self.examples)
-    raise ImageError(f'none of the {count} images can be read; the first: {problems[0][1]}')
+    raise ImageError(f'none of {counted(count, "image")} can be read; the first: {problems[0][1]}')
 
 
 @functools.cache

@@ -9,7 +9,7 @@ import jax
 
 from vit_jax import optimizers, tree
 from vit_jax.console import warnings_so_far
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, counted
 from vit_jax.machine import peak_memory_bytes, versions
 
 
@@ -28,7 +28,7 @@ def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
       trained = sum(size for name, size in sizes.items() if name not in frozen)
   devices = jax.devices()
   peaks = [(d.memory_stats() or {}).get('peak_bytes_in_use') for d in jax.local_devices()]
-  cores = f' ({os.cpu_count()} cores)' if devices[0].platform == 'cpu' else ''
+  cores = f' ({counted(os.cpu_count() or 1, "core")})' if devices[0].platform == 'cpu' else ''
   return {
     'parameters': sum(sizes.values()),
     'trained_parameters': trained,

@@ -2,7 +2,6 @@
 
 import dataclasses
 import logging
-import os
 import pathlib
 import sys
 from collections.abc import Iterable, Mapping
@@ -17,7 +16,6 @@ from vit_jax.data.sources import needs_download
 from vit_jax.errors import CheckpointError, ConfigError, DatasetError, WeightsError
 from vit_jax.evaluation.evaluator import Evaluator, loader_options, relabeled, spread
 from vit_jax.evaluation.measure import measure
-from vit_jax.files import read_json
 from vit_jax.inference.loaded import Loaded, load
 from vit_jax.models.shapes import title
 
@@ -85,8 +83,9 @@ def evaluate(
   asked_for_training = 'train' in (split or '')
   split = split or ('+'.join(opened.splits) if whole else 'test')
   examples = opened.split(split)
-  if loaded.step is not None and not asked_for_training:
-    _warn_of_trained(pathlib.Path(model), loaded.config, opened.name, examples)
+  if not asked_for_training:
+    hint = 'the dataset changed since, or all of it is scored'
+    loaded.trained_on.warn(opened.name, examples, 'images', hint)
   classes = loaded.classes
   if not classes:
     classes = _names_by_index(opened.classes, loaded.module.num_classes)
@@ -177,28 +176,6 @@ def _open(
   options = parse_saved({'dataset': config['dataset']}).dataset
   data_dir = data_dir or options.data_dir
   return dataclasses.replace(options, data_dir=data_dir, on_error=on_error).open()
-
-
-def _warn_of_trained(run: pathlib.Path, config: dict, name: str, examples: data.Examples) -> None:
-  """Warns of images that were in the training split when the run split the dataset."""
-  path = run / 'split.json'
-  recorded = (config.get('dataset') or {}).get('name', '')
-  if not path.exists() or os.path.realpath(recorded) != os.path.realpath(name):
-    return
-  split = read_json(path)
-  if not isinstance(split, dict):
-    log.warning(
-      '%s is damaged, so that nobody knows which images were trained on: the command that trained '
-      'the run writes it again', path,
-    )  # fmt: skip
-    return
-  trained = set(split.get('train', ()))
-  count = sum(examples.id(i) in trained for i in range(len(examples)))
-  if count:
-    log.warning(
-      '%d of %d images were trained on, says %s: the dataset changed since, or all of it is scored',
-      count, len(examples), path,
-    )  # fmt: skip
 
 
 def _names_by_index(names: tuple[str, ...], num_classes: int) -> tuple[str, ...]:

@@ -92,7 +92,11 @@ def weights_options(args: argparse.Namespace) -> dict[str, Any]:
   Raises:
     ConfigError: one of them cannot be right.
   """
-  options: dict[str, Any] = {'submodel': args.submodel, 'allow_invalid': args.allow_invalid}
+  options: dict[str, Any] = {
+    'submodel': args.submodel,
+    'allow_invalid': args.allow_invalid,
+    'model_option': '--architecture',
+  }
   if getattr(args, 'class_names', ''):
     from vit_jax.data import class_names  # --help must not wait for NumPy
 

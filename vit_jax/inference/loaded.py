@@ -16,6 +16,7 @@ import numpy as np
 from vit_jax import machine, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.data.header import dimensions
+from vit_jax.data.trained_on import TrainedOn
 from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean, some
 from vit_jax.inference.images import as_list, content_of, name_of, named
 from vit_jax.logits import probabilities
@@ -70,6 +71,7 @@ class Loaded:
     preprocess: from images to input.
     batch_size: most images that are computed at once.
     step: of the run's checkpoint that was read, None where there was none.
+    trained_on: the images that it was trained on, as far as that is stated.
   """
 
   def __init__(
@@ -81,6 +83,7 @@ class Loaded:
     preprocess: Preprocess,
     batch_size: int = 32,
     step: int | None = None,
+    trained_on: TrainedOn = TrainedOn(),
   ):
     self.module = module
     self.variables = variables
@@ -89,6 +92,7 @@ class Loaded:
     self.preprocess = preprocess
     self.batch_size = batch_size
     self.step = step
+    self.trained_on = trained_on
     self._transform = parse_transform(preprocess.transform, train=False)
     self._on_device: Any = None
 
@@ -222,6 +226,7 @@ class Loaded:
       classes=self.classes,
       preprocess=self.preprocess,
       config={name: value for name, value in self.config.items() if name != 'model'},
+      trained_on=self.trained_on.images(),
     )
 
   def _top(
@@ -348,6 +353,7 @@ def load(
   submodel: str = '',
   input_range: tuple[float, float] | None = None,
   allow_invalid: bool = False,
+  model_option: str = 'model',
   **overrides: Any,
 ) -> Loaded:
   """Opens a run, a weights file or a pretrained model for use; usually nothing else is needed.
@@ -366,20 +372,21 @@ def load(
     input_range: what pixels of 0 and 255 are to the model, such as (-1, 1), where the weights do
       not state it.
     allow_invalid: takes weights that are NaN or infinite and negative variances, with a warning.
+    model_option: what gives `model` for the user, for messages: '--architecture' of a command.
     **overrides: fields of the model, such as dtype='bfloat16'.
 
   Raises:
     UserError: nothing there, or tensors and model do not fit.
   """
   weights = read(path_or_name, format, pretrained_dir=pretrained_dir, submodel=submodel)
-  module = build(weights, model, **overrides)
+  module = build(weights, model, model_option=model_option, **overrides)
   if module.num_classes:
     module = tasks.of_config(weights.config, module.num_classes).wrap(module)
   name = model or weights.model['name']
   preprocess = preprocess or weights.preprocess_for(name, input_range)
   if image_size is not None:
     preprocess = preprocessing.at_size(preprocess, image_size)
-  options = Options(allow_invalid=allow_invalid)
+  options = Options(allow_invalid=allow_invalid, model=model, model_option=model_option)
   variables, report = fit(weights, module, preprocess.image_size, options)
   path = str(weights.tensors.path)
   preprocess = preprocessing.for_channels(preprocess, report.channels, path)
@@ -395,7 +402,9 @@ def load(
     )  # fmt: skip
   names = weights.classes_for(module.num_classes or 0, classes)
   config = {**weights.config, 'model': description(module, name)}
-  return Loaded(module, variables, config, names, preprocess, batch_size, weights.step)
+  return Loaded(
+    module, variables, config, names, preprocess, batch_size, weights.step, weights.trained_on
+  )
 
 
 def _in_image(box: np.ndarray, mark: np.ndarray) -> tuple[float, ...]:

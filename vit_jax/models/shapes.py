@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from vit_jax import tree
-from vit_jax.models.base import fields
+from vit_jax.models.base import MODELS, fields
 from vit_jax.models.heads import backbone_of
 
 
@@ -46,6 +46,16 @@ def description(module: nn.Module, name: str) -> dict[str, Any]:
   module = backbone_of(module)
   changed = {k: getattr(module, k) for k, v in fields(name).items() if getattr(module, k) != v}
   return {'name': name, **changed}
+
+
+def name_of(module: nn.Module) -> str:
+  """The first registered name that stands for a module's fields; '' where none does."""
+  module = backbone_of(module)
+  for name, entry in MODELS.items():
+    same = all(getattr(module, field, None) == value for field, value in entry.preset.items())
+    if entry.module is type(module) and same:
+      return name
+  return ''
 
 
 # Fields that say how a model is trained or computed, not which it is.

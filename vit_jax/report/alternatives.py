@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax.errors import counted
 from vit_jax.report.figures import SPLITS, curve
 from vit_jax.report.metrics import Calibration
-from vit_jax.report.text import counted, number, percent
+from vit_jax.report.text import number, percent
 
 
 def learning_curve(

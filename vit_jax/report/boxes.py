@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from markupsafe import Markup
 
+from vit_jax.errors import counted
 from vit_jax.report import gallery, page, sections, single_label
 from vit_jax.report.canvas import BLUE, ORANGE, drawing, new_figure
 from vit_jax.report.examples import overlaps, spread
@@ -14,7 +15,7 @@ from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.metrics import wilson
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
-from vit_jax.report.text import counted, percent
+from vit_jax.report.text import percent
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure

@@ -5,10 +5,11 @@ from collections.abc import Sequence
 import numpy as np
 from markupsafe import Markup
 
+from vit_jax.errors import counted
 from vit_jax.report import gallery, matrices, metrics, page
 from vit_jax.report.layout import Context
 from vit_jax.report.page import Cell
-from vit_jax.report.text import counted, percent
+from vit_jax.report.text import percent
 
 _BY_COUNT = (
   'Rows are true classes, columns predictions; numbers are images, shades shares of the row.'

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from markupsafe import Markup
 
+from vit_jax.errors import counted
 from vit_jax.report import examples, figures, metrics, page, thumbnails
 from vit_jax.report.layout import Context
 from vit_jax.report.predictions import Predictions
-from vit_jax.report.text import counted
 from vit_jax.report.thumbnails import Thumbnail
 
 ANCHOR = 'gallery'

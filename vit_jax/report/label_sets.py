@@ -7,12 +7,12 @@ import numpy as np
 from markupsafe import Markup
 
 from vit_jax import logits as logits_lib
-from vit_jax.errors import some
+from vit_jax.errors import counted, some
 from vit_jax.report import examples, gallery, metrics, page, sections, thumbnails
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.predictions import Predictions
-from vit_jax.report.text import counted, percent
+from vit_jax.report.text import percent
 from vit_jax.report.thumbnails import Thumbnail
 
 _LISTED = 5  # classes named below an image
@@ -69,7 +69,7 @@ def lead(context: Context) -> list[Markup]:
   result, facts = context.result, context.predictions.facts
   text = (
     f'{facts.model or "The model"} predicts which of {result["classes"]:,} classes each of '
-    f'{result["examples"]:,} images shows'
+    f'{counted(result["examples"], "image")} shows'
   )
   if result['map'] is None:
     text += '. No image shows any of them, so that there is no average precision.'
@@ -80,7 +80,7 @@ def lead(context: Context) -> list[Markup]:
     )
   parts = [page.paragraph(text, 'lead')]
   if result['skipped']:
-    text = f'{result["skipped"]:,} images could not be decoded and are excluded.'
+    text = f'{counted(result["skipped"], "image")} could not be decoded: excluded.'
     parts.append(page.paragraph(text, 'note'))
   return parts
 

@@ -7,13 +7,13 @@ from typing import Any
 from markupsafe import Markup
 
 from vit_jax.data.header import dimensions
+from vit_jax.errors import counted
 from vit_jax.report import alternatives, figures, page, text
 from vit_jax.report.facts import Facts
 from vit_jax.report.layout import Context, Title
 from vit_jax.report.page import Card
 from vit_jax.report.text import duration, number, percent
 
-# Columns of metrics.jsonl that are not metrics.
 _BOOKKEEPING = ('step', 'split', 'seconds', 'examples', 'skipped', 'memory_bytes')
 
 # Metrics that the training loop logs, whatever the task.
@@ -97,7 +97,9 @@ def long_table(
   if rest := rows[first:]:
     folded = page.table(header, rest, text=text)
     # The script joins them to one table, and needs them beside each other.
-    shown += page.details(f'The other {len(rest):,} classes', folded, kind='rest')
+    shown += page.details(
+      f'The other {counted(len(rest), "class", "classes")}', folded, kind='rest'
+    )
   return shown
 
 

@@ -6,11 +6,12 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup
 
+from vit_jax.errors import counted
 from vit_jax.report import alternatives, confusion, figures, gallery, matrices, metrics, page
 from vit_jax.report.layout import Context, Table, Title
 from vit_jax.report.page import Card
 from vit_jax.report.sections import interval_of, long_table
-from vit_jax.report.text import counted, percent
+from vit_jax.report.text import percent
 
 TITLES = {
   'accuracy': Title('top-1 accuracy', percent=True),

@@ -56,11 +56,6 @@ def percent(share: float) -> str:
   return f'{100 * share:.1f}\u00a0%'
 
 
-def counted(n: int, one: str, several: str) -> str:
-  """'1 image', '1,234 images'."""
-  return f'{n:,} {one if n == 1 else several}'
-
-
 def interval(low: float, high: float) -> str:
   """'80.5 to 88.6 %', of shares."""
   return f'{100 * low:.1f} to {100 * high:.1f}\u00a0%'

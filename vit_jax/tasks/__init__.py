@@ -6,7 +6,7 @@ To add a task, write a file here with a class under `@TASKS.register('name')`; a
 
 from vit_jax.tasks.base import TASKS, Task, build, of_config
 from vit_jax.tasks.losses import BOX_LOSSES, LOSSES, Loss
-from vit_jax.tasks.metrics import METRICS, Metric, metric
+from vit_jax.tasks.metrics import METRICS, Metric, metric, metric_text, metrics_text
 from vit_jax.tasks.mixing import Mixing
 
 __all__ = [
@@ -20,5 +20,7 @@ __all__ = [
   'Task',
   'build',
   'metric',
+  'metric_text',
+  'metrics_text',
   'of_config',
 ]

@@ -5,6 +5,7 @@ example. A metric of a split is one number computed from all of its outputs.
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,7 @@ import jax.numpy as jnp
 
 from vit_jax.logits import rank_of_label
 from vit_jax.registry import Registry
+from vit_jax.report.text import percent
 
 Value = jax.Array | tuple[jax.Array, jax.Array]
 
@@ -59,6 +61,28 @@ def metric(name: str, title: str, kind: str, **facts: Any) -> Callable:
 def metrics_of(kinds: Sequence[str], num_classes: int) -> list[Metric]:
   """The metrics of these kinds that apply to so many classes."""
   return [m for m in METRICS.values() if m.kind in kinds and num_classes > m.above_classes]
+
+
+# Of frozen features, which are no task's metrics: accuracies too.
+_OF_FEATURES = re.compile(r'(fewshot|knn)_\d+')
+
+
+def metric_text(name: str, value: float) -> str:
+  """A metric as people read it: a share as '97.5 %', another number with four digits.
+
+  Args:
+    name: as in metrics.jsonl.
+    value: what it is there.
+  """
+  shares = {m.name for m in METRICS.values() if m.percent}
+  if name in shares or _OF_FEATURES.fullmatch(name):
+    return percent(value).replace('\u00a0', ' ')
+  return f'{value:.4f}' if abs(value) < 100 else f'{value:.4g}'
+
+
+def metrics_text(metrics: Mapping[str, float], names: Sequence[str] = ()) -> str:
+  """'loss 0.1234  accuracy 98.0 %', of the names given or of all."""
+  return '  '.join(f'{k} {metric_text(k, metrics[k])}' for k in names or metrics if k in metrics)
 
 
 def _top_k(outputs: Mapping[str, Any], batch: Mapping[str, Any], k: int) -> jax.Array:

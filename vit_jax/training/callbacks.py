@@ -5,7 +5,8 @@ import math
 from collections.abc import Mapping
 
 from vit_jax.config import EarlyStopping, Plateau
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, counted
+from vit_jax.tasks import metric_text
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +67,12 @@ class Callbacks:
       self._reduce(self._plateau, metrics)
     if self._stopping:
       self._ended.update(metrics)
-      if self.stop:
+      if self.stop and self._ended.best is not None:
         log.info(
-          'early stopping: validation %s did not improve on %.4g in %d validations',
+          'early stopping: validation %s did not improve on %s in %s',
           self._stopping.metric,
-          self._ended.best,
-          self._stopping.patience,
+          metric_text(self._stopping.metric, self._ended.best),
+          counted(self._stopping.patience, 'validation'),
         )
 
   def _reduce(self, plateau: Plateau, metrics: Mapping[str, float]) -> None:
@@ -80,12 +81,12 @@ class Callbacks:
       return
     self._stalled.waited = 0
     multiplier = max(plateau.floor, self.lr_multiplier * plateau.factor)
-    if not math.isclose(multiplier, self.lr_multiplier):
+    if not math.isclose(multiplier, self.lr_multiplier) and self._stalled.best is not None:
       self.lr_multiplier = multiplier
       log.info(
-        'validation %s is at a plateau of %.4g: learning-rate multiplier %.4g',
+        'validation %s is at a plateau of %s: learning-rate multiplier %.4g',
         plateau.metric,
-        self._stalled.best,
+        metric_text(plateau.metric, self._stalled.best),
         multiplier,
       )
 

@@ -15,11 +15,12 @@ from typing import Any
 
 from vit_jax import processes
 from vit_jax.checkpoint import best_step
-from vit_jax.console import Console, columns, format_metrics, format_seconds, is_terminal
-from vit_jax.errors import one_line
-from vit_jax.report.text import counted, interval, percent
+from vit_jax.console import Console, columns, format_seconds, is_terminal
+from vit_jax.errors import counted, one_line
+from vit_jax.report.text import interval, percent
+from vit_jax.tasks import metric_text, metrics_text
 from vit_jax.training.events import Course, EstimateEvent, PlanEvent, Scored, SummaryEvent
-from vit_jax.training.table import Table, number_text, rate_text
+from vit_jax.training.table import Table, rate_text
 
 OUTPUTS = ('text', 'quiet', 'json')
 
@@ -155,9 +156,9 @@ class Text(Display):
     elif split == 'test':
       pass  # the summary has it
     elif split == 'val_raw':
-      self._console.say(f'  without EMA: {format_metrics(metrics, self._course.metrics)}')
+      self._console.say(f'  without EMA: {metrics_text(metrics, self._course.metrics)}')
     elif not set(metrics) & set(self._course.metrics):
-      self._console.say(f'  frozen features: {format_metrics(metrics)}')
+      self._console.say(f'  frozen features: {metrics_text(metrics)}')
     else:
       self._note_score(step, metrics)
       self._table_row(step, metrics, self._best() == step)
@@ -196,7 +197,7 @@ class Text(Display):
     self._console.say('\n'.join(self._table.lines(step, seconds, self._since, val, best)))
     self._since = {}
     if others := self._table.others(val):
-      self._console.say(f'  {format_metrics(others)}')
+      self._console.say(f'  {metrics_text(others)}')
     self._told = now
 
   def _train_row(self, step: int) -> None:
@@ -224,11 +225,11 @@ class Text(Display):
     if rate:
       found.append((f'{rate_text(rate)} images/s', 4))
     if self._train.get('loss') is not None:
-      found.append((f'loss {number_text(self._train["loss"])}', 2))
+      found.append((f'loss {metric_text("loss", self._train["loss"])}', 2))
     if self._train.get('input_wait', 0.0) > _WAITS:
       found.append((f'{self._train["input_wait"]:.0%} waiting for input', 6))
     if (best := self._best()) is not None:
-      found.append((f'best {course.best} {number_text(self._scores[best])}', 3))
+      found.append((f'best {course.best} {metric_text(course.best, self._scores[best])}', 3))
     return found
 
   @staticmethod
@@ -259,7 +260,7 @@ def _result(event: SummaryEvent) -> str:
 
 def _course_of(event: SummaryEvent) -> str:
   """'best step 1,318 (epoch 65.0) of 2,027, in 1:48'."""
-  text = f'{counted(event.steps, "step", "steps")} in {format_seconds(event.seconds)}'
+  text = f'{counted(event.steps, "step")} in {format_seconds(event.seconds)}'
   if event.best_step is None:
     return text
   epoch = '' if event.best_epoch is None else f' (epoch {event.best_epoch:.1f})'
@@ -267,7 +268,7 @@ def _course_of(event: SummaryEvent) -> str:
 
 
 def _score(score: Scored) -> str:
-  value = percent(score.value) if score.percent else number_text(score.value)
+  value = percent(score.value) if score.percent else metric_text(score.metric, score.value)
   text = f'{score.split} {score.metric} {value}'
   if score.interval is not None:
     text += f' (95 % interval {interval(*score.interval)})'

@@ -15,6 +15,7 @@ from vit_jax import data, processes, remote, rng
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase
+from vit_jax.errors import counted
 from vit_jax.evaluation.evaluator import make_eval_step
 from vit_jax.files import workdir_of
 from vit_jax.parallel import round_up
@@ -142,7 +143,9 @@ def _estimate(
   }
   if validation is not None:
     each = _milliseconds(validation.seconds)
-    rows['validation'] = f'{validations:,} times {rounds:,} batches, {each} a batch measured'
+    rows['validation'] = (
+      f'{validations:,} times {counted(rounds, "batch", "batches")}, {each} a batch measured'
+    )
   if runs > 1:
     rows['sweep'] = f'{runs} runs; {duration(runs * seconds)} if all take as long as this one'
   if has_checkpoint(where.parent):

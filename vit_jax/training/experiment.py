@@ -101,7 +101,7 @@ class Experiment:
       self.weights,
       body if kept is None else body.clone(num_classes=len(self._classes_of_weights)),
       self.image_hw,
-      Options(head=self.head),
+      Options(head=self.head, model=self.model_name, model_option='--config.model.name'),
     )
     if kept is not None:  # kernels [d, k] and biases [k]
       variables = tree.map_named(
@@ -201,6 +201,10 @@ def open_inputs(config: Config, may_download: bool = True) -> Inputs:
   specs = {role: f'config.dataset.{role}={getattr(config.dataset, role)!r}' for role in roles}
   warn_of_overlap(roles, specs)
   warn_of_duplicates(dataset.name, roles)
+  if weights is not None:
+    for role, examples in held_out.items():
+      seen = f'{role} metrics will be of images that the model of config.init_from has seen'
+      weights.trained_on.warn(dataset.name, examples, f'{role} images', seen)
   return Inputs(dataset, train, held_out, train_transform, eval_transform, weights)
 
 

@@ -8,10 +8,10 @@ from typing import Any
 from vit_jax import data
 from vit_jax.config import Config, get, leaves
 from vit_jax.data.header import dimensions
+from vit_jax.errors import counted
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
 from vit_jax.options import Length
-from vit_jax.report.text import counted
 from vit_jax.report.text import size as size_text
 from vit_jax.training import memory, summary
 from vit_jax.training.events import PlanEvent
@@ -22,6 +22,7 @@ from vit_jax.training.train_state import TrainState
 FILE = 'plan.txt'
 
 # Groups of options that the plan names where they are not at their defaults.
+
 _METHODS = ('task.', 'mixing.', 'ema.', 'plateau.', 'early_stopping.', 'fewshot.', 'freeze')
 
 
@@ -57,12 +58,12 @@ def plan_event(
     + summary.tokens_text(experiment.module, h, w),
     'weights': _weights(config, step, loaded),
     'dataset': f'{dataset.name} ({dataset.kind}): {summary.split_text(experiment)}; '
-    f'{len(dataset.classes):,} classes',
+    f'{counted(len(dataset.classes), "class", "classes")}',
     'transform': f'{experiment.train_transform}; evaluation {experiment.eval_transform}',
     'kept': plan.caching.text,
-    'loading': f'{prefetch.examples:,} images ahead of their step by {_loaders(prefetch)}, at most '
-    f'{size_text(prefetch.host_bytes)} of host memory',
-    'length': f'{counted(total, "step", "steps")} = {epochs:.4g} epochs, '
+    'loading': f'{counted(prefetch.examples, "image")} ahead of their step by '
+    f'{_loaders(prefetch)}, at most {size_text(prefetch.host_bytes)} of host memory',
+    'length': f'{counted(total, "step")} = {counted(epochs, "epoch")}, '
     f'batch size {config.batch_size}' + accumulated * (config.accumulate > 1),
     'optimizer': _optimizer(config),
     'methods': ', '.join(_changed(config, _METHODS)),
@@ -147,10 +148,9 @@ def _of_finished(config: Config, plan: Plan, step: int) -> str:
 
 
 def _loaders(prefetch: data.Prefetch) -> str:
-  threads = counted(prefetch.threads, 'thread', 'threads')
-  if not prefetch.workers:
-    return threads
-  return f'{counted(prefetch.workers, "process", "processes")} of {threads}'
+  threads = counted(prefetch.threads, 'thread')
+  workers = counted(prefetch.workers, 'process', 'processes')
+  return f'{workers} of {threads}' if prefetch.workers else threads
 
 
 def _optimizer(config: Config) -> str:

@@ -13,7 +13,7 @@ from vit_jax import parallel, remote
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.config.validation import metric_problems
-from vit_jax.errors import ConfigError, Problems
+from vit_jax.errors import ConfigError, Problems, counted
 from vit_jax.files import is_remote, make_workdir, remove_empty, workdir_unless_it_fails
 from vit_jax.inference.loaded import Loaded
 from vit_jax.trackers import check_installed
@@ -210,7 +210,7 @@ def _warn_of_ramps(config: Config, durations: Durations, total_steps: int) -> No
   if warmup + cooldown > total_steps:
     log.warning(
       'config.schedule.warmup of %d and config.schedule.cooldown of %d steps are longer than the '
-      'run of %d steps (config.total=%r): the learning rate never reaches '
+      'run of %s (config.total=%r): the learning rate never reaches '
       'config.optimizer.learning_rate',
-      warmup, cooldown, total_steps, config.total,
+      warmup, cooldown, counted(total_steps, 'step'), config.total,
     )  # fmt: skip

@@ -12,6 +12,7 @@ from vit_jax.config import Config
 from vit_jax.data import boxes
 from vit_jax.data.dataset import Dataset
 from vit_jax.data.header import dimensions
+from vit_jax.errors import counted
 from vit_jax.files import writing
 from vit_jax.report import page, thumbnails
 from vit_jax.training.experiment import Experiment
@@ -35,7 +36,7 @@ def write_page(
   rows = [(batch, row) for batch in batches for row in range(len(batch['label']))][:IMAGES]
   lead = [
     page.paragraph(
-      f'The first {len(rows)} images of training, each as it is stored and then after the '
+      f'The first {counted(len(rows), "image")} of training, each as stored and then after the '
       f'transform {experiment.train_transform}, at config.seed={config.seed}.',
       'lead',
     )

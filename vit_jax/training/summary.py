@@ -14,13 +14,13 @@ from clu import parameter_overview
 from vit_jax import processes, runtime
 from vit_jax.config import Config
 from vit_jax.data.header import dimensions
+from vit_jax.errors import counted
 from vit_jax.models import convs
 from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import title
 from vit_jax.models.stack import chosen_scan
 from vit_jax.optimizers import Factors
-from vit_jax.report.text import counted
 from vit_jax.report.text import size as size_text
 from vit_jax.training.experiment import Experiment
 from vit_jax.training.train_state import TrainState
@@ -123,7 +123,7 @@ def description(
     **dataset.found,
     'images': split_text(experiment),
     'classes': f'{len(dataset.classes):,}',
-    'length': f'{total_steps:,} steps = {epochs:.4g} epochs',
+    'length': f'{counted(total_steps, "step")} = {counted(epochs, "epoch")}',
     'memory': memory_text(memory),
     'precision': _precision(module),
     'convolutions': convs.forms() if _convolves(experiment.shapes) else '',
@@ -135,8 +135,8 @@ def description(
 
 def shares_text(devices: int, accumulate: int) -> str:
   """'8 devices x 1 gradient accumulation step', among which a batch is divided."""
-  steps = counted(accumulate, 'gradient accumulation step', 'gradient accumulation steps')
-  return f'{counted(devices, "device", "devices")} x {steps}'
+  steps = counted(accumulate, 'gradient accumulation step')
+  return f'{counted(devices, "device")} x {steps}'
 
 
 def split_sizes(experiment: Experiment) -> dict[str, int]:
@@ -151,7 +151,7 @@ def split_text(experiment: Experiment) -> str:
 
 
 def notes(config: Config, experiment: Experiment) -> list[str]:
-  """Which splits are missing, and splits that do not overlap to set instead."""
+  """Which splits are missing, with splits to set instead; boxes that no part of the task uses."""
   wanted = {'val': config.dataset.val, 'test': config.dataset.test}
   missing = [role for role, spec in wanted.items() if spec and role not in experiment.held_out]
   first = 100 - 10 * len(missing)
@@ -160,7 +160,13 @@ def notes(config: Config, experiment: Experiment) -> list[str]:
     start, end = first + 10 * i, first + 10 * (i + 1)
     slices[role] = f'train[{start}%:{end}%]' if end < 100 else f'train[{start}%:]'
   words = [f'config.dataset.{role}={spec!r}' for role, spec in slices.items()]
-  return [
+  dataset, task = experiment.dataset, experiment.task
+  unused = dataset.has_boxes and not task.needs_boxes and dataset.labels_per_image == 'one'
+  boxes = (
+    f'the boxes of {dataset.name} ({dataset.kind}) are not used: task.name={config.task.name!r} '
+    "learns classes alone, and config.task.name='boxes' boxes too"
+  )
+  return [boxes] * unused + [
     f'{experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
     f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or config.dataset.resplit=true'
     for role in missing

@@ -16,6 +16,7 @@ from typing import Any
 from vit_jax import config, files, machine, metric_writer, processes, remote
 from vit_jax.console import align
 from vit_jax.errors import InterruptedRunError, UserError
+from vit_jax.tasks import metric_text
 from vit_jax.training import signals
 from vit_jax.training.display import console_for
 from vit_jax.training.loop import train
@@ -94,7 +95,7 @@ def run_all(members: Members, workdir: str, command: Sequence[str], max_hours: f
   log.info(f'table: {root / "sweep.csv"}')
   best = _best(members, rows, command)
   if best:
-    log.info('best by the validation split: %s\n  %s', *best)
+    log.info('best by the validation split: %s\n%s\n  %s', best[0], _purpose(rows), best[1])
   _compare(root, rows, best)
   failed = [name for name, state in states.items() if state != 'finished']
   if failed:
@@ -194,12 +195,20 @@ def over_seeds(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
   """Rows as aligned text; what is not known is a dash."""
-  return align([list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)])
+  return align([list(rows[0]), *_cells(rows)])
 
 
-def _cell(value: Any) -> str:
+def _cells(rows: Sequence[Mapping[str, Any]]) -> list[list[str]]:
+  return [[_cell(name, value) for name, value in row.items()] for row in rows]
+
+
+def _cell(name: str, value: Any) -> str:
+  """A value for people; `name` is its column: 'val_accuracy', 'test_loss_std', an option."""
   if value is None:
     return '-'
+  split, _, metric = name.partition('_')
+  if split in ('val', 'test') and metric:
+    return metric_text(metric.removesuffix('_std'), value)
   return f'{value:.4g}' if isinstance(value, float) else str(value)
 
 
@@ -239,9 +248,15 @@ def _best(
     return None
   row, name = rows[won], members[rows[won]['run']][1].checkpoint.best
   shown = [n for n in (f'val_{name}', f'test_{name}') if row.get(n) is not None]
-  values = [f'{n} {_cell(row[n])}' for n in shown]
+  values = [f'{n} {_cell(n, row[n])}' for n in shown]
   line = machine.shell_line([*command, f'--sweep={list(members).index(row["run"])}'])
   return f'{row["run"]} ({", ".join(values)})', line
+
+
+def _purpose(rows: Sequence[Mapping[str, Any]]) -> str:
+  """What the winner's command is for: in the sweep's own folder that run is finished."""
+  longer = '' if 'total' in rows[0] else ', and with a larger --config.total longer'
+  return f'With another --workdir this command trains it anew{longer}:'
 
 
 def _compare(
@@ -268,12 +283,12 @@ def _compare(
   if len(tested) < 2:
     return
   tested.sort(key=lambda row: -row[result])
-  cells = [[_cell(value) for value in row.values()] for row in rows]
+  cells = _cells(rows)
   words = 'All members; those with the highest test metric are compared below. As a file:'
   lead = []
   if best:
-    text = f'Best of {len(rows)} members by the validation split: {best[0]}. Its command:'
-    lead = [page.paragraph(text, 'lead'), page.command(best[1])]
+    text = f'Best of {len(rows)} members by the validation split: {best[0]}. {_purpose(rows)}'
+    lead = [page.paragraph(text.replace(' %', '\u00a0%'), 'lead'), page.command(best[1])]
   table = page.table(list(rows[0]), cells, words, sortable=True, file='../sweep.csv')
   extra = Extra(lead, [('Sweep', [table])])
   try:

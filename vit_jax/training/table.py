@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from vit_jax.console import format_seconds
+from vit_jax.tasks import metric_text
 from vit_jax.training.events import Course
 
 _GAP = 2
@@ -126,12 +127,7 @@ def _text(key: str, value: Any) -> str:
     return format_seconds(value)
   if key == 'train img_sec':
     return rate_text(value)
-  return number_text(value)
-
-
-def number_text(value: float) -> str:
-  """A loss or a share: '0.1234', and fewer digits where it is large."""
-  return f'{value:.4f}' if abs(value) < 100 else f'{value:.4g}'
+  return metric_text(key.partition(' ')[2], value)
 
 
 def rate_text(value: float) -> str:

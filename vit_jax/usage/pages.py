@@ -20,7 +20,7 @@ _HEADING = """\
 
 Every option of a config: `config.NAME = VALUE` in a config file, `--config.NAME=VALUE` on the
 command line. Defaults are written as one types them: a tuple is `A,B`. This page is made by
-`python -m vit_jax.main --help=markdown > docs/options.md`; a test compares.
+`python -m vit_jax.main --help=markdown > docs/options.md`, not by hand.
 """
 
 

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from vit_jax.errors import ConfigError
-from vit_jax.report.text import printable
+from vit_jax.errors import ConfigError, counted
+from vit_jax.report.text import percent, printable
 from vit_jax.visualization import figures, flow, learned, tokens
 from vit_jax.visualization.activations import Captured, Layer, NotApplicable, capture_gradients
 from vit_jax.visualization.images import ModelInput
@@ -181,7 +181,7 @@ def class_attribution(session: Session, activations: Activations) -> None:
     captured = capture_gradients(session.module, variables, image.images, index)
     maps.append(flow.gradient_rollout_map(captured, wanted.discard)[0])
   probabilities = session.probabilities(logits)
-  names = [f'{session.class_name(i)}: {probabilities[i]:.1%}' for i in indices]
+  names = [f'{session.class_name(i)}: {percent(float(probabilities[i]))}' for i in indices]
   title = 'Class attribution'
   caption = (
     f'{activations.name}: gradient rollout, attention times the gradient of the class logit where '
@@ -254,7 +254,7 @@ def token_pca(session: Session, drawn: Sequence[Drawn], most: int = 12) -> None:
     labels = [_short(d.image.path.name) for d in part]
     figure = figures.sheet_figure(sheet, titles, labels, title, caption)
     number = '' if len(drawn) <= most else f'_{start // most + 1}'
-    session.add(f'token_colours{number}', _SEVERAL, figure, title, caption)
+    session.add(f'token_pca{number}', _SEVERAL, figure, title, caption)
 
 
 def _short(name: str, most: int = 19) -> str:
@@ -278,7 +278,7 @@ def distance(session: Session, drawn: Sequence[Drawn]) -> None:
   )
   labels = [layer.label for layer in found[0][0]]
   title = 'Mean attention distance'
-  count = '1 image' if len(found) == 1 else f'{len(found)} images'
+  count = counted(len(found), 'image')
   caption = (
     'Distance in pixels between the patches of query and key, weighted by attention, mean over '
     f'patches and {count}; one dot for each head. Dashed: a head of uniform attention.'
@@ -356,9 +356,9 @@ def nearest_images(session: Session, most: int = 8) -> None:
       titles.append(title_row)
     title = 'Nearest images'
     caption = (
-      f'Left: the image. Middle: the nearest of {len(places)} images by cosine similarity of their '
-      'embeddings (greater is nearer). Right: the nearest by mean squared error of their pixels, '
-      'on the 0 to 1 scale (smaller is nearer).'
+      f'Left: the image. Middle: the nearest of {counted(len(places), "image")} by cosine '
+      'similarity of their embeddings (greater is nearer). Right: the nearest by mean squared '
+      'error of their pixels, on the 0 to 1 scale (smaller is nearer).'
     )
     figure = figures.sheet_figure(sheet, titles, [''] * len(sheet), title, caption, tile=1.4)
     number = '' if len(queries) <= most else f'_{start // most + 1}'

@@ -4,8 +4,8 @@ import dataclasses
 import pathlib
 from collections.abc import Sequence
 
+from vit_jax.errors import counted
 from vit_jax.report import page
-from vit_jax.report.text import counted
 from vit_jax.report.thumbnails import Thumbnail
 
 _MOST_INLINE = 60_000_000  # bytes of PNGs
@@ -62,7 +62,7 @@ def write_page(
     for group in dict.fromkeys(entry.group for entry in entries)
   ]
   lead = [page.thumbnails(predicted), *(page.paragraph(note, 'note') for note in notes)]
-  footer = f'Made by vit_jax: {counted(len(entries), "figure", "figures")}.'
+  footer = f'Made by vit_jax: {counted(len(entries), "figure")}.'
   return page.write(folder / 'index.html', title, lead, sections, footer)
 
 

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+def _without_lone_nearest(request: Request) -> Request:
+  """The request without nearest images where there is one image and nobody asked for them."""
+  others = tuple(what for what in request.what if what != 'nearest')
+  if request.explicit or len({*request.images, *request.gallery}) > 1 or not others:
+    return request
+  return dataclasses.replace(request, what=others)
+
+
 class Session:
   """What the drawings of a command share.
 
@@ -54,7 +62,7 @@ class Session:
     self.entries: list[Entry] = []
     self.predicted: list[Thumbnail] = []
     self.notes: list[str] = []
-    self.wanted = self._possible(request)
+    self.wanted = _without_lone_nearest(self._possible(request))
     self.class_indices = [self.class_index(name) for name in request.classes]
     self.undecodable = 0
     self._stems: set[str] = set()

@@ -38,6 +38,8 @@ def build(
   name: str = '',
   head: str = 'keep',
   num_classes: int | None = None,
+  *,
+  model_option: str = 'model',
   **overrides: Any,
 ) -> nn.Module:
   """The module that weights belong to.
@@ -47,6 +49,7 @@ def build(
     name: a model to use the weights for; '' for the one that they are of.
     head: 'keep' or 'reset', see `load_with_report`.
     num_classes: outputs; None for the weights' own.
+    model_option: what names a model for the user, for messages: '--model'.
     **overrides: fields of the model.
 
   Raises:
@@ -58,8 +61,7 @@ def build(
   if not known and not name:
     raise WeightsError(
       f'{weights.tensors.path}: cannot tell which model these {len(weights.tensors)} tensors '
-      f'({weights.format}) belong to; name it: --config.model.name=NAME of a run, --model=NAME of '
-      'convert, --architecture=NAME of other commands'
+      f'({weights.format}) belong to; name it with {model_option}=NAME'
     )
   if not name or name == known.get('name'):
     fields = {k: v for k, v in known.items() if k != 'name'}

@@ -273,7 +273,7 @@ Top-1 accuracy on ImageNet and size are as the source states them; an empty cell
 Licences are of the weights. Parameters include the head of the given number of classes. [How to
 choose](choosing.md); models without pretrained weights are in [the options](options.md#model).
 
-This page is made by `python -m vit_jax.convert --list=markdown > docs/models.md`; a test compares.
+This page is made by `python -m vit_jax.convert --list=markdown > docs/models.md`, not by hand.
 """
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from vit_jax import models, tree
 from vit_jax.errors import ConfigError, UserError, WeightsError, did_you_mean, some
 from vit_jax.models.heads import backbone_of
-from vit_jax.models.shapes import variable_specs
+from vit_jax.models.shapes import name_of, title, variable_specs
 from vit_jax.weights import resize
 from vit_jax.weights.containers.checks import names_file
 from vit_jax.weights.containers.tensors import FLOATS, Spec, Tensors, to_float32
@@ -20,7 +20,7 @@ from vit_jax.weights.formats.base import FORMATS, OWN_NAMES
 from vit_jax.weights.mapping.family import family_of
 from vit_jax.weights.mapping.rules import Binding
 from vit_jax.weights.mapping.table import Table, own_table
-from vit_jax.weights.matching import Shapes, match, raise_problems
+from vit_jax.weights.matching import Plan, Shapes, match, raise_problems
 from vit_jax.weights.reading import Weights, read
 from vit_jax.weights.report import Report
 
@@ -44,12 +44,16 @@ class Options:
     source_grid: (h, w) of the file's position embeddings; None to recognise a square.
     allow_invalid: whether values that are NaN or infinite and negative variances are taken, with a
       warning, where they are otherwise refused.
+    model: the name by which the model was asked for, for messages; '' where it was none.
+    model_option: what names it for the user, for messages: '--model'.
   """
 
   head: str = 'keep'
   resize: str = 'bilinear'
   source_grid: tuple[int, int] | None = None
   allow_invalid: bool = False
+  model: str = ''
+  model_option: str = 'model'
 
   def __post_init__(self) -> None:
     problems = []
@@ -126,24 +130,14 @@ def fit(
   channels: int | None = None,
 ) -> tuple[dict[str, Any], Report]:
   """Fits tensors that were read to a model; arguments as in `load_with_report`."""
-  with names_file(weights.tensors.path):
-    target: Shapes = variable_specs(model, image_size, channels or 3)
-  naming = FORMATS[weights.format].naming
-  own = naming == OWN_NAMES
-  table = own_table(target) if own else family_of(model).table(naming, target)
-  report = Report(str(weights.tensors.path), weights.format)
   _warn_of_other_fields(weights, model)
-  tensors, report.ignored = table.normalized(weights.tensors)
-  report.left_out = [n for n in report.ignored if _is_weight(n, weights.tensors, table)]
-  if channels is None:  # the file's, where its first layer shows them
-    channels = _channels_of(tensors, table, target)
-    if channels != 3:
-      target = variable_specs(model, image_size, channels)
-  report.channels = channels
-  if options.source_grid is None:
-    options = dataclasses.replace(options, source_grid=weights.grid)
-  plan = match(tensors, target, table, options.head == 'reset', report, type(model).__name__)
-  reader = _Reader(tensors, target, table, report, options, _grid(model, image_size))
+  try:
+    matched = _match(weights, model, image_size, options, channels)
+  except WeightsError:
+    _refuse_other_model(weights, model, image_size, options, channels)
+    raise
+  report, plan = matched.report, matched.plan
+  reader = _Reader(matched, options, _grid(model, image_size), weights.grid)
   variables: dict[str, np.ndarray] = {}
   for binding, names in plan.reads:
     variables.update(reader.read(binding, names))
@@ -152,9 +146,67 @@ def fit(
     found = some(report.invalid, 3)
     log.warning('%s: used as it is, though no model can compute with it: %s', report.source, found)
   for name in plan.fresh:
-    variables[name] = _fresh(name, target[name].shape)
+    variables[name] = _fresh(name, matched.target[name].shape)
     report.reinitialised.append(name)
   return tree.unflatten(variables), report
+
+
+@dataclasses.dataclass(frozen=True)
+class _Matched:
+  """Tensors that have their places in a model."""
+
+  tensors: Tensors
+  target: Shapes
+  table: Table
+  report: Report
+  plan: Plan
+
+
+def _match(
+  weights: Weights,
+  model: nn.Module,
+  image_size: tuple[int, int],
+  options: Options,
+  channels: int | None,
+) -> _Matched:
+  with names_file(weights.tensors.path):
+    target: Shapes = variable_specs(model, image_size, channels or 3)
+  naming = FORMATS[weights.format].naming
+  own = naming == OWN_NAMES
+  table = own_table(target) if own else family_of(model).table(naming, target)
+  report = Report(str(weights.tensors.path), weights.format)
+  tensors, report.ignored = table.normalized(weights.tensors)
+  report.left_out = [n for n in report.ignored if _is_weight(n, weights.tensors, table)]
+  if channels is None:  # the file's, where its first layer shows them
+    channels = _channels_of(tensors, table, target)
+    if channels != 3:
+      target = variable_specs(model, image_size, channels)
+  report.channels = channels
+  plan = match(tensors, target, table, options.head == 'reset', report, type(model).__name__)
+  return _Matched(tensors, target, table, report, plan)
+
+
+def _refuse_other_model(
+  weights: Weights,
+  model: nn.Module,
+  image_size: tuple[int, int],
+  options: Options,
+  channels: int | None,
+) -> None:
+  """Raises a `WeightsError` that names the model of weights that do not fit, where it is known."""
+  record = weights.model
+  name, asked = record.get('name'), options.model or name_of(model)
+  if not name or not asked or name == asked:
+    return
+  fields = {field: value for field, value in record.items() if field != 'name'}
+  classes = backbone_of(model).num_classes or 0
+  try:
+    _match(weights, models.build(name, classes, **fields), image_size, options, channels)
+  except UserError:  # it would not fit either, so that this is no advice
+    return
+  raise WeightsError(
+    f'{weights.tensors.path} looks like {title(record)}, not {asked}: {options.model_option}={name}'
+  ) from None
 
 
 def _is_weight(name: str, tensors: Tensors, table: Table) -> bool:
@@ -206,15 +258,14 @@ class _Reader:
 
   def __init__(
     self,
-    tensors: Tensors,
-    target: Shapes,
-    table: Table,
-    report: Report,
+    matched: _Matched,
     options: Options,
     grid: tuple[int, int],
+    source_grid: tuple[int, int] | None,
   ):
-    self._tensors, self._target, self._table = tensors, target, table
-    self._report, self._options, self._grid = report, options, grid
+    self._tensors, self._target, self._table = matched.tensors, matched.target, matched.table
+    self._report, self._options = matched.report, options
+    self._grid, self._source_grid = grid, options.source_grid or source_grid
     self.problems: list[str] = []
 
   def read(self, binding: Binding, names: Sequence[str]) -> dict[str, np.ndarray]:
@@ -264,7 +315,7 @@ class _Reader:
       slots = prefix if self._table.class_slot else 0
       kept = np.delete(array, self._dropped_slots(), axis=1)
       adapted = resize.position_embedding(
-        kept, slots, prefix, self._grid, self._options.source_grid, self._options.resize
+        kept, slots, prefix, self._grid, self._source_grid, self._options.resize
       )
     elif role in ('patch', 'input') and array.shape != shape:
       kernel = resize.patch_kernel(array, (shape[0], shape[1]))

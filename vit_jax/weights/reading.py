@@ -11,6 +11,7 @@ from vit_jax import models, remote, tree
 from vit_jax.config import usable
 from vit_jax.data import class_names
 from vit_jax.data.preprocess import Preprocess
+from vit_jax.data.trained_on import TrainedOn
 from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.weights import hub, preprocessing
 from vit_jax.weights.containers.base import CONTAINERS, Container
@@ -53,6 +54,7 @@ class Weights:
     known: what is stated of the model beside its arrays, as in `Record`.
     states_preprocess: whether `preprocess` is stated, not what the model's authors used.
     step: of the run's checkpoint that was read, None of a file.
+    trained_on: the images that they were trained on, as far as that is stated.
   """
 
   format: str
@@ -65,6 +67,7 @@ class Weights:
   known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   states_preprocess: bool = True
   step: int | None = None
+  trained_on: TrainedOn = TrainedOn()
 
   @property
   def model(self) -> dict[str, Any]:
@@ -327,6 +330,7 @@ def _open_run(path: pathlib.Path) -> Weights:
     num_classes=len(run.classes) or head,
     grid=_grid(run.config['model'], preprocess),
     step=run.step,
+    trained_on=TrainedOn.of_run(run.workdir, run.config),
   )
 
 
@@ -358,6 +362,7 @@ def _describe(
     tensors = submodels.choose(tensors, naming, submodel)
   weights = Weights(format, tensors, classes=record.classes, preprocess=record.preprocess)
   weights.known = record.known
+  weights.trained_on = TrainedOn(tensors.path, record.trained_on)
   weights.states_preprocess = record.preprocess is not None or naming in _GOOGLE
   if record.config is not None:  # our own record states everything
     weights.config = usable(record.config)

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
+from vit_jax.data.trained_on import is_digests
 from vit_jax.errors import UserError, WeightsError, shown
 from vit_jax.weights.containers.checks import damaged, fields_of
 
@@ -33,6 +34,7 @@ class Record:
     task: options of the task, where a foreign file states that it is another than classification
       by softmax.
     hint: words that decide between models of the same tensors, such as an architecture's name.
+    trained_on: digests of images by dataset, as `data.trained_on.TrainedOn` has them.
   """
 
   format: str = ''
@@ -44,6 +46,7 @@ class Record:
   known: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   task: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   hint: str = ''
+  trained_on: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
   def over(self, other: 'Record') -> 'Record':
     """The fields that are stated here, those of the other record where they are not, all hints."""
@@ -62,6 +65,8 @@ class Record:
     }
     if self.grid:
       record['grid'] = list(self.grid)
+    if self.trained_on:
+      record['trained_on'] = dict(self.trained_on)
     return record
 
   def to_metadata(self) -> dict[str, str]:
@@ -100,6 +105,9 @@ class Record:
       classes = fields_of(record, 'classes', list)
       if not all(isinstance(name, str) for name in classes):
         raise ValueError('classes that are no texts')
+      trained_on = fields_of(record, 'trained_on')
+      if not all(map(is_digests, trained_on.values())):
+        raise ValueError('trained_on holds no digests')
       return cls(
         format=fields_of(record, 'format', str),
         config=config,
@@ -107,6 +115,7 @@ class Record:
         classes=tuple(classes),
         preprocess=preprocess,
         grid=pair(record.get('grid')),
+        trained_on=trained_on,
       )
 
 

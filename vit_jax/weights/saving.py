@@ -61,8 +61,9 @@ def write(
   classes: Sequence[str] = (),
   preprocess: Preprocess,
   config: Mapping[str, Any] | None = None,
+  trained_on: Mapping[str, str] | None = None,
 ) -> list[pathlib.Path]:
-  """Writes weights with their class names and preprocessing.
+  """Writes weights with their class names and preprocessing, in place of an older target.
 
   Args:
     target: a file; a folder for 'hf', and for 'timm' where it does not end in .safetensors.
@@ -73,15 +74,42 @@ def write(
     classes: names in order.
     preprocess: how images become input.
     config: more options of the run that made the weights.
+    trained_on: digests of the images that they were trained on, see `data.trained_on.TrainedOn`.
 
   Returns:
     The files written.
 
   Raises:
-    ConfigError: no such format.
+    ConfigError: no such format, or a target whose ending is that of another one.
     WeightsError: the format cannot hold this.
     StorageError: the target cannot be written.
   """
+  export = export_of(
+    variables,
+    module,
+    format,
+    model=model,
+    classes=classes,
+    preprocess=preprocess,
+    config=config,
+    trained_on=trained_on,
+  )
+  FORMATS[format].check_name(str(target))
+  return FORMATS[format].write(pathlib.Path(target), export)
+
+
+def export_of(
+  variables: Mapping[str, Any],
+  module: nn.Module,
+  format: str,
+  *,
+  model: Mapping[str, Any],
+  classes: Sequence[str] = (),
+  preprocess: Preprocess,
+  config: Mapping[str, Any] | None = None,
+  trained_on: Mapping[str, str] | None = None,
+) -> Export:
+  """What `write` writes; arguments as there."""
   tensors = to_tensors(variables, module, format, preprocess.image_size)
   h, w = preprocess.image_size
   patch = getattr(module, 'patch_size', None)
@@ -92,6 +120,6 @@ def write(
     classes=tuple(classes),
     preprocess=preprocess,
     grid=(h // patch[0], w // patch[1]) if patch else None,
+    trained_on=trained_on or {},
   )
-  export = Export(tensors, record, module, preprocess)
-  return FORMATS[format].write(pathlib.Path(target), export)
+  return Export(tensors, record, module, preprocess)

@@ -18,7 +18,7 @@ from vit_jax.data.image_files import (
   scan,
 )
 from vit_jax.data.splits import canonical
-from vit_jax.errors import DatasetError
+from vit_jax.errors import DatasetError, counted
 
 log = logging.getLogger(__name__)
 
@@ -177,8 +177,8 @@ def _deeper(root: str, tops: dict[str, str]) -> dict[str, str]:
 def _warn_of_loose(look: _Look) -> None:
   if look.images and look.folders:
     log.warning(
-      'dataset %s: left out %d images that lie in no class folder; expected CLASS/image.jpg%s',
-      look.path, look.images, _of_tables(look),
+      'dataset %s: left out %s in no class folder; expected CLASS/image.jpg%s',
+      look.path, counted(look.images, 'image that lies', 'images that lie'), _of_tables(look),
     )  # fmt: skip
 
 
@@ -199,7 +199,7 @@ def _warn_of_others(look: _Look, splits: Mapping[str, str]) -> None:
   """Warns of folders beside the splits that hold images, and of splits without any."""
   others = [name for name in look.folders if name not in splits.values()]
   counts = {name: len(scan(look.path, name).images) for name in others}
-  words = [f'{name!r} ({n:,} images)' for name, n in counts.items() if n]
+  words = [f'{name!r} ({counted(n, "image")})' for name, n in counts.items() if n]
   words += [f'{n!r} (no images)' for n in others if canonical(n) in SPLITS and not counts[n]]
   if words:
     log.warning(

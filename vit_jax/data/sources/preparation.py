@@ -27,7 +27,14 @@ from vit_jax.data.sources.published import (
 )
 from vit_jax.data.sources.unpacking import Unpacker
 from vit_jax.data.splits import canonical
-from vit_jax.errors import DatasetError, DownloadError, StorageError, did_you_mean, one_line
+from vit_jax.errors import (
+  DatasetError,
+  DownloadError,
+  StorageError,
+  counted,
+  did_you_mean,
+  one_line,
+)
 from vit_jax.files import (
   cache_folder,
   make_folder,
@@ -236,15 +243,15 @@ def _check(
   exact = not dataset.drawn or total != sum(dataset.counts.values())
   for split, members in splits.items():
     if exact and len(members) != dataset.counts[split]:
-      problems.append(f'{len(members):,} images in {split}, not {dataset.counts[split]:,}')
+      problems.append(f'{counted(len(members), "image")} in {split}, not {dataset.counts[split]:,}')
     paths = [image.image for image in members if isinstance(image.image, str)]
     missing = [path for path in paths if not (files / path).is_file()]
     if missing:
-      problems.append(f'{len(missing):,} images of {split} are missing, such as {missing[0]}')
+      problems.append(f'{split} lacks {counted(len(missing), "image")}, such as {missing[0]}')
   for key, names in classes.items():
     count = builder.info.features[key].num_classes
     if len(names) != count:
-      problems.append(f'{len(names)} classes of {key}, not {count}')
+      problems.append(f'{counted(len(names), "class", "classes")} of {key}, not {count}')
   if problems:
     raise DatasetError(f'dataset {dataset.name} is not as published: {"; ".join(problems)}')
 

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
-from vit_jax.errors import WeightsError
+from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.files import make_folder, write_json
 from vit_jax.registry import Registry
 from vit_jax.weights.containers.base import CONTAINERS
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 # The naming of formats whose arrays have our own names: they need no rules, whatever the model.
 OWN_NAMES = 'vit_jax'
+# Of files of weights that no container here reads or writes.
+_OTHER_ENDINGS = ('.ckpt', '.pkl', '.onnx', '.msgpack', '.gguf', '.tar', '.zip', '.json')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +61,9 @@ class Format:
     naming: of its arrays, for which families of models have rules; OWN_NAMES needs none.
     container: in which it is written, one of `CONTAINERS`. It is read from any.
     ending: of a target that means this format where none is named; '' for none.
+    writes_file: whether a target may be one file.
+    container_ending: of that file where `ending` is none, so that help imports no container.
+    folder_files: JSON files of a target that is a folder; () where it cannot be one.
     fallback: whether its names are so general that all other formats are tried first.
   """
 
@@ -66,6 +71,9 @@ class Format:
   naming: str = ''
   container: str = ''
   ending: str = ''
+  writes_file: bool = True
+  container_ending: str = ''
+  folder_files: tuple[str, ...] = ()
   fallback: bool = False
 
   def recognises(self, names: Collection[str]) -> bool:
@@ -84,9 +92,45 @@ class Format:
     """What JSON files beside the arrays in a folder state; None for those of other formats."""
     return None
 
-  def notes(self, module: 'nn.Module') -> list[str]:
-    """What the format's own programs would compute otherwise unless they are configured."""
+  def notes(self, target: pathlib.Path, export: Export) -> list[str]:
+    """How the format's own programs have to be configured to compute the same."""
     return []
+
+  @property
+  def target_kind(self) -> str:
+    """What a target is, in words: '.safetensors file or folder'."""
+    kinds = [f'{self.file_ending} file'] if self.writes_file else []
+    return ' or '.join([*kinds, *(['folder'] if self.folder_files else [])])
+
+  @property
+  def file_ending(self) -> str:
+    """Of a target that is one file."""
+    return self.ending or self.container_ending or CONTAINERS[self.container].endings[0]
+
+  def is_folder(self, target: str) -> bool:
+    """Whether a target of this name is written as a folder."""
+    named_as_file = self.writes_file and target.lower().rstrip('/').endswith(self.file_ending)
+    return bool(self.folder_files) and not named_as_file
+
+  def check_name(self, target: str) -> None:
+    """Raises a `ConfigError` where the ending of a target is that of something else."""
+    ending = ending_of(target)
+    if ending and not (self.writes_file and ending == self.file_ending):
+      stem = target[: -len(ending)]
+      names = [stem + self.file_ending] if self.writes_file else []
+      names += [stem] if self.folder_files else []
+      raise ConfigError(
+        f'{target} is named as a {ending} file, and {self.name} is written as a '
+        f'{self.target_kind}: name it {" or ".join(names)}'
+      )
+
+  def files(self, target: pathlib.Path) -> list[pathlib.Path]:
+    """The files that `write` makes."""
+    container = CONTAINERS[self.container]
+    if self.is_folder(str(target)):
+      weights = target / container.folder_file
+      return [weights, *(target / name for name in self.folder_files)]
+    return [target] if container.keeps_metadata else [target, record_path(target)]
 
   def write(self, target: pathlib.Path, export: Export) -> list[pathlib.Path]:
     """Writes a file, with its record inside or beside it.
@@ -109,13 +153,19 @@ class Format:
   def write_folder(
     self, target: pathlib.Path, export: Export, configs: Mapping[str, Mapping[str, Any]]
   ) -> list[pathlib.Path]:
-    """Writes a model's folder: the arrays, and JSON files by name."""
+    """Writes a model's folder: the arrays, and the content of each of `folder_files`."""
     make_folder(target)
-    weights = target / CONTAINERS[self.container].folder_file
-    Format.write(self, weights, export)
-    for name, content in configs.items():
-      write_json(target / name, content, ascii_only=True)
-    return [weights, *(target / name for name in configs)]
+    Format.write(self, target / CONTAINERS[self.container].folder_file, export)
+    for name in self.folder_files:
+      write_json(target / name, configs[name], ascii_only=True)
+    return self.files(target)
+
+
+def ending_of(target: str) -> str:
+  """The ending of a file of weights that a name has, in small letters; '' for another or none."""
+  endings = {ending for c in CONTAINERS.values() for ending in c.endings} | {*_OTHER_ENDINGS}
+  found = [ending for ending in endings if target.lower().endswith(ending)]
+  return max(found, key=len, default='')
 
 
 FORMATS: Registry[Format] = Registry('weight format', 'vit_jax.weights.formats')

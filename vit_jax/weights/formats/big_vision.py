@@ -1,8 +1,9 @@
 """'big_vision': files of google-research/big_vision, position embeddings apart from the encoder."""
 
+import pathlib
 from collections.abc import Collection
 
-from vit_jax.weights.formats.base import Format, register
+from vit_jax.weights.formats.base import Export, Format, register
 from vit_jax.weights.formats.npz import gelu_notes
 
 
@@ -12,6 +13,7 @@ class BigVision(Format):
 
   name = naming = 'big_vision'
   container = 'npz'
+  container_ending = '.npz'
 
   def recognises(self, names: Collection[str]) -> bool:
     if all(name.startswith(('params/', 'batch_stats/')) for name in names):
@@ -24,5 +26,5 @@ class BigVision(Format):
       for name in names
     )
 
-  def notes(self, module) -> list[str]:
-    return gelu_notes(module)
+  def notes(self, target: pathlib.Path, export: Export) -> list[str]:
+    return gelu_notes(export.module)

@@ -31,6 +31,8 @@ class HuggingFace(Format):
 
   name = naming = 'hf'
   container = 'safetensors'
+  writes_file = False
+  folder_files = ('config.json', 'preprocessor_config.json')
 
   def recognises(self, names: Collection[str]) -> bool:
     return any(re.search(r'embeddings[./]patch_embeddings', name) for name in names)

@@ -79,15 +79,22 @@ class Keras(Format):
       task={'name': 'classify', 'loss': 'sigmoid'} if several else {},
     )
 
+  def check_name(self, target: str) -> None:
+    super().check_name(target)
+    stem = target.removesuffix('.h5')
+    if stem == target or stem.endswith('.weights'):  # where Keras has another layout
+      raise ConfigError(
+        f'keras is written as a .h5 file (not .weights.h5), got {target}: name it '
+        f'{stem.removesuffix(".weights")}.h5'
+      )
+
   def write(self, target: pathlib.Path, export: Export) -> list[pathlib.Path]:
-    if not target.name.endswith('.h5') or target.name.endswith('.weights.h5'):
-      raise ConfigError(f'the keras format is written as .h5 (not .weights.h5), got {target.name}')
     from vit_jax.weights.mapping.family import family_of
 
     layers = [layer for _, layer in family_of(export.module).keras_layers]
     _write_h5(target, export.tensors, layers)
     write_json(record_path(target), export.record.to_json(), ascii_only=True)
-    return [target, record_path(target)]
+    return self.files(target)
 
 
 def _families() -> 'list[Family]':

@@ -1,8 +1,9 @@
 """'npz': the official files of google-research's vision_transformer and big_transfer."""
 
+import pathlib
 from collections.abc import Collection
 
-from vit_jax.weights.formats.base import Format, register
+from vit_jax.weights.formats.base import Export, Format, register
 
 
 @register
@@ -17,8 +18,8 @@ class Official(Format):
   def recognises(self, names: Collection[str]) -> bool:
     return any('/' in name for name in names)
 
-  def notes(self, module) -> list[str]:
-    return gelu_notes(module)
+  def notes(self, target: pathlib.Path, export: Export) -> list[str]:
+    return gelu_notes(export.module)
 
 
 def gelu_notes(module) -> list[str]:

@@ -25,6 +25,8 @@ class Timm(Format):
 
   name = naming = 'timm'
   container = 'safetensors'
+  container_ending = '.safetensors'
+  folder_files = ('config.json',)
   fallback = True
 
   def recognises(self, names: Collection[str]) -> bool:
@@ -33,13 +35,21 @@ class Timm(Format):
   def folder_record(self, folder: pathlib.Path) -> Record | None:
     return record_of(read_json(folder / 'config.json'), str(folder / 'config.json'))
 
-  def notes(self, module) -> list[str]:
-    if getattr(module, 'gelu', 'exact') == 'exact':
+  def notes(self, target: pathlib.Path, export: Export) -> list[str]:
+    if self.is_folder(str(target)):
+      if getattr(export.module, 'gelu', 'exact') == 'exact':
+        return []
+      return ["build it in timm with act_layer='gelu_tanh', as config.json states"]
+    try:
+      name, arguments = _architecture(export)
+    except WeightsError:  # timm has no such model
       return []
-    return ["build it in timm with act_layer='gelu_tanh', as config.json states"]
+    words = {**arguments, 'num_classes': export.record.num_classes, 'checkpoint_path': str(target)}
+    call = ', '.join([repr(name), *(f'{key}={value!r}' for key, value in words.items())])
+    return [f'timm.create_model({call}); a folder as TARGET would also hold the preprocessing']
 
   def write(self, target: pathlib.Path, export: Export) -> list[pathlib.Path]:
-    if target.suffix == '.safetensors':
+    if not self.is_folder(str(target)):
       return super().write(target, export)
     return self.write_folder(target, export, {'config.json': _config(export)})
 
@@ -91,12 +101,17 @@ def _labels(config: Mapping[str, Any], pretrained: Mapping[str, Any], path: str)
     return ()
 
 
-def _config(export: Export) -> dict[str, Any]:
+def _architecture(export: Export) -> tuple[str, dict[str, Any]]:
+  """timm's name and arguments; raises a `WeightsError` where it has no such model."""
   from vit_jax.weights.mapping.family import family_of
 
-  name, arguments = family_of(export.module).timm_architecture(
+  return family_of(export.module).timm_architecture(
     export.module, export.model_name, export.image_size
   )
+
+
+def _config(export: Export) -> dict[str, Any]:
+  name, arguments = _architecture(export)
   record = write_preprocess(export.preprocess)
   names, count = export.record.classes, export.record.num_classes
   return {

@@ -343,7 +343,8 @@ class _LabelFiles:
       known = sorted(self._name_of)
       if not known:
         return None  # the classes are refused already
-      cause = f'class {label}, but there are {len(known)} classes, from {known[0]} to {known[-1]}'
+      there = f'are {len(known)} classes, from {known[0]} to {known[-1]}'
+      cause = f'class {label}, but there {there if len(known) > 1 else f"is 1 class, {known[0]}"}'
     else:
       cx, cy, w, h = numbers
       corners = (cx - w / 2, cy - h / 2, cx + w / 2, cy + h / 2)
