@@ -30,7 +30,7 @@ _LARGE = 60_000  # bytes of a PNG above which a figure is compressed further
 # Pixels of the page an inch of a figure: as it is shown, and the least, at which the 10 points of
 # its smallest text are 12 pixels high.
 _WIDTH, _NARROWEST = 115, 87
-_ENDS = re.compile(r'[_/,=]|\.(?!\d)')  # of parts of a name
+_ENDS = re.compile(r'[_,=]|/(?!s\b)|\.(?!\d)')  # of parts of a name; 'images/s' is a unit
 _OPTION = re.compile(r'(?<![\w-])--[\w.]+=?')
 
 

@@ -14,6 +14,7 @@ from vit_jax.report.layout import Context, Title
 from vit_jax.report.page import Card
 from vit_jax.report.text import duration, number, percent
 
+# Columns of metrics.jsonl that are not metrics.
 _BOOKKEEPING = ('step', 'split', 'seconds', 'examples', 'skipped', 'memory_bytes')
 
 # Metrics that the training loop logs, whatever the task.
