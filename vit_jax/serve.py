@@ -41,8 +41,8 @@ def _parser() -> Parser:
   parser = Parser(
     'serve',
     description=_DESCRIPTION,
-    epilog='example: python -m vit_jax.serve runs/dogs; curl --data-binary @dog.jpg '
-    'http://127.0.0.1:8000/predict',
+    epilog='example: python -m vit_jax.serve runs/dogs\n'
+    '         curl --data-binary @dog.jpg http://127.0.0.1:8000/predict',
   )
   add = parser.option
   what = "runs' workdirs, weights files, pretrained models' names or exported folders"
