@@ -177,7 +177,7 @@ def test_options_that_have_no_effect_or_never_take_effect_are_told(place, caplog
     main.main([DIGITS, '--workdir=run', '--config.total=1 epoch', *words])
   told = [record.getMessage() for record in caplog.records if record.levelno == logging.WARNING]
   told += capsys.readouterr().err.splitlines()  # of the run, which has a console
-  assert any('config.input.image_size=(17,)' in text and '16x16' in text for text in told)
+  assert any('config.input.image_size=(17,)' in text and '16 x 16 pixels' in text for text in told)
   assert any('config.schedule.warmup' in text and "'1 epoch'" in text for text in told)
 
 

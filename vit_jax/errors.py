@@ -197,6 +197,16 @@ def counted(n: float, one: str, several: str = '') -> str:
   return f'{number} {one if number == "1" else several or one + "s"}'
 
 
+def dimensions(hw: Sequence[int]) -> str:
+  """'224 x 224 pixels', and of what is not square '640 x 480 pixels (w x h)'.
+
+  Args:
+    hw: height and width.
+  """
+  height, width = hw
+  return f'{width} x {height} pixels' + ('' if height == width else ' (w x h)')
+
+
 _LONGEST_SHOWN = 120  # characters of a value in a message
 
 

@@ -12,8 +12,7 @@ import ml_collections
 
 from vit_jax import data, models, tasks
 from vit_jax.config.options import COMPONENTS, Config, Fewshot, Input, get, group_of, schema
-from vit_jax.data.header import dimensions
-from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
+from vit_jax.errors import ConfigError, UserError, did_you_mean, dimensions, shown
 from vit_jax.options import checked, component_options, rule_of
 
 log = logging.getLogger(__name__)

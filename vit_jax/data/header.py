@@ -6,7 +6,7 @@ import os
 import re
 import struct
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -93,16 +93,6 @@ def read_headers(paths: Iterable[str]) -> list[Header | None]:
 
 def _read_each(paths: list[str]) -> list[Header | None]:
   return [read_header(path) for path in paths]
-
-
-def dimensions(hw: Sequence[int]) -> str:
-  """'224 x 224 pixels', and of what is not square '640 x 480 pixels (w x h)'.
-
-  Args:
-    hw: height and width.
-  """
-  height, width = hw
-  return f'{width} x {height} pixels' + ('' if height == width else ' (w x h)')
 
 
 def check_size(hw: tuple[int, int], name: str = '', file_bytes: int | None = None) -> None:

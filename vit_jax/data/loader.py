@@ -102,7 +102,9 @@ class Loader:
           raise ImageError(f'{e}; {SKIPPING} excludes it') from e
         problems.append((self.examples.id(i), str(e)))
     count = len(self.examples)
-    raise ImageError(f'none of {counted(count, "image")} can be read; the first: {problems[0][1]}')
+    raise ImageError(
+      f'none of the {counted(count, "image")} can be read; the first: {problems[0][1]}'
+    )
 
 
 @functools.cache

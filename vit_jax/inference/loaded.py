@@ -15,9 +15,16 @@ import numpy as np
 
 from vit_jax import machine, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
-from vit_jax.data.header import dimensions
 from vit_jax.data.trained_on import TrainedOn
-from vit_jax.errors import ConfigError, ImageError, UserError, WeightsError, did_you_mean, some
+from vit_jax.errors import (
+  ConfigError,
+  ImageError,
+  UserError,
+  WeightsError,
+  did_you_mean,
+  dimensions,
+  some,
+)
 from vit_jax.inference.images import as_list, content_of, name_of, named
 from vit_jax.logits import probabilities
 from vit_jax.models.heads import backbone_of

@@ -62,7 +62,7 @@ class Place:
       (self.base / 'url.txt').write_text(f'{self.url}\n', 'utf-8')
     with contextlib.ExitStack() as stack:
       with writing(self.base / 'lock'):
-        file = stack.enter_context(open(self.base / 'lock', 'a'))
+        file = stack.enter_context(open(self.base / 'lock', 'ab'))
       taken = try_lock(file.fileno())
       if not taken and wait:
         with phase(f'waiting for another process, which copies {self.url}'):

@@ -6,8 +6,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from vit_jax.data.header import dimensions
-from vit_jax.errors import counted
+from vit_jax.errors import counted, dimensions
 from vit_jax.report import alternatives, figures, page, text
 from vit_jax.report.facts import Facts
 from vit_jax.report.layout import Context, Title

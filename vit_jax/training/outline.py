@@ -7,8 +7,7 @@ from typing import Any
 
 from vit_jax import data
 from vit_jax.config import Config, get, leaves
-from vit_jax.data.header import dimensions
-from vit_jax.errors import counted
+from vit_jax.errors import counted, dimensions
 from vit_jax.models.heads import backbone_of
 from vit_jax.models.shapes import title
 from vit_jax.options import Length

@@ -11,8 +11,7 @@ from vit_jax import data
 from vit_jax.config import Config
 from vit_jax.data import boxes
 from vit_jax.data.dataset import Dataset
-from vit_jax.data.header import dimensions
-from vit_jax.errors import counted
+from vit_jax.errors import counted, dimensions
 from vit_jax.files import writing
 from vit_jax.report import page, thumbnails
 from vit_jax.training.experiment import Experiment

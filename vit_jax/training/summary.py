@@ -13,8 +13,7 @@ from clu import parameter_overview
 
 from vit_jax import processes, runtime
 from vit_jax.config import Config
-from vit_jax.data.header import dimensions
-from vit_jax.errors import counted
+from vit_jax.errors import counted, dimensions
 from vit_jax.models import convs
 from vit_jax.models.attention import chosen_attention
 from vit_jax.models.heads import backbone_of, with_backbone

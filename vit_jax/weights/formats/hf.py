@@ -8,8 +8,7 @@ from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax import data
-from vit_jax.data.header import dimensions
-from vit_jax.errors import ConfigError, WeightsError
+from vit_jax.errors import ConfigError, WeightsError, dimensions
 from vit_jax.weights import preprocessing
 from vit_jax.weights.containers.checks import read_json
 from vit_jax.weights.formats.base import Export, Format, gelu_of, register
