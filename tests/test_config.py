@@ -323,3 +323,11 @@ def test_none_is_a_word_where_a_model_has_a_text(field, word):
     DIGITS, {}, [f'model.{field}=none,{"block" if field == "remat" else "learned"}']
   )
   assert [c.model[field] for _, c in swept.values()][0] == 'none' and len(swept) == 2
+
+
+@pytest.mark.parametrize(
+  'word, option', [('lr', 'optimizer.learning_rate'), ('epochs', 'total'), ('bs', 'batch_size')]
+)
+def test_what_others_call_an_option_is_known(word, option):
+  with raises(ConfigError, f"'{word}'", f"did you mean '{option}'?"):
+    config.load(DIGITS, {word: '1'})

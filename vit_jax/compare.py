@@ -47,10 +47,12 @@ def main(argv: list[str] | None = None) -> int:
 
   with Console():
     runs = gather.gather(args.runs)
+  page = os.path.join(args.out, 'compare.html')
+  replaced = ', in place of an older one' if os.path.exists(page) else ''
   write.write_comparison(args.out, runs)
   show(write.text_table(runs))
   show(one_line(verdict.of_runs(runs, significance.pairs(runs)).replace('\u00a0', ' ')))
-  show(f'page: {os.path.join(args.out, "compare.html")}')
+  show(f'page: {page}{replaced}')
   return 0
 
 

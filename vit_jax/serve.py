@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> int:
       server.serve(services)
     with _signals() as stopped:
       show(f'serving {", ".join(server.services)} at {server.url}')
+      which = f'?model={services[0].name}' if len(services) > 1 else ''
+      show(f'  curl --data-binary @IMAGE {server.url}predict{which}')
       while not stopped.wait(1.0):  # so that Windows sees Ctrl-C
         pass
       show('stopping: the requests that are open are answered first', error=True)

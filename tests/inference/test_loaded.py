@@ -172,7 +172,10 @@ def test_another_image_size_and_other_class_names(tmp_path):
     vit_jax.load(path, classes=list('abc'))
 
 
-def test_nothing_there():
+def test_nothing_there(tmp_path):
+  (tmp_path / 'mine').mkdir()
+  with raises(WeightsError, tmp_path / 'mien', f"did you mean '{tmp_path / 'mine'}'?"):
+    vit_jax.load(tmp_path / 'mien')
   with raises(WeightsError, 'no weights at', 'nowhere/w.npz'):
     vit_jax.load('nowhere/w.npz')
   with raises(ConfigError, 'vit_b17.i21k', 'vit_b16.i21k'):

@@ -60,7 +60,7 @@ def test_bins_that_miss_both_ways_do_not_agree():
   p = _confident([0.65] * 100 + [0.95] * 100, [True] * 100 + [True] * 60 + [False] * 40)
   assert metrics.compute(p)['ece'] == pytest.approx(0.35, abs=1e-6)
   text = _words(single_label.calibration_section, p)
-  assert 'agree' not in text and 'Expected calibration error 35.0 %' in text
+  assert 'agree' not in text and 'Expected calibration error, over bins, 35.0 %' in text
   assert 'more than chance' in text
 
 
@@ -70,9 +70,17 @@ def test_a_calibration_error_of_few_images_is_compared_with_chance():
   assert 'no more than chance' in text and 'overconfident' not in text.split('.')[0]
 
 
+def test_bins_too_few_for_the_gap_of_the_means_are_said_to_be():
+  """30 images at 62 %, 25 right: outside the accuracy's interval, within chance of the bins."""
+  confidence = np.linspace(0.52, 0.72, 30)
+  text = _words(single_label.calibration_section, _confident(confidence, [1, 1, 1, 1, 1, 0] * 5))
+  assert 'underconfident by 21.3 points' in text
+  assert 'no more than chance' in text and 'neither confirm nor deny that gap' in text
+
+
 def test_one_image_is_said_in_the_singular():
   text = _words(single_label.calibration_section, _confident([0.6], [True]))
-  assert '1 image does not show' in text and '1 image shows up to' in text
+  assert '1 image does not show' in text and 'on 1 image in 95' in text
 
 
 def test_of_many_classes_of_an_image_the_most_probable_are_named():

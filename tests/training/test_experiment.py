@@ -131,8 +131,8 @@ def downloads(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   'overrides, kind, facts',
   [
-    ({'dataset__name': './none', 'init_from': 'vit_b16.i21k'}, DatasetError, ['none']),
-    ({'dataset__test': 'tset', 'init_from': 'vit_b16.i21k'}, DatasetError, ['tset']),
+    ({'dataset__name': './none', 'init_from': 'vit_ti16.augreg_i21k'}, DatasetError, ['none']),
+    ({'dataset__test': 'tset', 'init_from': 'vit_ti16.augreg_i21k'}, DatasetError, ['tset']),
     ({'dataset__name': 'food101', 'init_from': 'vit_b16.i22k'}, ConfigError, ['vit_b16.i22k']),
     ({'dataset__name': 'food101', 'init_from': './none.npz'}, WeightsError, ['none.npz']),
     (
@@ -151,12 +151,12 @@ def test_nothing_is_downloaded_for_a_run_that_cannot_start(downloads, overrides,
 def test_what_takes_no_download_is_opened_first(downloads):
   pytest.importorskip('tensorflow_datasets')
   with raises(DownloadError, 'food101'):
-    build_experiment(runs.options(dataset__name='food101', init_from='vit_b16.i21k'))
+    build_experiment(runs.options(dataset__name='food101', init_from='vit_ti16.augreg_i21k'))
   assert downloads == ['food101']  # and after its failure no other
 
 
 def test_what_is_wrong_elsewhere_is_no_reason_to_download(downloads, tmp_path, monkeypatch):
-  options = runs.options(dataset__name='food101', init_from='vit_b16.i21k')
+  options = runs.options(dataset__name='food101', init_from='vit_ti16.augreg_i21k')
   assert outer_problems(options, str(tmp_path / 'run')) == [] == downloads
   monkeypatch.setattr(preparation, 'check_installed', _missing)
   with raises(DependencyError, 'no tracker'), preparation.prepared(options, tmp_path / 'run'):
@@ -275,3 +275,18 @@ def test_a_run_that_cannot_start_downloads_no_dataset(tmp_path, monkeypatch):
   config = runs.options(dataset__name='stanford_dogs', dataset__data_dir=str(tmp_path))
   assert outer_problems(config, str(tmp_path / 'run')) == []
   assert list(tmp_path.iterdir()) == []
+
+
+def test_pretrained_weights_of_another_model_are_refused_before_a_download(monkeypatch):
+  def fetch(*_, **__):
+    raise AssertionError('downloads')
+
+  monkeypatch.setattr(hub, 'fetch', fetch)
+  named = {'model__name': 'vit_ti16', 'init_from': 'vit_b16.i21k'}
+  changes = {'model__width': '192', 'model__num_heads': '3', 'model__depth': '12'}
+  facts = ['vit_b16.i21k', '--config.model.name=vit_b16', 'vit_ti16.augreg_i21k']
+  with raises(ConfigError, *facts):
+    build_experiment(runs.options(**named, **changes))
+  other_name = {'model__name': 'deit_b16', 'init_from': 'vit_b16.i21k'}  # of the same blocks
+  with pytest.raises(AssertionError, match='downloads'):
+    build_experiment(runs.options(**other_name))

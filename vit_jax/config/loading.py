@@ -175,6 +175,19 @@ def _field(name: str) -> dataclasses.Field:
   return known[name]
 
 
+# What other programs call an option.
+_ELSEWHERE = {
+  'lr': 'optimizer.learning_rate',
+  'wd': 'optimizer.weight_decay',
+  'bs': 'batch_size',
+  'epochs': 'total',
+  'num_epochs': 'total',
+  'steps': 'total',
+  'img_size': 'input.image_size',
+  'pretrained': 'init_from',
+}
+
+
 def _unknown_key(name: str) -> str:
   known = [name for name, _ in leaves()] + ['model.name']
   same_leaf = [k for k in known if k.split('.')[-1] == name.split('.')[-1]]
@@ -183,6 +196,8 @@ def _unknown_key(name: str) -> str:
   leaf = difflib.get_close_matches(name.split('.')[-1], by_leaf, n=1, cutoff=0.7)
   if leaf and not same_leaf:
     near = f'did you mean {by_leaf[leaf[0]]!r}?'
+  if elsewhere := _ELSEWHERE.get(name.split('.')[-1]):
+    near = f'did you mean {elsewhere!r}?'
   return f'unknown config key {shown(name)}: {near}'
 
 

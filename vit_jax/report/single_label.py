@@ -232,11 +232,13 @@ def _calibration_words(context: Context, found: metrics.Calibration) -> str:
     text += f': on the whole the model is {word}confident by {gap:.1f} points.'
   chance, worst = metrics.chance_ece(found), int(np.nanargmax(found.gaps))
   more = 'more' if found.ece > chance else 'no more'
+  bins_agree = low <= confidence <= high or found.ece > chance
+  unsure = '' if bins_agree else ', so that bins of so few images neither confirm nor deny that gap'
   return text + (
-    f' Expected calibration error {percent(found.ece)}, {more} than chance explains: of a '
-    f'calibrated model with these confidences {counted(n, "image shows", "images show")} up to '
-    f'{percent(chance)} in 95 of 100 draws. Largest gap of a bin: {percent(found.worst)}, of '
-    f'{counted(int(found.counts[worst]), "image", "images")}.'
+    f' Expected calibration error, over bins, {percent(found.ece)}, {more} than chance explains: a '
+    f'calibrated model with these confidences would have up to {percent(chance)} on '
+    f'{counted(n, "image")} in 95 of 100 draws{unsure}. Largest gap of a bin: '
+    f'{percent(found.worst)}, of {counted(int(found.counts[worst]), "image")}.'
   )
 
 

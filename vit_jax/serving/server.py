@@ -152,12 +152,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
   def _predict(self, query: Mapping[str, str]) -> None:
     service = self._service(query)
     top_k = self._top_k(query)
-    given = images_of(self.headers.get('Content-Type', ''), self._body())
+    kind = self.headers.get('Content-Type', '')
+    given = images_of(kind, self._body())
+    # What curl says of any body; with -d it drops line ends on the way.
+    hint = '; with curl, --data-binary sends a file as it is' * kind.endswith('form-urlencoded')
     answers: list[dict[str, Any]] = []
     read = 0
     for (name, _), found in zip(given.images, service.predict(given.images, top_k)):
       if isinstance(found, UserError):
-        answers.append({'image': name} | _error(found))
+        answers.append({'image': name, 'error': _error(found)['error'] + hint})
       else:
         answers.append(to_json(name, found))
         read += 1

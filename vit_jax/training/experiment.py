@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,10 +17,11 @@ from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.data import class_names, sources, splits
 from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
-from vit_jax.errors import ConfigError, Problems, UserError
+from vit_jax.errors import ConfigError, Problems, UserError, some
 from vit_jax.evaluation.evaluator import loader_options
 from vit_jax.models.heads import backbone_of, with_backbone
 from vit_jax.models.shapes import description, variable_shapes
+from vit_jax.weights import hub
 from vit_jax.weights.building import build
 from vit_jax.weights.loading import Options, fit
 from vit_jax.weights.reading import Weights, needs_download, read
@@ -179,6 +181,8 @@ def open_inputs(config: Config, may_download: bool = True) -> Inputs:
     train_transform = data.parse_transform(config.input.train_transform, image_size, train=True)
   with problems.collect():
     eval_transform = data.parse_transform(config.input.eval_transform, image_size, train=False)
+  with problems.collect():
+    _refuse_weights_of_another_model(config)
   weights = dataset = train = None
   held_out: dict[str, data.Examples] = {}
   # False, what takes no download, comes before True.
@@ -240,6 +244,36 @@ def loading_of(config: Config) -> dict[str, Any]:
   """Arguments of `data.train_batches` and `data.eval_batches` that a run's options decide."""
   limit = int(config.input.prefetch_gib * 2**30)
   return loader_options(config.input.threads, config.dataset.on_error, limit)
+
+
+def _refuse_weights_of_another_model(config: Config) -> None:
+  """Raises a `ConfigError` for a pretrained model's name that is of another size or family.
+
+  Whether weights in a file fit is told when they are read; these may be hundreds of MiB away.
+  """
+  pretrained, name = hub.pretrained_models(), config.model.get('name', '')
+  if config.init_from not in pretrained or os.path.exists(config.init_from):
+    return
+  theirs = pretrained[config.init_from].model
+  if not name or name == theirs:
+    return
+  blocks = [_block_shapes(model) for model in (theirs, name)]
+  shared = blocks[0].keys() & blocks[1].keys()
+  if shared and all(blocks[0][k] == blocks[1][k] for k in shared):
+    return  # another name of the same blocks: a distilled model of a plain one, say
+  own = [entry.name for entry in map(pretrained.__getitem__, pretrained) if entry.model == name]
+  ending = f', or weights of {name}: {some(own)}' if own else ''
+  raise ConfigError(
+    f'config.init_from={config.init_from!r} is of {theirs}, and config.model.name is {name!r}: '
+    f'--config.model.name={theirs}{ending}'
+  )
+
+
+def _block_shapes(name: str) -> dict[str, tuple[int, ...]]:
+  """Shapes of a registered model's parameters but those that classes and image size decide on."""
+  params = variable_shapes(models.build(name, 2), (224, 224))['params']
+  found = {k: tuple(x.shape) for k, x in tree.flatten(params).items()}
+  return {k: shape for k, shape in found.items() if 'head' not in k and 'position' not in k}
 
 
 def build_experiment(config: Config, may_download: bool = True) -> Experiment:

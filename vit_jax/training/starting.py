@@ -231,7 +231,11 @@ def _refuse_other_data(
 def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
   changed = changes(before, now)
   if changed:
-    raise CheckpointError([f'--workdir={path} holds another run: use another folder', *changed])
+    other = (
+      f'--workdir={path} holds a run with other options: use another folder, in which '
+      f'--config.init_from={path} starts from its weights'
+    )
+    raise CheckpointError([other, *changed])
 
 
 def changes(before: Config, now: Config) -> list[str]:

@@ -1,7 +1,9 @@
 """Opens weights of any format: which one it is, which model it is, and what else is stated."""
 
 import dataclasses
+import difflib
 import logging
+import os
 import pathlib
 import re
 from collections.abc import Mapping, Sequence
@@ -129,6 +131,14 @@ def _rounded(values: tuple[float, ...]) -> tuple[float, ...]:
   return tuple(round(value, 4) for value in values)
 
 
+def _near(path: pathlib.Path) -> list[str]:
+  """Names beside a path that are nearly its own."""
+  try:
+    return difflib.get_close_matches(path.name, os.listdir(path.parent), n=2, cutoff=0.7)
+  except OSError:
+    return []
+
+
 def read(
   path_or_name: str | pathlib.Path,
   format: str = 'auto',
@@ -170,7 +180,9 @@ def read(
     endings = tuple(ending for c in CONTAINERS.values() for ending in c.endings)
     if name.endswith(endings) or len(path.parts) > 1:
       nor = f', nor in pretrained_dir={pretrained_dir}' if pretrained_dir else ''
-      raise WeightsError(f'no weights at {path}{nor}')
+      near = [str(path.parent / found) for found in _near(path)]
+      hint = f'; did you mean {" or ".join(map(repr, near))}?' if near else ''
+      raise WeightsError(f'no weights at {path}{nor}{hint}')
   entry = pretrained[name]
   found = hub.fetch(name, pretrained_dir=pretrained_dir, cache_dir=cache_dir)
   return _open(found, format, _record_of(entry), submodel)
