@@ -122,7 +122,7 @@ def resume(
     path: the run's folder.
 
   Raises:
-    CheckpointError: the folder holds another run, or the dataset has changed.
+    CheckpointError: the folder holds a run with other options, or the dataset has changed.
   """
   ema = config.ema.decay > 0
   saved = checkpointer.read_newest()

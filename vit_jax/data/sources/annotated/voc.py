@@ -228,7 +228,7 @@ def _with_class(
       found.append(dataclasses.replace(image, class_=folder))
       if not image.objects:
         findings.inform(
-          os.path.join(root, image.name), 'has no annotated object; its class is known alone'
+          os.path.join(root, image.name), 'has no annotated object: only its class is known'
         )
     else:
       findings.warn(
