@@ -90,8 +90,8 @@ def section(context: Context) -> tuple[str, Sequence[Markup]] | None:
   )
   if wrong:
     text += (
-      'Most confident mistakes come first, below a dashed line. Wrong labels may be among them: '
-      'check whether it is the model that is wrong, or the label. '
+      'Most confident mistakes come first, with a dashed bar on top. Wrong labels may be among '
+      'them: check whether it is the model that is wrong, or the label. '
     )
   else:
     text += 'There is no mistake among these images'
