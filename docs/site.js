@@ -1,4 +1,4 @@
-// What is wider than its place fades where it goes on, and scrolls by keyboard.
+// What is wider than its place fades where it continues, and scrolls by keyboard.
 (() => {
   'use strict';
   const mark = (box) => {

@@ -238,7 +238,7 @@ def tell_soon() -> None:
 
 
 def current_phase() -> str:
-  """What is going on at this moment; '' where no phase is."""
+  """The text of the current phase; '' where there is none."""
   return next((c._phases[-1].text for c in _attached() if c._phases), '')
 
 

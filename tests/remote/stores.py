@@ -1,4 +1,4 @@
-"""A store in memory that fails when it is told to, and runs that look like real ones."""
+"""A store in memory that fails on demand, and runs that look like real ones."""
 
 import errno
 import json

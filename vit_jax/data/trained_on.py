@@ -17,8 +17,8 @@ if TYPE_CHECKING:  # --help must not wait for NumPy
 
 log = logging.getLogger(__name__)
 
-# Letters of an image's digest: one of a million images is taken for another of 50,000 with a
-# probability of 0.0002. Digests are short, and a file that is shared shows no names of images.
+# Letters of an image's digest: that any of a million images has the digest of one of 50,000 others
+# has a probability of 0.0002. Digests are short, and a shared file shows no names of images.
 _LETTERS = 8
 
 

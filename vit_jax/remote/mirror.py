@@ -168,7 +168,7 @@ class Mirror:
     if not here or not ahead:
       return False
     log.warning(
-      '%s holds step %d, which was not all sent to %s: the run goes on from there',
+      '%s holds step %d, which was not all sent to %s: the run resumes from there',
       self.folder, max(here.values()), self._url,
     )  # fmt: skip
     return True

@@ -10,7 +10,7 @@ from vit_jax.files import is_remote
 
 _PACKAGES = {'gs': 'gcsfs', 'gcs': 'gcsfs', 's3': 's3fs', 's3a': 's3fs'}  # of the extra [remote]
 _ENDING = '/'
-# What stores call that of a file which changes with its content, the surest first.
+# What stores call that of a file which changes with its content, the most reliable first.
 _TAGS = (
   'etag', 'ETag', 'md5Hash', 'checksum', 'mtime', 'LastModified', 'last_modified', 'updated',
   'created',

@@ -122,7 +122,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
       self._send_json({'error': 'the request did not come in time'}, 408)
     except OSError:  # the client has left
       self.close_connection = True
-    except Exception as e:  # of the device: the server goes on
+    except Exception as e:  # of the device: the server keeps running
       log.warning('a request failed: %s: %s', type(e).__name__, one_line(e))
       self._send_json({'error': f'{type(e).__name__}: {one_line(e)}'}, 500)
 

@@ -21,7 +21,6 @@ from vit_jax.training.train_state import TrainState
 FILE = 'plan.txt'
 
 # Groups of options that the plan names where they are not at their defaults.
-
 _METHODS = ('task.', 'mixing.', 'ema.', 'plateau.', 'early_stopping.', 'fewshot.', 'freeze')
 
 
