@@ -14,6 +14,7 @@ from vit_jax.files import check_new_file, check_new_folder, path_of
 from vit_jax.inference.arguments import (
   check_model_name,
   fields_of,
+  pretrained_dir_option,
   weights_arguments,
   weights_options,
 )
@@ -78,8 +79,7 @@ def _parser() -> Parser:
   zoom = 'interpolation of position embeddings'
   option('--resize', str, zoom, 'bilinear', choices=('bilinear', 'bicubic'))
   add('--set', action='append', default=[], metavar='FIELD=VALUE', help='a field of the model')
-  searched = 'folder searched for weights, by name or file name, before a download'
-  option('--pretrained_dir', str, searched, '', path=True)
+  pretrained_dir_option(parser)
   option('--cache_dir', str, 'where downloads are kept; default: VIT_JAX_CACHE', '', path=True)
   weights_arguments(parser)
   return parser

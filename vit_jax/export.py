@@ -6,7 +6,7 @@ from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
 from vit_jax.errors import ConfigError
-from vit_jax.exporting.base import EXPORTS, INPUT_DTYPES, PLATFORMS, Settings
+from vit_jax.exporting.base import EXPORTS, INPUT_DTYPES, PLATFORMS, Settings, platform
 from vit_jax.files import check_no_folder
 from vit_jax.inference.arguments import (
   model_option,
@@ -54,7 +54,6 @@ def main(argv: list[str] | None = None) -> int:
   args = _parser().parse_args(argv)
   opening = weights_options(args)
   settings = _settings(args)
-  from vit_jax.exporting.formats.stablehlo import platform
   from vit_jax.exporting.write import export
   from vit_jax.inference.loaded import load  # mistakes are reported before JAX loads
 

@@ -19,6 +19,7 @@ from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import (
   ON_ERROR,
   batch_option,
+  load_model,
   model_option,
   opening_options,
   weights_arguments,
@@ -141,7 +142,6 @@ def main(argv: list[str] | None = None) -> int:
   from vit_jax.evaluation import frozen_features
   from vit_jax.evaluation.feature_cache import FeatureCache
   from vit_jax.files import cache_folder
-  from vit_jax.inference.loaded import load
 
   options = Dataset(
     name=args.dataset,
@@ -154,14 +154,7 @@ def main(argv: list[str] | None = None) -> int:
     on_error=args.on_error,
     train=args.train,
   )
-  open_model = functools.partial(
-    load,
-    args.model,
-    model=args.architecture,
-    pretrained_dir=args.pretrained_dir,
-    batch_size=args.batch_size,
-    **opening,
-  )
+  open_model = functools.partial(load_model, args, options=opening)
   # What is here is opened first: a mistake in its name costs no download.
   loaded = open_model() if needs_download(args.dataset, args.data_dir) else None
   dataset = options.open()

@@ -16,6 +16,7 @@ from vit_jax.console import phase, show
 from vit_jax.files import unique_stem
 from vit_jax.inference.arguments import (
   batch_option,
+  load_model,
   opening_options,
   weights_arguments,
   weights_options,
@@ -98,17 +99,8 @@ def _name_of(model: str) -> str:
 
 def _load(model: str, args: argparse.Namespace, opening: dict) -> 'Loaded':
   from vit_jax.exporting.opened import Exported, is_export
-  from vit_jax.inference.loaded import load
 
-  if is_export(model):
-    return Exported(model, args.batch_size)
-  return load(
-    model,
-    model=args.architecture,
-    pretrained_dir=args.pretrained_dir,
-    batch_size=args.batch_size,
-    **opening,
-  )
+  return Exported(model, args.batch_size) if is_export(model) else load_model(args, model, opening)
 
 
 @contextlib.contextmanager

@@ -172,15 +172,20 @@ def test_the_copy_of_a_killed_run_goes_on_where_it_is_further(store, tmp_path, m
   assert 'step 10' in caplog.text and there(store) == tree(path)
 
 
-def test_the_copy_of_a_killed_run_is_given_up_where_another_went_further(
-  store, tmp_path, monkeypatch
-):
+def killed_at_5_and_resumed_elsewhere(monkeypatch, tmp_path):
+  """The copy of the machine that resumed, to step 10."""
   with monkeypatch.context() as killed:
     kill(killed)
     run(5)
   with monkeypatch.context() as other:
     elsewhere(other, tmp_path)
-    path = run(10)
+    return run(10)
+
+
+def test_the_copy_of_a_killed_run_is_given_up_where_another_went_further(
+  store, tmp_path, monkeypatch
+):
+  path = killed_at_5_and_resumed_elsewhere(monkeypatch, tmp_path)
   with remote.workdir(URL) as mine:
     assert tree(mine) == tree(path)
 
@@ -206,12 +211,7 @@ def test_a_run_that_began_anew_in_the_store_is_left_as_it_is(
 
 
 def test_a_copy_that_was_killed_while_it_was_fetched_is_not_ahead(store, tmp_path, monkeypatch):
-  with monkeypatch.context() as killed:
-    kill(killed)
-    run(5)
-  with monkeypatch.context() as other:
-    elsewhere(other, tmp_path)
-    path = run(10)
+  path = killed_at_5_and_resumed_elsewhere(monkeypatch, tmp_path)
   with monkeypatch.context() as broken:
     broken.setattr(store, 'refuses', lambda what, path: path.endswith('training/d/data'))
     with pytest.raises(StorageError), remote.workdir(URL):

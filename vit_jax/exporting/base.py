@@ -106,3 +106,13 @@ def program_of(loaded: 'Loaded') -> Callable[['jax.Array'], dict[str, 'jax.Array
     return outputs | {name: found[name] for name in ('box',) if name in found}
 
   return program
+
+
+def platform() -> str:
+  """What JAX computes on here, as it names platforms of exported programs."""
+  import jax
+
+  backend = jax.default_backend()
+  if backend != 'gpu':
+    return backend
+  return 'rocm' if 'rocm' in jax.devices()[0].client.platform_version.lower() else 'cuda'

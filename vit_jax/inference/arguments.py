@@ -1,7 +1,7 @@
 """Command-line arguments that the commands on a model and images share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from vit_jax.arguments import Parser
@@ -46,10 +46,15 @@ def batch_option(parser: Parser) -> None:
   parser.option('--batch_size', int, what, 32, low=1, high=1 << 20)
 
 
-def opening_options(parser: Parser) -> None:
-  """How a model's weights are found and recognised."""
+def pretrained_dir_option(parser: Parser) -> None:
+  """Where weights are looked for first."""
   searched = 'folder searched for weights, by name or file name, before a download'
   parser.option('--pretrained_dir', str, searched, '', path=True)
+
+
+def opening_options(parser: Parser) -> None:
+  """How a model's weights are found and recognised."""
+  pretrained_dir_option(parser)
   parser.option(
     '--architecture',
     str,
@@ -137,13 +142,22 @@ def check_model_name(name: str) -> None:
     models.fields(name)
 
 
-def load_model(args: argparse.Namespace) -> Any:
-  """The `Loaded` that arguments of `image_parser` mean."""
-  options = weights_options(args)
+def load_model(
+  args: argparse.Namespace, model: str = '', options: Mapping[str, Any] | None = None
+) -> Any:
+  """The `Loaded` that arguments of a command with a batch size mean.
+
+  Args:
+    args: of a parser with `batch_option`, `opening_options` and `weights_arguments`.
+    model: which one; '' for `args.model`.
+    options: of `weights_options`, where it was asked before.
+  """
+  if options is None:
+    options = weights_options(args)
   from vit_jax.inference.loaded import load  # mistakes are reported before JAX loads
 
   return load(
-    args.model,
+    model or args.model,
     model=args.architecture,
     pretrained_dir=args.pretrained_dir,
     batch_size=args.batch_size,

@@ -11,7 +11,7 @@ import shutil
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from vit_jax.console import byte_bar, phase
@@ -118,7 +118,7 @@ def fetch(
 ) -> None:
   """Makes a copy the same as the store: what is new or has changed there is fetched.
 
-  A file has its name once it is whole, so that an interrupted copy goes on with the next file.
+  A file has its name once it is whole, so that an interrupted copy continues with the next file.
 
   Args:
     store: that is copied.
@@ -146,7 +146,7 @@ def fetch(
     )
   log.info('downloading %s into %s (%.1f GB free)', what, folder, free / 1e9)
   partial = make_folder(place.base / 'partial')
-  with byte_bar(store.url.rpartition('/')[2], size) as bar, _threads() as pool:
+  with byte_bar(store.url.rpartition('/')[2], size) as bar:
     lock, stopped = threading.Lock(), threading.Event()
 
     def count(read: int) -> None:
@@ -166,29 +166,31 @@ def fetch(
       record.note(name, missing[name])
 
     try:
-      for done in concurrent.futures.as_completed([pool.submit(one, name) for name in missing]):
-        done.result()
+      each(missing, one, stopped)
     finally:
-      stopped.set()
-      pool.shutdown(cancel_futures=True)
       shutil.rmtree(partial, ignore_errors=True)
 
 
-def _threads() -> concurrent.futures.ThreadPoolExecutor:
-  return concurrent.futures.ThreadPoolExecutor(THREADS, 'vit_jax_remote')
-
-
-def each(names: list[str], act: Callable[[str], None]) -> None:
+def each(
+  names: Iterable[str], act: Callable[[str], None], stopped: threading.Event | None = None
+) -> None:
   """Does something for each of several files at once.
+
+  Args:
+    names: of the files.
+    act: is called with each.
+    stopped: set at the end, whichever it is, for those that are still at work.
 
   Raises:
     Exception: the first that was raised; files that are not begun are left out then.
   """
-  with _threads() as pool:
+  with concurrent.futures.ThreadPoolExecutor(THREADS, 'vit_jax_remote') as pool:
     try:
       for done in concurrent.futures.as_completed([pool.submit(act, name) for name in names]):
         done.result()
     finally:
+      if stopped is not None:
+        stopped.set()
       pool.shutdown(cancel_futures=True)
 
 

@@ -30,7 +30,7 @@ def learning_curve(
 def reliability(calibration: Calibration) -> str:
   """Accuracy of each bin of the reliability diagram."""
   bins = [
-    f'{percent(confidence)}: {percent(accuracy)} ({counted(int(count), "image", "images")})'
+    f'{percent(confidence)}: {percent(accuracy)} ({counted(int(count), "image")})'
     for confidence, accuracy, count in zip(
       calibration.confidence, calibration.accuracy, calibration.counts
     )

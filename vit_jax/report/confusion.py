@@ -132,7 +132,7 @@ def _both(
       n = int(counts[i, j])
       if n:
         share = float(np.nan_to_num(shares[i, j]))
-        words += f'{counted(n, "image", "images")}, {percent(share)} of the class, '
+        words += f'{counted(n, "image")}, {percent(share)} of the class, '
         line[0].append(
           Cell(f'{n:,}', _shade(shares[i, j]), words + chance, place if place in shown else '')
         )

@@ -57,7 +57,7 @@ def which(shown: int, n: int) -> str:
   """'80 images of 1,234' or 'All 30 images': what a gallery shows of a split."""
   if shown == n > 1:
     return f'All {n:,} images'
-  return f'{counted(shown, "image", "images")} of {n:,}'
+  return f'{counted(shown, "image")} of {n:,}'
 
 
 def save_sheet(context: Context, name: str, items: Sequence[Thumbnail]) -> None:

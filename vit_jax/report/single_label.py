@@ -88,7 +88,7 @@ def lead(context: Context) -> list[Markup]:
   place = 'within that interval: these images do not show that the model is better'
   if not low <= baseline <= high:
     place = 'below that interval' if baseline < low else 'above that interval: the model is worse'
-  images = counted(n, 'image', 'images')
+  images = counted(n, 'image')
   parts = [
     page.paragraph(
       f'{predictions.facts.model or "The model"} predicts the class of {hits:,} of {images} '
@@ -106,7 +106,7 @@ def lead(context: Context) -> list[Markup]:
       )
     )
   if predictions.skipped:
-    text = f'{counted(predictions.skipped, "image", "images")} could not be decoded: excluded.'
+    text = f'{counted(predictions.skipped, "image")} could not be decoded: excluded.'
     parts.append(page.paragraph(text, 'note'))
   return parts
 

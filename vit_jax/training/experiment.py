@@ -249,7 +249,7 @@ def loading_of(config: Config) -> dict[str, Any]:
 def _refuse_weights_of_another_model(config: Config) -> None:
   """Raises a `ConfigError` for a pretrained model's name that is of another size or family.
 
-  Whether weights in a file fit is told when they are read; these may be hundreds of MiB away.
+  Whether weights in a file fit is checked when they are read; these may be hundreds of MiB away.
   """
   pretrained, name = hub.pretrained_models(), config.model.get('name', '')
   if config.init_from not in pretrained or os.path.exists(config.init_from):

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from vit_jax.errors import DependencyError, WeightsError, one_line
-from vit_jax.exporting.base import EXPORTS, ExportFormat, Run, Settings, program_of
+from vit_jax.exporting.base import EXPORTS, ExportFormat, Run, Settings, platform, program_of
 from vit_jax.files import writing
 
 if TYPE_CHECKING:
@@ -90,13 +90,3 @@ def _check_flatbuffers() -> None:
     raise DependencyError(
       'exported programs are read and written by flatbuffers: pip install flatbuffers'
     ) from None
-
-
-def platform() -> str:
-  """What JAX computes on here, as it names platforms of exported programs."""
-  import jax
-
-  backend = jax.default_backend()
-  if backend != 'gpu':
-    return backend
-  return 'rocm' if 'rocm' in jax.devices()[0].client.platform_version.lower() else 'cuda'
