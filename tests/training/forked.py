@@ -78,8 +78,7 @@ class Forker:
     return self
 
   def __exit__(self, *_: object) -> None:
-    self._process.stdin.close()
-    self._process.wait()
+    self._process.communicate()  # ends it, and closes both pipes
 
   def run(self, *attempts: Attempt, gap: float = 0.0) -> list[Ended]:
     """Runs attempts beside each other, each a gap of seconds after the one before."""

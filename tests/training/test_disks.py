@@ -158,7 +158,7 @@ def test_of_two_starts_at_once_one_ends_the_run(trials, tmp_path, number):
 
 
 @pytest.mark.parametrize('kind', ['kills', 'signals'])
-def test_kills_and_signals_at_any_moment_change_nothing(trials, tmp_path, kind):
+def test_ends_at_any_moment_change_nothing(trials, tmp_path, kind):
   forker, whole, clean, environment = trials
   left, runs = COUNTS[kind], 0
   generator = np.random.default_rng((SEED, kind == 'kills'))
