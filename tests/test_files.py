@@ -32,6 +32,16 @@ def test_an_error_leaves_the_old_file_alone(tmp_path):
   assert list(tmp_path.iterdir()) == [path]
 
 
+def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path):
+  (tmp_path / '.folder.12.tmp').mkdir()
+  for name in ('.a.png.12.tmp', '.b c.json.7.tmp', 'a.png', '.lock', '.mine.tmp', 'x.1.tmp'):
+    (tmp_path / name).write_text('x')
+  files.remove_temporaries(tmp_path)
+  left = {p.name for p in tmp_path.iterdir()}
+  assert left == {'a.png', '.lock', '.mine.tmp', 'x.1.tmp', '.folder.12.tmp'}
+  files.remove_temporaries(tmp_path / 'absent')
+
+
 @pytest.mark.parametrize('parent', ['missing', 'file'])
 def test_what_the_system_refuses_names_the_file(tmp_path, parent):
   (tmp_path / 'file').write_text('')

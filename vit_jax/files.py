@@ -22,6 +22,7 @@ from vit_jax.errors import ConfigError, StorageError, shown
 # How a formula begins in a spreadsheet, also in the wide letters of East Asia.
 _FORMULA = re.compile(r"'*[=+@\t\r\n\uff1d\uff0b\uff0d\uff20-]")
 _URL = re.compile(r'[A-Za-z][A-Za-z0-9+.-]+://')
+_TEMPORARY = re.compile(r'\..+\.\d+\.tmp')  # of `replacing` and `new_folder`
 _LONGEST_NAME = 100  # bytes of a file name's start; file systems take 255 in all
 _ATTEMPTS, _WAIT_SECONDS = 10, 0.1
 
@@ -79,6 +80,14 @@ def new_folder(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
       _replace(temporary, path)
   finally:
     shutil.rmtree(temporary, ignore_errors=True)
+
+
+def remove_temporaries(folder: pathlib.Path) -> None:
+  """Removes the files that kills left half written in a folder where nobody writes meanwhile."""
+  for path in folder.glob('.*.tmp'):
+    if _TEMPORARY.fullmatch(path.name) and path.is_file():
+      with contextlib.suppress(OSError):
+        path.unlink()
 
 
 def _replace(source: pathlib.Path, target: pathlib.Path) -> None:

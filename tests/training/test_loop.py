@@ -275,7 +275,11 @@ def test_the_best_checkpoint_is_saved_although_none_is_due(tmp_path):
 
 def test_a_finished_run_is_not_trained_again(finished, capsys):
   before = _arrays(finished, 24)[0]
+  left = [finished / f'{where}.12.tmp' for where in ('.plan.txt', 'report/figures/.confusion.png')]
+  for path in left:  # as a kill leaves them
+    path.write_text('half')
   loop.train(options(total='24 steps', log__tensorboard='true'), str(finished))
+  assert not any(path.exists() for path in left)
   after = _arrays(finished, 24)[0]
   assert all(after[name].tobytes() == value.tobytes() for name, value in before.items())
   assert [r['split'] for r in read_metrics(finished)].count('test') == 1

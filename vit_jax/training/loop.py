@@ -17,7 +17,7 @@ from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase, tell_soon
 from vit_jax.errors import CheckpointError, DivergenceError, InterruptedRunError
-from vit_jax.files import workdir_of, write_text
+from vit_jax.files import remove_temporaries, workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
 from vit_jax.trackers import Tracking
 from vit_jax.training import batch_size, distillation, divergence, ending, flops, outline, summary
@@ -87,6 +87,9 @@ def _train(
     stack.enter_context(run_lock(path))
     if processes.agreed(lambda: has_checkpoint(path)) != resuming:
       raise CheckpointError(f'another run was in {path} meanwhile: run the same command again')
+    if first:
+      for folder in (path, path / 'report', path / 'report' / 'figures'):
+        remove_temporaries(folder)
     if first and not resuming:
       write_description(path, config, experiment)
     kept = config.checkpoint
