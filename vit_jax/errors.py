@@ -151,6 +151,11 @@ class Problems:
     except UserError as e:
       self._errors.append(e)
 
+  def add(self, sentences: Sequence[str]) -> None:
+    """Keeps what was found to be wrong with options and arguments."""
+    if sentences:
+      self._errors.append(ConfigError(sentences))
+
   @property
   def sentences(self) -> list[str]:
     """All problems, each once."""

@@ -55,15 +55,15 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
+  args, found = _parser().parse_with(argv, opening=weights_options, place=processes.check)
   status = processes.start('evaluate', args, argv)
   if status is not None:
     return status
-  opening = {'model': args.architecture, **weights_options(args)}
+  opening = {'model': args.architecture, **found['opening']}
   from vit_jax.evaluation.standalone import evaluate  # --help must not wait for JAX
   from vit_jax.tasks import metric_text
 
-  found = evaluate(
+  scored = evaluate(
     args.model,
     dataset=args.dataset,
     data_dir=args.data_dir,
@@ -76,19 +76,19 @@ def main(argv: list[str] | None = None) -> int:
     opening=opening,
   )
   if args.json:
-    what = {'model': args.model, 'dataset': found.dataset, 'split': found.split}
-    show(json.dumps({**what, **found.metrics}))
+    what = {'model': args.model, 'dataset': scored.dataset, 'split': scored.split}
+    show(json.dumps({**what, **scored.metrics}))
   else:
-    where = one_line(f'{found.dataset} {found.split}')
-    show(f'{args.model} on {where}: {counted(int(found.metrics["examples"]), "example")}')
-    for name, value in found.metrics.items():
+    where = one_line(f'{scored.dataset} {scored.split}')
+    show(f'{args.model} on {where}: {counted(int(scored.metrics["examples"]), "example")}')
+    for name, value in scored.metrics.items():
       if name not in ('examples', 'skipped'):
         show(f'  {name:10} {metric_text(name, value)}')
-    if found.metrics['skipped']:
-      skipped = counted(int(found.metrics['skipped']), 'image')
+    if scored.metrics['skipped']:
+      skipped = counted(int(scored.metrics['skipped']), 'image')
       show(f'  skipped    {skipped} that cannot be decoded')
-  if found.report:
-    show(f'report: {found.report}')
+  if scored.report:
+    show(f'report: {scored.report}')
   return 0
 
 

@@ -51,8 +51,7 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
-  opening = weights_options(args)
+  args, made = _parser().parse_with(argv, opening=weights_options)
   settings = _settings(args)
   from vit_jax.exporting.write import export
   from vit_jax.inference.loaded import load  # mistakes are reported before JAX loads
@@ -63,7 +62,8 @@ def main(argv: list[str] | None = None) -> int:
       f'--platforms={",".join(settings.platforms)} lacks {here}, on which JAX computes here and '
       'where the export is checked: add it'
     )
-  loaded = load(args.model, model=args.architecture, pretrained_dir=args.pretrained_dir, **opening)
+  opening = {'pretrained_dir': args.pretrained_dir, **made['opening']}
+  loaded = load(args.model, model=args.architecture, **opening)
   written = export(loaded, args.out, args.format, settings)
   show(f'wrote {args.out}: {len(written.files)} files, {written.size / 1e6:.1f} MB')
   show(

@@ -126,16 +126,15 @@ def _parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   parser = _parser()
-  args = parser.parse_args(argv)
-  if args.out and args.method != 'linear':
-    raise ConfigError(f'--out needs --method=linear: {args.method} makes no model')
+  args, made = parser.parse_with(
+    argv, out=_check_out, opening=weights_options, place=processes.check
+  )
   status = processes.start('probe', args, argv)
   if status is not None:
     return status
   for flag in (f for method, flags in _OF_METHOD.items() if method != args.method for f in flags):
     if getattr(args, flag) != parser.get_default(flag):
       log.warning('--%s has no effect with --method=%s', flag, args.method)
-  opening = weights_options(args)
   from vit_jax.config import Dataset
   from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
   from vit_jax.data.sources import needs_download
@@ -154,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     on_error=args.on_error,
     train=args.train,
   )
-  open_model = functools.partial(load_model, args, options=opening)
+  open_model = functools.partial(load_model, args, options=made['opening'])
   # What is here is opened first: a mistake in its name costs no download.
   loaded = open_model() if needs_download(args.dataset, args.data_dir) else None
   dataset = options.open()
@@ -210,6 +209,11 @@ def main(argv: list[str] | None = None) -> int:
   more['cpu_seconds'] = round(time.process_time(), 2)
   _print(args, dataset.name, test, found, more, replaced)
   return 0
+
+
+def _check_out(args: argparse.Namespace) -> None:
+  if args.out and args.method != 'linear':
+    raise ConfigError(f'--out needs --method=linear: {args.method} makes no model')
 
 
 def _write(
