@@ -1,11 +1,14 @@
 """Writes a model for use without this package: `python -m vit_jax.export MODEL --out=DIR`."""
 
 import argparse
+import os
 
+from vit_jax import machine
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
 from vit_jax.errors import ConfigError
+from vit_jax.exporting import script
 from vit_jax.exporting.base import EXPORTS, INPUT_DTYPES, PLATFORMS, Settings, platform
 from vit_jax.files import check_no_folder
 from vit_jax.inference.arguments import (
@@ -17,7 +20,7 @@ from vit_jax.inference.arguments import (
 
 _DESCRIPTION = """\
 Writes a folder that runs a model without vit_jax: the model with its weights, class names, a record
-of input and preprocessing, and a README with the Python lines that classify an image. What was
+of input and preprocessing, a script predict.py that classifies images, and a README. What was
 written is read again and compared with the model; a folder that differs is not left.
 """
 
@@ -70,7 +73,9 @@ def main(argv: list[str] | None = None) -> int:
     f'compared with the model on random images: logits differ by {written.difference:.2g} at most '
     f'(the largest is {written.largest:.3g})'
   )
-  show(f'use: {args.out}/README.md')
+  line = machine.shell_line(['python', os.path.join(args.out, script.FILE), 'IMAGE'])
+  show(f'use: {line}')
+  show(f'what it needs, and how it is called from Python: {os.path.join(args.out, "README.md")}')
   return 0
 
 
