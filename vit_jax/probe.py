@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.console import show
+from vit_jax.console import align, show
 from vit_jax.errors import ConfigError, counted, one_line
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import (
@@ -262,21 +262,23 @@ def _print(
     f'{args.model} on {one_line(dataset)}: {counted(found.trained_on, "image")} of {args.train}, '
     f'{found.examples} of {test}'
   )
+  rows: list[list[str]] = []
   if linear:
-    show(f'  accuracy   {metric_text("accuracy", linear["accuracy"])}')
+    rows.append(['accuracy', metric_text('accuracy', linear['accuracy'])])
     if 'top3' in linear:
-      show(f'  top3       {metric_text("top3", linear["top3"])}')
-    show(f'  train      {metric_text("accuracy", more["train_accuracy"])}')
-    show(f'  c          {more["c"]:.3g} ({more["chosen"]})')
+      rows.append(['top3', metric_text('top3', linear['top3'])])
+    rows.append(['training accuracy', metric_text('accuracy', more['train_accuracy'])])
+    rows.append(['c', f'{more["c"]:.3g}, the inverse strength of the penalty ({more["chosen"]})'])
   else:
     for name, score in found.scores.items():
       draws = counted(args.draws, 'draw')
       spread = f'  (+- {100 * score["std"]:.1f} over {draws})' if 'std' in score else ''
-      show(f'  {name:10} {metric_text(name, score["accuracy"])}{spread}')
-  new = counted(found.computed, 'new feature')
-  show(f'  seconds    {more["seconds"]}, {new}; {more["cpu_seconds"]} of CPU')
+      rows.append([name, f'{metric_text(name, score["accuracy"])}{spread}'])
+  computed = f'features of {counted(found.computed, "image")} computed, the others from the cache'
+  rows.append(['seconds', f'{more["seconds"]}, {more["cpu_seconds"]} of CPU time; {computed}'])
   if found.skipped:
-    show(f'  skipped    {counted(found.skipped, "image")} that cannot be decoded')
+    rows.append(['skipped', f'{counted(found.skipped, "image")} that cannot be decoded'])
+  show(align([['', *row] for row in rows]))
   if args.out:
     show(f'wrote {args.out}{replaced}')
 

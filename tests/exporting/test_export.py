@@ -83,8 +83,8 @@ def test_the_script_predicts_the_same(exported, monkeypatch, capsys):
   found = run(np.stack([space['read'](path) for path in photos]))
   np.testing.assert_allclose(found['logits'], loaded.logits(photos), atol=1e-4)
   tables = [predict._table(str(p), f) for p, f in zip(photos, loaded.predict(photos, 5))]
-  got, wanted = (re.sub(r'[\d.]+%', '%', text).split() for text in (out, '\n'.join(tables)))
-  assert status == 0 and got == wanted
+  got, wanted = (re.sub(r' *[\d.]+%', '%', text) for text in (out, '\n'.join(tables)))
+  assert status == 0 and got.rstrip('\n') == wanted
   _, status, out, _ = _run(folder, [*photos[:2], '--json', '--top_k=2'], monkeypatch, capsys)
   lines = [json.loads(line) for line in out.splitlines()]
   for got, wanted in zip(lines, loaded.predict(photos[:2], 2), strict=True):

@@ -182,8 +182,9 @@ def _answer(boxes: bool) -> list[str]:
     f"  print(json.dumps({{'image': path, 'predictions': rows{box}}}))",
     '  continue',
     'print(path)',
+    'width = max(len(name) for _, name, _ in rows)',
     'for k, name, probability in rows:',
-    "  print(f'  {probability:7.2%}  {name}  ({k})')",
+    "  print(f'  {probability:7.2%}  {name:{width}}  ({k})')",
   ]
   if boxes:
     lines += [
