@@ -58,7 +58,8 @@ def kill(monkeypatch):
 def test_what_lies_in_a_copy_is_called_as_the_user_did(store, tmp_path):
   config = types.SimpleNamespace(dataset=types.SimpleNamespace(test='test', train='train'))
   examples = types.SimpleNamespace(path=lambda i: "it's a dog?.jpg")
-  experiment = types.SimpleNamespace(held_out={'test': examples}, train=examples)
+  task = types.SimpleNamespace(labels_per_image='one')
+  experiment = types.SimpleNamespace(held_out={'test': examples}, train=examples, task=task)
   plan = types.SimpleNamespace(experiment=experiment)
   url = 'flaky://bucket/runs/my dogs'
   with remote.workdir(url) as path:
@@ -77,6 +78,8 @@ def test_what_lies_in_a_copy_is_called_as_the_user_did(store, tmp_path):
   lines = [shlex.split(line) for line in ending._commands(config, plan, local)]
   assert remote.address(local) == str(local) == lines[0][3]
   assert lines[2][-1] == f'--out={local / "visualize"}'
+  task.labels_per_image = 'several'  # which `compare` refuses
+  assert not any('.compare' in line for line in ending._commands(config, plan, local))
 
 
 def test_a_path_stays_a_path(tmp_path):

@@ -87,11 +87,13 @@ def _commands(config: Config, plan: Plan, workdir: pathlib.Path) -> list[str]:
   def out(name: str) -> str:
     return f'--out={remote.output_beside(workdir, name)}'
 
+  # Compared are runs with one class per image that were tested.
+  comparable = 'test' in held_out and plan.experiment.task.labels_per_image == 'one'
   return [
     beside('evaluate', run, f'--split={getattr(config.dataset, role)}'),
     beside('predict', run, image),
     beside('visualize', run, image, out('visualize')),
-    beside('compare', run, 'OTHER_RUN', out('comparison')),
+    *([beside('compare', run, 'OTHER_RUN', out('comparison'))] if comparable else []),
     beside('export', run, out('export')),
     beside('serve', run),
   ]
