@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
+from vit_jax.errors import ConfigError, Problems, did_you_mean, shown
 from vit_jax.options import Rule, checked, describe_type, from_text, to_text
 
 
@@ -131,17 +131,16 @@ class Parser(argparse.ArgumentParser):
       The values of the flags, and what each reader made of them.
 
     Raises:
-      ConfigError: naming every problem of the flags and of the readers.
+      UserError: of the first one's type, naming every problem of the flags and of the readers.
     """
-    found, problems = self.read(args)
+    found, wrong = self.read(args)
+    problems = Problems()
+    problems.add(wrong)
     made = {}
     for name, reader in readers.items():
-      try:
+      with problems.collect():
         made[name] = reader(found)
-      except UserError as e:
-        problems += e.problems
-    if problems:
-      raise ConfigError(list(dict.fromkeys(problems)))
+    problems.raise_if_any()
     return found, made
 
   def read(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
