@@ -10,9 +10,9 @@ import pytest
 from tests.report import fakes
 from tests.support import raises
 from vit_jax import compare as command
-from vit_jax.comparison import disagreements, gather, page, significance, verdict, write
+from vit_jax.comparison import disagreements, figures, gather, page, significance, verdict, write
 from vit_jax.errors import CheckpointError, ConfigError, DatasetError
-from vit_jax.report import Facts
+from vit_jax.report import Facts, text
 
 
 def facts(name: str, **rest) -> Facts:
@@ -71,6 +71,31 @@ def test_holm_by_hand():
   assert significance.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
   assert significance.holm([0.5, 0.9]) == [1.0, 1.0]
   assert significance.holm([0.02]) == [0.02]
+
+
+def test_runs_of_equal_cost_stand_side_by_side():
+  found = figures.spread([5.0, 5.0])
+  first, second = found.places
+  assert second - first == pytest.approx(0.06 * 1.5 * 0.5) and first + second == pytest.approx(10)
+  assert found.only == 5.0 and found.beside and not found.logarithmic
+  assert figures.spread([3.0, 2.0])[0::3] == ([3.0, 2.0], None)
+  assert not figures.spread([3.0, 2.0]).beside
+  found = figures.spread([1.0, 100.0, 100.0, 100.0])  # log axis of 1.5 * log(100)
+  assert found.logarithmic and found.places[:1] == [1.0] and found.places[2] == pytest.approx(100)
+  assert np.log(found.places[3] / 100) == pytest.approx(0.06 * 1.5 * np.log(100))
+  for values in ([7.0] * 20, [1.0, *[50.0] * 8], [1.0, 1.001, 2.0]):
+    found = figures.spread(values)
+    low, high = found.limits
+    assert low < min(found.places) and max(found.places) < high and found.beside
+    assert len({round(p, 6) for p in found.places}) == len(values)
+
+
+def test_names_that_are_cut_still_differ():
+  names = [f'{"a" * 30}={value},{"b" * 30}' for value in (1, 2)]
+  one, two = text.shorten_all(names, 22)
+  assert one != two and 22 < len(one) == len(two) < len(names[0])
+  assert text.shorten_all(['short', 'x' * 40], 22) == ['short', text.shorten('x' * 40)]
+  assert text.shorten_all(['same', 'same'], 22) == ['same', 'same']
 
 
 def test_a_page_a_table_and_json(tmp_path, capsys):

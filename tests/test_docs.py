@@ -14,6 +14,7 @@ from vit_jax import __main__ as program
 from vit_jax import config, config_files, data, parallel
 from vit_jax.arguments import parser_of, split_overrides
 from vit_jax.errors import UserError
+from vit_jax.exporting import script
 from vit_jax.training import summary
 from vit_jax.usage import table
 from vit_jax.weights import hub
@@ -146,7 +147,8 @@ def test_commands_can_be_typed(page, monkeypatch):
         targets = re.findall(r'^([a-z]+):', _read(ROOT / 'Makefile'), re.M)
         assert set(words[1:]) <= {*targets, *[w for w in words if '=' in w]}, words
       elif words[1].endswith('.py'):
-        text = _read(ROOT / words[1])
+        exported = words[1].endswith(f'_export/{script.FILE}')  # `export` writes it
+        text = _read(pathlib.Path(script.__file__) if exported else ROOT / words[1])
         flags = {word.partition('=')[0] for word in words if word.startswith('--')}
         assert all(f"'{flag}'" in text for flag in flags), flags
         chosen = [word.partition('=')[2] for word in words if word.startswith('--model=')]

@@ -140,6 +140,17 @@ def test_a_console_prints_a_stand_in_for_what_it_lacks(encoding, monkeypatch):
   assert 'cat caf\\udce9' in text and ('🐱' if encoding == 'utf-8' else '\\U0001f431') in text
 
 
+def test_a_python_without_the_packages_is_named(monkeypatch, capsys):
+  def main() -> int:
+    raise ModuleNotFoundError("No module named 'jax'", name='jax')
+
+  monkeypatch.setattr(runtime, 'start', lambda: None)
+  with pytest.raises(SystemExit) as end:
+    run_cli(main)
+  (line,) = capsys.readouterr().err.splitlines()
+  assert end.value.code == 1 and "No module named 'jax'" in line and sys.executable in line
+
+
 @pytest.mark.parametrize('stream', [io.StringIO(), None])
 def test_streams_that_take_any_text_or_none_are_left_alone(stream, monkeypatch):
   monkeypatch.setattr(sys, 'stdout', stream)

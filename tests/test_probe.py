@@ -98,6 +98,15 @@ def test_an_image_that_cannot_be_decoded_is_named_or_left_out(tmp_path, capsys, 
   assert (result['skipped'], result['examples'], result['computed']) == (1, 9, 9)
 
 
+def test_the_text_names_what_it_states(tmp_path, capsys, weights, images):
+  words = [str(weights), f'--dataset={images}', f'--cache_dir={tmp_path}', '--c=1']
+  assert command.main([*words, '--split_fractions=0.6,0,0.4']) == 0
+  lines = capsys.readouterr().out.splitlines()
+  facts = {line[:20].strip(): line[20:] for line in lines[1:]}
+  assert list(facts) == ['accuracy', 'training accuracy', 'c', 'seconds']
+  assert '%' in facts['training accuracy'] and 'images computed' in facts['seconds']
+
+
 def test_few_shots_compute_only_the_images_drawn(tmp_path, capsys, weights, images):
   words = ('--split_fractions=0.6,0,0.4', '--method=fewshot', '--shots=1,2', '--draws=1')
   first = run(capsys, weights, images, tmp_path, *words)

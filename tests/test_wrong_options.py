@@ -13,7 +13,7 @@ from PIL import Image
 
 import vit_jax.train
 from tests.support import raises
-from vit_jax import arguments, config, main, models
+from vit_jax import arguments, config, diff, main, models
 from vit_jax.errors import ConfigError, UserError
 from vit_jax.models.base import MODELS
 from vit_jax.options import Length, rule_of
@@ -109,6 +109,13 @@ WRONG = [
   (["--config.seed='1'"], ['config.seed', 'an integer']),
   (['--config.input.train_transform=decode|resize(' + '-' * 9000 + '1)'], ['train_transform']),
   (['--config.input.train_transform=decode|resize(100000)'], ['8192', '100000']),
+  # flags and options together
+  (['--quite', '--config.lr=3', '--config.seed=x'], ["'--quiet'", "'lr'", 'config.seed']),
+  (['--quiet', '--json', '--max_hours=-1', '--config.lr=3'], ['--json', '--max_hours', "'lr'"]),
+  (['--process_id=2', '--config.lr=3'], ['--coordinator', "'lr'"]),
+  (['--max_hours', '--config.lr=3'], ['--max_hours', "'lr'"]),
+  (['--quite', '--config.dataset.name=no/such'], ["'--quiet'", 'no/such']),
+  (['--quite', '--sweep=seed=1,x', '--config.lr=3'], ["'--quiet'", "'lr'", 'config.seed']),
   # splits, metrics and lengths
   (['--config.dataset.val=vall'], ["'vall'"]),
   (['--config.dataset.test=train[200%:]'], ['200%']),
@@ -195,6 +202,15 @@ def test_a_wrong_config_file_is_refused(place, name, text, facts):
   refuse(place, main.main, [f'--config={place / name}', '--workdir=run'], *facts)
 
 
+def test_what_is_missing_is_reported_with_what_is_wrong(place):
+  missing = ['--config.lr=3', '--quite']
+  refuse(place, main.main, missing, '--config', '--workdir', "'lr'", "'--quiet'")
+  refuse(place, main.main, [DIGITS, *missing], '--workdir', "'lr'", "'--quiet'")
+  refuse(place, main.main, ['--config=vit_digit', '--config.lr=3'], '--workdir', "'vit_digits'",
+         "'lr'")  # fmt: skip
+  refuse(place, diff.main, ['nosuch', DIGITS[9:], '--config.lr=3'], 'nosuch', "'lr'")
+
+
 def test_an_argument_that_a_config_file_does_not_take_is_refused(place):
   refuse(place, main.main, [f'{DIGITS}:xyz', '--workdir=run'], 'vit_digits.py', "'xyz'")
 
@@ -243,7 +259,14 @@ WRONG_FLAGS = [
   ('serve', ['m', '--host='], ['--host']),
   ('convert', ['w.npz', 'w.npz'], ['TARGET', 'w.npz']),
   ('convert', ['w.npz', 'none/o.npz', '--image_size=0'], ['TARGET', 'none', '--image_size']),
-  ('convert', ['w.npz', 'o.npz', '--set==3', '--num_classes=-1'], ['--num_classes']),
+  ('convert', ['w.npz', 'o.npz', '--set==3', '--num_classes=-1'], ['--num_classes', '--set']),
+  ('convert', ['w.npz', '--head=none'], ['TARGET', '--head']),
+  ('predict', ['--top_k=0'], ['model', 'IMAGE', '--top_k']),
+  ('predict', ['m', '/proc', '--top_k=0', '--classes=none'], ['/proc', '--top_k', 'none']),
+  ('evaluate', ['m', '--batch_size=0', '--classes=none', '--process_id=3'],
+   ['--batch_size', 'none', '--coordinator']),
+  ('bench', ['vit_b17', '--set=3', '--compare=tim'], ['vit_b16', '--set', "'timm'"]),
+  ('compare', ['a'], ['--out']),
 ]  # fmt: skip
 
 

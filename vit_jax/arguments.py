@@ -9,7 +9,7 @@ import typing
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
-from vit_jax.errors import ConfigError, did_you_mean, shown
+from vit_jax.errors import ConfigError, Problems, did_you_mean, shown
 from vit_jax.options import Rule, checked, describe_type, from_text, to_text
 
 
@@ -54,12 +54,16 @@ class Parser(argparse.ArgumentParser):
   Args:
     command: its name, as in `python -m vit_jax.NAME`.
     **options: of `argparse.ArgumentParser`.
+
+  Attributes:
+    needs_all: False where a flag of the words being read, such as --help, does without the others.
   """
 
   def __init__(self, command: str, **options: Any):
     options.setdefault('formatter_class', argparse.RawDescriptionHelpFormatter)
     super().__init__(prog=f'python -m vit_jax.{command}', allow_abbrev=False, **options)
     self._stated: dict[str, tuple[str, Any, Rule]] = {}
+    self.needs_all = True
 
   def option(
     self,
@@ -114,22 +118,69 @@ class Parser(argparse.ArgumentParser):
       raise ConfigError(problems)
     return found
 
+  def parse_with(
+    self, args: Sequence[str] | None, **readers: Callable[[Any], Any]
+  ) -> tuple[Any, dict[str, Any]]:
+    """Like `parse_args`, with what is read from several flags or from the files that they name.
+
+    Args:
+      args: words of the command line; None for those of this process.
+      **readers: from the values of the flags, each at its default where wrong, to what they mean.
+
+    Returns:
+      The values of the flags, and what each reader made of them.
+
+    Raises:
+      UserError: of the first one's type, naming every problem of the flags and of the readers.
+    """
+    found, wrong = self.read(args)
+    problems = Problems()
+    problems.add(wrong)
+    made = {}
+    for name, reader in readers.items():
+      with problems.collect():
+        made[name] = reader(found)
+    problems.raise_if_any()
+    return found, made
+
   def read(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-    """Like `parse_args`, with the problems beside the values, which are text where wrong."""
+    """Like `parse_args`, with the problems beside the values, each at its default where wrong."""
     if _asking.get():
       raise _Made(self)
     words = list(sys.argv[1:] if args is None else args)
-    found, unknown = self.parse_known_args(words, namespace)
-    problems = [*self._repeated(words), *(self.unknown(word) for word in unknown)]
+    found = argparse.Namespace() if namespace is None else namespace
+    required = [action for action in self._actions if action.required]
+    unknown: list[str] = []
+    wrong: list[str] = []
+    self.needs_all = True
+    try:
+      for action in required:  # argparse would report what is missing and nothing else
+        action.required = False
+      _, unknown = self.parse_known_args(words, found)
+    except ConfigError as e:
+      wrong = e.problems
+    finally:
+      for action in required:
+        action.required = True
+    missing = [self._title(a) for a in required if getattr(found, a.dest) in (None, [])]
+    if missing and self.needs_all and not wrong:
+      wrong = [f'the following arguments are required: {", ".join(missing)}; see --help']
+    problems = [*wrong, *self._repeated(words), *(self.unknown(word) for word in unknown)]
     for dest, (flag, kind, rule) in self._stated.items():
-      given = getattr(found, dest)
-      if given == self.get_default(dest) and not isinstance(given, list):
+      given, default = getattr(found, dest), self.get_default(dest)
+      if given == default and not isinstance(given, list):
         continue
       try:
-        setattr(found, dest, self._checked(flag, given, kind, rule, self.get_default(dest)))
+        setattr(found, dest, self._checked(flag, given, kind, rule, default))
       except ConfigError as e:
         problems += e.problems
+        setattr(found, dest, default)
     return found, problems
+
+  @staticmethod
+  def _title(action: argparse.Action) -> str:
+    """What argparse calls an argument."""
+    return '/'.join(action.option_strings) or str(action.metavar or action.dest)
 
   def _checked(self, flag: str, given: Any, kind: Any, rule: Rule, default: Any) -> Any:
     texts = given if isinstance(given, list) else [given]

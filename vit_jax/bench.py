@@ -41,10 +41,12 @@ each a round; --peer_python is a Python where torch and timm are installed.
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
-  fields = {'dtype': args.dtype, **fields_of(args.set)}
-  if args.compare:
-    return _compare(args, fields)
+  args, found = _parser().parse_with(
+    argv, fields=lambda args: fields_of(args.set), peers=lambda args: _peers(args.compare)
+  )
+  fields = {'dtype': args.dtype, **found['fields']}
+  if found['peers']:
+    return _compare(args, found['peers'], fields)
   rows = []
   for model in args.models:
     rows.append(
@@ -64,13 +66,20 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
-def _compare(args: argparse.Namespace, fields: dict[str, Any]) -> int:
-  peers = args.compare.split(',')
-  for peer in peers:
-    if peer not in PEERS:
-      raise ConfigError(
-        f'--compare={args.compare}: {peer!r} is unknown: {did_you_mean(peer, PEERS)}'
-      )
+def _peers(text: str) -> list[str]:
+  """The libraries that --compare names."""
+  peers = text.split(',') if text else []
+  wrong = [
+    f'--compare={text}: {peer!r} is unknown: {did_you_mean(peer, PEERS)}'
+    for peer in peers
+    if peer not in PEERS
+  ]
+  if wrong:
+    raise ConfigError(wrong)
+  return peers
+
+
+def _compare(args: argparse.Namespace, peers: list[str], fields: dict[str, Any]) -> int:
   parts = tuple(part for part in args.only or PARTS if part != 'input')
   rows = []
   for model in args.models:

@@ -29,6 +29,15 @@ def run_cli(main: Callable[[], int | None]) -> None:
       raise
     show_problems(e)
     status = e.status
+  except ModuleNotFoundError as e:
+    if os.environ.get('VIT_JAX_TRACEBACK') or (e.name or 'vit_jax').startswith('vit_jax'):
+      raise
+    show(
+      f'error: {e}: it is not installed for {sys.executable}; activate the environment that has '
+      "vit_jax's packages, or install them: python -m pip install .",
+      error=True,
+    )
+    status = 1
   except KeyboardInterrupt:
     show('interrupted', error=True)
     status = 130

@@ -1,5 +1,6 @@
 """Compares runs on the same test images: `python -m vit_jax.compare RUN RUN... --out=DIR`."""
 
+import argparse
 import os
 
 from vit_jax.arguments import Parser
@@ -38,11 +39,14 @@ def _parser() -> Parser:
   return parser
 
 
+def _check_runs(args: argparse.Namespace) -> None:
+  if args.runs and len(args.runs) < 2:
+    raise ConfigError(f'a comparison needs two runs or more, got {args.runs[0]} alone')
+
+
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
-  if len(args.runs) < 2:
-    raise ConfigError(f'a comparison needs two runs or more, got {args.runs[0]} alone')
+  args, _ = _parser().parse_with(argv, runs=_check_runs)
   from vit_jax.comparison import gather, significance, verdict, write  # --help must not wait for it
 
   with Console():

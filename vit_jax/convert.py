@@ -87,19 +87,20 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
-  if args.list:
+  args, wrong = _parser().read(argv)
+  if args.list and not wrong:
     from vit_jax.weights import hub
 
     show(hub.markdown() if args.list == 'markdown' else hub.table())
     return 0
-  if not (args.source or '').strip() or not (args.target or '').strip():
-    raise ConfigError('expected SOURCE and TARGET, see --help; --list shows pretrained models')
   problems = Problems()
+  problems.add(wrong)
   to, size, fields, opening = '', None, {}, {}
   with problems.collect():
-    args.source = path_of('SOURCE', args.source, remote=True)
-  with problems.collect():
+    if not (args.source or '').strip() or not (args.target or '').strip():
+      raise ConfigError('expected SOURCE and TARGET, see --help; --list shows pretrained models')
+    with problems.collect():
+      args.source = path_of('SOURCE', args.source, remote=True)
     args.target = path_of('TARGET', args.target)
     if os.path.realpath(args.source) == os.path.realpath(args.target):
       raise ConfigError(f'SOURCE and TARGET are the same: {args.target}')

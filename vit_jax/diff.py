@@ -8,7 +8,7 @@ from vit_jax import config, models
 from vit_jax.arguments import Parser, split_overrides
 from vit_jax.command_line import run_cli
 from vit_jax.console import align, show
-from vit_jax.errors import ConfigError, one_line
+from vit_jax.errors import Problems, one_line
 
 _DESCRIPTION = """\
 Shows the options that differ between two configs, a line each. A and B are each a config file (with
@@ -30,18 +30,27 @@ def main(argv: list[str] | None = None) -> int:
   parser.option('configs', tuple[str, ...], 'one or two configs', metavar='A [B]')
   parser.add_argument('--json', action='store_true', help='print {option: [of A, of B]}')
   words, overrides, problems = split_overrides(sys.argv[1:] if argv is None else argv)
-  args, found = parser.read(words)
-  if problems or found:
-    raise ConfigError([*found, *problems])
-  if len(args.configs) > 2:
-    raise ConfigError(f'two configs are compared, got {len(args.configs)}')
-  *first, last = args.configs
-  before = config.load_any(first[0]) if first else config.parse(config.default())
-  changed = differences(before, config.load_any(last, overrides))
+  args, wrong = parser.read(words)
+  found = Problems()
+  found.add([*wrong, *problems])
+  configs = list(args.configs or ())
+  before = after = config.parse(config.default())
+  if len(configs) > 2:
+    found.add([f'two configs are compared, got {len(configs)}'])
+  if len(configs) > 1:
+    with found.collect():
+      before = config.load_any(configs[0])
+  with found.collect():
+    if configs:
+      after = config.load_any(configs[-1], overrides)
+    else:
+      found.add(config.override_problems(overrides))
+  found.raise_if_any()
+  changed = differences(before, after)
   if args.json:
     show(json.dumps(changed))
     return 0
-  names = (first[0] if first else 'default', last)
+  names = (configs[0] if len(configs) > 1 else 'default', configs[-1])
   rows = [[name, *map(_word, values)] for name, values in changed.items()]
   show(align([['option', *map(one_line, names)], *rows]) if rows else 'no option differs')
   return 0

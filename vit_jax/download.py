@@ -206,16 +206,15 @@ def _receive_with_retries(
   Raises:
     _SourceFailed: it is not, with the last reason.
   """
-  attempt, problem, asked, told = 0, '', 0.0, False
+  attempt, problem, asked = 0, '', 0.0
   while attempt < retry.attempts:
     if attempt:
       wait = max(retry.wait * 2 ** (attempt - 1), asked)
-      log.log(
-        logging.INFO if told else logging.WARNING, '%s: %s %s: attempt %d of %d in %.0f s',
+      log.warning(
+        '%s: %s %s: attempt %d of %d in %.0f s',
         target.name, urllib.parse.urlsplit(source.url).hostname, problem, attempt + 1,
         retry.attempts, wait,
       )  # fmt: skip
-      told = True  # once to those who see warnings alone
       time.sleep(wait)
     before = _size(partial)
     try:

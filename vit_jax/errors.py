@@ -151,6 +151,11 @@ class Problems:
     except UserError as e:
       self._errors.append(e)
 
+  def add(self, sentences: Sequence[str]) -> None:
+    """Keeps what was found to be wrong with options and arguments."""
+    if sentences:
+      self._errors.append(ConfigError(sentences))
+
   @property
   def sentences(self) -> list[str]:
     """All problems, each once."""
@@ -219,6 +224,13 @@ def shown(value: Any) -> str:
   return text if len(text) <= _LONGEST_SHOWN else f'{text[:_LONGEST_SHOWN]}...'
 
 
+def nearest(name: object, names: Iterable[str]) -> list[str]:
+  """The few valid names that are most like one that is not; empty where none is like it."""
+  names = sorted(names)
+  near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
+  return near or [n for n in names if n.casefold() == str(name).casefold()]
+
+
 def did_you_mean(
   name: str, names: Iterable[str], every_up_to: int = 12, listed: Iterable[str] | None = None
 ) -> str:
@@ -234,8 +246,7 @@ def did_you_mean(
     A clause to end an error with, such as "did you mean 'vit_b16'?".
   """
   names = sorted(str(n) for n in names)
-  near = difflib.get_close_matches(str(name), names, n=3, cutoff=0.6)
-  near = near or [n for n in names if n.casefold() == str(name).casefold()]
+  near = nearest(name, names)
   if near:
     return 'did you mean ' + ' or '.join(repr(n) for n in near) + '?'
   names = names if listed is None else sorted(listed)

@@ -5,7 +5,7 @@ import json
 from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.console import show
+from vit_jax.console import align, show
 from vit_jax.errors import counted, one_line
 from vit_jax.files import check_new_folder
 from vit_jax.inference.arguments import (
@@ -55,15 +55,16 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
+  args, found = _parser().parse_with(argv, opening=weights_options, place=processes.check)
   status = processes.start('evaluate', args, argv)
   if status is not None:
     return status
-  opening = {'model': args.architecture, **weights_options(args)}
+  opening = {'model': args.architecture, **found['opening']}
   from vit_jax.evaluation.standalone import evaluate  # --help must not wait for JAX
+  from vit_jax.report.text import number
   from vit_jax.tasks import metric_text
 
-  found = evaluate(
+  scored = evaluate(
     args.model,
     dataset=args.dataset,
     data_dir=args.data_dir,
@@ -76,19 +77,21 @@ def main(argv: list[str] | None = None) -> int:
     opening=opening,
   )
   if args.json:
-    what = {'model': args.model, 'dataset': found.dataset, 'split': found.split}
-    show(json.dumps({**what, **found.metrics}))
+    what = {'model': args.model, 'dataset': scored.dataset, 'split': scored.split}
+    show(json.dumps({**what, **scored.metrics}))
   else:
-    where = one_line(f'{found.dataset} {found.split}')
-    show(f'{args.model} on {where}: {counted(int(found.metrics["examples"]), "example")}')
-    for name, value in found.metrics.items():
-      if name not in ('examples', 'skipped'):
-        show(f'  {name:10} {metric_text(name, value)}')
-    if found.metrics['skipped']:
-      skipped = counted(int(found.metrics['skipped']), 'image')
-      show(f'  skipped    {skipped} that cannot be decoded')
-  if found.report:
-    show(f'report: {found.report}')
+    where = one_line(f'{scored.dataset} {scored.split}')
+    show(f'{args.model} on {where}: {counted(int(scored.metrics["examples"]), "example")}')
+    others = ('examples', 'skipped', 'img_sec')
+    rows = [[k, metric_text(k, v)] for k, v in scored.metrics.items() if k not in others]
+    compiled = ' (with compilation)' if scored.with_compilation else ''
+    rows.append(['evaluation images/s', f'{number(scored.metrics["img_sec"])}{compiled}'])
+    if scored.metrics['skipped']:
+      skipped = counted(int(scored.metrics['skipped']), 'image')
+      rows.append(['skipped', f'{skipped} that cannot be decoded'])
+    show(align([['', *row] for row in rows]))
+  if scored.report:
+    show(f'report: {scored.report}')
   return 0
 
 

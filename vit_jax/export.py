@@ -1,11 +1,14 @@
 """Writes a model for use without this package: `python -m vit_jax.export MODEL --out=DIR`."""
 
 import argparse
+import os
 
+from vit_jax import machine
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
 from vit_jax.errors import ConfigError
+from vit_jax.exporting import script
 from vit_jax.exporting.base import EXPORTS, INPUT_DTYPES, PLATFORMS, Settings, platform
 from vit_jax.files import check_no_folder
 from vit_jax.inference.arguments import (
@@ -17,7 +20,7 @@ from vit_jax.inference.arguments import (
 
 _DESCRIPTION = """\
 Writes a folder that runs a model without vit_jax: the model with its weights, class names, a record
-of input and preprocessing, and a README with the Python lines that classify an image. What was
+of input and preprocessing, a script predict.py that classifies images, and a README. What was
 written is read again and compared with the model; a folder that differs is not left.
 """
 
@@ -51,8 +54,7 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
-  opening = weights_options(args)
+  args, made = _parser().parse_with(argv, opening=weights_options)
   settings = _settings(args)
   from vit_jax.exporting.write import export
   from vit_jax.inference.loaded import load  # mistakes are reported before JAX loads
@@ -63,14 +65,17 @@ def main(argv: list[str] | None = None) -> int:
       f'--platforms={",".join(settings.platforms)} lacks {here}, on which JAX computes here and '
       'where the export is checked: add it'
     )
-  loaded = load(args.model, model=args.architecture, pretrained_dir=args.pretrained_dir, **opening)
+  opening = {'pretrained_dir': args.pretrained_dir, **made['opening']}
+  loaded = load(args.model, model=args.architecture, **opening)
   written = export(loaded, args.out, args.format, settings)
   show(f'wrote {args.out}: {len(written.files)} files, {written.size / 1e6:.1f} MB')
   show(
     f'compared with the model on random images: logits differ by {written.difference:.2g} at most '
     f'(the largest is {written.largest:.3g})'
   )
-  show(f'use: {args.out}/README.md')
+  line = machine.shell_line(['python', os.path.join(args.out, script.FILE), 'IMAGE'])
+  show(f'use: {line}')
+  show(f'what it needs, and how it is called from Python: {os.path.join(args.out, "README.md")}')
   return 0
 
 

@@ -6,10 +6,15 @@ import pathlib
 from vit_jax import processes
 from vit_jax.command_line import run_cli
 from vit_jax.console import show, show_problems
-from vit_jax.data.image_files import find_images
 from vit_jax.errors import ImageError, UserError, counted
 from vit_jax.files import check_new_file
-from vit_jax.inference.arguments import batch_option, image_parser, load_model
+from vit_jax.inference.arguments import (
+  batch_option,
+  image_parser,
+  images_of,
+  load_model,
+  weights_options,
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -33,18 +38,20 @@ def main(argv: list[str] | None = None) -> int:
     '--what', str, "'pooled', 'tokens', 'grid', or a block such as 'block_05'", 'pooled'
   )
   processes.flags(parser)
-  args = parser.parse_args(argv)
+  args, found = parser.parse_with(
+    argv, paths=images_of, opening=weights_options, place=processes.check
+  )
   status = processes.start('features', args, argv)
   if status is not None:
     return status
   out = pathlib.Path(args.out)
-  paths = find_images(args.images)
+  paths = found['paths']
   import numpy as np
 
   from vit_jax.inference import shared
   from vit_jax.weights.containers import npz
 
-  loaded = load_model(args)
+  loaded = load_model(args, options=found['opening'])
   problems: dict[int, UserError] = {}
   features = shared.features(loaded, paths, args.what, problems)
   for problem in problems.values():

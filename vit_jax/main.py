@@ -5,7 +5,7 @@ import json
 import sys
 from typing import Any
 
-from vit_jax import config_files, processes
+from vit_jax import config_files, machine, processes
 from vit_jax.arguments import Parser, split_overrides
 from vit_jax.command_line import run_cli, typed
 from vit_jax.console import show
@@ -106,24 +106,51 @@ def _parser() -> '_Parser':
 def _parse(argv: list[str] | None) -> tuple[argparse.Namespace, dict[str, str]]:
   # Taken out first: argparse takes a value with a space, such as '5 epochs', for something else.
   others, overrides, found = split_overrides(sys.argv[1:] if argv is None else argv)
+  args, wrong = _parser().read(others)
   problems = Problems()
+  problems.add(wrong)
   with problems.collect():
-    args = _parser().parse_args(others)
-    args.swept = []
-    if args.sweep:
+    args.swept, words, args.sweep = [], args.sweep, ''
+    if words:
       from vit_jax import config  # --help must not wait for JAX
 
-      args.swept, args.sweep = config.split_sweep(args.sweep)
+      args.swept, args.sweep = config.split_sweep(words)
+  with problems.collect():
     if args.quiet and args.json:
       raise ConfigError('--quiet and --json are two ways to print: use one of them')
     if args.replay and (args.dry_run or args.sweep):
       other = '--dry_run' if args.dry_run else '--sweep'
       raise ConfigError(f'--replay runs one step of one run: leave out {other}')
   with problems.collect():
-    if found:
-      raise ConfigError(found)
+    if args.help is None:
+      processes.check(args)
+  problems.add(found)
+  if problems.sentences:
+    problems.add(_config_problems(args, overrides))
   problems.raise_if_any()
   return args, overrides
+
+
+def _config_problems(args: argparse.Namespace, overrides: dict[str, str]) -> list[str]:
+  """What is wrong with the run itself, to be reported with wrong flags."""
+  if args.help is not None:
+    return []
+  from vit_jax import config
+  from vit_jax.training.preparation import outer_problems
+
+  problems = Problems()
+  with problems.collect():
+    if not args.config:
+      problems.add(config.override_problems(overrides))
+    elif args.sweep:
+      members = config.load_sweep(args.config, overrides, args.swept)
+      if args.sweep not in ('all', 'list'):
+        config.pick(list(members), args.sweep)
+    else:
+      options, found = config.load_all(args.config, overrides)
+      problems.add(found)
+      problems.add(outer_problems(options, args.workdir))
+  return problems.sentences
 
 
 class _Help(argparse.Action):
@@ -131,8 +158,7 @@ class _Help(argparse.Action):
 
   def __call__(self, parser: Any, namespace: Any, values: Any, option_string: Any = None) -> None:
     setattr(namespace, self.dest, values or '')
-    for action in parser._actions:
-      action.required = False
+    parser.needs_all = False
 
 
 class _Parser(Parser):
@@ -142,7 +168,8 @@ class _Parser(Parser):
     name, equals, value = word.lstrip('-').partition('=')
     same = [known for known, _ in config.leaves() if name in (known, known.split('.')[-1])]
     if equals and same:
-      return f'unknown argument {word!r}: did you mean --config.{same[0]}={value}?'
+      meant = machine.shell_line([f'--config.{same[0]}={value}'])
+      return f'unknown argument {word!r}: did you mean {meant}?'
     near = super().unknown(word)
     return near if 'did you mean' in near else f'{near}; options are --config.NAME=VALUE'
 
@@ -175,7 +202,6 @@ def _train(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   from vit_jax.train import train
 
   options, problems = config.load_all(args.config, overrides)
-
   if problems:  # those of workdir, dataset and weights are reported with them
     from vit_jax.training.preparation import outer_problems
 

@@ -5,10 +5,15 @@ from typing import TYPE_CHECKING
 
 from vit_jax.command_line import run_cli
 from vit_jax.console import show, show_problems
-from vit_jax.data.image_files import find_images
 from vit_jax.errors import UserError, counted, one_line
 from vit_jax.inference.answers import to_json
-from vit_jax.inference.arguments import batch_option, image_parser, load_model
+from vit_jax.inference.arguments import (
+  batch_option,
+  image_parser,
+  images_of,
+  load_model,
+  weights_options,
+)
 
 if TYPE_CHECKING:
   from vit_jax.inference.loaded import Prediction
@@ -25,19 +30,19 @@ def main(argv: list[str] | None = None) -> int:
   batch_option(parser)
   parser.option('--top_k', int, 'classes shown for each image', 5, low=1, high=1 << 20)
   parser.add_argument('--json', action='store_true', help='one JSON object a line')
-  args = parser.parse_args(argv)
-  paths = find_images(args.images)
-  loaded = load_model(args)
+  args, found = parser.parse_with(argv, paths=images_of, opening=weights_options)
+  paths = found['paths']
+  loaded = load_model(args, options=found['opening'])
   failed = 0
   step = 8 * args.batch_size  # predictions appear while later images are still computed
   for start in range(0, len(paths), step):
     chunk = paths[start : start + step]
-    for path, found in zip(chunk, loaded.predict(chunk, args.top_k, on_error='return')):
-      if isinstance(found, UserError):
+    for path, answer in zip(chunk, loaded.predict(chunk, args.top_k, on_error='return')):
+      if isinstance(answer, UserError):
         failed += 1
-        show_problems(found)
+        show_problems(answer)
         continue
-      show(json.dumps(to_json(path, found)) if args.json else _table(path, found))
+      show(json.dumps(to_json(path, answer)) if args.json else _table(path, answer))
   if failed:
     show(f'{failed} of {counted(len(paths), "image")} could not be read', error=True)
   return int(failed > 0)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from vit_jax import processes
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
-from vit_jax.console import show
+from vit_jax.console import align, show
 from vit_jax.errors import ConfigError, counted, one_line
 from vit_jax.files import check_new_file
 from vit_jax.inference.arguments import (
@@ -126,16 +126,15 @@ def _parser() -> Parser:
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
   parser = _parser()
-  args = parser.parse_args(argv)
-  if args.out and args.method != 'linear':
-    raise ConfigError(f'--out needs --method=linear: {args.method} makes no model')
+  args, made = parser.parse_with(
+    argv, out=_check_out, opening=weights_options, place=processes.check
+  )
   status = processes.start('probe', args, argv)
   if status is not None:
     return status
   for flag in (f for method, flags in _OF_METHOD.items() if method != args.method for f in flags):
     if getattr(args, flag) != parser.get_default(flag):
       log.warning('--%s has no effect with --method=%s', flag, args.method)
-  opening = weights_options(args)
   from vit_jax.config import Dataset
   from vit_jax.data.duplicates import warn_of_duplicates, warn_of_overlap
   from vit_jax.data.sources import needs_download
@@ -154,7 +153,7 @@ def main(argv: list[str] | None = None) -> int:
     on_error=args.on_error,
     train=args.train,
   )
-  open_model = functools.partial(load_model, args, options=opening)
+  open_model = functools.partial(load_model, args, options=made['opening'])
   # What is here is opened first: a mistake in its name costs no download.
   loaded = open_model() if needs_download(args.dataset, args.data_dir) else None
   dataset = options.open()
@@ -212,6 +211,11 @@ def main(argv: list[str] | None = None) -> int:
   return 0
 
 
+def _check_out(args: argparse.Namespace) -> None:
+  if args.out and args.method != 'linear':
+    raise ConfigError(f'--out needs --method=linear: {args.method} makes no model')
+
+
 def _write(
   out: str,
   loaded: 'Loaded',
@@ -258,21 +262,23 @@ def _print(
     f'{args.model} on {one_line(dataset)}: {counted(found.trained_on, "image")} of {args.train}, '
     f'{found.examples} of {test}'
   )
+  rows: list[list[str]] = []
   if linear:
-    show(f'  accuracy   {metric_text("accuracy", linear["accuracy"])}')
+    rows.append(['accuracy', metric_text('accuracy', linear['accuracy'])])
     if 'top3' in linear:
-      show(f'  top3       {metric_text("top3", linear["top3"])}')
-    show(f'  train      {metric_text("accuracy", more["train_accuracy"])}')
-    show(f'  c          {more["c"]:.3g} ({more["chosen"]})')
+      rows.append(['top3', metric_text('top3', linear['top3'])])
+    rows.append(['training accuracy', metric_text('accuracy', more['train_accuracy'])])
+    rows.append(['c', f'{more["c"]:.3g}, the inverse strength of the penalty ({more["chosen"]})'])
   else:
     for name, score in found.scores.items():
       draws = counted(args.draws, 'draw')
       spread = f'  (+- {100 * score["std"]:.1f} over {draws})' if 'std' in score else ''
-      show(f'  {name:10} {metric_text(name, score["accuracy"])}{spread}')
-  new = counted(found.computed, 'new feature')
-  show(f'  seconds    {more["seconds"]}, {new}; {more["cpu_seconds"]} of CPU')
+      rows.append([name, f'{metric_text(name, score["accuracy"])}{spread}'])
+  computed = f'features of {counted(found.computed, "image")} computed, the others from the cache'
+  rows.append(['seconds', f'{more["seconds"]}, {more["cpu_seconds"]} of CPU time; {computed}'])
   if found.skipped:
-    show(f'  skipped    {counted(found.skipped, "image")} that cannot be decoded')
+    rows.append(['skipped', f'{counted(found.skipped, "image")} that cannot be decoded'])
+  show(align([['', *row] for row in rows]))
   if args.out:
     show(f'wrote {args.out}{replaced}')
 

@@ -6,10 +6,12 @@ import logging
 import pathlib
 import signal
 import threading
-from collections.abc import Iterator
+import urllib.parse
+from collections.abc import Iterator, Sequence
 from types import FrameType
 from typing import TYPE_CHECKING
 
+from vit_jax import machine
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import phase, show
@@ -60,8 +62,7 @@ def _parser() -> Parser:
 
 def main(argv: list[str] | None = None) -> int:
   """The command; returns its exit status."""
-  args = _parser().parse_args(argv)
-  opening = weights_options(args)
+  args, made = _parser().parse_with(argv, opening=weights_options)
   from vit_jax.serving.batching import Service
   from vit_jax.serving.server import Server  # mistakes are reported before JAX loads
 
@@ -74,14 +75,14 @@ def main(argv: list[str] | None = None) -> int:
       )  # fmt: skip
     used: set[str] = set()
     services = [
-      Service(unique_stem(_name_of(word), used), _load(word, args, opening)) for word in args.models
+      Service(unique_stem(_name_of(word), used), _load(word, args, made['opening']))
+      for word in args.models
     ]
     with phase('compiling'):
       server.serve(services)
     with _signals() as stopped:
       show(f'serving {", ".join(server.services)} at {server.url}')
-      which = f'?model={services[0].name}' if len(services) > 1 else ''
-      show(f'  curl --data-binary @IMAGE {server.url}predict{which}')
+      show(f'  {_curl(server.url, list(server.services))}')
       while not stopped.wait(1.0):  # so that Windows sees Ctrl-C
         pass
       show('stopping: the requests that are open are answered first', error=True)
@@ -89,6 +90,12 @@ def main(argv: list[str] | None = None) -> int:
     server.stop()
   show(f'{server.images:,} images were classified')
   return 0
+
+
+def _curl(url: str, names: Sequence[str]) -> str:
+  """A command that sends an image to the first of several models."""
+  which = f'?model={urllib.parse.quote(names[0])}' if len(names) > 1 else ''
+  return machine.shell_line(['curl', '--data-binary', '@IMAGE', f'{url}predict{which}'])
 
 
 def _name_of(model: str) -> str:

@@ -2,13 +2,13 @@
 
 import pathlib
 import re
-from typing import Any
+from collections.abc import Sequence
 
 from vit_jax.arguments import Parser
 from vit_jax.command_line import run_cli
 from vit_jax.console import Console, show
 from vit_jax.data.image_files import find_images
-from vit_jax.errors import ConfigError, UserError, counted, did_you_mean
+from vit_jax.errors import ConfigError, counted, did_you_mean
 from vit_jax.files import check_new_folder
 from vit_jax.inference.arguments import image_parser, weights_options
 from vit_jax.options import LARGEST_SIDE, Rule, checked
@@ -112,9 +112,9 @@ def _names(option: str, text: str | None, valid: tuple[str, ...]) -> tuple[str, 
   return names
 
 
-def _files(patterns: list[str]) -> tuple[pathlib.Path, ...]:
+def _files(patterns: Sequence[str]) -> tuple[pathlib.Path, ...]:
   """The images that files, folders and globs stand for; a missing one is reported at once."""
-  found = tuple(map(pathlib.Path, find_images(patterns)))
+  found = tuple(map(pathlib.Path, find_images(list(patterns))))
   missing = [f'no such image: {path}' for path in found if not path.is_file()]
   if missing:
     raise ConfigError(missing)
@@ -127,27 +127,20 @@ def request(argv: list[str] | None = None) -> Request:
   Raises:
     ConfigError: all that is wrong with it.
   """
-  args, problems = _parser().read(argv)
-  values: dict[str, Any] = {}
-  for field, read in {
-    'images': lambda: _files(args.images),
-    'gallery': lambda: _files([args.gallery] if args.gallery else []),
-    'what': lambda: _names('what', args.what, WHATS),
-    'fusions': lambda: _names('fusion', args.fusion, FUSIONS),
-    'blocks': lambda: _numbers('block', args.block),
-    'heads': lambda: _numbers('head', args.head),
-    'channels': lambda: _numbers('channel', args.channel),
-    'patches': lambda: tuple(_pair('patch', text) for text in args.patch),
-    'image_size': lambda: _size(args.image_size),
-    'opening': lambda: weights_options(args),
-    'classes': lambda: _classes(args.classes),
-  }.items():
-    try:
-      values[field] = read()
-    except UserError as e:
-      problems += e.problems
-  if problems:
-    raise ConfigError(problems)
+  args, values = _parser().parse_with(
+    argv,
+    images=lambda args: _files(args.images or ()),
+    gallery=lambda args: _files([args.gallery] if args.gallery else []),
+    what=lambda args: _names('what', args.what, WHATS),
+    fusions=lambda args: _names('fusion', args.fusion, FUSIONS),
+    blocks=lambda args: _numbers('block', args.block),
+    heads=lambda args: _numbers('head', args.head),
+    channels=lambda args: _numbers('channel', args.channel),
+    patches=lambda args: tuple(_pair('patch', text) for text in args.patch),
+    image_size=lambda args: _size(args.image_size),
+    opening=weights_options,
+    classes=lambda args: _classes(args.classes),
+  )
   return Request(
     model=args.model,
     out=pathlib.Path(args.out),

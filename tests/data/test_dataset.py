@@ -210,11 +210,18 @@ def here(tmp_path, monkeypatch):
     ('my images', 'my images', "'images'?"),
     ('images:1', 'images:1', "'images'?"),
     ('none/at/all', 'none/at/all', 'exist'),
+    ('./pets', 'pets', "there are images in 'flowers'"),
+    ('data/pets', 'data/pets', 'exist'),
   ],
 )
 def test_a_path_is_no_name_of_tfds(here, name, place, near):
+  fill(here / 'flowers' / 'train', 1)
+  fill(here / 'run' / 'report', 1)
+  for file in ('config.json', 'metrics.jsonl', 'classes.json', 'split.json'):
+    (here / 'run' / file).write_text('{}')
   with raises(DatasetError, repr(name), f'folder {here / place} does not exist', near) as e:
     open_dataset(name)
+  assert "'run'" not in str(e.value) and "data/images'" not in str(e.value).replace(near, '')
   assert 'TFDS' not in str(e.value) and not needs_download(name)
 
 

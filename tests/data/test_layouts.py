@@ -12,6 +12,7 @@ from tests.support import raises
 from vit_jax.data import open_dataset
 from vit_jax.data.image_files import find_images
 from vit_jax.errors import DatasetError
+from vit_jax.report import page
 
 NFC, NFD = (unicodedata.normalize(form, 'café') for form in ('NFC', 'NFD'))
 RUN = ('runs/a/config.json', 'runs/a/classes.json', 'runs/a/report/')
@@ -268,9 +269,14 @@ def test_a_split_may_be_a_link_to_another(tmp_path):
   assert open_dataset(str(root)).splits == {'train': 8, 'val': 2, 'test': 2}
 
 
-def test_a_page_of_figures_inside_is_left_out(tmp_path):
+@pytest.mark.parametrize('earlier', [False, True])
+def test_a_page_of_figures_inside_is_left_out(tmp_path, earlier):
   root = tree(tmp_path, [*PETS.split(), 'cat/seen:3.png'])
-  write(root / 'cat' / 'seen' / 'index.html', b'<p>Made by vit_jax: 3 figures.</p>')
+  index = root / 'cat' / 'seen' / 'index.html'
+  if earlier:
+    write(index, b'<p>Made by vit_jax: 3 figures.</p>' + 9000 * b' ')
+  else:
+    page.write(index, 'Figures', [], [('Attention', [page.paragraph('x' * 30_000)])], 'three')
   dataset = open_dataset(str(root))
   assert sum(dataset.splits.values()) == 12 and 'reports' in dataset.found['left out']
 

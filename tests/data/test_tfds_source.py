@@ -3,6 +3,7 @@
 import importlib.util
 import io
 import json
+import shlex
 
 import numpy as np
 import pytest
@@ -232,16 +233,17 @@ def test_two_splits_of_one_name_keep_apart(names, ours):
 
 
 def test_not_prepared_says_what_to_type(tmp_path):
+  data_dir = tmp_path / "it's & mine"
   facts = (
     'takes TensorFlow',
     'pip install tensorflow ',
     'tfds build sun397',
     '--file_format=array_record',
-    f'--data_dir={tmp_path}',
+    shlex.join([f'--data_dir={data_dir}']),
     'stanford_dogs',
   )
   with raises(DatasetError, *facts):
-    open_dataset('sun397', data_dir=str(tmp_path))
+    open_dataset('sun397', data_dir=str(data_dir))
 
 
 @pytest.mark.parametrize('kind', ['array_record', 'tfrecord'])

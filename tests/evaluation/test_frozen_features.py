@@ -31,5 +31,5 @@ def test_named_splits_are_taken():
 
 def test_without_a_split_to_score_the_options_are_named():
   dataset = SimpleNamespace(name='colours', has_split={'train'}.__contains__)
-  with raises(ConfigError, 'colours', '--test', '--resplit'):
+  with raises(ConfigError, 'colours', "--test='train[80%:]'", '--resplit'):  # as a shell takes it
     choose_splits(None, None, dataset)

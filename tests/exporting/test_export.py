@@ -1,8 +1,9 @@
-"""What is exported computes what the model does, and its README's lines do too."""
+"""What is exported computes what the model does, and its script and README's lines do too."""
 
 import ast
 import json
 import re
+import runpy
 import subprocess
 import sys
 
@@ -14,13 +15,14 @@ import vit_jax
 from tests.inference import test_loaded
 from tests.models import small
 from tests.support import SHARED, needs_shared, raises
-from vit_jax import export, exporting
+from vit_jax import export, exporting, predict
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.errors import ConfigError, DependencyError, StorageError, WeightsError
 from vit_jax.exporting import recipe
 from vit_jax.exporting.base import EXPORTS, ExportFormat, Settings
 from vit_jax.exporting.opened import Exported, is_export
 from vit_jax.exporting.write import export as write
+from vit_jax.inference.answers import to_json
 from vit_jax.inference.loaded import Loaded
 from vit_jax.models.heads import ClassAndBox
 
@@ -44,25 +46,24 @@ def _of_boxes(transform):
   return Loaded(module, variables, config, classes, preprocess, batch_size=3)
 
 
-def _code(folder):
-  return re.search('```python\n(.*?)```', (folder / 'README.md').read_text('utf-8'), re.S)[1]
-
-
-def _run_readme(folder, images, monkeypatch, capsys):
-  """Executes the README's lines where they say; gives what they have computed and printed."""
-  code = _code(folder)
-  assert "images = ['photo.jpg']\n" in code
+def _run(folder, words, monkeypatch, capsys):
+  """Runs predict.py: (what it defines, its status, what it prints, what it says went wrong)."""
+  code = (folder / 'predict.py').read_text('utf-8')
   roots = {
     name.split('.')[0]
     for node in ast.walk(ast.parse(code))
     if isinstance(node, ast.Import | ast.ImportFrom)
     for name in ([node.module] if isinstance(node, ast.ImportFrom) else [node.names[0].name])
   }
-  assert roots == {'json', 'pathlib', 'jax', 'numpy', 'PIL'}
-  monkeypatch.chdir(folder)
-  space = {}
-  exec(code.replace("['photo.jpg']", repr([str(path) for path in images])), space)
-  return space['found'], capsys.readouterr().out
+  assert roots == {'argparse', 'json', 'pathlib', 'sys', 'jax', 'numpy', 'PIL'}
+  assert max(map(len, code.splitlines())) <= 100
+  monkeypatch.setattr(sys, 'argv', ['predict.py', *map(str, words)])
+  space = runpy.run_path(str(folder / 'predict.py'))
+  try:
+    status = space['main']()
+  except SystemExit as e:
+    status = e.code
+  return space, status, *capsys.readouterr()
 
 
 @pytest.fixture(scope='module')
@@ -75,13 +76,54 @@ def exported(tmp_path_factory):
   return base / 'out', loaded, photos
 
 
+def test_the_script_predicts_the_same(exported, monkeypatch, capsys):
+  folder, loaded, photos = exported
+  space, status, out, _ = _run(folder, photos, monkeypatch, capsys)
+  run, _ = space['load']()
+  found = run(np.stack([space['read'](path) for path in photos]))
+  np.testing.assert_allclose(found['logits'], loaded.logits(photos), atol=1e-4)
+  tables = [predict._table(str(p), f) for p, f in zip(photos, loaded.predict(photos, 5))]
+  got, wanted = (re.sub(r' *[\d.]+%', '%', text) for text in (out, '\n'.join(tables)))
+  assert status == 0 and got.rstrip('\n') == wanted
+  _, status, out, _ = _run(folder, [*photos[:2], '--json', '--top_k=2'], monkeypatch, capsys)
+  lines = [json.loads(line) for line in out.splitlines()]
+  for got, wanted in zip(lines, loaded.predict(photos[:2], 2), strict=True):
+    expected = to_json(got['image'], wanted)
+    for a, b in zip(got.pop('predictions'), expected.pop('predictions'), strict=True):
+      assert a.pop('probability') == pytest.approx(b.pop('probability'), abs=1e-4) and a == b
+    assert got == expected
+  assert [line['image'] for line in lines] == list(map(str, photos[:2]))
+
+
+def test_the_script_names_what_it_cannot_read(exported, tmp_path, monkeypatch, capsys):
+  folder, _, photos = exported
+  (tmp_path / 'text.jpg').write_text('no image')
+  words = ['gone.jpg', photos[0], tmp_path, tmp_path / 'text.jpg']
+  _, status, out, err = _run(folder, words, monkeypatch, capsys)
+  assert status == 1 and out.startswith(str(photos[0])) and len(out.splitlines()) == 6
+  first, *others = err.splitlines()
+  assert first == 'error: gone.jpg: No such file or directory' and len(others) == 2
+  assert all(str(path) in line for path, line in zip(words[2:], others))
+  _, status, out, _ = _run(folder, ['--help'], monkeypatch, capsys)
+  assert status == 0 and 'IMAGE' in out and '--top_k' in out and '5 classes' in out
+  assert _run(folder, [], monkeypatch, capsys)[1] == 2
+  assert _run(folder, [photos[0], '--top_k=0'], monkeypatch, capsys)[1] == 2
+  alone = tmp_path / 'alone'
+  alone.mkdir()
+  (alone / 'predict.py').write_bytes((folder / 'predict.py').read_bytes())
+  _, status, _, _ = _run(alone, [photos[0]], monkeypatch, capsys)
+  assert 'model.stablehlo' in status
+
+
 def test_the_readmes_lines_predict_the_same(exported, monkeypatch, capsys):
   folder, loaded, photos = exported
-  found, out = _run_readme(folder, photos, monkeypatch, capsys)
-  np.testing.assert_allclose(found['logits'], loaded.logits(photos), atol=1e-4)
-  best = [p[0].name for p in loaded.predict(photos)]
-  lines = out.splitlines()
-  assert [line.split()[-1] for line in lines[1::6]] == best and lines[0] == str(photos[0])
+  code = re.search('```python\n(.*?)```', (folder / 'README.md').read_text('utf-8'), re.S)[1]
+  monkeypatch.syspath_prepend(str(folder))
+  monkeypatch.delitem(sys.modules, 'predict', raising=False)
+  assert "'photo.jpg'" in code
+  exec(code.replace("'photo.jpg'", repr(str(photos[1]))), {})
+  monkeypatch.delitem(sys.modules, 'predict')
+  assert capsys.readouterr().out.strip() == loaded.predict(photos[1])[0][0].name
 
 
 def test_an_exported_folder_predicts_as_the_model_does(exported):
@@ -100,7 +142,7 @@ def test_the_record_says_what_goes_in_and_comes_out(exported):
   folder, _, _ = exported
   record = json.loads((folder / 'export.json').read_text())
   assert sorted(p.name for p in folder.iterdir()) == [
-    *('README.md', 'classes.json', 'export.json', 'model.stablehlo')
+    *('README.md', 'classes.json', 'export.json', 'model.stablehlo', 'predict.py')
   ]
   given = record['input']
   assert given['shape'] == ['b', 24, 24, 3] and given['dtype'] == 'uint8'
@@ -116,13 +158,15 @@ def test_boxes_are_those_of_the_image(tmp_path, monkeypatch, capsys):
   loaded = _of_boxes('decode|pad_square|central_fraction(0.7)|resize(32, 32, bicubic)')
   write(loaded, tmp_path / 'out', settings=Settings(('cpu',), 3, 'float32'))
   photos = [_photo(tmp_path / f'{i}.jpg', i, 1 + i) for i in range(5)]
-  found, out = _run_readme(tmp_path / 'out', photos, monkeypatch, capsys)
+  space, status, out, _ = _run(tmp_path / 'out', photos, monkeypatch, capsys)
   expected = loaded.predict(photos, 5)
-  assert found['logits'].shape == (6, 5)  # two calls of three
-  np.testing.assert_allclose(found['logits'][:5], loaded.logits(photos), atol=1e-4)
+  assert status == 0
+  run, _ = space['load']()
+  found = run(np.stack([space['read'](path)[0] for path in photos]))  # two calls of three
+  np.testing.assert_allclose(found['logits'], loaded.logits(photos), atol=1e-4)
   boxes = [line.split() for line in out.splitlines() if line.startswith('  box')]
   for words, predictions in zip(boxes, expected, strict=True):
-    got = [float(words[i].strip('%,')) / 100 for i in (5, 6, 1, 3)]
+    got = [float(words[i].strip('%,')) / 100 for i in (8, 10, 1, 3)]
     np.testing.assert_allclose(got, predictions[0].box, atol=6e-4)
   opened = Exported(tmp_path / 'out')
   for got, wanted in zip(opened.predict(photos), expected, strict=True):
@@ -252,7 +296,7 @@ def test_a_format_is_one_class(tmp_path, monkeypatch):
       found = dict(np.load(folder / 'logits.npz'))
       return lambda images: found
 
-    def readme(self):
+    def script(self):
       return ['pandas'], ['import pandas'], ['predict = pandas.something(folder)']
 
   loaded = test_loaded.make()
@@ -262,7 +306,8 @@ def test_a_format_is_one_class(tmp_path, monkeypatch):
   written = write(loaded, tmp_path / 'out', 'constant')
   assert written.difference < 1e-4 and 'logits.npz' in [path.name for path in written.files]
   text = (tmp_path / 'out' / 'README.md').read_text()
-  assert 'pip install pandas numpy pillow' in text and 'predict = pandas.something' in text
+  assert 'pip install pandas numpy pillow' in text
+  assert 'predict = pandas.something(folder)' in (tmp_path / 'out' / 'predict.py').read_text()
   record = json.loads((tmp_path / 'out' / 'export.json').read_text())
   assert record['format'] == 'constant' and 'logits.npz' in record['sha256']
 
@@ -292,11 +337,11 @@ def test_trained_weights_in_a_process_of_their_own(tmp_path):
   photos = sorted((SHARED / 'pets3' / 'images').rglob('*.jpg'))[::75]
   loaded = vit_jax.load(weights)
   write(loaded, tmp_path / 'out', settings=CPU)
-  code = _code(tmp_path / 'out').replace("['photo.jpg']", repr([str(p) for p in photos]))
-  code += (
-    'import sys\n'
+  code = (
+    'import sys, numpy as np, predict\n'
+    f'run, _ = predict.load()\nphotos = {[str(p) for p in photos]!r}\n'
+    "np.save('logits.npy', run(np.stack([predict.read(p) for p in photos]))['logits'])\n"
     "assert not {'vit_jax', 'flax', 'optax', 'simplejpeg'} & set(sys.modules)\n"
-    "np.save('logits.npy', found['logits'])\n"
   )
   subprocess.run([sys.executable, '-c', code], check=True, cwd=tmp_path / 'out')
   np.testing.assert_allclose(

@@ -20,6 +20,10 @@ def test_a_rule_without_a_parameter_is_refused():
     optimizers.parameter_factors(params, ('tail=2', '.*=1'))
   with raises(ConfigError, "'kernel'"):  # all of its parameters have a rule already
     optimizers.parameter_factors(params, ('head=2', 'encoder=3', 'kernel=1'))
+  params = _named('a/kernel', 'b/kernel', 'c/kernel', 'head_class/kernel')
+  with raises(ConfigError, "'^head/'", 'names are like head_class/kernel'):
+    optimizers.parameter_factors(params, ('^head/=10', '.*=1'))
+  params = _named('head/kernel', 'encoder/kernel')
   optimizers.parameter_factors(params, ('head=2', 'encoder=3', '.*=1'))  # for whatever is left
 
 

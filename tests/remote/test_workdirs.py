@@ -3,8 +3,10 @@
 import json
 import logging
 import pathlib
+import shlex
 import shutil
 import sys
+import types
 
 import pytest
 
@@ -14,6 +16,7 @@ from vit_jax import remote
 from vit_jax.checkpoint import read_metas
 from vit_jax.errors import ConfigError, DependencyError, StorageError
 from vit_jax.remote import lease, mirror
+from vit_jax.training import ending
 
 URL = 'flaky://bucket/runs/a'
 
@@ -50,6 +53,33 @@ def kill(monkeypatch):
   """Has what follows end as a killed run does: it sends nothing more and unlocks nothing."""
   monkeypatch.setattr(mirror.Mirror, '_work', lambda self: None)
   monkeypatch.setattr(lease.Lease, 'check', lambda self: setattr(self, 'lost', True))
+
+
+def test_what_lies_in_a_copy_is_called_as_the_user_did(store, tmp_path):
+  config = types.SimpleNamespace(dataset=types.SimpleNamespace(test='test', train='train'))
+  examples = types.SimpleNamespace(path=lambda i: "it's a dog?.jpg")
+  task = types.SimpleNamespace(labels_per_image='one')
+  experiment = types.SimpleNamespace(held_out={'test': examples}, train=examples, task=task)
+  plan = types.SimpleNamespace(experiment=experiment)
+  url = 'flaky://bucket/runs/my dogs'
+  with remote.workdir(url) as path:
+    path.mkdir(parents=True, exist_ok=True)
+    assert remote.address(path) == url and remote.address(path / 'a' / 'b') == f'{url}/a/b'
+    lines = [shlex.split(line) for line in ending._commands(config, plan, path)]
+  assert [words[3] for words in lines] == [url] * 6
+  assert not any(str(tmp_path) in word for words in lines for word in words)
+  assert [words[-1] for words in lines if '--out=' in words[-1]] == [
+    '--out=my dogs_visualize',
+    '--out=my dogs_comparison',
+    '--out=my dogs_export',
+  ]
+  assert lines[1][4] == "it's a dog?.jpg"
+  local = tmp_path / 'a b'
+  lines = [shlex.split(line) for line in ending._commands(config, plan, local)]
+  assert remote.address(local) == str(local) == lines[0][3]
+  assert lines[2][-1] == f'--out={local / "visualize"}'
+  task.labels_per_image = 'several'  # which `compare` refuses
+  assert not any('.compare' in line for line in ending._commands(config, plan, local))
 
 
 def test_a_path_stays_a_path(tmp_path):

@@ -7,10 +7,12 @@ import http.client
 import io
 import json
 import os
+import shlex
 import signal
 import socket
 import threading
 import time
+import urllib.parse
 
 import numpy as np
 import pytest
@@ -242,6 +244,16 @@ def test_several_models_are_chosen_by_name(tmp_path):
     a, b = (_ask(server, 'POST', f'/predict?model={name}', _png())[1] for name in 'ab')
     assert a['predictions'] != b['predictions']
     assert _ask(server, path='/model?model=b')[1]['models'] == ['a', 'b']
+
+
+def test_the_printed_request_is_quoted_for_a_shell():
+  url = 'http://127.0.0.1:8000/'
+  assert serve._curl(url, ['dogs']) == f'curl --data-binary @IMAGE {url}predict'
+  line = serve._curl(url, ["it's & me", 'cats'])
+  *_, address = shlex.split(line)
+  assert f"'{address}'" in line  # a bare ? is a pattern of file names
+  query = urllib.parse.parse_qs(urllib.parse.urlsplit(address).query)
+  assert query == {'model': ["it's & me"]}
 
 
 def test_a_port_in_use_and_an_unknown_host_are_one_line(server):

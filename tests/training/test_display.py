@@ -1,6 +1,7 @@
 """What a run shows: on a terminal, in a file, quietly, as JSON, and when it is interrupted."""
 
 import contextlib
+import importlib
 import io
 import json
 import logging
@@ -17,6 +18,7 @@ import pytest
 from tests.support import raises
 from tests.training.runs import ROOT, command
 from vit_jax import command_line, evaluate, main
+from vit_jax.arguments import parser_of
 from vit_jax.console import Console
 from vit_jax.errors import ConfigError, InterruptedRunError
 from vit_jax.metric_writer import read_metrics
@@ -125,7 +127,7 @@ def test_without_validation_there_is_a_row_an_epoch(capsys):
 
 def summary(**changes):
   scores = [Scored('test', 'accuracy', 0.9333, (0.8991, 0.9565), 300, percent=True)]
-  values = {'workdir': pathlib.Path('runs/a'), 'steps': 2027, 'seconds': 108.0, 'best_step': 1318}
+  values = {'workdir': 'runs/a', 'steps': 2027, 'seconds': 108.0, 'best_step': 1318}
   values |= {'best_epoch': 65.0, 'scores': scores, 'report': pathlib.Path('runs/a/report.html')}
   return SummaryEvent(**values | {'commands': ['predict runs/a'], 'warnings': ['w']} | changes)
 
@@ -185,7 +187,7 @@ def test_a_file_receives_plain_lines_and_the_plan_is_short(shown):
   starts = [line.split()[1] for line in lines if re.match(r' +\d+\.\d +\d+ ', line)]
   assert starts == ['12', '24', '30']
   assert 'overlap' in err or err.startswith('warning:')
-  assert lines[-1].strip().startswith('python -m vit_jax.visualize')
+  assert lines[-1].strip().startswith('python -m vit_jax.serve')
 
 
 def test_json_is_a_line_an_object_and_nothing_else(shown):
@@ -217,6 +219,13 @@ def test_quiet_prints_warnings_and_one_line(capsys):
 
 def test_its_last_lines_are_commands_that_work(shown, capsys):
   workdir, (out, _) = shown['text']
+  lines = out.partition('next:\n')[2].splitlines()
+  named = [shlex.split(line)[2].removeprefix('vit_jax.') for line in lines]
+  assert named == ['evaluate', 'predict', 'visualize', 'compare', 'export', 'serve']
+  for name, line in zip(named, lines):
+    words = shlex.split(line)[3:]
+    assert words[0] == str(workdir)
+    parser_of(importlib.import_module(f'vit_jax.{name}').main).parse_args(words)  # all are valid
   words = next(shlex.split(line) for line in out.splitlines() if 'vit_jax.evaluate' in line)
   assert words[:3] == ['python', '-m', 'vit_jax.evaluate']
   assert evaluate.main([*words[3:], '--json']) == 0

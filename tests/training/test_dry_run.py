@@ -56,6 +56,8 @@ def test_a_run_in_the_folder_stays_as_it_is(tmp_path, capsys):
   with run_lock(tmp_path):  # as the run does, which goes on meanwhile
     dry_run.dry_run(options(total='12 steps', ema__decay='0.9'), str(tmp_path))
   out = capsys.readouterr().out
+  reading = next(line for line in out.splitlines() if line.startswith('reading'))
+  assert 'images/s can be read, decoded and transformed' in reading and 'training' in reading
   assert out.splitlines()[-1].endswith(str(tmp_path / dry_run.FILE)) and 'checkpoint' in out
   after = _files(tmp_path)
   assert {n: t for n, t in after.items() if n.name not in (dry_run.FILE, '.lock')} == before

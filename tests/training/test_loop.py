@@ -3,6 +3,7 @@
 import io
 import json
 import pathlib
+import re
 import signal
 import subprocess
 import sys
@@ -240,6 +241,8 @@ def test_evaluate_scores_a_run_without_other_flags(finished, capsys):
     assert scored['accuracy'] == pytest.approx(row['accuracy'])
   report = finished.parent / 'again'
   assert evaluate.main([str(finished), f'--report={report}']) == 0
+  printed = capsys.readouterr().out
+  assert re.search(r'evaluation images/s +[\d,.]+\n', printed) and 'img_sec' not in printed
   assert str(checkpoint.load_run(finished).step) in (report / 'report.html').read_text()
   with raises(DatasetError, "'tset'", "'test'"):
     evaluate.main([str(finished), '--split=tset'])

@@ -1,6 +1,7 @@
 """A run in a folder that holds one: resumed, or refused where options or data are others."""
 
 import logging
+import shlex
 import shutil
 
 import pytest
@@ -10,7 +11,7 @@ from tests.support import raises
 from tests.training import runs
 from vit_jax import checkpoint, evaluate, report
 from vit_jax.errors import CheckpointError
-from vit_jax.training import loop
+from vit_jax.training import loop, starting
 
 
 def _options(folder, **overrides):
@@ -47,6 +48,13 @@ def _resume(run, **overrides):
   folder, workdir = run
   loop.train(_options(folder, total='4 steps', **overrides), str(workdir))
   return checkpoint.load_run(str(workdir), 'last').step
+
+
+def test_the_weights_of_another_run_are_named_as_one_types_them(tmp_path):
+  path = tmp_path / "it's mine"
+  words = shlex.join([f'--config.init_from={path}'])
+  with raises(CheckpointError, words, 'config.seed is 1 and was 0'):
+    starting._refuse_other_run(runs.options(seed='0'), runs.options(seed='1'), path)
 
 
 def test_a_longer_run_is_resumed_with_a_warning(run, caplog):

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data import annotations
 from tests.models import small
 from tests.training import runs
 from vit_jax import models
@@ -184,3 +185,24 @@ def test_boxes_that_classification_does_not_use_are_noted(changes, told):
   config = runs.options(**boxes, **changes)
   notes = summary.notes(config, build_experiment(config))
   assert [('boxes' in note and "task.name='boxes'" in note) for note in notes] == [True] * told
+
+
+def test_images_without_box_are_noted_where_boxes_are_learned(tmp_path):
+  for name in 'abcde':
+    annotations.image(tmp_path / 'images' / ('cat' if name < 'd' else 'dog') / f'{name}.png')
+  for name in 'ab':
+    annotations.text(
+      tmp_path / 'annotations' / f'{name}.xml',
+      '<annotation><object><name>cat</name><bndbox><xmin>3</xmin><ymin>3</ymin><xmax>9</xmax>'
+      '<ymax>9</ymax></bndbox></object></annotation>',
+    )
+  transforms = {'input__train_transform': 'decode|resize', 'input__eval_transform': 'decode|resize'}
+  splits = {'dataset__train': 'train+val+test', 'dataset__val': '', 'dataset__test': ''}
+  options = {**transforms, **splits, 'dataset__name': str(tmp_path)}
+  notes = {}
+  for task in ('boxes', 'classify'):
+    config = runs.options(task__name=task, input__image_size='(16,)', **options)
+    notes[task] = summary.notes(config, build_experiment(config))
+  (boxes,) = notes['boxes']
+  assert '3 of 5 training images' in boxes and any(f'/{name}.png' in boxes for name in 'cde')
+  assert not any('training images' in note for note in notes['classify'])

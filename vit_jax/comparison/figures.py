@@ -1,7 +1,7 @@
 """Figures of a comparison: every run keeps its color and its marker throughout."""
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -11,12 +11,13 @@ from vit_jax.report.figures import curve
 from vit_jax.report.history import with_seconds
 from vit_jax.report.sections import TITLES
 from vit_jax.report.single_label import TITLES as ACCURACIES
-from vit_jax.report.text import shorten
+from vit_jax.report.text import shorten, shorten_all
 
 if TYPE_CHECKING:
   from matplotlib.figure import Figure
 
 _MARKERS = 'osD^vP*X'
+_NEAR, _BESIDE = 0.02, 0.06  # shares of an axis: taken for equal, and how far apart they are drawn
 _TITLES = {**TITLES, **ACCURACIES}
 
 
@@ -55,7 +56,8 @@ def accuracies(runs: Sequence[Run], names: Sequence[str]) -> 'Figure':
         markersize=7 - 2 * j,
         label=_TITLES[name].text if i == 0 else None,
       )
-  axes.set_yticks(range(len(runs)), [shorten(run.name, 26) for run in reversed(runs)])
+  called = shorten_all([run.name for run in runs], 26)
+  axes.set_yticks(range(len(runs)), called[::-1])
   axes.set_ylim(-0.6, len(runs) - 0.4)
   axes.set_xlabel('accuracy (%), with 95 % interval')
   axes.grid(axis='x')
@@ -80,6 +82,7 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str) -> 'Figure | None
   title = _TITLES[name]
   figure = new_figure(4.1, 3.4)
   axes = figure.subplots()
+  called = shorten_all([run.name for run in runs], 30)
   drawn = 0
   for i, run in enumerate(runs):
     rows = run.rows
@@ -97,7 +100,7 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str) -> 'Figure | None
       markersize=4,
       color=_color(i),
       linewidth=1.5,
-      label=shorten(run.name, 30),
+      label=called[i],
     )
   if drawn < 2:
     return None
@@ -107,6 +110,44 @@ def curves(runs: Sequence[Run], split: str, name: str, x: str) -> 'Figure | None
   axes.grid()
   _legend(figure, len(runs))
   return figure
+
+
+class Spread(NamedTuple):
+  """An axis on which the values of several runs stand apart.
+
+  Attributes:
+    places: where each is drawn: at its value, or where others are as large beside them.
+    limits: of the axis.
+    logarithmic: whether it is so.
+    only: the value of all; None where they differ.
+    beside: whether any is drawn beside another.
+  """
+
+  places: list[float]
+  limits: tuple[float, float]
+  logarithmic: bool
+  only: float | None
+  beside: bool
+
+
+def spread(values: Sequence[float]) -> Spread:
+  """Places for positive values, of which some may be (nearly) equal."""
+  low, high = min(values), max(values)
+  is_log = high > 3 * low
+  scaled = np.log(values) if is_log else np.asarray(values, float)
+  wide = 1.5 * max(np.ptp(scaled), 0.1 * (1 if is_log else high))
+  start = (scaled.min() + scaled.max() - wide) / 2
+  order = np.argsort(scaled, kind='stable')
+  apart = np.flatnonzero(np.diff(scaled[order]) > _NEAR * wide) + 1
+  for group in np.split(order, apart):
+    step = wide * min(_BESIDE, 0.3 / len(group))
+    middle = scaled[group].mean()
+    for k, i in enumerate(np.sort(group)):
+      scaled[i] = middle + step * (k - (len(group) - 1) / 2)
+  found = np.array([*scaled, start, start + wide])
+  *places, first, last = (np.exp(found) if is_log else found).tolist()
+  only, beside = low if low == high else None, len(apart) < len(order) - 1
+  return Spread(places, (first, last), is_log, only, beside)
 
 
 @drawing
@@ -120,14 +161,16 @@ def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str) -
   """
   figure = new_figure(4.1, 3.4)
   axes = figure.subplots()
-  known = [v for v in values if v]
+  called = shorten_all([run.name for run in runs], 30)
+  axis = spread([v for v in values if v])
+  places = iter(axis.places)
   for i, (run, value) in enumerate(zip(runs, values)):
     if not value:
       continue
     low, high = (100 * x for x in run.metrics['accuracy_interval'])
     middle = 100 * run.metrics['accuracy']
     axes.errorbar(
-      value,
+      next(places),
       middle,
       [[middle - low], [high - middle]],
       fmt=_marker(i),
@@ -135,13 +178,13 @@ def trade_off(runs: Sequence[Run], values: Sequence[float | None], label: str) -
       markersize=8,
       capsize=3,
       elinewidth=1,
-      label=shorten(run.name, 30),
+      label=called[i],
     )
-  if max(known) > 3 * min(known):
+  if axis.logarithmic:
     logarithmic(axes.xaxis)
-  else:
-    spread = max(max(known) - min(known), 0.1 * max(known))
-    axes.set_xlim(min(known) - 0.25 * spread, max(known) + 0.25 * spread)
+  axes.set_xlim(*axis.limits)
+  if axis.only is not None:
+    axes.set_xticks([axis.only], [f'{axis.only:,.4g}'])
   axes.set_xlabel(label)
   axes.set_ylabel('top-1 accuracy (%)')
   axes.grid(which='both')
@@ -162,7 +205,8 @@ def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray) -> 'F
   axes = figure.subplots()
   places = np.arange(len(names))[::-1]
   axes.hlines(places, values.min(0), values.max(0), color='#dddddd', linewidth=6)
-  for i, run in enumerate(runs):
+  called = shorten_all([run.name for run in runs], 30)
+  for i in range(len(runs)):
     shift = (0.5 * (len(runs) - 1) - i) * 0.5 / max(3, len(runs))  # equal markers stay apart
     axes.plot(
       values[i],
@@ -170,7 +214,7 @@ def recalls(runs: Sequence[Run], names: Sequence[str], values: np.ndarray) -> 'F
       _marker(i),
       color=_color(i),
       markersize=5.5,
-      label=shorten(run.name, 30),
+      label=called[i],
     )
   axes.set_yticks(places, [shorten(n, 24) for n in names])
   axes.set_ylim(-0.7, len(names) - 0.3)

@@ -203,6 +203,8 @@ def _costs(out: pathlib.Path, runs: Sequence[Run]) -> list[Markup]:
     drawing = figures.trade_off(runs, [v * unit if v else None for v in values], label)
     better = 'right is faster' if name == 'throughput' else 'left is cheaper'
     caption = f'Up is better; {better}. Bars: 95\u00a0% intervals.'
+    if figures.spread([v for v in values if v]).beside:
+      caption += ' Runs with the same value, or nearly, are drawn side by side.'
     alt = f'Accuracy and {label}: ' + '; '.join(
       f'{run.name} {percent(run.metrics["accuracy"])} at {number(v * unit)}'
       for run, v in zip(runs, values)

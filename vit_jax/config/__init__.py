@@ -4,7 +4,7 @@ A config file edits `default()`, a locked `ConfigDict`; the command line overrid
 returns frozen dataclasses, or one error that names every problem.
 """
 
-from vit_jax.config.loading import default, load, load_all, load_any
+from vit_jax.config.loading import default, load, load_all, load_any, override_problems
 from vit_jax.config.options import (
   AUTO,
   Checkpoint,
@@ -54,6 +54,7 @@ __all__ = [
   'load_any',
   'load_sweep',
   'member_names',
+  'override_problems',
   'parse',
   'parse_saved',
   'pick',

@@ -16,7 +16,7 @@ import ml_collections
 from vit_jax import config_files, models
 from vit_jax.config.options import Config, leaves, schema
 from vit_jax.config.validation import parse_all, parse_saved, usable
-from vit_jax.errors import ConfigError, UserError, did_you_mean, shown
+from vit_jax.errors import ConfigError, Problems, UserError, did_you_mean, shown
 from vit_jax.files import path_of, read_json
 from vit_jax.options import from_text, rule_of
 
@@ -65,7 +65,10 @@ def load_all(
   Raises:
     ConfigError: the file itself is missing or fails.
   """
-  config = run_function(path, 'get_config')
+  try:
+    config = run_function(path, 'get_config')
+  except UserError as e:
+    raise ConfigError([*e.problems, *override_problems(overrides or {})]) from e
   if not isinstance(config, ml_collections.ConfigDict):
     raise ConfigError(f'{path}: get_config must return config.default() edited, got {type(config)}')
   return _edited(config, overrides, values)
@@ -115,12 +118,8 @@ def _edited(
   values: Mapping[str, Any] | None,
 ) -> tuple[Config, list[str]]:
   """The options of `config` changed by `values`, then by `overrides`, and what is wrong."""
-  values, problems = dict(values or {}), []
-  for name, text in (overrides or {}).items():
-    try:
-      values[name] = value_of(name, text)
-    except ConfigError as e:
-      problems += e.problems
+  typed, problems = _values_of(overrides or {})
+  values = {**(values or {}), **typed}
   if values.get('model.name', config.model.name) != config.model.name:
     config.model = {'name': ''}  # the file's other fields were meant for its own model
   for name, value in values.items():
@@ -130,6 +129,21 @@ def _edited(
       problems += e.problems
   parsed, found = parse_all(config)
   return parsed, [*problems, *(p for p in found if p not in problems)]
+
+
+def override_problems(overrides: Mapping[str, str]) -> list[str]:
+  """What is wrong with command-line words whatever the config file is."""
+  return _values_of(overrides)[1]
+
+
+def _values_of(overrides: Mapping[str, str]) -> tuple[dict[str, Any], list[str]]:
+  """Command-line words as values by option, and what is wrong with the others."""
+  problems = Problems()
+  values = {}
+  for name, text in overrides.items():
+    with problems.collect():
+      values[name] = value_of(name, text)
+  return values, problems.sentences
 
 
 def run_function(path: str, name: str) -> Any:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data import splits as splits_lib
-from vit_jax.data.records import PooledRecords, Records, Source, path_of
+from vit_jax.data.records import PooledRecords, Records, Source, has_box_of, path_of
 from vit_jax.data.sources import find_source
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
@@ -78,6 +78,15 @@ class Examples:
         if records is others:
           count += int(np.isin(self._row[self._part == i], other._row[other._part == j]).sum())
     return count
+
+  @property
+  def has_box(self) -> np.ndarray:
+    """bool `[n]`: of which images a box is known."""
+    known = np.zeros(len(self), bool)
+    for i, records in enumerate(self._records):
+      here = self._part == i
+      known[here] = has_box_of(records)[self._row[here]]
+    return known
 
   @property
   def labels(self) -> np.ndarray:

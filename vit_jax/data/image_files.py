@@ -281,8 +281,10 @@ def is_output(path: str, here: Iterable[os.DirEntry]) -> bool:
 def _is_own_page(path: str) -> bool:
   try:
     with open(path, 'rb') as f:
-      f.seek(max(0, os.fstat(f.fileno()).st_size - 1000))
-      return b'Made by vit_jax' in f.read()
+      start = f.read(1000)
+      f.seek(max(0, os.fstat(f.fileno()).st_size - 20_000))
+      # Pages of earlier versions say it before their script.
+      return b'content="vit_jax"' in start or b'Made by vit_jax' in f.read()
   except OSError:
     return False
 

@@ -202,3 +202,11 @@ def path_of(records: Records, row: int) -> str | None:
   """The file of an image; None of records whose images are not files, which need not say so."""
   path = getattr(records, 'path', None)
   return path(row) if path else None
+
+
+def has_box_of(records: Records) -> np.ndarray:
+  """bool `[n]`: of which images a box is known."""
+  if isinstance(records, PooledRecords):
+    return np.concatenate([has_box_of(part) for part in records.pool])
+  known = getattr(records, 'extra', {}).get('has_box')
+  return np.zeros(len(records), bool) if known is None else known

@@ -46,8 +46,8 @@ def choose_splits(val: str | None, test: str | None, dataset: Dataset) -> tuple[
   test = test or next((name for name in ('test', 'val') if dataset.has_split(name)), '')
   if not test:
     raise ConfigError(
-      f'{dataset.name} has neither a test nor a val split: use --train=train[:80%] '
-      '--test=train[80%:], or --resplit'
+      f'{dataset.name} has neither a test nor a val split: use '
+      "--train='train[:80%]' --test='train[80%:]', or --resplit"
     )
   if val is None:
     val = 'val' if dataset.has_split('val') and test != 'val' else ''

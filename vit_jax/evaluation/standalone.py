@@ -30,12 +30,14 @@ class Evaluation:
     dataset, split: the examples scored.
     metrics: means by metric; 'examples', 'skipped', 'img_sec'.
     report: the page, None where none was written.
+    with_compilation: whether that is part of 'img_sec', since there was but one batch.
   """
 
   dataset: str
   split: str
   metrics: dict[str, float]
   report: pathlib.Path | None
+  with_compilation: bool = False
 
 
 def evaluate(
@@ -128,7 +130,7 @@ def evaluate(
     page = _report(
       report_dir, model, loaded, opened.name, split, collector, examples, transform, task
     )
-  return Evaluation(opened.name, split, metrics, page)
+  return Evaluation(opened.name, split, metrics, page, len(examples) <= batch_size)
 
 
 def _report(

@@ -74,8 +74,11 @@ class ExportFormat:
     """
     raise NotImplementedError
 
-  def readme(self) -> tuple[list[str], list[str], list[str]]:
-    """For a README: packages, lines that import them, and lines that make `predict` of `folder`."""
+  def script(self) -> tuple[list[str], list[str], list[str]]:
+    """For predict.py: packages, lines that import them, and lines that make `predict` of `folder`.
+
+    `predict` is as `Run`, but may give arrays of another library.
+    """
     raise NotImplementedError
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from vit_jax import machine
 from vit_jax.console import phase
 from vit_jax.errors import WeightsError
-from vit_jax.exporting import readme
+from vit_jax.exporting import readme, script
 from vit_jax.exporting.base import EXPORTS, Run, Settings
 from vit_jax.exporting.recipe import Step, steps
 from vit_jax.files import new_folder, write_json, write_text
@@ -77,7 +77,8 @@ def export(
     record['sha256'] = {name: sha256(folder / name) for name in (*files, CLASSES)}
     write_json(folder / RECORD, record)
     name = loaded.config['model']['name']
-    write_text(folder / 'README.md', readme.text(name, chosen, files, described, record))
+    write_text(folder / 'README.md', readme.text(name, chosen, files, record))
+    write_text(folder / script.FILE, script.text(name, chosen, described, record))
     written = sorted(path.name for path in folder.iterdir())
     size = sum((folder / name).stat().st_size for name in written)
   paths = tuple(pathlib.Path(out) / name for name in written)

@@ -64,6 +64,17 @@ def opening_options(parser: Parser) -> None:
   )
 
 
+def images_of(args: argparse.Namespace) -> list[str]:
+  """Paths of the IMAGEs of an `image_parser`.
+
+  Raises:
+    DatasetError: a folder or glob without images.
+  """
+  from vit_jax.data.image_files import find_images  # --help must not wait for NumPy
+
+  return find_images(list(args.images or ()))
+
+
 def weights_arguments(parser: Parser, classes: bool = True) -> None:
   """What a foreign weights file may leave open; read by `weights_options`.
 

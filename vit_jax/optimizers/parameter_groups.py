@@ -134,6 +134,12 @@ def parameter_factors(
   }
 
 
+def _like(pattern: str, names: Sequence[str]) -> Sequence[str]:
+  """The names that hold a word of a regex, or all of them."""
+  words = re.findall(r'[a-z]{3,}', pattern)
+  return [name for name in names if any(word in name for word in words)] or names
+
+
 def _by_rule(
   names: Sequence[str], patterns: Sequence[str], option: str, problems: list[str]
 ) -> dict[str, float]:
@@ -143,7 +149,7 @@ def _by_rule(
     if not new and pattern != '.*':  # the rule for whatever is left may match nothing
       problems.append(
         f'config.optimizer.{option}: no parameter is left for {pattern!r}; names are like '
-        f'{", ".join(names[:3])}'
+        f'{", ".join(_like(pattern, names)[:3])}'
       )
     found |= new
   missed = [name for name in names if name not in found]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from vit_jax.errors import ConfigError
 from vit_jax.processes import cluster, launcher
-from vit_jax.processes.cluster import flags, hide_flags
+from vit_jax.processes.cluster import check, flags, hide_flags
 from vit_jax.processes.member import (
   agreed,
   busy,
@@ -29,6 +29,7 @@ from vit_jax.processes.member import (
 __all__ = [
   'agreed',
   'busy',
+  'check',
   'chosen',
   'collected',
   'command_seconds',

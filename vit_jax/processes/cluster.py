@@ -65,6 +65,12 @@ def hide_flags(parser: argparse.ArgumentParser) -> None:
       action.help = argparse.SUPPRESS
 
 
+def check(args: argparse.Namespace) -> None:
+  """Raises a `ConfigError` where `place_of` would."""
+  if LAUNCHED not in os.environ:
+    place_of(args)
+
+
 def place_of(args: argparse.Namespace) -> Place | None:
   """Where this process stands; None for one that is alone.
 

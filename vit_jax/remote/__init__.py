@@ -5,7 +5,7 @@ for reading and `workdir` keeps the same as the store while a run writes.
 """
 
 from vit_jax.remote.mirror import workdir
-from vit_jax.remote.reading import copy_of, local
+from vit_jax.remote.reading import address, copy_of, local, output_beside
 from vit_jax.remote.store import check, inside, join
 
-__all__ = ['check', 'copy_of', 'inside', 'join', 'local', 'workdir']
+__all__ = ['address', 'check', 'copy_of', 'inside', 'join', 'local', 'output_beside', 'workdir']

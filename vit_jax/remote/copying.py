@@ -25,6 +25,7 @@ THREADS = 16  # that fetch or send small files at once: each waits for the store
 _ATTEMPTS, _WAIT_SECONDS = 3, 1.0
 _POLL_SECONDS = 0.2
 _ROOM = 64 << 20  # bytes that are left free
+_URL = 'url.txt'
 
 
 class Place:
@@ -43,9 +44,19 @@ class Place:
   def __init__(self, url: str, kind: str):
     self.url = url.rstrip('/')
     name = hashlib.sha256(self.url.encode()).hexdigest()[:16]
-    self.base = cache_folder().absolute() / 'remote' / kind / name
+    self.base = _root() / kind / name
     last = self.url.partition('://')[2].split('/')[-2:]
     self.folder = self.base.joinpath('copy', *(unique_stem(n, set()) or '_' for n in last))
+
+  @classmethod
+  def around(cls, path: pathlib.Path) -> 'Place | None':
+    """That of the copy in which a path lies; None for any other path."""
+    try:
+      kind, name, *_ = path.absolute().relative_to(_root()).parts
+      place = cls((_root() / kind / name / _URL).read_text('utf-8').strip(), kind)
+    except (OSError, ValueError):
+      return None
+    return place if path.absolute().is_relative_to(place.folder) else None
 
   @contextlib.contextmanager
   def locked(self, wait: bool = True) -> Iterator[bool]:
@@ -59,7 +70,7 @@ class Place:
     """
     make_folder(self.base)
     with contextlib.suppress(OSError):
-      (self.base / 'url.txt').write_text(f'{self.url}\n', 'utf-8')
+      (self.base / _URL).write_text(f'{self.url}\n', 'utf-8')
     with contextlib.ExitStack() as stack:
       with writing(self.base / 'lock'):
         file = stack.enter_context(open(self.base / 'lock', 'ab'))
@@ -70,6 +81,11 @@ class Place:
             time.sleep(_POLL_SECONDS)
             taken = try_lock(file.fileno())
       yield taken
+
+
+def _root() -> pathlib.Path:
+  """The folder of all copies."""
+  return cache_folder().absolute() / 'remote'
 
 
 class Record:

@@ -35,6 +35,30 @@ def copy_of(text: str) -> pathlib.Path:
   return pathlib.Path(_copied(text, missing='allowed') if is_remote(text) else text)
 
 
+def address(path: str | pathlib.Path) -> str:
+  """What the user calls a folder or a file: of what lies in a local copy, its URL.
+
+  Args:
+    path: as `local`, `copy_of` and `workdir` give it, or anything in it.
+  """
+  place = Place.around(pathlib.Path(path))
+  if place is None:
+    return str(path)
+  return '/'.join([place.url, *pathlib.Path(path).absolute().relative_to(place.folder).parts])
+
+
+def output_beside(path: str | pathlib.Path, name: str) -> str:
+  """A folder for what a command on a run writes: in the run's own, or here for one in a store.
+
+  Args:
+    path: the run's folder.
+    name: of the new folder.
+  """
+  if Place.around(pathlib.Path(path)) is None:
+    return str(pathlib.Path(path) / name)
+  return f'{pathlib.Path(path).name}_{name}'
+
+
 def _copied(url: str, missing: str) -> str:
   place = Place(url, 'read')
   store = Store(place.url)

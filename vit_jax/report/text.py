@@ -42,6 +42,15 @@ def shorten(name: str, most: int = 22) -> str:
   return name[:head] + '…' + name[len(name) - (most - 1 - head) :]
 
 
+def shorten_all(names: Sequence[str], most: int) -> list[str]:
+  """Names cut as `shorten` does, at a greater length where else some would look alike."""
+  for length in range(most, max(map(len, names), default=0)):
+    short = [shorten(name, length) for name in names]
+    if len(set(short)) == len(set(names)):
+      return short
+  return list(names)
+
+
 def wrap(text: str, width: int) -> str:
   """The text in lines of at most `width` characters."""
   return '\n'.join(textwrap.wrap(text, width)) or text

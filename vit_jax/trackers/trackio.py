@@ -8,6 +8,7 @@ import uuid
 from collections.abc import Mapping
 from typing import Any
 
+from vit_jax import machine
 from vit_jax.trackers.base import TRACKERS, Ending, TrackedRun, Tracker
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,8 @@ class Trackio(Tracker):
       self._run: Any = trackio.init(
         project=run.project, name=name, config=dict(run.config), resume='allow'
       )
-    log.info('tracker trackio: run %s; to see it: trackio show --project %s', name, run.project)
+    command = machine.shell_line(['trackio', 'show', '--project', run.project])
+    log.info('tracker trackio: run %s; to see it: %s', name, command)
     return name
 
   def log(self, metrics: Mapping[str, float], step: int) -> None:

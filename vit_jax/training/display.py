@@ -94,7 +94,7 @@ class Json(Display):
     self._print(
       'summary',
       {
-        'workdir': str(event.workdir),
+        'workdir': event.workdir,
         'steps': event.steps,
         'seconds': event.seconds,
         'best_step': event.best_step,

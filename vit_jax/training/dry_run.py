@@ -87,6 +87,13 @@ def _first_batches(batches: Iterator[dict]) -> tuple[list[dict], float]:
   return found, (time.monotonic() - began) / (len(found) - 1)
 
 
+# What the two rates mean, by whether training waits for images.
+_LOADING = {
+  False: 'more than the step takes, so that training does not wait for images',
+  True: 'fewer than the step takes, so that training waits for images; config.input.cache may help',
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class _Measured:
   """A compiled step.
@@ -126,13 +133,13 @@ def _estimate(
   if validation is not None:
     seconds += validations * rounds * validation.seconds + validation.compile_seconds
   needed = sum(training.memory.values())
-  slower = 'loading' if step_seconds > training.seconds else 'computing'
+  waits = step_seconds > training.seconds
   rows = {
     'step': f'{_milliseconds(training.seconds)} measured on this machine, '
     f'{rate_text(config.batch_size / training.seconds)} images/s; compiled in '
     f'{duration(training.compile_seconds)}',
-    'loading': f'{rate_text(config.batch_size / load_seconds)} images/s measured alone: {slower} '
-    'takes longer',
+    'reading': f'{rate_text(config.batch_size / load_seconds)} images/s can be read, decoded and '
+    f'transformed, measured without training: {_LOADING[waits]}',
     'validation': '',
     'time': f'about {duration(seconds)} (estimate: steps and validations, without checkpoints and '
     'reports)',

@@ -4,6 +4,7 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from vit_jax import remote
 from vit_jax.checkpoint import best_step
 from vit_jax.command_line import beside
 from vit_jax.config import Config
@@ -31,7 +32,7 @@ def summary_event(
   best = validation.best.step if validation.best else _best_step(config, validated)
   steps = max((row['step'] for row in rows if row['split'] == 'train'), default=0)
   return SummaryEvent(
-    workdir=workdir,
+    workdir=remote.address(workdir),
     steps=steps,
     seconds=seconds,
     best_step=best,
@@ -74,13 +75,25 @@ def _scores(
 
 
 def _commands(config: Config, plan: Plan, workdir: pathlib.Path) -> list[str]:
-  """What to type next, with an image of the dataset where its images are files."""
-  run, held_out = str(workdir), plan.experiment.held_out
+  """What to type next, with an image of the dataset where its images are files.
+
+  What stands in capitals is for the user to replace.
+  """
+  run, held_out = remote.address(workdir), plan.experiment.held_out
   role = next((role for role in ('test', 'val') if role in held_out), 'train')
   examples = held_out.get(role, plan.experiment.train)
   image = examples.path(0) or 'IMAGE'
+
+  def out(name: str) -> str:
+    return f'--out={remote.output_beside(workdir, name)}'
+
+  # Compared are runs with one class per image that were tested.
+  comparable = 'test' in held_out and plan.experiment.task.labels_per_image == 'one'
   return [
     beside('evaluate', run, f'--split={getattr(config.dataset, role)}'),
     beside('predict', run, image),
-    beside('visualize', run, image, f'--out={workdir / "visualize"}'),
+    beside('visualize', run, image, out('visualize')),
+    *([beside('compare', run, 'OTHER_RUN', out('comparison'))] if comparable else []),
+    beside('export', run, out('export')),
+    beside('serve', run),
   ]

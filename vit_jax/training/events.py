@@ -82,7 +82,7 @@ class SummaryEvent:
   """How a run ended.
 
   Attributes:
-    workdir: the run's folder.
+    workdir: the run's folder, or its URL.
     steps: updates in all.
     seconds: of training, over all attempts.
     best_step: of the checkpoint that is used; None where nothing was validated.
@@ -93,7 +93,7 @@ class SummaryEvent:
     warnings: of the run.
   """
 
-  workdir: pathlib.Path
+  workdir: str
   steps: int
   seconds: float
   best_step: int | None

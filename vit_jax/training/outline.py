@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax import data
+from vit_jax import data, remote
 from vit_jax.config import Config, get, leaves
 from vit_jax.errors import counted, dimensions
 from vit_jax.models.heads import backbone_of
@@ -68,7 +68,7 @@ def plan_event(
     'devices': f'{len(devices)} x {kind}, {plan.placement.title}, '
     f'{backbone_of(experiment.module).dtype}; memory '
     f'{summary.memory_text(needed).split(":")[0]} (estimate)',
-    'results': f'{workdir}{_resuming(step, finished)}',
+    'results': f'{remote.address(workdir)}{_resuming(step, finished)}',
   }
   if whole:
     rows['devices'] += f'; {len(whole)} large arrays stay whole on each, which {FILE} lists'
@@ -105,7 +105,7 @@ def plan_event(
     'parallel': config.parallel,
     'memory_bytes': needed,
     'host_bytes': prefetch.host_bytes,
-    'workdir': str(workdir),
+    'workdir': remote.address(workdir),
   }
   return PlanEvent(rows, notes, '\n\n'.join(filter(None, details)) + '\n', facts)
 

@@ -149,11 +149,18 @@ def prepared(config: Config, path: pathlib.Path) -> Iterator[Plan]:
     )
 
 
-def outer_problems(config: Config, workdir: str) -> list[str]:
-  """Problems of the workdir, the dataset and the weights alone, whatever else is wrong."""
+def outer_problems(config: Config, workdir: str | None) -> list[str]:
+  """Problems of the workdir, the dataset and the weights alone, whatever else is wrong.
+
+  Args:
+    config: options.
+    workdir: as it was given; None where it was not.
+  """
   problems = Problems()
   with problems.collect():
-    if is_remote(workdir):
+    if workdir is None:
+      pass
+    elif is_remote(workdir):
       check_remote_workdir(config, workdir)
     else:
       _refuse_workdir_in_dataset(config, pathlib.Path(workdir))

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from vit_jax import machine, remote
 from vit_jax.checkpoint import Checkpointer, Saved, read_metas
 from vit_jax.config import AUTO, Config, get, leaves, parse_saved
 from vit_jax.console import phase
@@ -231,9 +232,11 @@ def _refuse_other_data(
 def _refuse_other_run(before: Config, now: Config, path: pathlib.Path) -> None:
   changed = changes(before, now)
   if changed:
+    run = remote.address(path)
+    weights = machine.shell_line([f'--config.init_from={run}'])
     other = (
-      f'--workdir={path} holds a run with other options: use another folder, in which '
-      f'--config.init_from={path} starts from its weights'
+      f'--workdir={run} holds a run with other options: use another folder, in which {weights} '
+      'starts from its weights'
     )
     raise CheckpointError([other, *changed])
 

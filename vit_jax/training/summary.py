@@ -9,6 +9,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from clu import parameter_overview
 
 from vit_jax import processes, runtime
@@ -150,7 +151,7 @@ def split_text(experiment: Experiment) -> str:
 
 
 def notes(config: Config, experiment: Experiment) -> list[str]:
-  """Which splits are missing, with splits to set instead; boxes that no part of the task uses."""
+  """Which splits are missing, with splits to set instead; boxes without use, or for want of one."""
   wanted = {'val': config.dataset.val, 'test': config.dataset.test}
   missing = [role for role, spec in wanted.items() if spec and role not in experiment.held_out]
   first = 100 - 10 * len(missing)
@@ -165,11 +166,25 @@ def notes(config: Config, experiment: Experiment) -> list[str]:
     f'the boxes of {dataset.name} ({dataset.kind}) are not used: task.name={config.task.name!r} '
     "learns classes alone, and config.task.name='boxes' boxes too"
   )
-  return [boxes] * unused + [
-    f'{experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
-    f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or config.dataset.resplit=true'
-    for role in missing
-  ]
+  return (
+    [boxes] * unused
+    + _without_box(experiment) * task.needs_boxes
+    + [
+      f'{experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
+      f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or config.dataset.resplit=true'
+      for role in missing
+    ]
+  )
+
+
+def _without_box(experiment: Experiment) -> list[str]:
+  """That some training images have their class alone, where they do."""
+  train = experiment.train
+  rows = np.flatnonzero(~train.has_box)
+  if not len(rows):
+    return []
+  lacking = f'{len(rows):,} of {counted(len(train), "training image")} have no box'
+  return [f'{lacking}, such as {train.id(int(rows[0]))}: of these the class alone is learned']
 
 
 def memory_parts(

@@ -93,7 +93,8 @@ def run_all(members: Members, workdir: str, command: Sequence[str], max_hours: f
     _write(root / 'sweep_means.csv', means)
     log.info('\nover seeds: mean and standard deviation\n%s', format_table(means))
   log.info(f'table: {root / "sweep.csv"}')
-  best = _best(members, rows, command)
+  typed = [w.replace(f'--workdir={workdir}', f'--workdir={remote.address(root)}') for w in command]
+  best = _best(members, rows, typed)
   if best:
     log.info('best by the validation split: %s\n%s\n  %s', best[0], _purpose(rows), best[1])
   _compare(root, rows, best)

@@ -8,8 +8,9 @@ from typing import Any
 import flax.linen as nn
 import numpy as np
 
-from vit_jax import data, machine, processes, report
+from vit_jax import data, processes, remote, report
 from vit_jax.checkpoint import Run, load_run
+from vit_jax.command_line import beside
 from vit_jax.config import Config
 from vit_jax.console import phase
 from vit_jax.errors import UserError
@@ -161,8 +162,8 @@ class Validation:
       report.write_report(path / 'report', predictions, layout, read_metrics(path), load_image)
       self.report = path / 'report' / 'report.html'
     except UserError as e:  # a run does not fail for want of figures
-      command = ['python', '-m', 'vit_jax.evaluate', str(path), f'--report={path / "report"}']
-      log.warning('no report: %s; then %s', e, machine.shell_line(command))
+      where = f'--report={remote.output_beside(path, "report")}'
+      log.warning('no report: %s; then %s', e, beside('evaluate', remote.address(path), where))
 
   def _write_images(self, step: int, collector: report.Collector) -> None:
     """The live figures of the task's report, for TensorBoard."""

@@ -1,10 +1,13 @@
 """Kinds of storage. `find_source` tells from a dataset's name which one it is."""
 
 import contextlib
+import itertools
 import os
 import re
+from collections.abc import Sequence
 
 from vit_jax import remote
+from vit_jax.data.image_files import ending_of, is_folder, is_image, is_output
 from vit_jax.data.records import Source
 from vit_jax.data.sources.annotated import annotated_kind, annotated_source
 from vit_jax.data.sources.digits import digits_source
@@ -19,8 +22,11 @@ from vit_jax.data.sources.tfds import (
   tfds_source,
 )
 from vit_jax.data.sources.tfds import needs_download as tfds_needs_download
-from vit_jax.errors import ConfigError, DatasetError, did_you_mean
+from vit_jax.errors import ConfigError, DatasetError, did_you_mean, nearest, some
 from vit_jax.files import is_remote, refuse_system_folder
+
+# How many neighbours of a missing dataset are looked at, how deep, and how much in each folder.
+_LOOKED_AT, _DEPTH, _FOLDERS, _ENTRIES = 30, 3, 3, 100
 
 EMBEDDED = {'digits': digits_source, 'shapes': shapes_source}
 
@@ -97,12 +103,43 @@ def _nothing_there(name: str, data_dir: str) -> str:
     with contextlib.suppress(OSError):
       folders += [entry.name for entry in os.scandir(parent) if entry.is_dir()]
   start, base = os.path.split(os.path.normpath(name))
-  near = {os.path.join(start, folder) for folder in folders if not folder.startswith('.')}
+  visible = sorted({folder for folder in folders if not folder.startswith('.')})
+  # By their own names: what stands before these is the same.
+  near = {os.path.join(start, folder) for folder in nearest(base, visible)}
+  beside = '' if near else _datasets_beside(places, start)
   if not _TFDS_NAME.fullmatch(name) or (start and os.path.isdir(start)):  # it is a path alone
-    ending = f': {did_you_mean(os.path.join(start, base), near)}' if near else ''
+    ending = f': {did_you_mean(os.path.join(start, base), near)}' if near else beside
     return f'dataset {name!r}: {text}{ending}'
   short = name.split('/')[0].split(':')[0]
-  every = near | set(EMBEDDED) | known_names()
+  every = {os.path.join(start, folder) for folder in visible} | set(EMBEDDED) | known_names()
   own = [*EMBEDDED, *names_that_prepare_themselves()]
   ending = did_you_mean(short, every, every_up_to=len(own), listed=own)
-  return f'dataset {name!r}: {text}, and TFDS has no dataset of that name; {ending}'
+  return f'dataset {name!r}: {text}, and TFDS has no dataset of that name{beside}; {ending}'
+
+
+def _datasets_beside(places: Sequence[str], start: str) -> str:
+  """Names folders beside one that is missing which hold images in folders, as a dataset does."""
+  found = []
+  for parent in map(os.path.dirname, places):
+    with contextlib.suppress(OSError):
+      folders = sorted(entry.name for entry in os.scandir(parent) if entry.is_dir())
+      shown = [folder for folder in folders if not folder.startswith('.')][:_LOOKED_AT]
+      found += [f for f in shown if _looks_like_a_dataset(os.path.join(parent, f), _DEPTH)]
+  names = [os.path.join(start, folder) for folder in dict.fromkeys(found)]
+  return f'; there are images in {some(map(repr, names), 3)}' if names else ''
+
+
+def _looks_like_a_dataset(path: str, depth: int) -> bool:
+  """Whether there are images in folders of a folder; looks at a few of them."""
+  try:
+    with os.scandir(path) as found:
+      here = list(itertools.islice(found, _ENTRIES))
+  except OSError:
+    return False
+  if is_output(path, here):
+    return False
+  if depth < _DEPTH and any(is_image(ending_of(entry.name)) for entry in here):
+    return True
+  folders = sorted(e.name for e in here if is_folder(e) and not e.name.startswith('.'))
+  below = [os.path.join(path, folder) for folder in folders[:_FOLDERS]]
+  return depth > 0 and any(_looks_like_a_dataset(folder, depth - 1) for folder in below)

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from vit_jax import machine
 from vit_jax.console import phase
 from vit_jax.data.records import Source
 from vit_jax.data.sources.published import DATASETS, PublishedDataset
@@ -225,10 +226,11 @@ def _published(builder: Any) -> PublishedDataset | None:
 
 
 def _not_prepared(builder: Any, name: str, data_dir: str) -> str:
-  where = f' --data_dir={data_dir}' if data_dir else ''
+  where = [f'--data_dir={data_dir}'] if data_dir else []
+  command = machine.shell_line(['tfds', 'build', name, '--file_format=array_record', *where])
   return (
     f'TFDS dataset {name!r} is not prepared in {builder.data_dir}, which takes TensorFlow, once: '
-    f'pip install tensorflow && tfds build {name} --file_format=array_record{where}. These alone '
+    f'pip install tensorflow && {command}. These alone '
     f'prepare themselves: {", ".join(names_that_prepare_themselves())}'
   )
 
@@ -275,8 +277,9 @@ def _label_feature(features: Any, label_key: str) -> tuple[Any, bool]:
 def _wrong_format(builder: Any, name: str, reason: str) -> str:
   if 'random access' not in reason.lower():
     return f'TFDS cannot read {name!r}: {" ".join(reason.split())[:200]}'
+  where = f'--dataset_dir={builder.data_dir}'
+  command = machine.shell_line(['tfds', 'convert_format', where, '--out_file_format=array_record'])
   return (
     f'TFDS dataset {name!r} in {builder.data_dir} is stored as '
-    f'{builder.info.file_format.value}, which cannot be read at random; convert it once: '
-    f'tfds convert_format --dataset_dir={builder.data_dir} --out_file_format=array_record'
+    f'{builder.info.file_format.value}, which cannot be read at random; convert it once: {command}'
   )

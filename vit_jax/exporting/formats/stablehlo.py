@@ -74,7 +74,7 @@ class StableHlo(ExportFormat):
     call = jax.jit(exported.call)
     return lambda images: {k: np.asarray(v) for k, v in call(images).items()}
 
-  def readme(self) -> tuple[list[str], list[str], list[str]]:
+  def script(self) -> tuple[list[str], list[str], list[str]]:
     lines = [
       f"model = export.deserialize(bytearray((folder / '{FILE}').read_bytes()))",
       'predict = jax.jit(model.call)  # compiles once for each number of images',

@@ -72,7 +72,7 @@ class Findings:
     for cause, found in self._doubtful.items():
       log.warning('%s', self._sentence(cause, found))
     for cause, found in self._counted.items():
-      log.info('%s', self._sentence(cause, found))
+      log.info('note: %s', self._sentence(cause, found))
 
   def _sentence(self, cause: str, found: _Cause) -> str:
     first, *others = itertools.islice(found.places, _EXAMPLES)

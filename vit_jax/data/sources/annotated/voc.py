@@ -226,10 +226,6 @@ def _with_class(
     folder = below(image.name, top).split('/')[0]
     if folder in folders:
       found.append(dataclasses.replace(image, class_=folder))
-      if not image.objects:
-        findings.inform(
-          os.path.join(root, image.name), 'has no annotated object: only its class is known'
-        )
     else:
       findings.warn(
         os.path.join(root, image.name), 'lies outside of the class folders beside it; left out'
