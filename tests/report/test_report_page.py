@@ -522,6 +522,7 @@ def test_numbers_for_people():
     '0',
   ]
   assert text.size(3 * 2**30) == '3.00 GiB' and text.size(5 * 2**20) == '5 MiB'
+  assert text.size(75 << 10) == '75 KiB' and text.size(0) == '0 MiB' and text.size(2**20) == '1 MiB'
   assert [text.percent(x) for x in (1, 0.9999, 0.85, 0.0001, 0)] == [
     '100.0\u00a0%',
     '>\u00a099.9\u00a0%',

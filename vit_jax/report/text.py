@@ -82,10 +82,12 @@ def duration(seconds: float | None) -> str:
 
 
 def size(n: int | float | None) -> str:
-  """Bytes as '1.23 GiB' or '345 MiB'; a dash for None."""
+  """Bytes as '1.23 GiB', '345 MiB' or '12 KiB'; a dash for None."""
   if n is None:
     return '–'
-  return f'{n / 2**30:.2f} GiB' if n >= 2**30 else f'{n / 2**20:.0f} MiB'
+  if n >= 2**30:
+    return f'{n / 2**30:.2f} GiB'
+  return f'{n / 2**10:.0f} KiB' if 0 < n < 2**20 else f'{n / 2**20:.0f} MiB'
 
 
 def number(value: float | int | None, digits: int = 3) -> str:
