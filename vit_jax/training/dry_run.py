@@ -113,10 +113,7 @@ def _estimate(
   runs: int,
   where: pathlib.Path,
 ) -> EstimateEvent:
-  exact = summary.memory_parts(
-    config, plan.experiment, state, len(plan.placement.devices), plan.placement.bytes_of
-  )
-  exact.pop('activations')
+  exact = summary.memory_parts(config, state, plan.placement.bytes_of, plan.optimization.frozen)
   validations, rounds = _validations(config, plan)
   validation = _measure_validation(config, plan, state) if validations else None
   training = _measure_training(config, plan, state, batch)
