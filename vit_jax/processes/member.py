@@ -233,6 +233,7 @@ def join(place: Place, timeout: float) -> None:
   )
   # JAX's own end of the wait is that of the process, in a stack trace.
   late = f'{missed} within {_CONNECT_SECONDS} s: some of them did not start, or cannot be reached'
+  late += '' if place.launched else '; --processes=1 runs alone'
   deadline = threading.Timer(_CONNECT_SECONDS, _say_within, (_PRINTING_SECONDS, late, 1))
   deadline.daemon = True
   deadline.start()
