@@ -4,8 +4,9 @@ import jax
 import pytest
 
 from tests.support import raises
-from vit_jax import parallel
+from vit_jax import parallel, processes
 from vit_jax.errors import ConfigError
+from vit_jax.parallel import placements
 
 
 def test_a_batch_that_cannot_be_divided_names_the_nearest():
@@ -27,3 +28,27 @@ def test_processes_that_are_not_connected_are_refused(monkeypatch):
   monkeypatch.setattr(jax, 'process_count', lambda: 2)  # as a pod's runtime says it by itself
   with raises(ConfigError, '2 processes', 'jax.distributed.initialize'):
     parallel.make('data')
+
+
+def test_no_process_runs_a_step_before_all_have_compiled_it(monkeypatch):
+  calls = []
+
+  class Step:
+    def lower(self, *args):
+      calls.append(f'lower {args}')
+      return self
+
+    def compile(self):
+      calls.append('compile')
+
+    def __call__(self, *args):
+      calls.append(f'run {args}')
+
+  alone = Step()
+  assert placements.together(alone) is alone
+  monkeypatch.setattr(processes, 'count', lambda: 2)
+  monkeypatch.setattr(processes, 'collected', lambda value: calls.append('all'))
+  step = placements.together(Step())
+  step(1)
+  step(2)
+  assert calls == ['lower (1,)', 'compile', 'all', 'run (1,)', 'run (2,)']

@@ -37,6 +37,10 @@ def test_every_topology_resumes_on_every_other(tmp_path):
   done = subprocess.run(run, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True)
   assert done.returncode == 0
   pairs = [json.loads(line) for line in done.stdout.splitlines() if line.startswith('{"one"')]
-  assert len(pairs) == len(topologies.TOPOLOGIES) ** 2
+  for found in pairs:
+    difference = np.abs(np.divide(found['losses'], found['alone']) - 1).max()
+    print(f'{found["one"]:20} -> {found["others"][0]:20} {difference:.1e}')
+  assert {(found['one'], *found['others']) for found in pairs} >= set(topologies.TABLE)
+  assert len(topologies.TABLE) == 25
   for found in pairs:
     _check(found)

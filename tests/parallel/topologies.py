@@ -4,10 +4,12 @@ Arguments: a folder for the runs. Prints, as JSON, what `resumed` finds for ever
 """
 
 import contextlib
+import itertools
 import json
 import os
 import pathlib
 import shutil
+import subprocess
 import sys
 from unittest import mock
 
@@ -23,23 +25,27 @@ from vit_jax.checkpoint import Saved
 from vit_jax.metric_writer import read_metrics
 from vit_jax.training import loop
 
-# Name: placement, devices, groups of devices.
+# Name: placement, devices, groups of devices, processes. Of several processes each has its share of
+# the devices, and so of every array.
 TOPOLOGIES = {
-  'data 1': ('data', 1, 1),
-  'data 2': ('data', 2, 1),
-  'data 4': ('data', 4, 1),
-  'data 8': ('data', 8, 1),
-  'pmap 1': ('pmap', 1, 1),
-  'pmap 2': ('pmap', 2, 1),
-  'pmap 4': ('pmap', 4, 1),
-  'pmap 8': ('pmap', 8, 1),
-  'fsdp 1': ('fsdp', 1, 1),
-  'fsdp 2': ('fsdp', 2, 1),
-  'fsdp 2 x 2': ('fsdp', 4, 2),
-  'fsdp 4': ('fsdp', 4, 1),
-  'fsdp 2 x 4': ('fsdp', 8, 2),
-  'fsdp 8': ('fsdp', 8, 1),
+  'data 1': ('data', 1, 1, 1),
+  'fsdp 2': ('fsdp', 2, 1, 1),
+  'fsdp 2 x 2': ('fsdp', 4, 2, 1),
+  'fsdp 8': ('fsdp', 8, 1, 1),
+  'fsdp 4, 2 processes': ('fsdp', 4, 1, 2),
+  'fsdp 4': ('fsdp', 4, 1, 1),
+  'pmap 2': ('pmap', 2, 1, 1),
+  'data 4': ('data', 4, 1, 1),
+  'pmap 2, 2 processes': ('pmap', 2, 1, 2),
 }
+# Each of 1, 2, 4 and 8 devices and two processes to each, and the other placements.
+TABLE = (*itertools.product(list(TOPOLOGIES)[:5], repeat=2),)
+OTHERS = (
+  ('pmap 2', 'data 4'),
+  ('data 4', 'pmap 2, 2 processes'),
+  ('pmap 2, 2 processes', 'fsdp 8'),
+  ('fsdp 8', 'pmap 2'),
+)
 HALF, WHOLE = 4, 8
 # pmap's devices draw random numbers of their own: there are none here but those of crops.
 _OPTIONS = {
@@ -59,17 +65,22 @@ _OPTIONS = {
 
 def run(workdir, topology, steps):
   """Trains to a step, from the checkpoint where there is one."""
-  parallel, devices, groups = TOPOLOGIES[topology]
+  parallel, devices, groups, processes = TOPOLOGIES[topology]
+  given = {**_OPTIONS, 'parallel': parallel, 'total': f'{steps} steps'}
+  if parallel == 'fsdp':
+    given['mesh__data'] = str(groups)
+  if processes > 1:
+    flags = f'--xla_force_host_platform_device_count={devices}'
+    subprocess.run(
+      [*runs.command(workdir, **given), f'--processes={processes}', '--quiet'],
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags},
+      cwd=runs.ROOT,
+      check=True,
+    )
+    return
   found = jax.devices()[:devices]
-  config = runs.options(
-    **_OPTIONS, parallel=parallel, total=f'{steps} steps', **_mesh(parallel, groups)
-  )
   with mock.patch.object(jax, 'devices', lambda *_: found), contextlib.redirect_stdout(None):
-    loop.train(config, str(workdir))
-
-
-def _mesh(parallel, groups):
-  return {'mesh__data': str(groups)} if parallel == 'fsdp' else {}
+    loop.train(runs.options(**given), str(workdir))
 
 
 def begin(folder, topology):
@@ -110,8 +121,8 @@ def _losses(workdir):
 
 
 if __name__ == '__main__':
-  for first in TOPOLOGIES:
+  pairs = (*TABLE, *OTHERS)
+  for first in dict.fromkeys(pair[0] for pair in pairs):
     begin(sys.argv[1], first)
-  for first in TOPOLOGIES:
-    for second in TOPOLOGIES:
-      print(json.dumps(resumed(sys.argv[1], first, second)), flush=True)
+  for first, second in pairs:
+    print(json.dumps(resumed(sys.argv[1], first, second)), flush=True)

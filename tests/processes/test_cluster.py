@@ -29,7 +29,8 @@ MPIRUN = {
 @pytest.fixture
 def place_of(monkeypatch):
   """place_of(environment, *words) -> the place that they name."""
-  for name in (*SRUN, *MPIRUN, 'CUDA_VISIBLE_DEVICES', 'KUBERNETES_SERVICE_HOST'):
+  others = ('CUDA_VISIBLE_DEVICES', 'KUBERNETES_SERVICE_HOST', 'JAX_COORDINATOR_PORT')
+  for name in (*SRUN, *MPIRUN, *others):
     monkeypatch.delenv(name, raising=False)
 
   def find(environment, *words):
@@ -40,6 +41,25 @@ def place_of(monkeypatch):
     return cluster.place_of(parser.parse_args(words))
 
   return find
+
+
+@pytest.mark.parametrize(
+  'environment, facts',
+  [
+    (SRUN | {'SLURM_LOCALID': 'x'}, ['SLURM', "'x'"]),
+    (SRUN | {'SLURM_PROCID': '5'}, ['SLURM', '--process_id=5', '--process_count=5']),
+    (SRUN | {'JAX_COORDINATOR_PORT': '99999'}, ['SLURM', 'node007:99999']),
+    (SRUN | {'SLURM_STEP_NODELIST': ''}, ['SLURM', "':61441'"]),
+    (MPIRUN | {'OMPI_COMM_WORLD_RANK': ''}, ['Open MPI']),
+    (MPIRUN | {'OMPI_MCA_orte_hnp_uri': 'x'}, ['Open MPI']),
+  ],
+)
+def test_an_environment_that_does_not_fit_is_one_error(place_of, environment, facts):
+  with raises(ConfigError, *facts, '--processes=1'):
+    place_of(environment)
+  found = place_of(environment, '--coordinator=host:12', '--process_id=1', '--process_count=2')
+  assert (found.coordinator, found.index, found.count) == ('host:12', 1, 2)
+  assert place_of(environment, '--processes=1') is None
 
 
 def test_nothing_says_that_there_are_several(place_of):
@@ -101,6 +121,8 @@ def test_flags_name_the_place_and_a_cluster_what_they_leave_out(place_of):
     (['--coordinator=host:12'], ['--process_id', '--process_count']),
     (['--process_id=0', '--process_count=2'], ['--coordinator']),
     (['--coordinator=host', '--process_id=0', '--process_count=2'], ['HOST:PORT']),
+    (['--coordinator=a:b:1', '--process_id=0', '--process_count=2'], ['HOST:PORT']),
+    (['--coordinator=http://a:1', '--process_id=0', '--process_count=2'], ['HOST:PORT']),
     (['--coordinator=host:0', '--process_id=0', '--process_count=2'], ['HOST:PORT']),
     (['--coordinator=host:12', '--process_id=2', '--process_count=2'], ['--process_id=2', 'below']),
     (['--processes=2', '--process_id=1'], ['--processes=2', '--process_id']),

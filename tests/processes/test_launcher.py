@@ -89,3 +89,19 @@ def test_simulated_devices_are_shared(monkeypatch):
   monkeypatch.setenv('XLA_FLAGS', '')
   monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '8')
   assert launcher._shares(2) == [{'JAX_NUM_CPU_DEVICES': '4'}] * 2
+
+
+@pytest.mark.slow
+def test_processes_that_were_told_of_other_numbers_end_at_once():
+  where = f'--coordinator=127.0.0.1:{launcher._free_port()}'
+  run = [sys.executable, '-m', 'tests.processes.joined', '--do=none:0', where]
+  started = [
+    subprocess.Popen(
+      [*run, f'--process_id={i}', f'--process_count={count}'], stderr=subprocess.PIPE, text=True
+    )
+    for i, count in enumerate((2, 3))
+  ]
+  (_, err), _ = (process.communicate(timeout=200) for process in started)
+  line = error_line(started[0].returncode, err)
+  assert '--process_count=3' in line and 'process 0 with 2' in line and err.count('\n') == 1
+  assert started[1].returncode == 1

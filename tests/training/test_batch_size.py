@@ -44,7 +44,9 @@ def test_on_the_host_compiling_takes_of_what_is_free(monkeypatch):
   assert batch_size.free_bytes(device, 250) == 690 and batch_size.free_bytes(device, 1001) == 0
 
 
-@pytest.mark.parametrize('parallel', ['data', pytest.param('pmap', marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+  'parallel', ['data', *(pytest.param(p, marks=pytest.mark.slow) for p in ('pmap', 'fsdp'))]
+)
 def test_a_run_finds_its_batch_and_keeps_it(tmp_path, monkeypatch, capsys, parallel):
   """A limit between what 24 and 40 examples need; the second attempt has less memory."""
   named = {'parallel': parallel, 'total': '2 steps', 'dataset__test': '', 'dataset__val': ''}

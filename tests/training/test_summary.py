@@ -80,7 +80,8 @@ def described():
       config.optimizer, config.schedule, config.freeze, shapes['params'], 9, lambda length: 0
     )
     state = jax.eval_shape(lambda v: create(v, made.tx, made.frozen), shapes)
-    return summary.describe(config, experiment, state, jax.devices(), 162).splitlines()
+    memory = summary.memory_parts(config, state)
+    return summary.description(config, experiment, state, jax.devices(), 162, memory).splitlines()
 
   return describe
 

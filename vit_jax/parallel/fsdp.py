@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from vit_jax import processes
-from vit_jax.parallel.placements import DataPlacement
+from vit_jax.parallel.placements import DataPlacement, together
 from vit_jax.parallel.sharding import DATA, FSDP, SMALL, Mesh, Rules, map_paths
 
 
@@ -111,7 +111,7 @@ class FsdpPlacement(DataPlacement):
         state, metrics = step(state, batch, rng)
       return self._constrained(state), metrics
 
-    return jax.jit(placed, donate_argnums=0, out_shardings=(None, self._everywhere))
+    return together(jax.jit(placed, donate_argnums=0, out_shardings=(None, self._everywhere)))
 
   def compile_eval(self, step: Callable) -> Callable:
     return self._compiled(step)
@@ -127,7 +127,7 @@ class FsdpPlacement(DataPlacement):
       with nn.intercept_methods(_DividedActivations(self._divided)):
         return function(*args)
 
-    return jax.jit(placed, out_shardings=self._divided)
+    return together(jax.jit(placed, out_shardings=self._divided))
 
   def _sharding(self, name: str, x: Any) -> NamedSharding:
     return NamedSharding(self._mesh, self._rules.spec(name, np.shape(x)))

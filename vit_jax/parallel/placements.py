@@ -14,6 +14,36 @@ from vit_jax.errors import ConfigError
 AXIS = 'batch'
 
 
+class _Together:
+  """A compiled step of several processes, none of which runs it before all have compiled it.
+
+  An exchange waits 30 s for the last of them (gloo), and compiling may take one longer than that.
+  All have to call it in the same order.
+
+  Args:
+    step: of `jax.jit` or `jax.pmap`, whose attributes this has.
+  """
+
+  def __init__(self, step: Any):
+    self._step, self._compiled = step, False
+
+  def __call__(self, *args: Any) -> Any:
+    if not self._compiled:
+      with processes.busy():
+        self._step.lower(*args).compile()
+      processes.collected(0)
+      self._compiled = True
+    return self._step(*args)
+
+  def __getattr__(self, name: str) -> Any:
+    return getattr(self._step, name)
+
+
+def together(step: Any) -> Any:
+  """A compiled step as all processes call it."""
+  return _Together(step) if processes.count() > 1 else step
+
+
 class DataPlacement:
   """jit over a mesh: state on every device, the batch divided among them."""
 
@@ -85,25 +115,26 @@ class DataPlacement:
 
   def compile_train(self, step: Callable) -> Any:
     """Compiles (state, batch, rng) -> (state, metrics); the old state's memory is reused."""
-    return jax.jit(
-      step,
-      donate_argnums=0,
-      in_shardings=(self._everywhere, self._divided, self._everywhere),
-      out_shardings=(self._everywhere, self._everywhere),
+    return together(
+      jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(self._everywhere, self._divided, self._everywhere),
+        out_shardings=(self._everywhere, self._everywhere),
+      )
     )
 
   def compile_eval(self, step: Callable) -> Callable:
     """Compiles (variables, batch) -> arrays with one row an example."""
-    return jax.jit(
-      step, in_shardings=(self._everywhere, self._divided), out_shardings=self._divided
+    return together(
+      jax.jit(step, in_shardings=(self._everywhere, self._divided), out_shardings=self._divided)
     )
 
   def compile_with_step(self, function: Callable) -> Callable:
     """Compiles (variables, batch, rng, step) -> arrays with one row an example."""
     everywhere, divided = self._everywhere, self._divided
-    return jax.jit(
-      function, in_shardings=(everywhere, divided, everywhere, everywhere), out_shardings=divided
-    )
+    shardings = (everywhere, divided, everywhere, everywhere)
+    return together(jax.jit(function, in_shardings=shardings, out_shardings=divided))
 
 
 class PmapPlacement(DataPlacement):
@@ -153,15 +184,16 @@ class PmapPlacement(DataPlacement):
     return self.get_state(metrics)
 
   def compile_train(self, step: Callable) -> Any:
-    return jax.pmap(
-      step, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None), donate_argnums=0
+    return together(
+      jax.pmap(step, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None), donate_argnums=0)
     )
 
   def compile_eval(self, step: Callable) -> Callable:
-    return jax.pmap(step, axis_name=AXIS, devices=self.devices)
+    return together(jax.pmap(step, axis_name=AXIS, devices=self.devices))
 
   def compile_with_step(self, function: Callable) -> Callable:
-    return jax.pmap(function, axis_name=AXIS, devices=self.devices, in_axes=(0, 0, None, None))
+    axes = (0, 0, None, None)
+    return together(jax.pmap(function, axis_name=AXIS, devices=self.devices, in_axes=axes))
 
 
 def _nbytes(x: Any) -> int:

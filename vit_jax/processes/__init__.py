@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from vit_jax.errors import ConfigError
 from vit_jax.processes import cluster, launcher
+from vit_jax.processes.alike import refuse_unlike
 from vit_jax.processes.cluster import check, flags, hide_flags
 from vit_jax.processes.member import (
   agreed,
@@ -40,6 +41,7 @@ __all__ = [
   'index',
   'leave',
   'member_flags',
+  'refuse_unlike',
   'start',
   'tick',
 ]
@@ -58,13 +60,15 @@ def start(command: str, args: argparse.Namespace, argv: Sequence[str] | None) ->
     the work to do.
 
   Raises:
-    UserError: flags that do not fit together, or processes that do not find each other.
+    UserError: flags that do not fit together, processes that do not find each other, or that were
+      started with different ones.
   """
   place = cluster.place_of(args)
   if place is not None:
     if place.words:
       sys.orig_argv = list(place.words)  # the command to type again is the launcher's
     join(place, args.process_timeout)
+    refuse_unlike({f'--{k}': v for k, v in vars(args).items() if k not in cluster.WHO})
   elif args.processes > 1:
     return launcher.launch(command, argv, args.processes)
   return None

@@ -13,7 +13,8 @@ from vit_jax.errors import ConfigError, shown
 log = logging.getLogger(__name__)
 
 LAUNCHED = 'VIT_JAX_LAUNCHED'  # set by our own launcher
-_WHO = ('coordinator', 'process_id', 'process_count')
+WHO = ('coordinator', 'process_id', 'process_count')  # the flags of one process alone
+_ADDRESS = re.compile(r'(\[[0-9A-Fa-f:.%]+\]|[^\s:/\[\]]+):([0-9]{1,5})')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +84,7 @@ def place_of(args: argparse.Namespace) -> Place | None:
   if launched := os.environ.pop(LAUNCHED, ''):
     found = json.loads(launched)
     return Place(**{**found, 'words': tuple(found['words'])})
-  given = [name for name in _WHO if getattr(args, name) not in (None, '')]
+  given = [name for name in WHO if getattr(args, name) not in (None, '')]
   if args.processes and given:
     raise ConfigError(
       f'--processes={args.processes} starts processes here, and --{given[0]} says that they are '
@@ -91,7 +92,12 @@ def place_of(args: argparse.Namespace) -> Place | None:
     )
   if args.processes:
     return None
-  cluster = _cluster()
+  try:
+    cluster = _cluster()
+  except ConfigError:
+    if len(given) < len(WHO):
+      raise
+    cluster = None
   if given:
     return _of_flags(args, cluster)
   if cluster is None or cluster.count == 1:
@@ -101,7 +107,31 @@ def place_of(args: argparse.Namespace) -> Place | None:
       f'{cluster.source} started {cluster.count} processes and does not say where process 0 is: '
       'add --coordinator=HOST:PORT, or --processes=1 where each is to run alone'
     )
+  if problems := _problems(cluster):
+    raise _unclear(cluster.source, '; '.join(problems))
   return cluster
+
+
+def _problems(place: Place) -> list[str]:
+  """What cannot be of a place that is complete."""
+  found, problems = _ADDRESS.fullmatch(place.coordinator), []
+  if place.coordinator and not (found and 0 < int(found[2]) < 1 << 16):
+    problems.append(
+      f'--coordinator={shown(place.coordinator)}: expected HOST:PORT, such as node0:1234'
+    )
+  if place.count and place.index >= place.count:
+    problems.append(
+      f'--process_id={place.index} must be below --process_count={place.count}: processes are '
+      'numbered from 0'
+    )
+  return problems
+
+
+def _unclear(source: str, reason: str) -> ConfigError:
+  return ConfigError(
+    f'{source} says that this process may be one of several, but not which: {reason}; add '
+    '--coordinator, --process_id and --process_count, or --processes=1 to run alone'
+  )
 
 
 def _of_flags(args: argparse.Namespace, cluster: Place | None) -> Place | None:
@@ -121,16 +151,7 @@ def _of_flags(args: argparse.Namespace, cluster: Place | None) -> Place | None:
       f'{" and ".join(lacking)} missing: several processes need --coordinator=HOST:PORT, '
       '--process_id and --process_count'
     )
-  host, _, port = place.coordinator.rpartition(':')
-  if place.coordinator and not (host and port.isdecimal() and 0 < int(port) < 1 << 16):
-    problems.append(
-      f'--coordinator={shown(place.coordinator)}: expected HOST:PORT, such as node0:1234'
-    )
-  if place.count and place.index >= place.count:
-    problems.append(
-      f'--process_id={place.index} must be below --process_count={place.count}: processes are '
-      'numbered from 0'
-    )
+  problems += _problems(place)
   if problems:
     raise ConfigError(problems)
   return place if place.count > 1 else None
@@ -138,8 +159,13 @@ def _of_flags(args: argparse.Namespace, cluster: Place | None) -> Place | None:
 
 def _cluster() -> Place | None:
   """The place that a cluster's environment names; None where there is none."""
-  slurm, mpi = _of_slurm(os.environ), _of_open_mpi(os.environ)
-  return slurm or mpi or _of_jax()
+  for source, find in (('SLURM', _of_slurm), ('Open MPI', _of_open_mpi)):
+    try:
+      if found := find(os.environ):
+        return found
+    except (KeyError, ValueError, IndexError) as e:
+      raise _unclear(source, f'its variables do not fit ({" ".join(str(e).split())[:200]})') from e
+  return _of_jax()
 
 
 def _of_slurm(environment: Any) -> Place | None:
@@ -225,8 +251,4 @@ def _of_jax() -> Place | None:
     coordinator = clusters[0].get_coordinator_address(300, port)
     return Place(coordinator, clusters[0].get_process_id(), count, clusters[0].name)
   except (RuntimeError, ValueError, OSError) as e:
-    reason = ' '.join(str(e).split())[:300]
-    raise ConfigError(
-      f'{clusters[0].name} says that this process may be one of several, but not which: {reason}; '
-      'add --coordinator, --process_id and --process_count, or --processes=1 to run alone'
-    ) from e
+    raise _unclear(clusters[0].name, ' '.join(str(e).split())[:300]) from e

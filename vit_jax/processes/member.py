@@ -16,7 +16,7 @@ from types import FrameType
 from typing import Any, TypeVar
 
 from vit_jax import console, errors, machine
-from vit_jax.errors import InterruptedRunError, LostProcessError, UserError, one_line
+from vit_jax.errors import ConfigError, InterruptedRunError, LostProcessError, UserError, one_line
 from vit_jax.processes.cluster import Place
 from vit_jax.processes.hub import BEAT_SECONDS
 
@@ -206,6 +206,7 @@ def join(place: Place, timeout: float) -> None:
 
   Raises:
     LostProcessError: the others could not be reached.
+    ConfigError: process 0 was told of another number of processes.
   """
   global _MEMBER
   if place.index:
@@ -233,6 +234,7 @@ def join(place: Place, timeout: float) -> None:
   )
   # JAX's own end of the wait is that of the process, in a stack trace.
   late = f'{missed} within {_CONNECT_SECONDS} s: some of them did not start, or cannot be reached'
+  late += '' if place.launched else '; --processes=1 runs alone'
   deadline = threading.Timer(_CONNECT_SECONDS, _say_within, (_PRINTING_SECONDS, late, 1))
   deadline.daemon = True
   deadline.start()
@@ -253,13 +255,19 @@ def join(place: Place, timeout: float) -> None:
     deadline.cancel()
     _jax.get_distributed_runtime_service = make_service
   client: Any = distributed.global_state.client
+  count = place.count
   if not place.index:
-    client.key_value_set('vit_jax/hub', f'{port} {token}')
+    client.key_value_set('vit_jax/hub', json.dumps([port, token, count]))
   else:
-    number, token = client.blocking_key_value_get('vit_jax/hub', _CONNECT_SECONDS * 1000).split()
-    port = int(number)
+    told = client.blocking_key_value_get('vit_jax/hub', _CONNECT_SECONDS * 1000)
+    port, token, count = json.loads(told)
   host = place.coordinator.rpartition(':')[0].strip('[]')
   _MEMBER = Member(place, (host, port), token, timeout, started)
+  if count != place.count:
+    raise ConfigError(
+      f'process {place.index} was started with --process_count={place.count} and process 0 with '
+      f'{count}: all processes need the same number'
+    )
   if threading.current_thread() is threading.main_thread():
     for name in ('SIGTERM', 'SIGHUP', 'SIGUSR1'):
       number = getattr(signal, name, None)

@@ -160,4 +160,4 @@ def _needed(config: Config, plan: Plan, size: int) -> int:
   # the state that is being written to a checkpoint.
   local = [d for d in plan.placement.devices if d.process_index == processes.index()]
   images = prefetch_of(config, plan.experiment.image_hw).host_bytes
-  return step * len(local) + images + memory.state_bytes(config, plan)
+  return step * len(local) + images + summary.bytes_of(memory.state_shapes(config, plan))

@@ -28,7 +28,12 @@ from vit_jax.training.events import EstimateEvent
 from vit_jax.training.experiment import loading_of
 from vit_jax.training.loop import HINT, training_batches
 from vit_jax.training.preparation import Plan, prepared
-from vit_jax.training.starting import first_state, refuse_other_data, refuse_other_run
+from vit_jax.training.starting import (
+  first_state,
+  refuse_other_data,
+  refuse_other_run,
+  refuse_unlike,
+)
 from vit_jax.training.table import rate_text
 from vit_jax.training.train_state import TrainState
 
@@ -52,6 +57,7 @@ def dry_run(config: Config, workdir: str, output: str = 'text', runs: int = 1) -
     UserError: as `train` does.
   """
   path = remote.copy_of(workdir_of(str(workdir)))
+  refuse_unlike(config)
   with contextlib.ExitStack() as stack:
     console = stack.enter_context(console_for(output))
     refuse_other_run(config, path)
@@ -120,10 +126,7 @@ def _estimate(
   runs: int,
   where: pathlib.Path,
 ) -> EstimateEvent:
-  exact = summary.memory_parts(
-    config, plan.experiment, state, len(plan.placement.devices), plan.placement.bytes_of
-  )
-  exact.pop('activations')
+  exact = summary.memory_parts(config, state, plan.placement.bytes_of, plan.optimization.frozen)
   validations, rounds = _validations(config, plan)
   validation = _measure_validation(config, plan, state) if validations else None
   training = _measure_training(config, plan, state, batch)

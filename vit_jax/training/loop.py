@@ -33,6 +33,8 @@ from vit_jax.training.starting import (
   first_state,
   mend_description,
   refuse_other_run,
+  refuse_unlike,
+  refuse_unshared,
   resume,
   write_description,
 )
@@ -65,6 +67,7 @@ def train(
   """
   workdir = workdir_of(str(workdir))
   check_remote_workdir(config, workdir)
+  refuse_unlike(config)
   with console_for(output) as console, StopSignal() as stop, remote.workdir(workdir) as path:
     processes.agreed(lambda: refuse_other_run(config, path))
     config = batch_size.resolved(config, path)
@@ -80,6 +83,7 @@ def _train(
   meta: dict[str, Any] = {}
   loaded = ''
   with prepared(config, path) as plan:
+    refuse_unshared(path)
     experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
     if not resuming:
       state, loaded = first_state(plan, config.ema.decay > 0)

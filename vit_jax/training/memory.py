@@ -1,10 +1,9 @@
 """Memory of a training step before it is computed: exact once it is compiled, before that a guess.
 
 XLA's analysis of the compiled step is what the step takes. Compiling takes up to minutes, so that
-the plan of a run holds an estimate between two bounds instead, of a step that is only traced.
+the plan of a run holds an estimate instead, of a step that is only traced.
 """
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +17,9 @@ from vit_jax.training.liveness import workspace
 from vit_jax.training.preparation import Plan
 from vit_jax.training.summary import bytes_of, memory_parts
 from vit_jax.training.train_state import TrainState, shapes_of
+
+# What XLA takes for copies in other layouts, and for gaps between arrays.
+_LAYOUTS = 1.04
 
 
 def analysis(compiled: Any) -> dict[str, int]:
@@ -41,35 +43,32 @@ def analysis(compiled: Any) -> dict[str, int]:
 def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
   """Bytes on a device by what they are for: all but the activations are exact, from shapes.
 
-  XLA keeps less for the backward pass than JAX's residuals, which it computes again in part, and
-  more than if it fused all that it can: the estimate is the geometric mean of the two. Once the
-  activations are gone, the step holds the new weights and optimizer state beside the old ones,
-  until it is known whether they are finite.
+  The gradients and activations together are the most that is alive at once in the step, which is
+  only traced, see `liveness`. Once the activations are gone, it holds the new weights and optimizer
+  state beside the old ones, until it is known whether they are finite.
 
   Args:
     config, plan: of the run.
     state: of arrays or shapes.
   """
-  devices = len(plan.placement.devices)
-  experiment, frozen = plan.experiment, plan.optimization.frozen
-  share = plan.placement.bytes_of
-  parts = memory_parts(config, experiment, state, devices, share, frozen)
+  placement, frozen = plan.placement, plan.optimization.frozen
+  devices, share = len(placement.devices), placement.bytes_of
+  parts = memory_parts(config, state, share, frozen)
   batch = _batch(config, plan, config.batch_size // devices)
   key = rng.stream(config.seed, 'dropout')
-  if devices == 1 and not plan.placement.axis_name:
+  if devices == 1 and not placement.axis_name:
     # As the run compiles it, so that it is not traced twice.
-    state_shapes = plan.placement.like_state(_state(config, plan))
-    step = plan.placement.compile_train(plan.step)
-    traced = step.trace(state_shapes, plan.placement.like_batch(batch), key).jaxpr
+    placed = placement.like_state(state_shapes(config, plan))
+    step = placement.compile_train(plan.step)
+    traced = step.trace(placed, placement.like_batch(batch), key).jaxpr
   else:
-    alone = {} if plan.caching.of_features else {'module': experiment.module}
-    step = plan.step_with(axis_name=None, constrain=lambda params: params, **alone)
-    traced = jax.make_jaxpr(step)(_state(config, plan), batch, key)
-  gradients, trained = parts['gradients'], {'params': tree.split(state.params, frozen)[0]}
-  whole = gradients * bytes_of(trained) // max(1, share(trained))  # on one device, as traced
-  between = math.sqrt(workspace(traced) * (whole + parts['activations'])) - (whole - gradients)
-  needed = max(int(between), share(trained) + parts['optimizer'], gradients)
-  return parts | {'activations': needed - gradients, 'batch': bytes_of(batch)}
+    alone = {} if plan.caching.of_features else {'module': plan.experiment.module}
+    step = plan.step_with(axis_name=None, **alone)
+    traced = jax.make_jaxpr(step)(state_shapes(config, plan), batch, key)
+  trained = {'params': tree.split(state.params, frozen)[0]}
+  alive = int(_LAYOUTS * workspace(traced))
+  needed = max(alive, share(trained) + parts['optimizer'], parts['gradients'])
+  return parts | {'activations': needed - parts['gradients'], 'batch': bytes_of(batch)}
 
 
 def of_step(config: Config, plan: Plan) -> int:
@@ -80,19 +79,15 @@ def of_step(config: Config, plan: Plan) -> int:
     plan: of the run.
   """
   placement, batch = plan.placement, _batch(config, plan, config.batch_size)
-  state = placement.like_state(_state(config, plan))
+  state = placement.like_state(state_shapes(config, plan))
   step = placement.compile_train(plan.step).lower(
     state, placement.like_batch(batch), rng.stream(config.seed, 'dropout')
   )
   return sum(analysis(step.compile()).values())
 
 
-def state_bytes(config: Config, plan: Plan) -> int:
-  """Bytes of a training state, all of it."""
-  return bytes_of(_state(config, plan))
-
-
-def _state(config: Config, plan: Plan) -> Any:
+def state_shapes(config: Config, plan: Plan) -> TrainState:
+  """The shapes of a training state, all of it."""
   make = plan.optimization
   return shapes_of(plan.experiment.shapes, make.tx, make.frozen, config.ema.decay > 0)
 

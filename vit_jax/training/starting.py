@@ -2,15 +2,17 @@
 
 import dataclasses
 import logging
+import os
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from vit_jax import machine, remote
+from vit_jax import machine, processes, remote
 from vit_jax.checkpoint import Checkpointer, Saved, read_metas
 from vit_jax.config import AUTO, Config, get, leaves, parse_saved
 from vit_jax.console import phase
-from vit_jax.errors import CheckpointError, UserError
+from vit_jax.errors import CheckpointError, ConfigError, UserError
 from vit_jax.files import read_json, write_json
 from vit_jax.options import Length
 from vit_jax.training.callbacks import Callbacks
@@ -157,6 +159,38 @@ def restored(
   """
   shapes = shapes_of(experiment.shapes, optimization.tx, optimization.frozen, ema)
   return from_checkpoint(*saved.fit(*to_checkpoint(shapes)), ema)
+
+
+def refuse_unlike(config: Config) -> None:
+  """Raises a `ConfigError` where another process has other options, of another file, say."""
+
+  def flat(name: str, value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+      return {name: value}
+    return {n: v for key, inner in value.items() for n, v in flat(f'{name}.{key}', inner).items()}
+
+  processes.refuse_unlike(flat('config', config.to_json()))
+
+
+def refuse_unshared(path: pathlib.Path) -> None:
+  """Raises a `ConfigError` where another process does not see the folder of process 0."""
+  if processes.count() == 1:
+    return
+
+  def mark() -> str:
+    descriptor, name = tempfile.mkstemp(prefix='.seen.', dir=path)
+    os.close(descriptor)
+    return name
+
+  name = processes.agreed(mark)
+  seen = processes.collected((path / os.path.basename(name)).exists())
+  if not processes.index():
+    os.unlink(name)
+  if not all(seen):
+    raise ConfigError(
+      f'process {seen.index(False)} does not see --workdir={path} of process 0: all processes need '
+      'the same folder, on a file system that their machines share'
+    )
 
 
 def refuse_other_run(config: Config, path: pathlib.Path) -> None:

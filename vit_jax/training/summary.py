@@ -80,25 +80,6 @@ def activation_bytes(
   return found + activation_bytes(plain, variables, image_shape, frozen) // body.depth
 
 
-def describe(
-  config: Config,
-  experiment: Experiment,
-  state: TrainState,
-  devices: Sequence[jax.Device],
-  total_steps: int,
-) -> str:
-  """The run summary as text.
-
-  Args:
-    config, experiment: of the run.
-    state: of arrays or shapes.
-    devices: those that share a batch.
-    total_steps: updates in all.
-  """
-  memory = memory_parts(config, experiment, state, len(devices))
-  return description(config, experiment, state, devices, total_steps, memory)
-
-
 def description(
   config: Config,
   experiment: Experiment,
@@ -107,7 +88,15 @@ def description(
   total_steps: int,
   memory: Mapping[str, int],
 ) -> str:
-  """`describe` with the bytes of `memory_parts`."""
+  """The run summary as text.
+
+  Args:
+    config, experiment: of the run.
+    state: of arrays or shapes.
+    devices: those that share a batch.
+    total_steps: updates in all.
+    memory: bytes on a device by what they are for.
+  """
   module, (h, w) = experiment.module, experiment.image_hw
   n, kind = len(devices), devices[0].device_kind
   part = config.batch_size // n // config.accumulate
@@ -189,31 +178,25 @@ def _without_box(experiment: Experiment) -> list[str]:
 
 def memory_parts(
   config: Config,
-  experiment: Experiment,
   state: TrainState,
-  devices: int,
   share: Callable[[Any], int] = bytes_of,
   frozen: frozenset[str] = frozenset(),
 ) -> dict[str, int]:
-  """Bytes on a device by what they are for: all but the activations are exact, from shapes.
+  """Bytes on a device of what a state's shapes tell, by what they are for.
 
   Args:
-    config, experiment: of the run.
+    config: of the run.
     state: of arrays or shapes.
-    devices: that share a batch.
     share: a placement's bytes on a device of a part of the state.
     frozen: names of parameters that are not trained.
   """
-  params = share({'params': state.params})
-  image_shape = (config.batch_size // devices // config.accumulate, *experiment.image_hw, 3)
   return {
-    'parameters': params,
+    'parameters': share({'params': state.params}),
     # SAM keeps one gradient for the other
     'gradients': share({'params': split(state.params, frozen)[0]})
     * (2 if config.optimizer.sam_rho else 1),
     'optimizer': share({'opt_state': state.opt_state}),
     'EMA': share({'ema': state.ema}),
-    'activations': activation_bytes(experiment.module, state.variables, image_shape, frozen),
   }
 
 
