@@ -151,7 +151,7 @@ def test_resuming_is_exact_with_every_method_on(tmp_path, monkeypatch, parallel,
     'total': '88 steps',
     'parallel': parallel,
     'evaluation__every': '8 steps',
-    'checkpoint__every': '4 steps',
+    'checkpoint__every': '14 steps',
   }
   loop.train(options(**named), str(whole))
   step_of = display.Text.step
