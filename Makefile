@@ -39,7 +39,7 @@ test: lint
 	$(BIN)/python -m pytest -n auto --dist worksteal
 
 slow: env
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 $(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow
 
 # Not in `make test`: with coverage's C tracer a part of the tests that computes little in XLA took
 # 18.6 s of CPU time in place of 10.3 s. Python 3.12 and later have a quicker core, sysmon.
@@ -52,7 +52,7 @@ docs: env
 notebooks: dist
 	$(PYTHON) -m venv --clear build/notebooks
 	build/notebooks/bin/pip install --quiet --disable-pip-version-check dist/*.whl ipykernel
-	JAX_DISABLE_MOST_OPTIMIZATIONS=0 VIT_JAX_KERNEL=build/notebooks/bin/python $(BIN)/python -m pytest tests/test_notebooks.py
+	VIT_JAX_KERNEL=build/notebooks/bin/python $(BIN)/python -m pytest tests/test_notebooks.py
 
 # RELEASE=OWNER/NAME@vX.Y.Z checks first that all files are of that release.
 dist: env

@@ -1,4 +1,4 @@
-"""Four simulated devices, quick compilation and one cache of it, set before JAX starts."""
+"""Four simulated devices and one compilation cache for the whole suite, set before JAX starts."""
 
 import os
 import pathlib
@@ -12,17 +12,29 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 os.environ['XLA_FLAGS'] = (
   os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
 )
-# Half of the suite's time would be XLA's and LLVM's work on programs that run a few times each.
-# JAX_DISABLE_MOST_OPTIMIZATIONS=0 lets them work as they do for users.
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
-if os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] == '1':
-  os.environ['XLA_FLAGS'] += ' --xla_cpu_use_fusion_emitters=false'
 # All test processes, and the runs that tests start, kill and start again, compile the same
 # programs; so does the next run of the suite on the same kind of processor.
 _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.processor()}'
 _CACHE.mkdir(parents=True, exist_ok=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'  # a run has a hundred small ones
+
+
+# Where programs run once or twice, and compare with tolerances.
+_BRIEF = {'models', 'tasks', 'optimizers', 'evaluation', 'inference', 'exporting', 'serving'}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation(request):
+  """Most of the time of these tests would be LLVM's work on programs that run in milliseconds."""
+  if request.path.parent.name not in _BRIEF:
+    yield
+    return
+  import jax
+
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(autouse=True)

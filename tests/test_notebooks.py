@@ -35,10 +35,6 @@ _SMALL = {
 }
 
 
-# What the other tests set, on one device.
-_FLAGS = re.sub(r'\S*device_count=\d+', '', os.environ['XLA_FLAGS'])
-
-
 def _cells(name):
   return json.loads(NOTEBOOKS[name].read_text('utf-8'))['cells']
 
@@ -90,7 +86,7 @@ def trained(tmp_path_factory):
 def _train(folder):
   options = [f'--config.{key}={value}' for key, value in {**_SMALL, 'dataset.test': ''}.items()]
   command = [sys.executable, '-m', 'vit_jax.main', '--config=vit_shapes', f'--workdir={folder}/run']
-  on_one_device = {**os.environ, 'XLA_FLAGS': _FLAGS}  # as the notebooks have
+  on_one_device = {**os.environ, 'XLA_FLAGS': ''}  # as the notebooks have
   subprocess.run([*command, '--quiet', *options], cwd=ROOT, env=on_one_device, check=True)
 
 
@@ -101,7 +97,7 @@ def run(tmp_path, monkeypatch):
   import nbformat
 
   python = os.environ.get('VIT_JAX_KERNEL', '')
-  values = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': _FLAGS, 'PYTHONPATH': '' if python else str(ROOT)}
+  values = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': '' if python else str(ROOT)}
   for key, value in values.items():
     monkeypatch.setenv(key, value)
   monkeypatch.delenv('MPLBACKEND', raising=False)

@@ -55,8 +55,7 @@ def test_residuals_live_until_the_backward_pass_and_loops_have_insides():
 def _shown(words):
   """The plan's estimate and XLA's analysis, as a dry run in a process of its own shows them."""
   run = [sys.executable, '-m', 'vit_jax.main', *words, '--dry_run', '--json']
-  flags = '--xla_force_host_platform_device_count=2'
-  environment = {**os.environ, 'XLA_FLAGS': flags, 'JAX_DISABLE_MOST_OPTIMIZATIONS': '0'}
+  environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
   done = subprocess.run(run, cwd=ROOT, env=environment, capture_output=True, text=True, check=True)
   plan, found = map(json.loads, done.stdout.splitlines())
   return sum(plan['memory_bytes'].values()), found['xla_memory_sum_bytes']
