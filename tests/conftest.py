@@ -17,7 +17,24 @@ os.environ['XLA_FLAGS'] = (
 _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.processor()}'
 _CACHE.mkdir(parents=True, exist_ok=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
-os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'  # a run has a hundred small ones
+
+
+# Where programs run once or twice, and compare with tolerances.
+_BRIEF = {'models', 'tasks', 'optimizers', 'evaluation', 'inference', 'exporting', 'serving'}
+
+
+@pytest.fixture(scope='module', autouse=True)
+def quick_compilation(request):
+  """Most of the time of these tests would be LLVM's work on programs that run in milliseconds."""
+  if request.path.parent.name not in _BRIEF:
+    yield
+    return
+  import jax
+
+  jax.config.update('jax_disable_most_optimizations', True)
+  yield
+  jax.config.update('jax_disable_most_optimizations', False)
 
 
 @pytest.fixture(autouse=True)

@@ -206,7 +206,7 @@ def test_vit_vs_cnn(run, tmp_path):
   options = {
     'both': {**_SMALL, 'total': '2 epochs', 'dataset.per_class': 20},
     'vit': {},
-    'cnn': {'model.width': 8},
+    'cnn': {'model.width': 8, 'model.blocks': (1, 1)},
   }
   for name in ('model.depth', 'model.mlp_dim', 'model.width'):
     options['vit'][name] = options['both'].pop(name)

@@ -1,5 +1,7 @@
 """Registries, and the files and modules that $VIT_JAX_PLUGINS names."""
 
+import functools
+import json
 import os
 import pathlib
 import subprocess
@@ -53,24 +55,62 @@ class Made(UpdateRule):
   pass
 """
 
+# For each line of input a fork that prints the names of optimizers: JAX is imported once.
 NAMES = """
+import json
+import os
+import sys
+import warnings
+
 from vit_jax.command_line import run_cli
 from vit_jax.optimizers import OPTIMIZERS
 
+warnings.simplefilter('ignore')  # of forking: no backend of JAX has started here
+for line in sys.stdin:
+  plugins, folder = json.loads(line)
+  child = os.fork()
+  if not child:
+    break
+  print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+else:
+  sys.exit()
+for number, name in ((0, os.devnull), (1, folder + '/.out'), (2, folder + '/.err')):
+  os.dup2(os.open(name, os.O_RDWR | os.O_CREAT | os.O_TRUNC), number)
+os.chdir(folder)
+os.environ['VIT_JAX_PLUGINS'] = plugins
+sys.path.insert(1, folder + '/path')
 run_cli(lambda: print(*OPTIMIZERS))
 """
 
 
-def _run(script, plugins, folder):
-  path = os.pathsep.join([str(ROOT), str(folder / 'path')])
-  return subprocess.run(
-    [sys.executable, '-c', script],
-    env={**os.environ, 'VIT_JAX_PLUGINS': plugins, 'PYTHONPATH': path},
-    cwd=folder,
-    capture_output=True,
+@functools.cache
+def _server():
+  """Started by the first test that asks it."""
+  return subprocess.Popen(
+    [sys.executable, '-c', NAMES],
+    env={**os.environ, 'PYTHONPATH': str(ROOT)},
+    stdin=subprocess.PIPE,
+    stdout=subprocess.PIPE,
     text=True,
-    timeout=120,
   )
+
+
+@pytest.fixture(scope='module', autouse=True)
+def server_ends():
+  yield
+  if _server.cache_info().currsize:
+    with _server() as server:
+      server.stdin.close()
+    _server.cache_clear()
+
+
+def _run(plugins, folder):
+  """(status, standard output, standard error) of a fork with plugins."""
+  server = _server()
+  server.stdin.write(json.dumps([plugins, str(folder)]) + '\n')
+  server.stdin.flush()
+  status = int(server.stdout.readline())
+  return status, (folder / '.out').read_text(), (folder / '.err').read_text()
 
 
 @pytest.fixture
@@ -88,14 +128,14 @@ def files(tmp_path):
 
 
 def _names(plugins, folder):
-  done = _run(NAMES, plugins, folder)
-  assert done.returncode == 0, done.stderr
-  return done.stdout.split()
+  status, out, err = _run(plugins, folder)
+  assert status == 0, err
+  return out.split()
 
 
 def _error(plugins, folder):
-  done = _run(NAMES, plugins, folder)
-  return error_line(done.returncode, done.stderr)
+  status, _, err = _run(plugins, folder)
+  return error_line(status, err)
 
 
 def test_files_and_modules_register_entries(files):

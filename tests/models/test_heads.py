@@ -1,5 +1,7 @@
 """Heads on top of any model: names stay, outputs fit, every parameter learns."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +18,7 @@ def wrapped(name, **options):
   return tasks.build('boxes', 7, **TASK, **options).wrap(small.build(name, 3))
 
 
+@functools.cache
 def shapes(module):
   x = small.images(heads.backbone_of(module))
   return jax.eval_shape(lambda: module.init(jax.random.key(0), x))
@@ -88,13 +91,17 @@ def test_outputs_and_gradients(name, box_from):
   assert not [k for k in still if k.startswith('head')], still
 
 
+@functools.cache
+def features(module):
+  """Shapes of pooled and patch features, and of pooled ones alone."""
+  x, variables = small.images(module, rows=2, columns=3), small.variables(module)
+  both = jax.eval_shape(lambda: module.clone(num_classes=None).apply(variables, x))
+  return both, jax.eval_shape(lambda: module.clone(num_classes=0).apply(variables, x))
+
+
 @pytest.mark.parametrize('name', models.names())
 def test_patch_features_have_the_shape_of_the_grid(name):
-  module = small.build(name, 3)
-  x = small.images(module, rows=2, columns=3)
-  variables = small.variables(module)
-  pooled, patches = jax.eval_shape(lambda: module.clone(num_classes=None).apply(variables, x))
-  alone = jax.eval_shape(lambda: module.clone(num_classes=0).apply(variables, x))
+  (pooled, patches), alone = features(small.build(name, 3))
   assert pooled.shape == alone.shape and pooled.dtype == jnp.float32
   assert patches.shape[0] == 2 and patches.shape[1] * 3 == patches.shape[2] * 2
 
@@ -106,8 +113,9 @@ def test_a_patch_feature_is_at_its_patch():
   variables = tree.map_named(
     lambda name, value: 0 * value if 'attention/out/' in name else value, small.variables(module)
   )
-  _, patches = module.clone(num_classes=None).apply(variables, x)
-  _, alone = module.clone(num_classes=None).apply(variables, x[:, 8:, 16:])
+  apply = jax.jit(module.clone(num_classes=None).apply)
+  _, patches = apply(variables, x)
+  _, alone = apply(variables, x[:, 8:, 16:])
   np.testing.assert_allclose(patches[:, 1, 2], alone[:, 0, 0], atol=1e-5)
   assert not np.allclose(patches[:, 0, 2], patches[:, 1, 2], atol=1e-2)
 
@@ -135,14 +143,14 @@ def test_a_dense_box_is_a_weighted_mean_of_each_edge():
 def test_boxes_start_in_the_middle(options):
   module = wrapped('vit_ti16', **options)
   x = small.images(heads.backbone_of(module))
-  outputs = module.apply(module.init(jax.random.key(0), x), x)
+  outputs = module.apply(jax.jit(module.init)(jax.random.key(0), x), x)
   np.testing.assert_allclose(outputs['box'], 0.5, atol=0.05)
 
 
 def test_without_a_sigmoid_boxes_have_no_bound():
   module = wrapped('vit_ti16', box_sigmoid=False)
   x = small.images(heads.backbone_of(module))
-  far = jax.tree.map(lambda p: 100.0 * p, module.init(jax.random.key(0), x))
+  far = jax.tree.map(lambda p: 100.0 * p, jax.jit(module.init)(jax.random.key(0), x))
   assert np.abs(module.apply(far, x)['box']).max() > 1  # no sigmoid, no bound
 
 

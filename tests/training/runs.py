@@ -1,9 +1,12 @@
 """Tiny runs on the embedded digits, which tests train whole."""
 
+import contextlib
 import pathlib
 import sys
+from collections.abc import Iterator
+from unittest import mock
 
-from vit_jax import config
+from vit_jax import config, report
 from vit_jax.metric_writer import read_metrics
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
@@ -24,6 +27,7 @@ TINY = {
   'log.tensorboard': 'false',
 }
 
+_write_report = report.write_report
 # What differs between two runs of the same numbers.
 _TIMED = ('img_sec', 'input_wait', 'mfu', 'seconds')
 
@@ -43,6 +47,13 @@ def command(workdir, **overrides):
   words = [f'--config.{name}={value}' for name, value in (TINY | named(overrides)).items()]
   run = ['-m', 'vit_jax.main', f'--config={DIGITS}', f'--workdir={workdir}']
   return [sys.executable, *run, *words]
+
+
+@contextlib.contextmanager
+def reports(written: bool) -> Iterator[None]:
+  """Runs in this process write their reports or not: half of a brief run's time is its report's."""
+  with mock.patch.object(report, 'write_report', _write_report if written else lambda *_: None):
+    yield
 
 
 def timeless_rows(path):

@@ -8,7 +8,7 @@ import pytest
 
 from tests.support import raises
 from tests.training.runs import options, timeless_rows
-from vit_jax import checkpoint, report, tree
+from vit_jax import checkpoint, tree
 from vit_jax.errors import CheckpointError, StorageError
 from vit_jax.training import loop
 
@@ -20,14 +20,6 @@ BRIEF = {
   'evaluation__every': '3 steps',
   'log__every': '3 steps',
 }
-
-
-@pytest.fixture(scope='module', autouse=True)
-def no_reports():
-  """Most of a brief run's time would be its report's."""
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(report, 'write_report', lambda *_: None)
-    yield
 
 
 @pytest.fixture(scope='module')

@@ -16,13 +16,13 @@ import sys
 import pytest
 
 from tests.support import raises
-from tests.training.runs import ROOT, command
+from tests.training.runs import ROOT, command, reports
 from vit_jax import command_line, evaluate, main
 from vit_jax.arguments import parser_of
 from vit_jax.console import Console
 from vit_jax.errors import ConfigError, InterruptedRunError
 from vit_jax.metric_writer import read_metrics
-from vit_jax.training import display, outline, validation
+from vit_jax.training import display, outline
 from vit_jax.training.events import Course, EstimateEvent, PlanEvent, Scored, SummaryEvent
 from vit_jax.training.table import Table
 
@@ -159,9 +159,7 @@ def shown(tmp_path_factory):
     workdir = tmp_path_factory.mktemp('runs') / kind
     words = [f'--{kind}'] if kind != 'text' else []
     words += ['--config.dataset.test=train[:30]']  # which is warned of
-    with pytest.MonkeyPatch.context() as patch:
-      if kind != 'text':
-        patch.setattr(validation.report, 'write_report', lambda *_: {}, raising=False)
+    with reports(kind == 'text'):
       found[kind] = workdir, _printed(argv(workdir, *words, total='30 steps', ema__decay='0.5'))
   return found
 

@@ -1,5 +1,6 @@
 """Whole runs on the embedded digits: killed and resumed, stopped, diverged, finished."""
 
+import functools
 import io
 import json
 import pathlib
@@ -15,7 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.support import error_line, raises
-from tests.training.runs import ROOT, command, options, timeless_rows
+from tests.training.runs import ROOT, command, options, reports, timeless_rows
 from vit_jax import checkpoint, config, evaluate, load, optimizers
 from vit_jax.errors import (
   CheckpointError,
@@ -72,19 +73,35 @@ def _kill_when(words, condition, seconds=240):
   raise AssertionError('the moment of the kill never came')
 
 
+# Each checkpoint costs as much as many steps.
+LONG = {'total': '120 steps', 'checkpoint__every': '12 steps', 'evaluation__every': '24 steps'}
+
+
+@pytest.fixture(scope='module')
+def uninterrupted(tmp_path_factory):
+  """The long run on a placement, trained once."""
+
+  @functools.cache
+  def trained(parallel):
+    folder = tmp_path_factory.mktemp('uninterrupted') / parallel
+    loop.train(options(**LONG, parallel=parallel), str(folder))
+    return folder
+
+  return trained
+
+
 @pytest.mark.parametrize(
   'parallel, moment',
   [
     ('data', 'between'),
-    ('pmap', 'between'),
     ('data', 'while a checkpoint is written'),
+    ('pmap', 'between'),
   ],
 )
-def test_killed_and_resumed_equals_uninterrupted(tmp_path, parallel, moment):
+def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, parallel, moment):
   """Byte for byte, with dropout, stochastic depth and random crops, on four devices."""
-  whole, broken = tmp_path / 'whole', tmp_path / 'broken'
-  named = {'parallel': parallel, 'total': '120 steps'}
-  loop.train(options(**named), str(whole))
+  whole, broken = uninterrupted(parallel), tmp_path / 'broken'
+  named = LONG | {'parallel': parallel}
   checkpoints = broken / 'checkpoints'
 
   def half_way():
@@ -135,7 +152,7 @@ def test_resuming_is_exact_with_every_method_on(tmp_path, monkeypatch, parallel,
     'total': '88 steps',
     'parallel': parallel,
     'evaluation__every': '8 steps',
-    'checkpoint__every': '4 steps',
+    'checkpoint__every': '14 steps',
   }
   loop.train(options(**named), str(whole))
   step_of = display.Text.step
@@ -186,7 +203,8 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(tmp_path):
 @pytest.fixture(scope='module')
 def finished(tmp_path_factory):
   workdir = tmp_path_factory.mktemp('runs') / 'finished'
-  loop.train(options(total='24 steps', log__tensorboard='true'), str(workdir))
+  with reports(True):
+    loop.train(options(total='24 steps', log__tensorboard='true'), str(workdir))
   return workdir
 
 
@@ -240,7 +258,8 @@ def test_evaluate_scores_a_run_without_other_flags(finished, capsys):
     assert scored['examples'] == row['examples'] == 300
     assert scored['accuracy'] == pytest.approx(row['accuracy'])
   report = finished.parent / 'again'
-  assert evaluate.main([str(finished), f'--report={report}']) == 0
+  with reports(True):
+    assert evaluate.main([str(finished), f'--report={report}']) == 0
   printed = capsys.readouterr().out
   assert re.search(r'evaluation images/s +[\d,.]+\n', printed) and 'img_sec' not in printed
   assert str(checkpoint.load_run(finished).step) in (report / 'report.html').read_text()

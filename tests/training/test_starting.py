@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.support import raises
 from tests.training import runs
-from vit_jax import checkpoint, evaluate, report
+from vit_jax import checkpoint, evaluate
 from vit_jax.errors import CheckpointError
 from vit_jax.training import loop, starting
 
@@ -113,14 +113,12 @@ def test_images_of_a_split_that_is_not_used_may_change(run):
 
 @pytest.fixture(scope='module')
 def first_split_run(tmp_path_factory):
-  """A run of two steps on a folder that the run itself has split, without its report."""
+  """A run of two steps on a folder that the run itself has split."""
   folder = tmp_path_factory.mktemp('split')
   for name, first in (('ant', 0), ('bee', 100)):
     _add_images(folder / 'images', '', name, first, 20)
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(report, 'write_report', lambda *_: None)
-    loop.train(_options(folder / 'images'), str(folder / 'run'))
-    yield folder
+  loop.train(_options(folder / 'images'), str(folder / 'run'))
+  return folder
 
 
 @pytest.fixture
