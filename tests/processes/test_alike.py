@@ -5,7 +5,7 @@ import pytest
 from tests.support import raises
 from tests.training.runs import options
 from vit_jax import processes
-from vit_jax.errors import ConfigError
+from vit_jax.errors import ConfigError, StorageError
 from vit_jax.processes import alike
 from vit_jax.training import starting
 
@@ -49,3 +49,5 @@ def test_a_folder_that_another_process_does_not_see(beside, tmp_path):
   with raises(ConfigError, 'process 2', tmp_path, 'share'):
     starting.refuse_unshared(tmp_path)
   assert list(tmp_path.iterdir()) == []
+  with raises(StorageError, 'cannot write', tmp_path / 'absent'):
+    starting.refuse_unshared(tmp_path / 'absent')

@@ -13,7 +13,7 @@ from vit_jax.checkpoint import Checkpointer, Saved, read_metas
 from vit_jax.config import AUTO, Config, get, leaves, parse_saved
 from vit_jax.console import phase
 from vit_jax.errors import CheckpointError, ConfigError, UserError
-from vit_jax.files import read_json, write_json
+from vit_jax.files import read_json, write_json, writing
 from vit_jax.options import Length
 from vit_jax.training.callbacks import Callbacks
 from vit_jax.training.experiment import Experiment
@@ -173,14 +173,18 @@ def refuse_unlike(config: Config) -> None:
 
 
 def refuse_unshared(path: pathlib.Path) -> None:
-  """Raises a `ConfigError` where another process does not see the folder of process 0."""
+  """Refuses a folder that another process does not see; all have to call it, in the same order.
+
+  Raises:
+    ConfigError: naming the first such process.
+    StorageError: process 0 cannot write there.
+  """
   if processes.count() == 1:
     return
 
   def mark() -> str:
-    descriptor, name = tempfile.mkstemp(prefix='.seen.', dir=path)
-    os.close(descriptor)
-    return name
+    with writing(path), tempfile.NamedTemporaryFile(prefix='.seen.', dir=path, delete=False) as f:
+      return f.name
 
   name = processes.agreed(mark)
   seen = processes.collected((path / os.path.basename(name)).exists())
