@@ -37,6 +37,10 @@ def quick_compilation(request):
   jax.config.update('jax_disable_most_optimizations', False)
 
 
+# A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
 @pytest.fixture(autouse=True)
 def ctrl_c():
   """Stays with the tests after one that ran a command in this process."""

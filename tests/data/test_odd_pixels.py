@@ -404,6 +404,8 @@ def test_the_size_of_a_webp_is_read_from_its_header(kind):
 
 def test_pillow_is_as_before(monkeypatch):
   monkeypatch.setattr(Image, 'MAX_IMAGE_PIXELS', 7)
+  warnings.resetwarnings()  # of this test alone: a thread of another may have left Pillow's
+  warnings.simplefilter('error')
   before = list(warnings.filters)
   data = encode(Image.new('RGB', (30, 20)), 'PNG')
   threads = [threading.Thread(target=decode_image, args=(data,)) for _ in range(7)]

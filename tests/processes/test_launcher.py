@@ -1,8 +1,10 @@
 """Commands of several processes on this machine: how they find each other and end."""
 
+import signal
 import subprocess
 import sys
 import time
+import types
 
 import pytest
 
@@ -105,3 +107,18 @@ def test_processes_that_were_told_of_other_numbers_end_at_once():
   line = error_line(started[0].returncode, err)
   assert '--process_count=3' in line and 'process 0 with 2' in line and err.count('\n') == 1
   assert started[1].returncode == 1
+
+
+def test_an_abort_beside_a_kill_is_not_the_cause(capsys):
+  """JAX's runtime may abort where its peer was killed, within the same turn of the launcher."""
+
+  def ended(index, status):
+    process = types.SimpleNamespace(pid=100 + index)
+    return types.SimpleNamespace(
+      index=index, status=status, process=process, killed=False, ended=7.0, lines=[]
+    )
+
+  assert launcher._outcome([ended(0, -signal.SIGABRT), ended(1, -signal.SIGKILL)], []) == 1
+  assert 'process 1 of 2 (pid 101) was ended by SIGKILL' in capsys.readouterr().err
+  assert launcher._outcome([ended(0, -signal.SIGABRT), ended(1, 1)], []) == 1
+  assert 'process 0 of 2 (pid 100) was ended by SIGABRT' in capsys.readouterr().err

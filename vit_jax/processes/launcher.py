@@ -175,8 +175,9 @@ def _outcome(children: Sequence[_Child], received: Sequence[int]) -> int:
   failed = [child for child in children if child.status and not child.killed]
   if not failed:
     return 0
-  # Who was killed is the cause: the others, which hear of it at once, may end as soon.
-  first = min(failed, key=lambda child: (child.status > 0, child.ended or 0.0))
+  # Who was killed is the cause: the others, which hear of it at once, may end as soon, some in an
+  # abort of JAX's runtime that lost its peer.
+  first = min(failed, key=lambda c: (c.status > 0, c.status == -signal.SIGABRT, c.ended or 0.0))
   if received and any(c.status in (-received[0], 128 + received[0]) for c in failed):
     if children[0].status < 128:  # it could not say so, or was ended by the end of another
       console.show('interrupted: the same command resumes', error=True)
