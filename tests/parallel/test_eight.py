@@ -29,8 +29,9 @@ def _compared(*words):
 # Groups of devices x devices of a group.
 QUICK = ('vit:1x8', 'hybrid:2x4', 'resnet:1x8')
 # Of losses, and of each array's largest value: with sums in another order the stem's rectifiers and
-# its normalisation of few values let rounding grow, over 4 or 8 devices with `data` as much.
-TOLERANCE = {'hybrid': (1e-3, 3e-2)}
+# its normalisation of few values let rounding grow, over 4 or 8 devices with `data` as much. Of a
+# whole ResNet-50 the losses agree to 4e-7; one of its arrays differs by more than 1e-4, by 2.3e-4.
+TOLERANCE = {'hybrid': (1e-3, 3e-2), 'resnet50': (1e-5, 1e-3)}
 CASES = ['vit', 'hybrid', 'resnet']
 
 
