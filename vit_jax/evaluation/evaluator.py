@@ -114,7 +114,7 @@ def announced(step: Callable) -> Callable:
     nonlocal called
     if called:
       return step(variables, batch)
-    with phase('compiling the evaluation step', told_after=1.0), processes.busy():
+    with phase('compiling the evaluation step', told_after=1.0):
       found = jax.block_until_ready(step(variables, batch))
     called = True
     return found

@@ -135,8 +135,7 @@ def feature_rows(
   parts: dict[str, list[np.ndarray]] = {}
   for batch in batches:
     images = placement.put_batch({'image': batch['image']})
-    with processes.busy():  # the first is compiled
-      outputs = step(variables, images)
+    outputs = step(variables, images)
     processes.tick()
     for name, values in {**batch, 'image': placement.get_examples(outputs)}.items():
       parts.setdefault(name, []).append(values)

@@ -242,7 +242,7 @@ class _Loop:
       if teacher:
         arrays['teacher'] = teacher(step, arrays, key)
       if compiling:
-        with phase('compiling the training step', HINT, told_after=0), processes.busy():
+        with phase('compiling the training step', HINT, told_after=0):
           state, metrics = step_fn(state, arrays, key)
           jax.block_until_ready(metrics)
       else:

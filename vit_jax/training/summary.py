@@ -157,7 +157,7 @@ def notes(config: Config, experiment: Experiment) -> list[str]:
   )
   return (
     [boxes] * unused
-    + _without_box(experiment) * task.needs_boxes
+    + (_without_box(experiment) if task.needs_boxes else [])
     + [
       f'{experiment.dataset.name} has no split {wanted[role]!r}, so there is no {role} '
       f'metric; set {", ".join(words[:-1])} and {words[-1]}, say, or config.dataset.resplit=true'
