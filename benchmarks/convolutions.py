@@ -19,18 +19,25 @@ import numpy as np
 from vit_jax import runtime
 from vit_jax.models import convs
 
-# Side, channels, features, kernel's side, stride; the same number twice is a depthwise one.
-SHAPES = (
+# Side, channels, features, kernel's side, stride.
+DEPTHWISE = (
   (112, 32, 32, 3, 1),
   (112, 96, 96, 3, 2),
   (56, 144, 144, 3, 1),
   (24, 144, 144, 3, 1),
   (14, 576, 576, 3, 1),
   (7, 960, 960, 3, 1),
+)
+DENSE = (
   (112, 16, 96, 1, 1),
   (56, 64, 256, 1, 1),
   (14, 1024, 256, 1, 1),
   (56, 256, 512, 1, 2),
+  (56, 64, 64, 3, 1),
+  (28, 128, 128, 3, 1),
+  (14, 256, 256, 3, 1),
+  (24, 64, 64, 3, 1),
+  (12, 128, 128, 3, 1),
 )
 
 
@@ -76,9 +83,10 @@ def main() -> None:
   print(
     'side  channels  features  kernel  stride   forward: XLA, ours    gradients: XLA, ours (ms)'
   )
-  for side, channels, features, size, stride in SHAPES:
+  for shape in DEPTHWISE + DENSE:
+    side, channels, features, size, stride = shape
     x = jnp.asarray(draw.standard_normal((args.batch_size, side, side, channels)), jnp.float32)
-    depth = 1 if size > 1 else channels
+    depth = 1 if shape in DEPTHWISE else channels
     kernel = jnp.asarray(draw.standard_normal((size, size, depth, features)), jnp.float32)
     forms = {
       name: jax.jit(functools.partial(f, stride=stride))

@@ -36,6 +36,8 @@ def test_flops_of_published_models():
   # the stride in the 3 x 3 convolution that later versions have: 4.1.
   assert _flops('vit_b16', 224) / 2e9 == pytest.approx(17.6, abs=0.1)
   assert _flops('resnet50', 224) / 2e9 == pytest.approx(4.1, abs=0.1)
+  # MobileNetV2 (1801.04381) table 4, depthwise convolutions included: 300 million.
+  assert _flops('mobilenet_v2', 224) / 2e6 == pytest.approx(300, abs=3)
 
 
 def test_peaks_are_known_or_measured():

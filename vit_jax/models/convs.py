@@ -1,15 +1,21 @@
 """Convolutions, norms and pooling of the convolutional networks, and the options they share."""
 
+import contextlib
+import contextvars
 import dataclasses
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vit_jax.models import depthwise
+from vit_jax.models import depthwise, winograd
 from vit_jax.models.batch_norm import BatchNorm
 
 PADDINGS = ('same', 'symmetric')
+
+# Whether `convolve` takes XLA's form whatever the backend.
+_plain = contextvars.ContextVar('plain', default=False)
 
 he_normal = nn.initializers.variance_scaling(2.0, 'fan_out', 'truncated_normal')
 
@@ -88,9 +94,10 @@ def _standardised(kernel: jax.Array, epsilon: float, in_variance: bool) -> jax.A
 def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.Array:
   """A convolution in the form that is fastest on the backend; the values differ by rounding only.
 
-  On CPU a 1x1 kernel is a matmul (XLA's gradient of the convolution runs at a fifth of its rate)
-  and a depthwise one a sum of shifted images (XLA's convolution takes 10 to 40 times as long, see
-  docs/speed.md). Everything else is XLA's.
+  On CPU a 1x1 kernel is a matmul (XLA's gradient of the convolution runs at a fifth of its rate),
+  a depthwise one a sum of shifted images (XLA's convolution takes 10 to 40 times as long), and a
+  3x3 one goes by Winograd's tiles (about half the time, see docs/speed.md). Everything else is
+  XLA's.
 
   Args:
     x: [b, h, w, c].
@@ -101,13 +108,15 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.
   k, c = kernel.shape[0], x.shape[-1]
   groups = c if kernel.shape[2] == 1 and kernel.shape[3] == c else 1
   pads = _pads(x, k, stride, padding)
-  if jax.default_backend() == 'cpu':
+  if jax.default_backend() == 'cpu' and not _plain.get():
     if k == 1 and groups == 1:
       x = x[:, ::stride, ::stride]
       # Of rows: in four dimensions XLA transposes the gradient in memory for the kernel's.
       return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups > 1:
       return depthwise.convolve(x, kernel, stride, pads)
+    if k == 3 and stride == 1 and winograd.suits(x, kernel.shape[3]):
+      return winograd.convolve(x, kernel)
   return jax.lax.conv_general_dilated(
     x,
     kernel,
@@ -118,10 +127,22 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.
   )
 
 
+@contextlib.contextmanager
+def plain() -> Iterator[None]:
+  """What is traced within has XLA's convolutions: for counting what a model asks for."""
+  token = _plain.set(True)
+  try:
+    yield
+  finally:
+    _plain.reset(token)
+
+
 def forms() -> str:
   """How `convolve` computes on this backend, for a run's plan."""
   if jax.default_backend() == 'cpu':
-    return '1x1 as matmuls, depthwise as sums of shifted images, others by XLA'
+    return (
+      "1x1 as matmuls, depthwise as sums of shifted images, 3x3 by Winograd's tiles, others by XLA"
+    )
   return 'by XLA'
 
 

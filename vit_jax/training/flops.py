@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from vit_jax import tree
+from vit_jax.models import convs
 from vit_jax.models.heads import backbone_of, with_backbone
 
 # Dense matmuls of half-precision operands with float32 sums, without sparsity, in TFLOP/s of a JAX
@@ -47,7 +48,8 @@ _FLOAT32_PEAKS = {'V100': 15.7, 'T4': 8.1}
 def forward_flops(module: nn.Module, variables: Mapping, image_shape: tuple[int, ...]) -> int:
   """FLOPs of a forward pass's matmuls and convolutions, a multiplication and an addition each.
 
-  The pass is traced, not computed.
+  The pass is traced, not computed, and counts the same on every backend, whatever form it gives
+  a convolution there.
 
   Args:
     module: the model.
@@ -55,7 +57,8 @@ def forward_flops(module: nn.Module, variables: Mapping, image_shape: tuple[int,
     image_shape: [b, h, w, c].
   """
   images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
-  traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, images)
+  with convs.plain():
+    traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, images)
   return _count(traced.jaxpr)
 
 
@@ -98,7 +101,9 @@ def training_flops(
 
   images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
   key = jax.eval_shape(lambda: jax.random.key(0))
-  return _count(jax.make_jaxpr(jax.grad(loss))(trained, fixed, rest, images, key).jaxpr)
+  with convs.plain():
+    traced = jax.make_jaxpr(jax.grad(loss))(trained, fixed, rest, images, key)
+  return _count(traced.jaxpr)
 
 
 def _count(jaxpr: Any) -> int:
