@@ -49,7 +49,7 @@ LAYERS = [
   ['command_line', 'remote'],
   ['processes'],
   ['runtime', 'download'],
-  ['console', 'files', 'interrupts', 'logits', 'machine', 'registry', 'rng', 'tree'],
+  ['console', 'files', 'heap', 'interrupts', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],
 ]

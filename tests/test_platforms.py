@@ -15,7 +15,7 @@ import pytest
 from PIL import Image
 
 from tests.support import raises
-from vit_jax import bench, files, machine, runtime
+from vit_jax import bench, files, heap, machine, runtime
 from vit_jax.command_line import run_cli
 from vit_jax.config import loading
 from vit_jax.console import Console
@@ -190,9 +190,8 @@ def test_no_c_library_by_the_name_none(monkeypatch):
     raise TypeError('expected str')
 
   monkeypatch.delenv('VIT_JAX_KEEP_MEMORY', raising=False)
-  monkeypatch.setattr(runtime.ctypes, 'CDLL', windows)
-  monkeypatch.setattr(runtime, 'has_accelerator', lambda: False)
-  assert 'glibc' in runtime._keep_memory()
+  monkeypatch.setattr(heap.ctypes, 'CDLL', windows)
+  assert 'glibc' in heap.keep()
 
 
 def test_peak_memory_is_bytes_everywhere(monkeypatch):

@@ -4,7 +4,6 @@ Never imports JAX.
 """
 
 import contextlib
-import ctypes
 import glob
 import logging
 import os
@@ -14,13 +13,11 @@ import sys
 import warnings
 from typing import Any
 
+from vit_jax import heap
 from vit_jax.console import warn_once
 from vit_jax.errors import UserError
 from vit_jax.files import cache_folder
 from vit_jax.machine import processor
-
-# glibc's mallopt(3) numbers.
-_TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
 # Programs that compile quicker than this are not worth a file.
 _MIN_COMPILE_SECONDS = 0.3
@@ -66,25 +63,9 @@ def has_accelerator() -> bool:
 
 
 def _keep_memory() -> str:
-  """Makes the C library keep freed memory for the next step, on a machine without accelerator.
-
-  XLA allocates the whole workspace of a step anew each time. glibc would give it back to the
-  system and get zeroed pages again: 2 GB, half a million page faults a step of ViT-S/16.
-  """
-  if os.environ.get('VIT_JAX_KEEP_MEMORY') == '0':
-    return 'given back after each step ($VIT_JAX_KEEP_MEMORY=0)'
   if has_accelerator():
     return 'as the C library has it (the steps run on an accelerator)'
-  try:
-    libc = ctypes.CDLL(None)
-    mallopt = libc.mallopt
-  except (OSError, AttributeError, TypeError):  # TypeError: Windows, which takes no None
-    return 'as the C library has it (not glibc)'
-  # One arena: the others would get large blocks from mmap whatever _MMAP_MAX says.
-  done = all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1)])
-  if not done:
-    return 'as the C library has it (mallopt refused)'
-  return 'kept from step to step'
+  return heap.keep()
 
 
 def _spare_memory() -> str:

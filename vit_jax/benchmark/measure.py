@@ -37,9 +37,10 @@ def measure(
   """
   import jax
 
-  from vit_jax import machine, models, runtime
+  from vit_jax import heap, machine, models, runtime
   from vit_jax.training import flops
 
+  heap.watch_compilations()
   module = models.build(name, classes, **(fields or {}))
   models.check_image_size(module, (image_size, image_size))
   device = jax.devices()[0]

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import statistics
 import subprocess
 import tempfile
 from collections.abc import Sequence
@@ -26,6 +27,9 @@ for line in sys.stdin:
   globals()[line.strip()]()
   print(json.dumps([time.perf_counter() - began, peak_mib()]), flush=True)
 """
+
+# A turn's calls end with whichever comes first.
+_TURN_SECONDS, _TURN_CALLS = 0.5, 30
 
 
 class Peer:
@@ -91,11 +95,23 @@ class Peer:
 
 
 def alternate(jobs: Sequence[tuple[Peer, str]], rounds: int) -> dict[tuple[str, str], list[float]]:
-  """Seconds of each call, by (peer's name, function): one of each in turn, and again."""
+  """Seconds of a call in each turn, by (peer's name, function): a turn of each, and again."""
   seconds: dict[tuple[str, str], list[float]] = {
     (peer.name, function): [] for peer, function in jobs
   }
   for _ in range(rounds):
     for peer, function in jobs:
-      seconds[peer.name, function].append(peer.time(function))
+      seconds[peer.name, function].append(_turn(peer, function))
   return seconds
+
+
+def _turn(peer: Peer, function: str) -> float:
+  """Seconds of a call in steady state: the median of a turn's.
+
+  The first call of several does not count: it meets caches full of another peer's data, and threads
+  of that peer that still spin for work.
+  """
+  seconds = [peer.time(function)]
+  while sum(seconds) < _TURN_SECONDS and len(seconds) < _TURN_CALLS:
+    seconds.append(peer.time(function))
+  return statistics.median(seconds[1:] or seconds)

@@ -26,8 +26,9 @@ labels = np.arange(batch) % classes
 """
 
 OURS = """
-from vit_jax import runtime
+from vit_jax import heap, runtime
 runtime.start()
+heap.watch_compilations()
 import jax
 from vit_jax import models, rng
 from vit_jax.benchmark.measure import training_step

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import machine, tasks, tree
+from vit_jax import heap, machine, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.data.trained_on import TrainedOn
 from vit_jax.errors import (
@@ -102,6 +102,7 @@ class Loaded:
     self.trained_on = trained_on
     self._transform = parse_transform(preprocess.transform, train=False)
     self._on_device: Any = None
+    heap.watch_compilations()
 
   @property
   def task(self) -> tasks.Task:

@@ -1,0 +1,75 @@
+"""Memory that is kept between steps, and fragments that are not."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# A heap like a compiler's: blocks of all sizes, every other one freed.
+_FRAGMENTED = """
+import ctypes, json
+from vit_jax import heap
+said = heap.keep()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+sizes = [20_000 + 997 * i % 80_000 for i in range(4_000)]
+blocks = [libc.malloc(size) for size in sizes]
+for i, (block, size) in enumerate(zip(blocks, sizes)):
+  ctypes.memset(block, i % 251, size)
+for block in blocks[::2]:
+  libc.free(block)
+
+def resident():
+  return int(open('/proc/self/statm').read().split()[1]) * 4096
+
+before = resident()
+if hasattr(libc, 'mallinfo2'):
+  heap.retire_fragments()
+again = [libc.malloc(64 << 10) for _ in range(20)]
+kept = all(
+  ctypes.string_at(blocks[i], sizes[i]) == bytes([i % 251]) * sizes[i]
+  for i in range(1, len(blocks), 2)
+)
+print(json.dumps({
+  'said': said,
+  'new': hasattr(libc, 'mallinfo2'),
+  'given_back': before - resident(),
+  'freed': sum(sizes[::2]),
+  'after_all': min(again) > max(blocks),
+  'kept': kept,
+}))
+"""
+
+_COMPILING = """
+from vit_jax import heap
+heap.keep()
+heap._MIN_COMPILE_SECONDS = 0
+calls = []
+heap.retire_fragments = lambda: calls.append(1)
+heap.watch_compilations()
+heap.watch_compilations()
+import jax
+jax.jit(lambda x: x + 1)(2.0)
+print(len(calls))
+"""
+
+
+def _output(program):
+  return subprocess.run(
+    [sys.executable, '-c', program], text=True, capture_output=True, check=True, timeout=120
+  ).stdout
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
+def test_fragments_are_given_back_and_not_searched_again():
+  found = json.loads(_output(_FRAGMENTED))
+  if not (found['said'].startswith('kept') and found['new']):
+    pytest.skip('not glibc 2.33 or newer')
+  assert found['kept'] and found['after_all']
+  assert found['given_back'] > found['freed'] / 2
+
+
+def test_what_is_compiled_leaves_no_fragments():
+  calls = int(_output(_COMPILING))
+  assert calls >= 1 or sys.platform != 'linux'
