@@ -9,33 +9,24 @@ import pytest
 from vit_jax import machine
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+# The scheduler of commands (vit_jax/runtime.py), and little optimization: most of the time would be
+# LLVM's work on programs that run in milliseconds. Both are in the environment, so that a run in
+# this process and one in a command that it starts are the same programs, equal byte for byte.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users have.
+os.environ['XLA_FLAGS'] = ' '.join(
+  [
+    os.environ.get('XLA_FLAGS', ''),
+    '--xla_force_host_platform_device_count=4',
+    '--xla_cpu_enable_concurrency_optimized_scheduler=false',
+  ]
 )
+os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 # All test processes, and the runs that tests start, kill and start again, compile the same
 # programs; so does the next run of the suite on the same kind of processor.
 _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.processor()}'
 _CACHE.mkdir(parents=True, exist_ok=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'  # a run has a hundred small ones
-
-
-# Where programs run once or twice, and compare with tolerances.
-_BRIEF = {'models', 'tasks', 'optimizers', 'evaluation', 'inference', 'exporting', 'serving'}
-
-
-@pytest.fixture(scope='module', autouse=True)
-def quick_compilation(request):
-  """Most of the time of these tests would be LLVM's work on programs that run in milliseconds."""
-  if request.path.parent.name not in _BRIEF:
-    yield
-    return
-  import jax
-
-  jax.config.update('jax_disable_most_optimizations', True)
-  yield
-  jax.config.update('jax_disable_most_optimizations', False)
-
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

@@ -9,6 +9,7 @@ from PIL import Image
 
 import vit_jax
 from tests.support import raises
+from tests.training.runs import reports
 from vit_jax import config, evaluate, predict
 from vit_jax.errors import ConfigError, WeightsError
 from vit_jax.metric_writer import read_metrics
@@ -138,15 +139,15 @@ def test_a_box_run_is_fine_tuned_from_it_with_its_heads(run, folder, tmp_path):
     'optimizer__learning_rate': '1e-12',
     'task__learned_weights': 'true',
   }
-  last = loop.train(options(folder, **more), str(tmp_path / 'more'))
+  with reports(False):
+    last = loop.train(options(folder, **more), str(tmp_path / 'more'))
   np.testing.assert_allclose(last['iou'], run[1]['iou'], rtol=1e-5)
 
 
 def test_a_frozen_backbone_stays(run, folder, tmp_path):
-  loop.train(
-    options(folder, init_from=str(run[0]), freeze='backbone', total='2 steps'),
-    str(tmp_path / 'frozen'),
-  )
+  frozen = options(folder, init_from=str(run[0]), freeze='backbone', total='2 steps')
+  with reports(False):
+    loop.train(frozen, str(tmp_path / 'frozen'))
   before, after = (vit_jax.load(path).variables['params'] for path in (run[0], tmp_path / 'frozen'))
   kernel = before['encoder']['block_00']['mlp']
   for name, leaf in vit_jax.tree.flatten(kernel).items():

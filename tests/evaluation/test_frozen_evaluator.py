@@ -40,8 +40,9 @@ def _config(**overrides):
 def trained(tmp_path_factory):
   """One run with the evaluator and one without."""
   folders = [tmp_path_factory.mktemp('run') for _ in range(2)]
-  loop.train(_config(**SCORED), str(folders[0]))
-  loop.train(_config(), str(folders[1]))
+  with runs.reports(False):
+    loop.train(_config(**SCORED), str(folders[0]))
+    loop.train(_config(), str(folders[1]))
   return folders
 
 
