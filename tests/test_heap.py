@@ -42,7 +42,11 @@ print(json.dumps({
 """
 
 _COMPILING = """
+import sys
 from vit_jax import heap
+if sys.argv[1:]:
+  import resource
+  resource.setrlimit(resource.RLIMIT_AS, (64 << 30, resource.RLIM_INFINITY))
 heap.keep()
 heap._MIN_COMPILE_SECONDS = 0
 calls = []
@@ -55,9 +59,9 @@ print(len(calls))
 """
 
 
-def _output(program):
+def _output(program, *args):
   return subprocess.run(
-    [sys.executable, '-c', program], text=True, capture_output=True, check=True, timeout=120
+    [sys.executable, '-c', program, *args], text=True, capture_output=True, check=True, timeout=120
   ).stdout
 
 
@@ -73,3 +77,5 @@ def test_fragments_are_given_back_and_not_searched_again():
 def test_what_is_compiled_leaves_no_fragments():
   calls = int(_output(_COMPILING))
   assert calls >= 1 or sys.platform != 'linux'
+  if sys.platform == 'linux':
+    assert int(_output(_COMPILING, 'with a limit of addresses')) == 0

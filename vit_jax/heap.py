@@ -53,7 +53,7 @@ def watch_compilations() -> None:
   1.12 times as long: glibc walked the list of what the compiler had left for each block that a
   matmul asked for (docs/speed.md).
   """
-  if not _kept:
+  if not _kept or _addresses_are_limited():
     return
   import jax.monitoring
 
@@ -68,6 +68,14 @@ def watch_compilations() -> None:
       retire_fragments()
 
   jax.monitoring.register_event_duration_secs_listener(compiled)
+
+
+def _addresses_are_limited() -> bool:
+  """Whether `ulimit -v` or `ulimit -d` counts what is out of use too."""
+  import resource  # glibc's systems have it
+
+  limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
+  return any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits)
 
 
 def retire_fragments() -> None:
