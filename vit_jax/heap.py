@@ -10,8 +10,9 @@ import os
 # mallopt(3)'s numbers.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 
-# Free blocks of this size and more are taken out of use; XLA's matmuls ask for larger ones.
-_MIN_FRAGMENT = 16 << 10
+# Free blocks between them are taken out of use: XLA's matmuls ask for blocks of these sizes, and a
+# step's workspace is larger.
+_MIN_FRAGMENT, _MAX_FRAGMENT = 16 << 10, 4 << 20
 
 _MIN_COMPILE_SECONDS = 1.0
 
@@ -79,10 +80,10 @@ def _addresses_are_limited() -> bool:
 
 
 def retire_fragments() -> None:
-  """Gives the memory of free blocks back to the system and keeps their addresses out of use.
+  """Gives the memory of small free blocks back to the system and keeps their addresses out of use.
 
-  The blocks at the end of the heap, which it grows from, stay. A C library without mallinfo2
-  (glibc before 2.33) is left alone.
+  Large ones, which steps work in, stay as they are, and so does the end of the heap, which it grows
+  from. A C library without mallinfo2 (glibc before 2.33) is left alone.
   """
   libc = ctypes.CDLL(None)
   try:
@@ -94,11 +95,22 @@ def retire_fragments() -> None:
   libc.sbrk.argtypes = [ctypes.c_ssize_t]
   libc.malloc.argtypes = libc.malloc_trim.argtypes = [ctypes.c_size_t]
   libc.free.argtypes = [ctypes.c_void_p]
-  libc.malloc_trim(0)
   end = libc.sbrk(0) - mallinfo().keepcost - 4096  # where the last free block begins, or a bit less
-  size = 1 << 28
-  while size >= _MIN_FRAGMENT:
-    block = libc.malloc(size)  # the smallest free block that holds it
-    if block is None or block >= end:
-      libc.free(block)
-      size //= 2
+
+  def taken(most: int, least: int) -> list[int]:
+    """All free blocks of at least `least` bytes, in pieces of at most `most`."""
+    blocks, size = [], most
+    while size >= least:
+      block = libc.malloc(size)  # of the smallest free block that holds it
+      if block is not None and block < end:
+        blocks.append(block)
+      else:
+        libc.free(block)
+        size //= 2
+    return blocks
+
+  large = taken(1 << 28, _MAX_FRAGMENT)
+  libc.malloc_trim(1 << 62)  # so much stays at the end
+  taken(_MAX_FRAGMENT // 2, _MIN_FRAGMENT)
+  for block in large:
+    libc.free(block)
