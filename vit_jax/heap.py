@@ -50,9 +50,9 @@ def keep() -> str:
 def watch_compilations() -> None:
   """Lets JAX call `retire_fragments` whenever it has compiled for a second, if `keep` took effect.
 
-  Where a program was compiled in this process, not read from the cache, steps of ResNet-50 took
-  1.12 times as long: glibc walked the list of what the compiler had left for each block that a
-  matmul asked for (docs/speed.md).
+  Where a program was compiled in this process, not read from the cache, steps of CNNs took
+  1.05 to 1.2 times as long: glibc walked the list of what the compiler had left for each block that
+  a matmul asked for (docs/speed.md).
   """
   if not _kept or _addresses_are_limited():
     return
