@@ -73,8 +73,10 @@ def watch_compilations() -> None:
 
 def _addresses_are_limited() -> bool:
   """Whether `ulimit -v` or `ulimit -d` counts what is out of use too."""
-  import resource  # glibc's systems have it
-
+  try:
+    import resource
+  except ImportError:  # Windows has none
+    return False
   limits = (resource.RLIMIT_AS, resource.RLIMIT_DATA)
   return any(resource.getrlimit(limit)[0] != resource.RLIM_INFINITY for limit in limits)
 
