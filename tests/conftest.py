@@ -6,20 +6,17 @@ import signal
 
 import pytest
 
-from vit_jax import machine
+from vit_jax import machine, runtime
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-# The scheduler of commands (vit_jax/runtime.py), and little optimization: most of the time would be
-# LLVM's work on programs that run in milliseconds. Both are in the environment, so that a run in
-# this process and one in a command that it starts are the same programs, equal byte for byte.
-# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users have.
-os.environ['XLA_FLAGS'] = ' '.join(
-  [
-    os.environ.get('XLA_FLAGS', ''),
-    '--xla_force_host_platform_device_count=4',
-    '--xla_cpu_enable_concurrency_optimized_scheduler=false',
-  ]
+os.environ['XLA_FLAGS'] = (
+  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
 )
+# The scheduler of commands, and little optimization: most of the time would be LLVM's work on
+# programs that run in milliseconds. Both are in the environment, so that a run in this process and
+# one in a command that it starts are the same programs, equal byte for byte.
+# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users have.
+runtime._spare_memory()
 os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 # All test processes, and the runs that tests start, kill and start again, compile the same
 # programs; so does the next run of the suite on the same kind of processor.
