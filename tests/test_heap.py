@@ -41,6 +41,27 @@ print(json.dumps({
 }))
 """
 
+# Steps that keep a few blocks of what they allocate beside their workspace.
+_STEPS = """
+import ctypes, json
+from vit_jax import heap
+said = heap.keep()
+libc = ctypes.CDLL(None)
+libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
+if hasattr(libc, 'mallinfo2'):
+  heap.retire_fragments()
+workspaces = []
+for step in range(4):
+  workspace = libc.malloc((200 << 20) + 64 * step)  # as aligning it would ask for
+  kept = [libc.malloc(size) for size in (100, 3_000, 500_000)]
+  libc.free(workspace)
+  kept += [libc.malloc(size) for size in (40, 80, 1_000)]
+  workspaces.append(workspace)
+print(json.dumps({
+  'said': said, 'new': hasattr(libc, 'mallinfo2'), 'moved': max(workspaces) - min(workspaces)
+}))
+"""
+
 _COMPILING = """
 import sys
 from vit_jax import heap
@@ -72,6 +93,14 @@ def test_fragments_are_given_back_and_not_searched_again():
     pytest.skip('not glibc 2.33 or newer')
   assert found['kept'] and found['after_all']
   assert found['given_back'] > found['freed'] / 2
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
+def test_every_step_works_in_the_workspace_of_the_first():
+  found = json.loads(_output(_STEPS))
+  if not (found['said'].startswith('kept') and found['new']):
+    pytest.skip('not glibc 2.33 or newer')
+  assert found['moved'] < 1 << 20
 
 
 def test_what_is_compiled_leaves_no_fragments():

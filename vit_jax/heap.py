@@ -14,9 +14,13 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
 # step's workspace is larger.
 _MIN_FRAGMENT, _MAX_FRAGMENT = 16 << 10, 4 << 20
 
-_MIN_COMPILE_SECONDS = 1.0
+# Free bytes kept apart for what a step allocates beside its workspace.
+_SPARE = 64 << 20
+
+_MIN_COMPILE_SECONDS = 0.25
 
 _kept = False
+_spare = 0  # address of the spare block made last
 
 
 class _Info(ctypes.Structure):
@@ -48,11 +52,12 @@ def keep() -> str:
 
 @functools.cache
 def watch_compilations() -> None:
-  """Lets JAX call `retire_fragments` whenever it has compiled for a second, if `keep` took effect.
+  """Lets JAX call `retire_fragments` whenever it has compiled for a while, if `keep` took effect.
 
   Where a program was compiled in this process, not read from the cache, steps of CNNs took
   1.05 to 1.2 times as long: glibc walked the list of what the compiler had left for each block that
-  a matmul asked for (docs/speed.md).
+  a matmul asked for (docs/speed.md). Reading one from the cache leaves 100 to 200 MiB of such
+  blocks too, and counts as compiling here.
   """
   if not _kept or _addresses_are_limited():
     return
@@ -82,11 +87,15 @@ def _addresses_are_limited() -> bool:
 
 
 def retire_fragments() -> None:
-  """Gives the memory of small free blocks back to the system and keeps their addresses out of use.
+  """Gives free memory back to the system, and keeps the addresses of small blocks out of use.
 
-  Large ones, which steps work in, stay as they are, and so does the end of the heap, which it grows
-  from. A C library without mallinfo2 (glibc before 2.33) is left alone.
+  Large ones, which steps work in, are used again, and so is the end of the heap, which it grows
+  from. Before that end a free block of `_SPARE` bytes is left for what a step allocates beside its
+  workspace: behind the workspace, that would keep the next step, which asks for a few bytes more
+  than the last one freed, from the same place, and there would be two. A C library without
+  mallinfo2 (glibc before 2.33) is left alone.
   """
+  global _spare
   libc = ctypes.CDLL(None)
   try:
     mallinfo = libc.mallinfo2
@@ -97,22 +106,33 @@ def retire_fragments() -> None:
   libc.sbrk.argtypes = [ctypes.c_ssize_t]
   libc.malloc.argtypes = libc.malloc_trim.argtypes = [ctypes.c_size_t]
   libc.free.argtypes = [ctypes.c_void_p]
+  libc.malloc_trim(1 << 62)  # so much stays at the end
   end = libc.sbrk(0) - mallinfo().keepcost - 4096  # where the last free block begins, or a bit less
 
-  def taken(most: int, least: int) -> list[int]:
-    """All free blocks of at least `least` bytes, in pieces of at most `most`."""
-    blocks, size = [], most
+  def taken(most: int, least: int) -> dict[int, int]:
+    """All free blocks of at least `least` bytes, in pieces of at most `most`: their sizes."""
+    blocks, size = {}, most
     while size >= least:
       block = libc.malloc(size)  # of the smallest free block that holds it
       if block is not None and block < end:
-        blocks.append(block)
+        blocks[block] = size
       else:
         libc.free(block)
         size //= 2
     return blocks
 
   large = taken(1 << 28, _MAX_FRAGMENT)
-  libc.malloc_trim(1 << 62)  # so much stays at the end
   taken(_MAX_FRAGMENT // 2, _MIN_FRAGMENT)
+  left = sum(size for block, size in large.items() if _spare <= block < _spare + _SPARE)
+  if left < _SPARE // 2:
+    _spare = libc.malloc(_SPARE)
+    libc.malloc(_MIN_FRAGMENT)  # parts it from the end, for good
+    libc.free(_spare)
   for block in large:
     libc.free(block)
+
+
+def give_back() -> None:
+  """Gives all free memory back to the system, where no step follows that would work in it."""
+  if _kept:
+    ctypes.CDLL(None).malloc_trim(0)

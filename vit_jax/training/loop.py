@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import optax
 
-from vit_jax import data, parallel, processes, remote, rng
+from vit_jax import data, heap, parallel, processes, remote, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
 from vit_jax.config import Config
 from vit_jax.console import phase, tell_soon
@@ -138,6 +138,7 @@ def _train(
       loop.run(state, stop, budget)
       with phase(f'waiting for the checkpoint of step {checkpointer.in_hand}'):
         checkpointer.wait()
+    heap.give_back()
     if loop.interrupted_at:
       why = 'interrupted' if loop.interrupted_by else f'--max_hours={max_hours:g}: stopped'
       raise InterruptedRunError(
