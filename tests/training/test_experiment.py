@@ -9,7 +9,7 @@ from PIL import Image
 
 from tests.support import raises
 from tests.training import runs
-from vit_jax import convert, tree
+from vit_jax import convert, parallel, tree
 from vit_jax.data.dataset import Dataset
 from vit_jax.data.sources import preparation as preparation_of_datasets
 from vit_jax.errors import (
@@ -36,6 +36,22 @@ def test_fresh_variables_depend_on_the_seed_alone():
   )
   assert all(value.tobytes() == again[name].tobytes() for name, value in first.items())
   assert any(value.tobytes() != other[name].tobytes() for name, value in first.items())
+
+
+@pytest.fixture
+def optimized():
+  """Programs are compiled as users' are, not as tests' are."""
+  before = jax.config.read('jax_disable_most_optimizations')
+  jax.config.update('jax_disable_most_optimizations', False)
+  yield
+  jax.config.update('jax_disable_most_optimizations', before)
+
+
+def test_a_placement_draws_the_same_weights(optimized):
+  run = build_experiment(runs.options())
+  placement = parallel.make('data', jax.devices()[:1], parallel.Mesh())
+  alone, placed = _flat(run.variables()[0]), _flat(run.variables(placement.initialise)[0])
+  assert all(value.tobytes() == placed[name].tobytes() for name, value in alone.items())
 
 
 def test_shapes_are_those_of_the_variables():

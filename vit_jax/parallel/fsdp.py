@@ -52,6 +52,9 @@ class FsdpPlacement(DataPlacement):
     shapes = jax.eval_shape(function, *placed)
     return jax.jit(function, out_shardings=map_paths(self._sharding, shapes))(*placed)
 
+  def initialise(self, init: Callable, *args: Any) -> Any:
+    return self.build(init, *args)
+
   def constrain(self, params: Any) -> Any:
     if len(self.devices) == 1:
       return params

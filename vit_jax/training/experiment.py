@@ -87,15 +87,15 @@ class Experiment:
     return variable_shapes(self.module, self.image_hw)
 
   def variables(
-    self, build: Callable[..., dict] = lambda function, *args: function(*args)
+    self, initialise: Callable[..., dict] = lambda init, *args: jax.jit(init)(*args)
   ) -> tuple[dict, str]:
     """Variables before the first step, of `init_from` or fresh from the seed, and a load report.
 
     Args:
-      build: a placement's, by which fresh ones are made where they will lie.
+      initialise: a placement's, by which fresh ones are made where they will lie.
     """
     if self.weights is None:
-      return self._fresh(build), ''
+      return self._fresh(initialise), ''
     # Heads on top of a model are not part of foreign weights: they start fresh.
     body = backbone_of(self.module) if self.head == 'reset' else self.module
     kept = self._kept_classes()
@@ -110,7 +110,7 @@ class Experiment:
         lambda name, x: x[..., kept] if name.startswith('params/head') else x, variables
       )
     if body is not self.module:
-      fresh = self._fresh(build, besides=frozenset(tree.flatten(variables)))
+      fresh = self._fresh(initialise, besides=frozenset(tree.flatten(variables)))
       variables = tree.merge(fresh, variables)
       report.reinitialised += [n for n in tree.flatten(fresh) if n.startswith('params/head')]
     return variables, str(report)
@@ -135,14 +135,14 @@ class Experiment:
         f"config.head='keep': {e}; config.head='reset' starts a new classifier"
       ) from None
 
-  def _fresh(self, build: Callable[..., dict], besides: frozenset[str] = frozenset()) -> dict:
+  def _fresh(self, initialise: Callable[..., dict], besides: frozenset[str] = frozenset()) -> dict:
     """Fresh variables, but for those of these names."""
 
     def init(key: jax.Array, images: jax.Array) -> dict:
       return tree.split(self.module.init(key, images, train=False), besides)[0]
 
     images = np.zeros((1, *self.image_hw, 3), np.float32)
-    return build(jax.jit(init), rng.stream(self.seed, 'params'), images)
+    return initialise(init, rng.stream(self.seed, 'params'), images)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -57,10 +57,13 @@ def first_state(plan: Plan, ema: bool) -> tuple[TrainState, str]:
     plan: of the run.
     ema: whether there is an EMA of the variables.
   """
-  experiment, optimization, build = plan.experiment, plan.optimization, plan.placement.build
+  experiment, optimization, placement = plan.experiment, plan.optimization, plan.placement
   with phase('initialising the model' if experiment.weights is None else 'loading the weights'):
-    variables, report = experiment.variables(build)
-    return build(lambda v: create(v, optimization.tx, optimization.frozen, ema), variables), report
+    variables, report = experiment.variables(placement.initialise)
+    state = placement.build(
+      lambda v: create(v, optimization.tx, optimization.frozen, ema), variables
+    )
+  return state, report
 
 
 def write_description(path: pathlib.Path, config: Config, experiment: Experiment) -> None:
