@@ -81,7 +81,10 @@ def test_ends_at_any_moment_change_nothing(tmp_path, parallel):
     print(told[-1], flush=True)
     expected = 1 if number == signal.SIGKILL else 128 + number
     assert status in (0, expected), told[-1]
-    assert len(err.splitlines()) <= 2, err  # that it saves, and where it stopped
+    lines = err.splitlines()
+    if count % IN_A_RUN and 'metrics and no checkpoint' in err:
+      lines = lines[1:]  # the attempt before was killed between its first row and checkpoint
+    assert len(lines) <= 2, err  # that it saves, and where it stopped
     assert seconds < 60 or status == 0
     if count % IN_A_RUN == IN_A_RUN - 1 or count == COUNT - 1:
       run(workdir, PROCESSES, parallel=parallel)
