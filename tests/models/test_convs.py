@@ -10,7 +10,7 @@ from tests.models import small
 from tests.support import raises
 from vit_jax import models, tree
 from vit_jax.errors import ModelError
-from vit_jax.models import batch_norm, convs, mobilenet
+from vit_jax.models import batch_norm, convs, group_norm, mobilenet
 
 
 def _ones(options, x, **kwargs):
@@ -181,6 +181,43 @@ def test_batch_norm_has_flaxs_values_and_gradients(axis_name):
   assert jax.tree.structure(expected) == jax.tree.structure(got)
   for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize('dtype', ['float32', 'bfloat16'])
+def test_group_norm_has_flaxs_values_and_gradients(dtype):
+  draw = np.random.default_rng(0)
+  x = jnp.asarray(3 + 2 * draw.standard_normal((3, 5, 7, 12)), dtype)
+  weights = jnp.asarray(draw.standard_normal(x.shape), jnp.float32)
+  options = {'num_groups': 4, 'epsilon': 1e-3, 'dtype': jnp.dtype(dtype)}
+  flaxs = nn.GroupNorm(use_fast_variance=False, **options)
+  ours = group_norm.GroupNorm(**options)
+  params = {'scale': jnp.linspace(0.5, 2, 12), 'bias': jnp.linspace(-1, 1, 12)}
+  made = ours.init(jax.random.key(0), x)['params']
+  assert jax.tree.map(jnp.shape, made) == jax.tree.map(jnp.shape, params)
+
+  def loss(module, params, x):
+    y = module.apply({'params': params}, x)
+    return (y * weights).sum(), y
+
+  expected, got = (
+    jax.value_and_grad(loss, argnums=(1, 2), has_aux=True)(module, params, x)
+    for module in (flaxs, ours)
+  )
+  assert jax.tree.map(lambda a: a.dtype, expected) == jax.tree.map(lambda a: a.dtype, got)
+  step = {'float32': 1e-5, 'bfloat16': 0.02}[dtype]
+  for a, b in zip(jax.tree.leaves(expected), jax.tree.leaves(got), strict=True):
+    a, b = (np.asarray(v, np.float32) for v in (a, b))
+    np.testing.assert_allclose(a, b, rtol=step, atol=step * np.abs(a).max())
+
+
+def test_group_norm_keeps_its_digits_where_activations_are_large():
+  x = 1000 + np.random.default_rng(0).standard_normal((2, 8, 8, 64)).astype(np.float32)
+  groups = x.astype(np.float64).reshape(2, 64, 32, 2)
+  exact = (groups - groups.mean((1, 3), keepdims=True)) / groups.std((1, 3), keepdims=True)
+  got = group_norm.GroupNorm(epsilon=0.0).apply(
+    {'params': {'scale': np.ones(64, np.float32), 'bias': np.zeros(64, np.float32)}}, x
+  )
+  np.testing.assert_allclose(got, exact.reshape(x.shape), atol=5e-4)  # half a step of 1000 is 3e-5
 
 
 def test_statistics_are_averaged_over_a_named_axis():

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from vit_jax.models import depthwise, winograd
 from vit_jax.models.batch_norm import BatchNorm
+from vit_jax.models.group_norm import GroupNorm
 
 PADDINGS = ('same', 'symmetric')
 
@@ -156,7 +157,7 @@ def _pads(x: jax.Array, k: int, stride: int, padding: str) -> depthwise.Pads:
 
 def norm(
   options: ConvOptions, name: str, train: bool, scale_init=nn.initializers.ones
-) -> nn.GroupNorm | BatchNorm:
+) -> GroupNorm | BatchNorm:
   """The network's normalisation as a named submodule of the module being called."""
   o = options
   common = {
@@ -166,8 +167,7 @@ def norm(
     'name': name,
   }
   if o.norm == 'group':
-    # Two passes, as BiT had it: one pass loses digits where activations are large.
-    return nn.GroupNorm(32, use_fast_variance=False, **common)
+    return GroupNorm(32, **common)
   return BatchNorm(
     use_running_average=not train or o.norm_frozen,
     momentum=o.norm_momentum,
