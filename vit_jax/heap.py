@@ -125,7 +125,7 @@ def retire_fragments() -> None:
   taken(_MAX_FRAGMENT // 2, _MIN_FRAGMENT)
   left = sum(size for block, size in large.items() if _spare <= block < _spare + _SPARE)
   if left < _SPARE // 2:
-    _spare = libc.malloc(_SPARE)
+    _spare = libc.malloc(_SPARE) or 0
     libc.malloc(_MIN_FRAGMENT)  # parts it from the end, for good
     libc.free(_spare)
   for block in large:
