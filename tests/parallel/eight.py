@@ -3,6 +3,7 @@
 Arguments: names of `CASES`, each with the sizes of a mesh: vit:1x8.
 """
 
+import functools
 import json
 import os
 import sys
@@ -47,8 +48,8 @@ def train(module, placement, size=SIZE, steps=STEPS):
   """Losses of all steps, the state after them, and the compiled step."""
   tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9))
   images = np.zeros((1, size, size, 3), np.float32)
-  init = jax.jit(lambda key, x: module.init(key, x, train=False))
-  variables = placement.build(init, rng.stream(3, 'params'), images)
+  init = functools.partial(module.init, train=False)
+  variables = placement.initialise(init, rng.stream(3, 'params'), images)
   state = placement.build(lambda v: create(v, tx, ema=True), variables)
   step = placement.compile_train(
     train_step.make_train_step(
