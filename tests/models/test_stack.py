@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from tests.models import small
-from vit_jax.models import attention, layers
-from vit_jax.models.stack import chosen_scan
+from vit_jax import models
+from vit_jax.models import attention, convs, layers, stack
 
 FAMILIES = ('vit_ti16', 'deit3_s16', 't2t_vit_7', 'mixer_s32', 'cait_xxs24')
 
@@ -79,12 +79,63 @@ def test_a_loop_is_one_block_to_the_compiler_whatever_the_depth():
     module = small.build('vit_ti16', scan=scan, depth=depth)
     x = small.images(module)
     variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
-    text = jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
+    with stack.apart():
+      text = jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
     return text.count('dot_general')
 
   assert length(True, 7) == length(True, 3) < length(False, 3) < length(False, 7)
 
 
 def test_none_means_a_loop_on_cpu_only_where_blocks_are_computed_again():
-  assert chosen_scan(None, 'block') and not chosen_scan(None, 'none')  # tests run on CPU
-  assert chosen_scan(True, 'none') and not chosen_scan(False, 'block')
+  assert stack.chosen_scan(None, 'block') and not stack.chosen_scan(
+    None, 'none'
+  )  # tests run on CPU
+  assert stack.chosen_scan(True, 'none') and not stack.chosen_scan(False, 'block')
+
+
+@pytest.mark.parametrize('name', [*FAMILIES, 'resnet50', 'bit_r50x1', 'mobilenet_v2', 'r50_b16'])
+def test_blocks_of_one_trace_compute_what_blocks_traced_apart_do(name):
+  rates = {'drop_path_rate': 0.3} if 'drop_path_rate' in models.fields(name) else {}
+  module = small.build(name, **rates)
+  x, variables = small.images(module), small.variables(module)
+
+  def step(params, train):
+    state = {k: v for k, v in variables.items() if k != 'params'}
+    rngs = {'dropout': jax.random.key(3)}
+    out = module.apply({'params': params, **state}, x, train=train, rngs=rngs, mutable=list(state))
+    return jnp.sum(jnp.sin(jax.tree.leaves(out)[-1])), out
+
+  def results(train):
+    return jax.jit(jax.grad(lambda p: step(p, train), has_aux=True))(variables['params'])
+
+  for train in (False, True) if not rates else (False,):  # random masks differ
+    found = results(train)
+    with stack.apart():
+      expected = results(train)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+      np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
+
+
+def test_equal_blocks_are_lowered_once():
+  def count(depth):
+    module = small.build('vit_ti16', depth=depth)
+    x = small.images(module)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), x))
+    text = jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
+    return text.count('dot_general')
+
+  assert count(7) == count(3) > 0
+
+
+def test_a_change_between_two_traces_of_a_module_is_seen():
+  module = small.build('resnet50')
+  x, variables = small.images(module), small.variables(module)
+
+  def text():
+    return jax.jit(lambda v, x: module.apply(v, x)).lower(variables, x).as_text()
+
+  before = text().count('stablehlo.convolution')
+  with convs.plain():
+    assert text().count('stablehlo.convolution') > before
+  assert text().count('stablehlo.convolution') == before

@@ -4,6 +4,7 @@ import flax.linen as nn
 import jax
 
 from vit_jax.models.convs import Conv, ConvOptions, max_pool, norm
+from vit_jax.models.stack import traced_once
 
 
 class Root(nn.Module):
@@ -121,12 +122,10 @@ class Stage(nn.Module):
 
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+    unit_type = traced_once(self, PreactUnit if self.preact else Unit, x)
+    fields = {} if self.preact else {'stride_in_conv': self.stride_in_conv}
     for j in range(self.units):
-      stride, name = self.stride if j == 0 else 1, f'unit{j + 1:02d}'
-      unit: nn.Module
-      if self.preact:
-        unit = PreactUnit(self.options, self.width, stride, name=name)
-      else:
-        unit = Unit(self.options, self.width, stride, self.stride_in_conv, name=name)
+      stride = self.stride if j == 0 else 1
+      unit = unit_type(self.options, self.width, stride, **fields, name=f'unit{j + 1:02d}')
       x = unit(x, train)
     return x

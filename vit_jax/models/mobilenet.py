@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from vit_jax.models.base import DTYPES, register
 from vit_jax.models.convs import PADDINGS, Conv, ConvOptions, norm
 from vit_jax.models.resnet import classify
+from vit_jax.models.stack import traced_once
 from vit_jax.options import option
 
 # Table 2 of the paper: expansion, output channels, stride of the first block of each stage.
@@ -64,10 +65,11 @@ class MobileNetV2(nn.Module):
     )
     x = images.astype(jnp.dtype(self.dtype))
     x = ConvNorm(options, self._channels(32), 3, 2, name='stem')(x, train)
+    block_type = traced_once(self, InvertedResidual, x)
     i = 0
     for repeats, (expansion, channels, stride) in zip(self.repeats, STAGES, strict=True):
       for j in range(repeats):
-        x = InvertedResidual(
+        x = block_type(
           options,
           expansion,
           self._channels(channels),

@@ -53,6 +53,8 @@ class FsdpPlacement(DataPlacement):
     return jax.jit(function, out_shardings=map_paths(self._sharding, shapes))(*placed)
 
   def initialise(self, init: Callable, *args: Any) -> Any:
+    if len(self.devices) == 1:
+      return super().initialise(init, *args)
     return self.build(init, *args)
 
   def constrain(self, params: Any) -> Any:

@@ -22,7 +22,7 @@ from vit_jax.config import AUTO, Config, parse_saved
 from vit_jax.console import phase
 from vit_jax.files import workdir_of
 from vit_jax.models.heads import backbone_of, with_backbone
-from vit_jax.models.stack import chosen_scan
+from vit_jax.models.stack import apart, chosen_scan
 from vit_jax.training import divergence
 from vit_jax.training.display import console_for
 from vit_jax.training.loop import HINT
@@ -239,7 +239,7 @@ class _Watched:
         self._note('/'.join(context.module.path), outputs, len(images))
       return outputs
 
-    with nn.intercept_methods(note):
+    with nn.intercept_methods(note), apart():
       return self._module.apply(variables, images, **options)
 
   def _note(self, name: str, outputs: Any, size: int) -> None:
