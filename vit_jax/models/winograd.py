@@ -45,7 +45,7 @@ def convolve(x: jax.Array, kernel: jax.Array) -> jax.Array:
   Returns:
     [b, h, w, f].
   """
-  return _filtered(x, kernel, transposed=False)
+  return _filtered(jax.lax.optimization_barrier(x), kernel, transposed=False)
 
 
 def _forward(x: jax.Array, kernel: jax.Array):
@@ -54,6 +54,7 @@ def _forward(x: jax.Array, kernel: jax.Array):
 
 def _backward(saved, dy: jax.Array):
   x, kernel = saved
+  dy = jax.lax.optimization_barrier(dy)
   return _filtered(dy, kernel[::-1, ::-1], transposed=True), _gradient_of_kernel(x, dy)
 
 
@@ -69,7 +70,7 @@ def _filtered(x: jax.Array, kernel: jax.Array, transposed: bool) -> jax.Array:
   y = y.reshape(4, 4, b, -(-h // 2), -(-w // 2), -1)
   y = _apply(_to_image, jax.lax.optimization_barrier(_apply(_to_image, y, 0)), 1)
   y = y.transpose(2, 3, 0, 4, 1, 5)
-  return y.reshape(b, 2 * y.shape[1], 2 * y.shape[3], -1)[:, :h, :w]
+  return jax.lax.optimization_barrier(y.reshape(b, 2 * y.shape[1], 2 * y.shape[3], -1)[:, :h, :w])
 
 
 def _gradient_of_kernel(x: jax.Array, dy: jax.Array) -> jax.Array:
