@@ -5,7 +5,8 @@ A^T [(G g G^T) * (B^T d B)] A. The transforms are sums; the products of each of 
 summed over channels, are matmuls over all tiles. Rounding errors are as large as XLA's own.
 
 Transforms go along one axis of the image, then along the other, each a loop of its own (the
-barriers): XLA would make sixteen loops of both together, which take longer to compile.
+barriers): XLA would make sixteen loops of both together, or four that each compute what is before
+or behind them, which take longer to compile.
 
 Source: Lavin and Gray 2015 (1509.09308), section 4.1, F(2 x 2, 3 x 3).
 """
