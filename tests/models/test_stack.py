@@ -1,5 +1,6 @@
 """Blocks run by a loop against unrolled blocks."""
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -139,3 +140,28 @@ def test_a_change_between_two_traces_of_a_module_is_seen():
   with convs.plain():
     assert text().count('stablehlo.convolution') > before
   assert text().count('stablehlo.convolution') == before
+
+
+class _Coin(nn.Module):
+  options: attention.BlockOptions
+  drop_path: float
+
+  @nn.compact
+  def __call__(self, x, train):
+    return x + jax.random.bernoulli(self.make_rng('dropout'), 0.5, x.shape)
+
+
+class _Coins(nn.Module):
+  @nn.compact
+  def __call__(self, x, train):
+    options = attention.BlockOptions(num_heads=1, mlp_dim=1)
+    return stack.run_blocks(self, _Coin, {}, options, [0.0, 0.0], x, train)
+
+
+def test_blocks_of_one_trace_draw_masks_of_their_own():
+  def flipped(seed):
+    rngs = {'dropout': jax.random.key(seed)}
+    return jax.jit(lambda x: _Coins().apply({}, x, True, rngs=rngs))(jnp.zeros(64))
+
+  assert {*np.asarray(flipped(0)).tolist()} == {0, 1, 2}
+  assert (flipped(0) == flipped(0)).all() and (flipped(0) != flipped(1)).any()

@@ -23,6 +23,10 @@ def _check(found, expected):
       np.testing.assert_array_equal(a, b)
 
 
+def _sum(*keys):
+  return sum(i * jax.random.uniform(key) for i, key in enumerate(keys, 1))
+
+
 @pytest.mark.parametrize('name', NAMES)
 def test_the_weights_are_those_of_init(name):
   module, key = small.build(name), rng.stream(3, 'params')
@@ -42,6 +46,9 @@ def test_any_function_of_keys_and_arrays(implementation, partitionable):
       'another key': jax.random.normal(jax.random.fold_in(one, 1), (3, 2)) * others['scale'],
       'of two': jax.random.uniform(folded[1]) + jax.random.uniform(folded[2]),
       'of one twice': jax.random.uniform(folded[1]) + jax.random.uniform(folded[1]),
+      'of two, the first twice': _sum(folded[1], folded[2], folded[1]),
+      'of two, the second twice': _sum(folded[1], folded[2], folded[2]),
+      'of many': jax.vmap(jax.random.uniform)(jax.random.split(folded[3], 3)),
       'folded by a value': jax.random.fold_in(key, others['scale'].astype(int)),
       'bytes': [jax.random.bits(k, (5,), 'uint8') for k in folded],
       'steps': jax.random.permutation(two, 7),
@@ -56,6 +63,16 @@ def test_any_function_of_keys_and_arrays(implementation, partitionable):
     key = jax.random.key(5, impl=implementation)
     args = key, {'key': jax.random.key(6, impl=implementation), 'scale': np.float32(1.5)}
     _check(drawing.drawn(lambda *x: plain(draw(*x)), *args), plain(jax.jit(draw)(*args)))
+
+
+def test_weights_that_a_long_computation_makes():
+  def draw(key, x):
+    for _ in range(3000):
+      x = x + 1
+    return [x + jax.random.uniform(jax.random.fold_in(key, i)) for i in range(2)]
+
+  args = rng.stream(3, 'params'), np.float32(1)
+  _check(drawing.drawn(draw, *args), jax.jit(draw)(*args))
 
 
 def test_weights_drawn_alike_are_rows_of_one_array():

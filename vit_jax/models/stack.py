@@ -28,10 +28,14 @@ def traced_once(parent: nn.Module, block_type: type[nn.Module], x: jax.Array) ->
     block_type: of blocks that are called with (x, train).
     x: what the first of them gets.
   """
-  looked_at = parent.is_mutable_collection('intermediates') or 'perturbations' in parent.variables
-  if _apart.get() or looked_at or parent.is_initializing() or not isinstance(x, jax.core.Tracer):
+  one_by_one = _apart.get() or _looked_at(parent) or parent.is_initializing()
+  if one_by_one or not isinstance(x, jax.core.Tracer):
     return block_type
   return nn.jit(block_type, static_argnums=(2,))
+
+
+def _looked_at(module: nn.Module) -> bool:
+  return module.is_mutable_collection('intermediates') or 'perturbations' in module.variables
 
 
 @contextlib.contextmanager
@@ -80,8 +84,8 @@ def run_blocks(
     x: [b, n, d].
     train: whether dropout and stochastic depth act.
   """
-  special = parent.is_mutable_collection('intermediates') or 'perturbations' in parent.variables
-  if chosen_scan(options.scan, options.remat) and not parent.is_initializing() and not special:
+  loop = chosen_scan(options.scan, options.remat)
+  if loop and not parent.is_initializing() and not _looked_at(parent):
     return _scanned(parent, block_type, fields, options, rates, x, train)
   made = nn.remat(block_type, static_argnums=(2,)) if options.remat == 'block' else block_type
   made = traced_once(parent, made, x)

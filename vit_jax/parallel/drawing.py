@@ -55,14 +55,14 @@ class _Program:
   def __init__(self, closed: Any):
     self._closed = closed
     self._keys: dict[Any, Any] = {}  # what folds a key, by the value that it gives
-    makers: dict[Any, Any] = {}  # what makes any other value
-    given = {*closed.jaxpr.invars, *closed.jaxpr.constvars}
-    for equation in closed.jaxpr.eqns:
+    makers: dict[Any, Any] = {}  # what makes any other value, with its place
+    given = {v for v in (*closed.jaxpr.invars, *closed.jaxpr.constvars) if not v.aval.shape}
+    for place, equation in enumerate(closed.jaxpr.eqns):
       folds = equation.primitive.name == 'random_fold_in' and equation.invars[0] in given
       if folds and isinstance(equation.invars[1], core.Literal):
         self._keys[equation.outvars[0]] = equation
       else:
-        makers |= dict.fromkeys(equation.outvars, equation)
+        makers |= dict.fromkeys(equation.outvars, (place, equation))
     alike = collections.defaultdict(list)
     for place, value in enumerate(closed.jaxpr.outvars):
       leaf = _Leaf(place, value, *_needs(value, makers))
@@ -71,13 +71,12 @@ class _Program:
 
   def _likeness(self, leaf: _Leaf) -> Hashable:
     """Equal for leaves that equal operations make, of keys that one key was folded to."""
-    number: dict[Any, int] = {}
+    number = {v: i for i, v in enumerate(leaf.inputs)}
 
     def reference(v: Any) -> Hashable:
       return (str(v.val), str(v.aval)) if isinstance(v, core.Literal) else number[v]
 
     inputs = [self._keys[v].invars[0] if v in self._keys else v for v in leaf.inputs]
-    number |= {v: len(number) for v in leaf.inputs}
     found: list[Hashable] = [tuple(inputs)]
     for e in leaf.equations:
       params = tuple(sorted(e.params.items()))
@@ -141,22 +140,22 @@ class _Program:
 
 
 def _needs(value: Any, makers: dict) -> tuple[Sequence[Any], Sequence[Any]]:
-  """The equations that make a value, and the inputs of the first of them."""
+  """The equations that make a value, in order, and what they read that none of them makes."""
   equations: dict[int, Any] = {}
   inputs: dict[Any, None] = {}
-
-  def visit(v: Any) -> None:
+  needed = [value]
+  while needed:
+    v = needed.pop()
     if isinstance(v, core.Literal):
-      return
+      continue
     if v not in makers:
       inputs[v] = None
-    elif id(makers[v]) not in equations:
-      for x in makers[v].invars:
-        visit(x)
-      equations[id(makers[v])] = makers[v]
-
-  visit(value)
-  return list(equations.values()), list(inputs)
+      continue
+    place, equation = makers[v]
+    if place not in equations:
+      equations[place] = equation
+      needed += reversed(equation.invars)
+  return [equations[place] for place in sorted(equations)], list(inputs)
 
 
 def _is_key(x: Any) -> bool:
