@@ -79,6 +79,7 @@ def main() -> None:
   parser.add_argument('--batch_size', type=int, default=16)
   args = parser.parse_args()
   runtime.start()
+  runtime.prepare_jax()
   draw = np.random.default_rng(0)
   print(
     'side  channels  features  kernel  stride   forward: XLA, ours    gradients: XLA, ours (ms)'

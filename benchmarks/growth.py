@@ -62,6 +62,7 @@ def main() -> None:
   from vit_jax import runtime
 
   runtime.start()
+  runtime.prepare_jax()
   found = {
     axis: {v: measure(**{**BASE, axis: v}, steps=args.steps) for v in values}
     for axis, values in AXES.items()

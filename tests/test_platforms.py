@@ -132,7 +132,7 @@ def test_a_console_prints_a_stand_in_for_what_it_lacks(encoding, monkeypatch):
     print('猫🐱 cat caf\udce9')
     return 0
 
-  monkeypatch.setattr(runtime, 'start', lambda: None)
+  monkeypatch.setattr(runtime, 'start', lambda alone: None)
   with pytest.raises(SystemExit) as end:
     run_cli(main)
   assert end.value.code == 0
@@ -144,7 +144,7 @@ def test_a_python_without_the_packages_is_named(monkeypatch, capsys):
   def main() -> int:
     raise ModuleNotFoundError("No module named 'jax'", name='jax')
 
-  monkeypatch.setattr(runtime, 'start', lambda: None)
+  monkeypatch.setattr(runtime, 'start', lambda alone: None)
   with pytest.raises(SystemExit) as end:
     run_cli(main)
   (line,) = capsys.readouterr().err.splitlines()

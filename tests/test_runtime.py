@@ -6,6 +6,8 @@ import pathlib
 import subprocess
 import sys
 
+import pytest
+
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 # A program like a command: it starts, compiles something, and prints the settings.
@@ -26,11 +28,11 @@ def _run(*args, **env):
   return json.loads(_program(*args, **env).stdout.splitlines()[-1])
 
 
-def _program(*args, warnings='error', **env):
+def _program(*args, warnings='error', program=_PROGRAM, **env):
   keep = {k: v for k, v in os.environ.items() if not k.startswith(('JAX_', 'VIT_JAX_', 'XLA_'))}
   env = {**keep, 'JAX_PLATFORMS': 'cpu', 'PYTHONPATH': str(ROOT), **env}
   return subprocess.run(
-    [sys.executable, '-W', warnings, '-c', _PROGRAM, *args],
+    [sys.executable, '-W', warnings, '-c', program, *args],
     env=env,
     text=True,
     capture_output=True,
@@ -79,6 +81,39 @@ def test_memory_is_kept_unless_turned_off(tmp_path):
   assert found.startswith(('kept from step to step', 'as the C library has it'))
   found = _run(JAX_ENABLE_COMPILATION_CACHE='false', VIT_JAX_KEEP_MEMORY='0')['allocator']
   assert found.startswith('given back')
+
+
+# A program that calls a step of a third of a second, and says whether it was done by then.
+_STEP = """
+import json, sys
+import numpy as np
+from vit_jax import parallel, runtime
+runtime.start(alone='several' not in sys.argv)
+placement = parallel.make('data')
+import jax
+batch = placement.put_batch({'image': np.ones((2, 2000, 2000), np.float32)})
+arrived = batch['image'].is_ready()
+step = jax.jit(lambda x: x @ x @ x @ x)
+step(batch['image']).block_until_ready()
+done = step(batch['image']).is_ready()
+print(json.dumps(runtime.describe() | {
+  'arrived': arrived, 'done': done, 'inline': runtime.computes_inline(placement.devices)}))
+"""
+
+
+def test_a_step_on_one_cpu_is_over_when_it_returns():
+  found = _run(program=_STEP)
+  assert found['arrived'] and found['done'] and found['inline']
+  assert 'thread' in found['dispatch'] and 'arena' not in found['allocator']
+
+
+@pytest.mark.parametrize('where', ['devices', 'processes'])
+def test_steps_in_threads_of_xla_share_an_arena(where):
+  devices = '--xla_force_host_platform_device_count=2' if where == 'devices' else ''
+  found = _run('several' if where == 'processes' else 'alone', program=_STEP, XLA_FLAGS=devices)
+  if found['allocator'].startswith('kept'):
+    assert found['allocator'].endswith('in one arena')
+  assert found['inline'] is (where == 'processes')  # which has joined no others here
 
 
 def test_a_flag_of_the_user_stays():

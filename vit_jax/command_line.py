@@ -18,7 +18,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
   Set VIT_JAX_TRACEBACK=1 to see where it was raised. A signal ends with status 128 and its number
   and a closed pipe (`... | head`) quietly, as shells expect; a run goes on without what it prints.
   """
-  runtime.start()
+  runtime.start(alone=not processes.may_be_several())
   # Orbax's threads log with a traceback what was said in one line, and may end after the console.
   logging.getLogger('absl').setLevel(logging.CRITICAL)
   try:

@@ -30,11 +30,16 @@ class _Info(ctypes.Structure):
   _fields_ = [(f'field{i}', ctypes.c_size_t) for i in range(9)] + [('keepcost', ctypes.c_size_t)]
 
 
-def keep() -> str:
+def keep(one_arena: bool = False) -> str:
   """Makes the C library keep freed memory for the next step, and says in words whether it does.
 
   XLA allocates the whole workspace of a step anew each time. glibc would give it back to the
   system and get zeroed pages again: 2 GB, half a million page faults a step of ViT-S/16.
+
+  Args:
+    one_arena: for workspaces that are allocated in other threads than the main one. Their arenas
+      would get large blocks from mmap whatever _MMAP_MAX says; but a compiler's threads wait for
+      each other in a single one.
   """
   global _kept
   if os.environ.get('VIT_JAX_KEEP_MEMORY') == '0':
@@ -43,11 +48,11 @@ def keep() -> str:
     mallopt = ctypes.CDLL(None).mallopt
   except (OSError, AttributeError, TypeError):  # TypeError: Windows, which takes no None
     return 'as the C library has it (not glibc)'
-  # One arena: the others would get large blocks from mmap whatever _MMAP_MAX says.
-  if not all([mallopt(_ARENA_MAX, 1), mallopt(_MMAP_MAX, 0), mallopt(_TRIM_THRESHOLD, -1)]):
+  settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1} | ({_ARENA_MAX: 1} if one_arena else {})
+  if not all(mallopt(*setting) for setting in settings.items()):
     return 'as the C library has it (mallopt refused)'
   _kept = True
-  return 'kept from step to step'
+  return 'kept from step to step' + (', in one arena' if one_arena else '')
 
 
 @functools.cache

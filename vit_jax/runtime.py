@@ -11,6 +11,7 @@ import pathlib
 import re
 import sys
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 from vit_jax import heap
@@ -33,21 +34,48 @@ _CACHE_FAILED = re.compile(
 
 log = logging.getLogger(__name__)
 
+_INLINE = 'the thread that calls a step computes it, on one device'
+
 _settings: dict[str, str] = {}
 
 
-def start() -> None:
+def start(alone: bool = True) -> None:
   """Prepares this process for fast steps; called by every command, a second call does nothing.
 
   Compiled programs are kept in the cache folder (see `files.cache_folder`) unless JAX's own
   $JAX_COMPILATION_CACHE_DIR or $JAX_ENABLE_COMPILATION_CACHE say otherwise, $VIT_JAX_KEEP_MEMORY=0
   leaves the allocator as it is, and a flag in $XLA_FLAGS is never changed.
   Nothing here can fail a run, and nothing changes a result.
+
+  Args:
+    alone: whether this process computes by itself, not as one of several.
   """
   if not _settings:
-    _settings['allocator'] = _keep_memory()
+    _settings['allocator'] = _keep_memory(one_arena=not alone or _simulates_devices())
     _settings['scheduler'] = _spare_memory()
     _settings['cache'] = _keep_compilations()
+
+
+def prepare_jax() -> None:
+  """Goes on where `start` was called, once JAX is imported and before it computes anything.
+
+  On CPU, the thread that calls a step then computes it. In a thread of XLA's own a step's outputs
+  are ready a moment before its workspace is free, so that the next step may get a second one.
+  """
+  if not _settings or has_accelerator():
+    return
+  import jax
+
+  with contextlib.suppress(AttributeError):  # another version of JAX
+    jax.config.update('jax_cpu_enable_async_dispatch', False)
+    _settings['dispatch'] = _INLINE
+  heap.watch_compilations()
+
+
+def computes_inline(devices: Sequence[Any]) -> bool:
+  """Whether steps on these devices have freed their memory when they return."""
+  inline = _settings.get('dispatch') == _INLINE
+  return inline and len(devices) == 1 and devices[0].platform == 'cpu'
 
 
 def describe() -> dict[str, str]:
@@ -62,10 +90,16 @@ def has_accelerator() -> bool:
   return bool(glob.glob('/dev/nvidia[0-9]*') + glob.glob('/dev/accel*') + glob.glob('/dev/kfd'))
 
 
-def _keep_memory() -> str:
+def _keep_memory(one_arena: bool) -> str:
   if has_accelerator():
     return 'as the C library has it (the steps run on an accelerator)'
-  return heap.keep()
+  return heap.keep(one_arena)
+
+
+def _simulates_devices() -> bool:
+  """Whether this process has several devices on CPU, each with threads of its own."""
+  flag = '--xla_force_host_platform_device_count='
+  return flag in os.environ.get('XLA_FLAGS', '') or 'JAX_NUM_CPU_DEVICES' in os.environ
 
 
 def _spare_memory() -> str:

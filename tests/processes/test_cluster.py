@@ -133,3 +133,26 @@ def test_flags_name_the_place_and_a_cluster_what_they_leave_out(place_of):
 def test_what_does_not_fit_together_is_one_error(place_of, words, facts):
   with raises(ConfigError, *facts):
     place_of({}, *words)
+
+
+@pytest.mark.parametrize(
+  'environment, words, likely',
+  [
+    ({}, [], False),
+    ({}, ['--processes=2'], False),  # the launcher, which computes nothing
+    ({'VIT_JAX_LAUNCHED': '{}'}, [], True),
+    (SRUN, [], True),
+    (SRUN | {'SLURM_STEP_NUM_TASKS': '1'}, [], False),
+    (MPIRUN, [], True),
+    ({}, ['--coordinator=host:12', '--process_id=1', '--process_count=2'], True),
+  ],
+)
+def test_whether_there_are_others_is_guessed_before_flags_are_read(
+  monkeypatch, environment, words, likely
+):
+  for name in (*SRUN, *MPIRUN, 'VIT_JAX_LAUNCHED'):
+    monkeypatch.delenv(name, raising=False)
+  for name, value in environment.items():
+    monkeypatch.setenv(name, value)
+  monkeypatch.setattr('sys.argv', ['main.py', *words])
+  assert cluster.may_be_several() is likely

@@ -1,12 +1,14 @@
 """Metrics and rates between two reports, and the pause between long steps on CPU."""
 
 import json
+import types
 
 import numpy as np
 import pytest
 
 from vit_jax.training import timing
 
+CPU = [types.SimpleNamespace(platform='cpu')]
 OUTPUTS = {'loss': np.float32(0.5)}
 
 
@@ -128,7 +130,7 @@ def test_a_window_is_resumed_from_json():
 
 
 def test_a_long_step_is_followed_by_a_pause_of_a_hundredth(time):
-  throttle = timing.CpuStepThrottle(on_cpu=True)
+  throttle = timing.CpuStepThrottle(CPU)
   for seconds in (1.5, 0.7, 90.0):
     time.now += seconds
     throttle.after(OUTPUTS)
@@ -136,7 +138,7 @@ def test_a_long_step_is_followed_by_a_pause_of_a_hundredth(time):
 
 
 def test_after_one_short_step_there_are_no_more_pauses(time):
-  throttle = timing.CpuStepThrottle(on_cpu=True)
+  throttle = timing.CpuStepThrottle(CPU)
   for seconds in (1.0, 0.1, 3.0, 3.0):
     time.now += seconds
     throttle.after(OUTPUTS)
@@ -144,7 +146,7 @@ def test_after_one_short_step_there_are_no_more_pauses(time):
 
 
 def test_an_accelerator_is_never_waited_for(time):
-  throttle = timing.CpuStepThrottle(on_cpu=False)
+  throttle = timing.CpuStepThrottle([types.SimpleNamespace(platform='gpu')])
   time.now += 5.0
   throttle.after(object())  # not even looked at
   assert time.slept == []

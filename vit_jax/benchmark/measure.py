@@ -37,10 +37,10 @@ def measure(
   """
   import jax
 
-  from vit_jax import heap, machine, models, runtime
+  from vit_jax import machine, models, runtime
   from vit_jax.training import flops
 
-  heap.watch_compilations()
+  runtime.prepare_jax()
   module = models.build(name, classes, **(fields or {}))
   models.check_image_size(module, (image_size, image_size))
   device = jax.devices()[0]
@@ -119,7 +119,7 @@ def _measure_model(
       state, metrics = step(state, batch, key)
       return state, metrics
 
-    first, seconds = _times(update, steps, timing.CpuStepThrottle(jax.default_backend() == 'cpu'))
+    first, seconds = _times(update, steps, timing.CpuStepThrottle(jax.devices()[:1]))
     needed = flops.training_flops(module, shapes, (1, *shape))
     row['training_gflop_per_image'] = needed / 1e9
     row |= _rates('train', first, seconds, batch_size, needed, peak)

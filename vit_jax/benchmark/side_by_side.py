@@ -26,9 +26,9 @@ labels = np.arange(batch) % classes
 """
 
 OURS = """
-from vit_jax import heap, runtime
+from vit_jax import runtime
 runtime.start()
-heap.watch_compilations()
+runtime.prepare_jax()
 import jax
 from vit_jax import models, rng
 from vit_jax.benchmark.measure import training_step

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import heap, machine, tasks, tree
+from vit_jax import machine, runtime, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.data.trained_on import TrainedOn
 from vit_jax.errors import (
@@ -102,7 +102,7 @@ class Loaded:
     self.trained_on = trained_on
     self._transform = parse_transform(preprocess.transform, train=False)
     self._on_device: Any = None
-    heap.watch_compilations()
+    runtime.prepare_jax()
 
   @property
   def task(self) -> tasks.Task:
@@ -280,7 +280,7 @@ class Loaded:
       self._on_device = jax.device_put(self.variables)
     padded = np.zeros((size, *examples[0]['image'].shape), np.uint8)
     padded[: len(examples)] = [example['image'] for example in examples]
-    found = compute(self._on_device, padded)
+    found = compute(self._on_device, jax.block_until_ready(jax.device_put(padded)))
     return jax.tree.map(lambda x: np.asarray(x)[: len(examples)], found)
 
   def _sizes(self) -> list[int]:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import jax
 
-from vit_jax import heap, processes
+from vit_jax import processes, runtime
 from vit_jax.errors import ConfigError
 from vit_jax.parallel.fsdp import FsdpPlacement
 from vit_jax.parallel.placements import (
@@ -56,7 +56,7 @@ def make(
     ConfigError: the mesh is of another number of devices, or the devices are those of several
       processes that were not connected.
   """
-  heap.watch_compilations()
+  runtime.prepare_jax()
   if devices is None:
     devices = jax.devices()
     if jax.process_count() != processes.count():

@@ -108,9 +108,15 @@ class DataPlacement:
 
   def put_batch(self, batch: dict) -> dict:
     """This process's examples -> one global array, divided along its first axis."""
-    return jax.tree.map(
-      lambda x: jax.make_array_from_process_local_data(self._divided, np.asarray(x)), batch
+    return self._arrived(
+      jax.tree.map(
+        lambda x: jax.make_array_from_process_local_data(self._divided, np.asarray(x)), batch
+      )
     )
+
+  def _arrived(self, batch: dict) -> dict:
+    """On CPU waits for the copies: a step whose inputs are not there runs in a thread of XLA's."""
+    return jax.block_until_ready(batch) if self.devices[0].platform == 'cpu' else batch
 
   def get_examples(self, outputs: Any) -> Any:
     """Arrays with one row an example -> this process's rows, numpy, in batch order."""
@@ -182,7 +188,7 @@ class PmapPlacement(DataPlacement):
       rows = np.asarray(x).reshape(len(self._local), -1, *np.shape(x)[1:])
       return jax.make_array_from_process_local_data(self._divided, rows)
 
-    return jax.tree.map(divide, batch)
+    return self._arrived(jax.tree.map(divide, batch))
 
   def get_examples(self, outputs: Any) -> Any:
     return jax.tree.map(lambda x: _local_rows(x).reshape(-1, *x.shape[2:]), outputs)

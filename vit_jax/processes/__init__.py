@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from vit_jax.errors import ConfigError
 from vit_jax.processes import cluster, launcher
 from vit_jax.processes.alike import refuse_unlike
-from vit_jax.processes.cluster import check, flags, hide_flags
+from vit_jax.processes.cluster import check, flags, hide_flags, may_be_several
 from vit_jax.processes.member import (
   agreed,
   busy,
@@ -40,6 +40,7 @@ __all__ = [
   'hide_flags',
   'index',
   'leave',
+  'may_be_several',
   'member_flags',
   'refuse_unlike',
   'start',

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import sys
 from typing import Any
 
 from vit_jax.errors import ConfigError, shown
@@ -64,6 +65,13 @@ def hide_flags(parser: argparse.ArgumentParser) -> None:
   for action in parser._actions:
     if action.dest.startswith(('process', 'coordinator')):
       action.help = argparse.SUPPRESS
+
+
+def may_be_several() -> bool:
+  """Whether this process is likely to be one of several, judged before flags are read."""
+  named = any(word.startswith(('--coordinator', '--process_')) for word in sys.argv)
+  counts = (LAUNCHED, 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
+  return named or any(os.environ.get(name, '1') != '1' for name in counts)
 
 
 def check(args: argparse.Namespace) -> None:

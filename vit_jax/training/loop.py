@@ -234,7 +234,7 @@ class _Loop:
     step, state = int(state.step), placement.put_state(state)
     compiling = True
     stopping = SharedStop(stop, config.batch_size // processes.count(), placement.get_metrics)
-    throttle = CpuStepThrottle(on_cpu=placement.devices[0].platform == 'cpu')
+    throttle = CpuStepThrottle(placement.devices)
     while step < total and not self._callbacks.stop:
       with self._window.waiting():
         batch = next(self._batches)
@@ -296,6 +296,8 @@ class _Loop:
     """Validation, callbacks, frozen features and a checkpoint, where they are due."""
     config, due = self._config, self._plan.durations.due
     validated: dict[str, float] = {}
+    if last or stopping:
+      heap.give_back()
     if last or due(step, config.evaluation.every):
       self._check_window()
       validated = self.validation.validate(step, state)

@@ -2,10 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+
+from vit_jax import runtime
 
 Row = dict[str, tuple[float, float]]  # by metric: total and weight
 
@@ -129,21 +131,23 @@ class Window:
 
 
 class CpuStepThrottle:
-  """After long steps on CPU, waits until XLA has freed the workspace of the last one.
+  """After long steps in threads of XLA's on CPU, waits until the last one's workspace is free.
 
   XLA reports outputs as ready a moment before it frees the workspace. A step that starts in
   between, or is started before, gets a workspace of its own: 3.6 GB in the place of 2.1 GB for
   ViT-S/16, and some steps later 5.0 GB (docs/speed.md). The pause is a hundredth of the step.
 
   Args:
-    on_cpu: whether steps run on the host; if not, there are no pauses.
+    devices: that the steps run on; there are no pauses but on CPUs, nor where the caller's thread
+      computes (see `runtime.computes_inline`).
   """
 
   _SHORT = 0.2  # seconds; a step that takes no longer has little workspace
   _LONGEST_PAUSE = 0.02  # seconds
 
-  def __init__(self, on_cpu: bool):
-    self._waits, self._before = on_cpu, time.monotonic()
+  def __init__(self, devices: Sequence[Any]):
+    self._waits = devices[0].platform == 'cpu' and not runtime.computes_inline(devices)
+    self._before = time.monotonic()
 
   def after(self, outputs: Any) -> None:
     """To be called with the arrays that a step gives as soon as the step was started."""

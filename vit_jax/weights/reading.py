@@ -9,7 +9,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from vit_jax import models, remote, tree
+from vit_jax import models, remote, runtime, tree
 from vit_jax.config import usable
 from vit_jax.data import class_names
 from vit_jax.data.preprocess import Preprocess
@@ -164,6 +164,7 @@ def read(
     WeightsError: no such file, or no weights in it.
     DownloadError: no source gave the weights.
   """
+  runtime.prepare_jax()
   if format != 'auto':
     FORMATS[format]  # raises for an unknown one
   name = remote.local(str(path_or_name))
