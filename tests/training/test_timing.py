@@ -30,6 +30,7 @@ class Time:
 def time(monkeypatch):
   made = Time()
   monkeypatch.setattr(timing, 'time', made)
+  monkeypatch.setattr(timing.runtime, 'computes_inline', lambda devices: False)
   return made
 
 
@@ -143,6 +144,14 @@ def test_after_one_short_step_there_are_no_more_pauses(time):
     time.now += seconds
     throttle.after(OUTPUTS)
   np.testing.assert_allclose(time.slept, [0.01, 0.001])
+
+
+def test_steps_that_the_calling_thread_computes_are_not_waited_for(time, monkeypatch):
+  monkeypatch.setattr(timing.runtime, 'computes_inline', lambda devices: True)
+  throttle = timing.CpuStepThrottle(CPU)
+  time.now += 5.0
+  throttle.after(object())
+  assert time.slept == []
 
 
 def test_an_accelerator_is_never_waited_for(time):
