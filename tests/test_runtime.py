@@ -83,7 +83,7 @@ def test_memory_is_kept_unless_turned_off(tmp_path):
   assert found.startswith('given back')
 
 
-# A program that calls a step of a third of a second, and says whether it was done by then.
+# A program that calls a long step, and says whether it was over when the call returned.
 _STEP = """
 import json, sys
 import numpy as np

@@ -1,6 +1,6 @@
 """What a command sets before JAX starts: memory, XLA flags, the compilation cache.
 
-Never imports JAX.
+Never imports JAX but in `prepare_jax`.
 """
 
 import contextlib
@@ -34,8 +34,6 @@ _CACHE_FAILED = re.compile(
 
 log = logging.getLogger(__name__)
 
-_INLINE = 'the thread that calls a step computes it, on one device'
-
 _settings: dict[str, str] = {}
 
 
@@ -68,18 +66,17 @@ def prepare_jax() -> None:
 
   with contextlib.suppress(AttributeError):  # another version of JAX
     jax.config.update('jax_cpu_enable_async_dispatch', False)
-    _settings['dispatch'] = _INLINE
+    _settings['dispatch'] = 'the thread that calls a step computes it, on one device'
   heap.watch_compilations()
 
 
 def computes_inline(devices: Sequence[Any]) -> bool:
   """Whether steps on these devices have freed their memory when they return."""
-  inline = _settings.get('dispatch') == _INLINE
-  return inline and len(devices) == 1 and devices[0].platform == 'cpu'
+  return 'dispatch' in _settings and len(devices) == 1 and devices[0].platform == 'cpu'
 
 
 def describe() -> dict[str, str]:
-  """What `start` did, by topic; empty where it was not called."""
+  """What `start` and `prepare_jax` did, by topic; empty where it was not called."""
   return dict(_settings)
 
 

@@ -108,15 +108,15 @@ class DataPlacement:
 
   def put_batch(self, batch: dict) -> dict:
     """This process's examples -> one global array, divided along its first axis."""
-    return self._arrived(
-      jax.tree.map(
-        lambda x: jax.make_array_from_process_local_data(self._divided, np.asarray(x)), batch
-      )
+    arrays = jax.tree.map(
+      lambda x: jax.make_array_from_process_local_data(self._divided, self._rows(x)), batch
     )
+    # A step whose inputs are not there yet runs in a thread of XLA's (`runtime.prepare_jax`).
+    return jax.block_until_ready(arrays) if self.devices[0].platform == 'cpu' else arrays
 
-  def _arrived(self, batch: dict) -> dict:
-    """On CPU waits for the copies: a step whose inputs are not there runs in a thread of XLA's."""
-    return jax.block_until_ready(batch) if self.devices[0].platform == 'cpu' else batch
+  def _rows(self, x: Any) -> np.ndarray:
+    """What is divided along its first axis."""
+    return np.asarray(x)
 
   def get_examples(self, outputs: Any) -> Any:
     """Arrays with one row an example -> this process's rows, numpy, in batch order."""
@@ -183,12 +183,8 @@ class PmapPlacement(DataPlacement):
   def get_state(self, state: Any) -> Any:
     return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data)[0], state)
 
-  def put_batch(self, batch: dict) -> dict:
-    def divide(x):
-      rows = np.asarray(x).reshape(len(self._local), -1, *np.shape(x)[1:])
-      return jax.make_array_from_process_local_data(self._divided, rows)
-
-    return self._arrived(jax.tree.map(divide, batch))
+  def _rows(self, x: Any) -> np.ndarray:
+    return np.asarray(x).reshape(len(self._local), -1, *np.shape(x)[1:])
 
   def get_examples(self, outputs: Any) -> Any:
     return jax.tree.map(lambda x: _local_rows(x).reshape(-1, *x.shape[2:]), outputs)

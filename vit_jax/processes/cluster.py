@@ -69,7 +69,7 @@ def hide_flags(parser: argparse.ArgumentParser) -> None:
 
 def may_be_several() -> bool:
   """Whether this process is likely to be one of several, judged before flags are read."""
-  named = any(word.startswith(('--coordinator', '--process_')) for word in sys.argv)
+  named = any(word.startswith(tuple(f'--{flag}' for flag in WHO)) for word in sys.argv)
   counts = (LAUNCHED, 'SLURM_STEP_NUM_TASKS', 'OMPI_COMM_WORLD_SIZE')
   return named or any(os.environ.get(name, '1') != '1' for name in counts)
 
