@@ -161,8 +161,8 @@ def test_disagreements_have_images_and_runs_links_to_their_reports(tmp_path):
   shown = [dict(a) for tag, a in html.starts if tag == 'figure' and 'data-kind' in dict(a)]
   assert len(shown) == (one != other).sum() > 0
   assert sum(f['data-kind'] == '0' for f in shown) == (one & ~other).sum()
-  sheet = disagreements.sheet(gather.gather(runs), most=5)
-  assert [axes.get_xlabel()[:5] for axes in sheet.axes if axes.images] == ['true '] * 5
+  (axes,) = disagreements.sheet(gather.gather(runs), most=5).axes
+  assert len(axes.images) == 5 and [text.get_text()[:5] for text in axes.texts] == ['true '] * 5
   with open(out / 'disagreements.csv', newline='') as f:
     assert len(list(csv.reader(f))) == 1 + len(shown)
 

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
   from matplotlib.axes import Axes
   from matplotlib.figure import Figure
 
+# Of a sheet of thumbnails, in inches: the longer side of an image, between images, a line of text.
+_IMAGE, _GAP, _LINE = 1.5, 0.25, 0.16
+
 SPLITS = {'train': ('training', BLUE), 'val': ('validation', ORANGE), 'test': ('test', 'black')}
 
 
@@ -206,28 +209,43 @@ def _distribution(table: PerClass, order: np.ndarray) -> 'Figure':
 def sheet(items: Sequence[Thumbnail], columns: int = 4) -> 'Figure':
   """Thumbnails in rows, in blue, orange or grey frames; those of mistakes are dashed.
 
+  All are on one pair of axes, in inches: a pair for each, laid out by matplotlib, takes two to
+  three times as long.
+
   Args:
     items: at least one.
     columns: images side by side.
   """
+  from matplotlib.patches import Rectangle
+
   columns = min(columns, len(items))
-  rows = -(-len(items) // columns)
-  lines = max(len(item.lines) for item in items)
-  figure = new_figure(1.75 * columns, rows * (1.75 + 0.17 * lines))
-  grid = figure.subplots(rows, columns, squeeze=False).ravel()
-  for axes in grid[len(items) :]:
-    axes.axis('off')
-  for axes, item in zip(grid, items):
+  texts = ['\n'.join(wrap(line, 20) for line in item.lines) for item in items]
+  lines = [text.count('\n') + 1 for text in texts]
+  heights = [
+    _IMAGE + _LINE * max(lines[first : first + columns]) + _GAP
+    for first in range(0, len(items), columns)
+  ]
+  width, height = (_IMAGE + _GAP) * columns, sum(heights)
+  figure = new_figure(width, height)
+  figure.set_layout_engine('none')
+  axes = figure.add_axes((0, 0, 1, 1))
+  for i, (item, text) in enumerate(zip(items, texts)):
+    row, column = divmod(i, columns)
+    left, top = (_IMAGE + _GAP) * column + _GAP / 2, sum(heights[:row]) + _GAP / 2
+    h, w = _IMAGE * np.array(item.pixels.shape[:2]) / max(item.pixels.shape[:2])
+    x, y = left + (_IMAGE - w) / 2, top + (_IMAGE - h) / 2
     small = max(item.pixels.shape) < 100
-    axes.imshow(item.pixels, interpolation='nearest' if small else 'antialiased')
-    axes.set_xticks([])
-    axes.set_yticks([])
+    axes.imshow(
+      item.pixels,
+      interpolation='nearest' if small else 'antialiased',
+      extent=(x, x + w, y + h, y),
+    )
     color = GREY if item.correct is None else BLUE if item.correct else ORANGE
-    axes.spines[:].set_visible(True)
-    axes.spines[:].set_color(color)
-    axes.spines[:].set_linewidth(3)
-    if item.correct is False:
-      axes.spines[:].set_linestyle('--')
-    text = '\n'.join(wrap(line, 20) for line in item.lines)
-    axes.set_xlabel(text, fontsize=9, color='black')
+    dashes = '--' if item.correct is False else '-'
+    frame = Rectangle((x, y), w, h, fill=False, edgecolor=color, linewidth=3, linestyle=dashes)
+    axes.add_patch(frame)
+    below = y + h + _LINE / 2
+    axes.text(left + _IMAGE / 2, below, text, fontsize=9, ha='center', va='top')
+  axes.set(xlim=(0, width), ylim=(height, 0), aspect='auto')
+  axes.axis('off')
   return figure
