@@ -49,7 +49,7 @@ def train(module, placement, size=SIZE, steps=STEPS):
   tx = optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9))
   images = np.zeros((1, size, size, 3), np.float32)
   init = functools.partial(module.init, train=False)
-  variables = placement.initialise(init, rng.stream(3, 'params'), images)
+  variables = placement.build(init, rng.stream(3, 'params'), images)
   state = placement.build(lambda v: create(v, tx, ema=True), variables)
   step = placement.compile_train(
     train_step.make_train_step(

@@ -79,5 +79,17 @@ def test_weights_drawn_alike_are_rows_of_one_array():
   module = small.build('vit_ti16', depth=5)
   closed = jax.make_jaxpr(module.init)(rng.stream(3, 'params'), np.zeros((1, 32, 32, 3), 'float32'))
   program = drawing._Program(closed)
-  sizes = [len(group) for group in program._groups]
-  assert sum(sizes) == len(closed.jaxpr.outvars) > 5 * len(sizes) / 2
+  drawn, filled = sum(map(len, program.groups)), len(program._filled)
+  assert drawn + filled == len(closed.jaxpr.outvars)
+  assert drawn > 5 * len(program.groups) / 2 and filled > 5 * 7  # biases, scales of norms
+
+
+def test_what_is_drawn_has_memory_of_its_own():
+  """A step reuses it; two arrays that share some, or that share it with NumPy, would be copied."""
+  given = jax.device_put(np.ones(300, np.float32))
+  zeros = lambda x: [x, x, *(np.zeros((7, 40), np.float32) for _ in range(3))]  # noqa: E731
+  found = drawing.drawn(zeros, given)
+  places = [x.unsafe_buffer_pointer() for x in found]
+  assert len(set(places)) == 5 and places[0] == given.unsafe_buffer_pointer()
+  after = jax.jit(lambda x: [a + 1 for a in x], donate_argnums=0)(found[1:])
+  assert {x.unsafe_buffer_pointer() for x in after} == set(places[1:])

@@ -50,7 +50,7 @@ def optimized():
 def test_a_placement_draws_the_same_weights(optimized):
   run = build_experiment(runs.options())
   placement = parallel.make('data', jax.devices()[:1], parallel.Mesh())
-  alone, placed = _flat(run.variables()[0]), _flat(run.variables(placement.initialise)[0])
+  alone, placed = _flat(run.variables()[0]), _flat(run.variables(placement.build)[0])
   assert all(value.tobytes() == placed[name].tobytes() for name, value in alone.items())
 
 

@@ -1,7 +1,8 @@
 """Weights drawn on CPU by a program that is quick to compile: those drawn alike are one array.
 
 A model's init is a long program of little work: each of a ViT's 72 kernels is drawn from a key of
-its own, and XLA compiles each. Here those that differ by nothing but the key are rows of one array.
+its own, and XLA compiles each. Here those that differ by nothing but the key are rows of one array,
+and those that hold one number, such as biases and an optimizer's moments, need no program.
 The numbers are the same, but for last digits where a vector's remainder is computed otherwise.
 """
 
@@ -37,20 +38,27 @@ def drawn(function: Callable, *args: Any) -> Any:
 
   Args:
     function: traceable.
-    args: trees of arrays and keys.
+    args: trees of arrays and keys; an array among the results is not copied.
   """
   if any(_is_key(x) and not _is_threefry(x) for x in jax.tree.leaves(args)):
     return jax.jit(function)(*args)  # other keys give other numbers when there are many
   args = jax.tree.map(_written_out, args)
   closed, shapes = jax.make_jaxpr(function, return_shape=True)(*args)
   program = _Program(closed)
-  options = {'xla_backend_optimization_level': 1}  # compiles sooner, to the same bits
-  rows = jax.jit(program.draw, compiler_options=options)(jax.tree.leaves(args))
-  return jax.tree.unflatten(jax.tree.structure(shapes), program.outputs(rows))
+  leaves = jax.tree.leaves(args)
+  rows = []
+  if program.groups:
+    options = {'xla_backend_optimization_level': 1}  # compiles sooner, to the same bits
+    rows = jax.jit(program.draw, compiler_options=options)(leaves)
+  return jax.tree.unflatten(jax.tree.structure(shapes), program.outputs(rows, leaves))
 
 
 class _Program:
-  """A jaxpr whose outputs that are drawn alike are made together."""
+  """A jaxpr whose outputs that are drawn alike are made together.
+
+  Attributes:
+    groups: outputs to be computed, those that are drawn alike in one.
+  """
 
   def __init__(self, closed: Any):
     self._closed = closed
@@ -64,10 +72,21 @@ class _Program:
       else:
         makers |= dict.fromkeys(equation.outvars, (place, equation))
     alike = collections.defaultdict(list)
+    inputs = {v: i for i, v in enumerate(closed.jaxpr.invars)}
+    # By the place of an output, that of the input that it is, and the one number that it holds.
+    self._kept: dict[int, int] = {}
+    self._filled: dict[int, np.ndarray] = {}
     for place, value in enumerate(closed.jaxpr.outvars):
+      if not isinstance(value, core.Literal) and value in inputs:
+        self._kept[place] = inputs.pop(value)  # were it there twice, it would have one memory
+        continue
       leaf = _Leaf(place, value, *_needs(value, makers))
-      alike[self._likeness(leaf)].append(leaf)
-    self._groups = list(alike.values())
+      number = _number(leaf)
+      if number is None:
+        alike[self._likeness(leaf)].append(leaf)
+      else:
+        self._filled[place] = np.broadcast_to(number, value.aval.shape)
+    self.groups = list(alike.values())
 
   def _likeness(self, leaf: _Leaf) -> Hashable:
     """Equal for leaves that equal operations make, of keys that one key was folded to."""
@@ -95,7 +114,7 @@ class _Program:
     given = dict(zip(self._closed.jaxpr.invars, args))
     given |= dict(zip(self._closed.jaxpr.constvars, self._closed.consts))
     keys = self._folded(given)
-    return [self._drawn(group, given, keys) for group in self._groups]
+    return [self._drawn(group, given, keys) for group in self.groups]
 
   def _drawn(self, group: Sequence[_Leaf], given: dict, keys: dict) -> jax.Array:
     first = group[0]
@@ -116,7 +135,7 @@ class _Program:
   def _folded(self, given: dict) -> dict[tuple[int, int], jax.Array]:
     """By the place of each group's first leaf and the number of an input, the keys [k] of all."""
     folded = collections.defaultdict(list)  # by the key that they are of
-    for group in self._groups:
+    for group in self.groups:
       for i, v in enumerate(group[0].inputs):
         if v in self._keys:
           folds = [self._keys[leaf.inputs[i]].invars for leaf in group]
@@ -129,14 +148,37 @@ class _Program:
       found |= zip((name for name, _ in parts), jnp.split(keys, ends[:-1]))
     return found
 
-  def outputs(self, rows: list[Any]) -> list[jax.Array]:
-    """The program's outputs, of what `draw` returns, which is emptied."""
-    found: dict[int, jax.Array] = {}
-    for group in self._groups:
+  def outputs(self, rows: list[Any], args: Sequence[Any]) -> list[jax.Array]:
+    """The program's outputs, of its inputs and of what `draw` returns, which is emptied."""
+    found = {place: _copied(number) for place, number in self._filled.items()}
+    for place, i in self._kept.items():
+      found[place] = args[i] if isinstance(args[i], jax.Array) else _copied(args[i])
+    for group in self.groups:
       made = np.asarray(rows.pop(0))
       stacked = made.ndim > len(group[0].value.aval.shape)
-      found |= {leaf.place: jnp.array(made[k] if stacked else made) for k, leaf in enumerate(group)}
+      found |= {leaf.place: _copied(made[k] if stacked else made) for k, leaf in enumerate(group)}
     return [found[place] for place in range(len(found))]
+
+
+def _number(leaf: _Leaf) -> np.ndarray | None:
+  """The number that fills an output, where it is written in the program; else None."""
+  value = leaf.value
+  if len(leaf.equations) == 1 and leaf.equations[0].primitive.name == 'broadcast_in_dim':
+    value = leaf.equations[0].invars[0]
+  if not isinstance(value, core.Literal):
+    return None
+  return np.asarray(value.val, leaf.value.aval.dtype)
+
+
+def _copied(x: np.ndarray) -> jax.Array:
+  """An array in memory of its own, which a step may write its results to.
+
+  `jnp.array` would compile a program for each shape, and `device_put` share the memory of an array
+  that is aligned.
+  """
+  unaligned = np.empty(x.nbytes + 1, np.uint8)[1:].view(x.dtype).reshape(x.shape)
+  unaligned[...] = x
+  return jax.device_put(unaligned)
 
 
 def _needs(value: Any, makers: dict) -> tuple[Sequence[Any], Sequence[Any]]:

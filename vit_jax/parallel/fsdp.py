@@ -48,14 +48,11 @@ class FsdpPlacement(DataPlacement):
 
   def build(self, function: Callable, *args: Any) -> Any:
     """function(*args), whose results are made in shards, as are arguments on the way to it."""
+    if len(self.devices) == 1:
+      return super().build(function, *args)
     placed = [self.put_state(x) for x in args]
     shapes = jax.eval_shape(function, *placed)
     return jax.jit(function, out_shardings=map_paths(self._sharding, shapes))(*placed)
-
-  def initialise(self, init: Callable, *args: Any) -> Any:
-    if len(self.devices) == 1:
-      return super().initialise(init, *args)
-    return self.build(init, *args)
 
   def constrain(self, params: Any) -> Any:
     if len(self.devices) == 1:
@@ -111,6 +108,7 @@ class FsdpPlacement(DataPlacement):
     if len(self.devices) == 1:  # the same program as that of `data`
       return super().compile_train(step)
 
+    @functools.wraps(step)
     def placed(state: Any, batch: dict, rng: jax.Array) -> tuple[Any, dict]:
       with nn.intercept_methods(_DividedActivations(self._divided)):
         state, metrics = step(state, batch, rng)

@@ -63,13 +63,9 @@ class DataPlacement:
 
   def build(self, function: Callable, *args: Any) -> Any:
     """function(*args) -> state or a part of it, before `put_state`; fsdp makes it in shards."""
-    return function(*args)
-
-  def initialise(self, init: Callable, *args: Any) -> Any:
-    """The same for a function that draws a model's weights, which is compiled."""
     if jax.default_backend() == 'cpu':
-      return drawing.drawn(init, *args)
-    return jax.jit(init)(*args)
+      return drawing.drawn(function, *args)
+    return jax.jit(function)(*args)
 
   def constrain(self, params: Any) -> Any:
     """Inside a step: keeps parameters and, behind them, gradients where `put_state` puts them."""

@@ -92,7 +92,7 @@ class Experiment:
     """Variables before the first step, of `init_from` or fresh from the seed, and a load report.
 
     Args:
-      initialise: a placement's, by which fresh ones are made where they will lie.
+      initialise: `build` of a placement, by which fresh ones are made where they will lie.
     """
     if self.weights is None:
       return self._fresh(initialise), ''

@@ -59,7 +59,7 @@ def first_state(plan: Plan, ema: bool) -> tuple[TrainState, str]:
   """
   experiment, optimization, placement = plan.experiment, plan.optimization, plan.placement
   with phase('initialising the model' if experiment.weights is None else 'loading the weights'):
-    variables, report = experiment.variables(placement.initialise)
+    variables, report = experiment.variables(placement.build)
     state = placement.build(
       lambda v: create(v, optimization.tx, optimization.frozen, ema), variables
     )
