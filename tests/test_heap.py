@@ -63,20 +63,30 @@ print(json.dumps({
 """
 
 _COMPILING = """
+import json
 import sys
+import threading
 from vit_jax import heap
 if sys.argv[1:]:
   import resource
   resource.setrlimit(resource.RLIMIT_AS, (64 << 30, resource.RLIM_INFINITY))
 heap.keep()
-heap._MIN_COMPILE_SECONDS = 0
+heap._MIN_COMPILE_SECONDS = 1e-9
 calls = []
 heap.retire_fragments = lambda: calls.append(1)
 heap.watch_compilations()
 heap.watch_compilations()
 import jax
+counts = []
 jax.jit(lambda x: x + 1)(2.0)
-print(len(calls))
+counts.append(len(calls))
+thread = threading.Thread(target=jax.jit(lambda x: x + 2), args=(2.0,))
+thread.start()
+thread.join()
+counts.append(len(calls))
+heap.after_compilations()
+counts.append(len(calls))
+print(json.dumps(counts))
 """
 
 
@@ -104,7 +114,8 @@ def test_every_step_works_in_the_workspace_of_the_first():
 
 
 def test_what_is_compiled_leaves_no_fragments():
-  calls = int(_output(_COMPILING))
-  assert calls >= 1 or sys.platform != 'linux'
+  first, in_a_thread, after_it = json.loads(_output(_COMPILING))
+  assert in_a_thread == first  # its arena is another one
+  assert first >= 1 and after_it == first + 1 or sys.platform != 'linux'
   if sys.platform == 'linux':
-    assert int(_output(_COMPILING, 'with a limit of addresses')) == 0
+    assert json.loads(_output(_COMPILING, 'with a limit of addresses')) == [0, 0, 0]

@@ -6,6 +6,7 @@ Never imports JAX but in `watch_compilations`.
 import ctypes
 import functools
 import os
+import threading
 
 # mallopt(3)'s numbers.
 _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8
@@ -20,6 +21,7 @@ _SPARE = 64 << 20
 _MIN_COMPILE_SECONDS = 0.25
 
 _kept = False
+_compiled = 0.0  # seconds, since fragments were retired
 _spare = 0  # address of the spare block made last
 
 
@@ -57,7 +59,7 @@ def keep(one_arena: bool = False) -> str:
 
 @functools.cache
 def watch_compilations() -> None:
-  """Lets JAX call `retire_fragments` whenever it has compiled for a while, if `keep` took effect.
+  """Lets JAX call `after_compilations` whenever it has compiled, if `keep` took effect.
 
   Where a program was compiled in this process, not read from the cache, steps of CNNs took
   1.05 to 1.2 times as long: glibc walked the list of what the compiler had left for each block that
@@ -68,17 +70,25 @@ def watch_compilations() -> None:
     return
   import jax.monitoring
 
-  seconds = 0.0
-
   def compiled(event: str, duration_secs: float, **_: str | int) -> None:
-    nonlocal seconds
+    global _compiled
     if event == '/jax/core/compile/backend_compile_duration':
-      seconds += duration_secs
-    if seconds >= _MIN_COMPILE_SECONDS:
-      seconds = 0.0
-      retire_fragments()
+      _compiled += duration_secs
+      after_compilations()
 
   jax.monitoring.register_event_duration_secs_listener(compiled)
+
+
+def after_compilations() -> None:
+  """Calls `retire_fragments` where enough was compiled since the last time.
+
+  In another thread than the main one, which has an arena of its own, it does nothing: whoever waits
+  for what was compiled there calls it.
+  """
+  global _compiled
+  if _compiled >= _MIN_COMPILE_SECONDS and threading.current_thread() is threading.main_thread():
+    _compiled = 0.0
+    retire_fragments()
 
 
 def _addresses_are_limited() -> bool:

@@ -216,7 +216,7 @@ def _measure_training(
   placed = placement.put_state(state)
   began = time.monotonic()
   with phase('compiling the training step', HINT, told_after=0):
-    step = placement.compile_train(plan.step).lower(placed, arrays(0), key).compile()
+    step = plan.placed_step.lower(placed, arrays(0), key).compile()
   compile_seconds = time.monotonic() - began
   with phase('timing the training step'):
     placed, metrics = jax.block_until_ready(step(placed, arrays(0), key))

@@ -1,16 +1,16 @@
 """The training loop. There is one."""
 
 import contextlib
+import functools
 import logging
 import math
 import pathlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import numpy as np
-import optax
 
 from vit_jax import data, heap, parallel, processes, remote, rng
 from vit_jax.checkpoint import Checkpointer, has_checkpoint
@@ -21,6 +21,7 @@ from vit_jax.files import remove_temporaries, workdir_of, write_text
 from vit_jax.metric_writer import MetricWriter
 from vit_jax.trackers import Tracking
 from vit_jax.training import batch_size, distillation, divergence, ending, flops, outline, summary
+from vit_jax.training.ahead import compile_ahead
 from vit_jax.training.budget import TimeBudget
 from vit_jax.training.caching import compute_features
 from vit_jax.training.display import DISPLAYS, Display, console_for
@@ -86,6 +87,7 @@ def _train(
     refuse_unshared(path)
     experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
     if not resuming:
+      wait_for_step = compile_ahead(config, plan)
       state, loaded = first_state(plan, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
@@ -103,6 +105,7 @@ def _train(
     if state is None:
       with phase('reading the checkpoint'):
         state, meta = resume(config, experiment, optimization, plan.callbacks, checkpointer, path)
+      wait_for_step = compile_ahead(config, plan, int(state.step))
       if first:
         mend_description(path, config, experiment, meta)
     parameters = summary.describe_parameters(
@@ -131,7 +134,7 @@ def _train(
     stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
-    loop = _Loop(config, plan, checkpointer, writer, batches, display, meta, path)
+    loop = _Loop(config, plan, checkpointer, writer, batches, display, meta, path, wait_for_step)
     display.begin(loop.course(int(state.step)))
     budget = TimeBudget(max_hours, summary.bytes_of(state), loop.batches())
     with stop.deferred():
@@ -193,11 +196,13 @@ class _Loop:
     display: Display,
     meta: Mapping[str, Any],
     path: pathlib.Path,
+    wait_for_step: Callable[[], None],
   ):
     self._config, self._plan, self._experiment = config, plan, plan.experiment
     self._placement, self._callbacks = plan.placement, plan.callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
     self._display, self._workdir = display, path
+    self._wait_for_step = wait_for_step
     self._log_every = plan.durations.log_interval(config.log.every, plan.total_steps)
     self._state: Any = None
     self._replayable = False
@@ -209,33 +214,23 @@ class _Loop:
     # Version 0.1 saved no seconds: those after its last report are not known.
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
     self.validation = Validation(config, plan, self._record, self._write_image, self._refuse_nan)
-    self._mfu_of_rate: float | None = None
     self.interrupted_at = self.interrupted_by = 0
     self.last_metrics: dict[str, float] = {}
 
   def run(self, state: TrainState, stop: StopSignal, budget: TimeBudget) -> None:
     """Trains to the end, or until a signal or the end of the time budget."""
     config, experiment, placement = self._config, self._experiment, self._placement
-    optimization, total = self._plan.optimization, self._plan.total_steps
+    total = self._plan.total_steps
     with phase('preparing the training step'):
       teacher = distillation.start(config, experiment, placement, self._plan.teacher)
       self._teacher = teacher
-      self._mfu_of_rate = flops.mfu_of_rate(
-        self._plan.caching.module,
-        experiment.shapes,
-        self._plan.caching.input_shape,
-        placement.devices,
-        optimization.frozen,
-        passes=2 if optimization.sharpness else 1,
-        teacher=teacher.flops_per_image if teacher else 0,
-      )
-    step_fn = placement.compile_train(self._plan.step)
+    step_fn = self._plan.placed_step
     key = rng.stream(config.seed, 'dropout')
     step, state = int(state.step), placement.put_state(state)
     compiling = True
     stopping = SharedStop(stop, config.batch_size // processes.count(), placement.get_metrics)
     throttle = CpuStepThrottle(placement.devices)
-    while step < total and not self._callbacks.stop:
+    while not self._plan.finished(step):
       with self._window.waiting():
         batch = next(self._batches)
       arrays = {k: v for k, v in batch.items() if k != 'index'} | stopping.asked()
@@ -244,6 +239,7 @@ class _Loop:
         arrays['teacher'] = teacher(step, arrays, key)
       if compiling:
         with phase('compiling the training step', HINT, told_after=0):
+          self._wait_for_step()
           state, metrics = step_fn(state, arrays, key)
           jax.block_until_ready(metrics)
       else:
@@ -327,12 +323,27 @@ class _Loop:
     least = self._plan.durations.steps(self._log_every) if last else 1
     means, rates = self._window.means(least), self._window.rates(least)
     self.last_metrics = means | rates | {'seconds': self.seconds()}
-    if self._mfu_of_rate and 'img_sec' in self.last_metrics:
-      self.last_metrics['mfu'] = self.last_metrics['img_sec'] * self._mfu_of_rate
+    with self._window.paused():
+      if 'img_sec' in rates and self._mfu_of_rate:
+        self.last_metrics['mfu'] = rates['img_sec'] * self._mfu_of_rate
     if skipped := self._skipped():
       self.last_metrics['skipped'] = skipped
     self._record(step, 'train', self.last_metrics)
     self._window.restart()
+
+  @functools.cached_property
+  def _mfu_of_rate(self) -> float | None:
+    """Found at the first report; the peak of a CPU is measured, between two steps."""
+    optimization, caching = self._plan.optimization, self._plan.caching
+    return flops.mfu_of_rate(
+      caching.module,
+      self._experiment.shapes,
+      caching.input_shape,
+      self._placement.devices,
+      optimization.frozen,
+      passes=2 if optimization.sharpness else 1,
+      teacher=self._teacher.flops_per_image if self._teacher else 0,
+    )
 
   def _skipped(self) -> int:
     """How often an image could not be read, in all processes."""
@@ -426,6 +437,4 @@ class _Loop:
 
   def _save(self, state: Any, validated: dict[str, float]) -> None:
     one = self._placement.get_state(state)
-    # The metrics of a step are those before its update, which may have overflowed.
-    self._refuse_nan(int(one.step), {'weights': float(optax.tree.norm(one.variables))})
     self._checkpointer.save(int(one.step), *to_checkpoint(one), self._meta(), validated)

@@ -55,20 +55,27 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
   devices, share = len(placement.devices), placement.bytes_of
   parts = memory_parts(config, state, share, frozen)
   batch = _batch(config, plan, config.batch_size // devices)
-  key = rng.stream(config.seed, 'dropout')
   if devices == 1 and not placement.axis_name:
-    # As the run compiles it, so that it is not traced twice.
-    placed = placement.like_state(state_shapes(config, plan))
-    step = placement.compile_train(plan.step)
-    traced = step.trace(placed, placement.like_batch(batch), key).jaxpr
+    traced = traced_step(config, plan).jaxpr  # as the run compiles it, so that it is traced once
   else:
     alone = {} if plan.caching.of_features else {'module': plan.experiment.module}
     step = plan.step_with(axis_name=None, **alone)
+    key = rng.stream(config.seed, 'dropout')
     traced = jax.make_jaxpr(step)(state_shapes(config, plan), batch, key)
   trained = {'params': tree.split(state.params, frozen)[0]}
   alive = int(_LAYOUTS * workspace(traced))
   needed = max(alive, share(trained) + parts['optimizer'], parts['gradients'])
   return parts | {'activations': needed - parts['gradients'], 'batch': bytes_of(batch)}
+
+
+def traced_step(config: Config, plan: Plan) -> Any:
+  """The training step as the run compiles it, traced; not for `pmap`, which JAX cannot trace so."""
+  placement = plan.placement
+  return plan.placed_step.trace(
+    placement.like_state(state_shapes(config, plan)),
+    placement.like_batch(_batch(config, plan, config.batch_size)),
+    rng.stream(config.seed, 'dropout'),
+  )
 
 
 def of_step(config: Config, plan: Plan) -> int:
@@ -80,7 +87,7 @@ def of_step(config: Config, plan: Plan) -> int:
   """
   placement, batch = plan.placement, _batch(config, plan, config.batch_size)
   state = placement.like_state(state_shapes(config, plan))
-  step = placement.compile_train(plan.step).lower(
+  step = plan.placed_step.lower(
     state, placement.like_batch(batch), rng.stream(config.seed, 'dropout')
   )
   return sum(analysis(step.compile()).values())

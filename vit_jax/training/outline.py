@@ -43,7 +43,7 @@ def plan_event(
   """
   experiment, devices, total = plan.experiment, plan.placement.devices, plan.total_steps
   dataset, step = experiment.dataset, int(state.step)
-  finished = step >= total or plan.callbacks.stop
+  finished = plan.finished(step)
   whole = plan.placement.whole_arrays(state)
   needed = memory.estimate(config, plan, state)
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)

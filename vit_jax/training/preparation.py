@@ -54,10 +54,19 @@ class Plan:
   teacher: Loaded | None
   caching: Caching
 
+  def finished(self, step: int) -> bool:
+    """Whether training has ended at a step, by its length or early."""
+    return step >= self.total_steps or self.callbacks.stop
+
   @functools.cached_property
   def step(self) -> Callable:
     """(state, batch, rng) -> (state, metrics); always the same function, which JAX traces once."""
     return self.step_with()
+
+  @functools.cached_property
+  def placed_step(self) -> Any:
+    """`step` as its placement compiles it, once for all who call, trace or compile it."""
+    return self.placement.compile_train(self.step)
 
   def step_with(self, **changes: Any) -> Callable:
     """The training step with other arguments of `make_train_step` than the run's."""
