@@ -1,5 +1,6 @@
 """Four simulated devices and one compilation cache for the whole suite, set before JAX starts."""
 
+import gc
 import os
 import pathlib
 import signal
@@ -24,6 +25,9 @@ _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.pr
 _CACHE.mkdir(parents=True, exist_ok=True)
 os.environ['JAX_COMPILATION_CACHE_DIR'] = str(_CACHE)
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'  # a run has a hundred small ones
+
+# As in commands; a test process has more objects than any of them.
+gc.set_threshold(*runtime._GC_THRESHOLDS)
 
 # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
 signal.signal(signal.SIGINT, signal.default_int_handler)

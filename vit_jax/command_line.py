@@ -1,6 +1,5 @@
 """What every command does around its own work: settings of the process, errors, exit status."""
 
-import gc
 import logging
 import os
 import pathlib
@@ -45,7 +44,6 @@ def run_cli(main: Callable[[], int | None]) -> None:
   except BrokenPipeError:
     status = 0  # console.show has silenced it
   processes.leave(status)
-  gc.freeze()  # else Python looks through all objects before it ends, for half a second
   sys.exit(status)
 
 
