@@ -245,3 +245,15 @@ def test_without_h5py_the_error_names_what_to_install(tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, 'h5py', None)
   with raises(DependencyError, 'pip install h5py'):
     convert.read(tmp_path / 'w.h5')
+
+
+def test_an_official_file_comes_back_under_its_own_names(tmp_path):
+  """timm reads no others: those of Flax Linen are a KeyError there."""
+  given = oracle.older(oracle.official()[0])
+  source, other, back = (tmp_path / name for name in ('s.npz', 't.safetensors', 'b.npz'))
+  np.savez(source, **given)
+  for one, two in ((source, other), (other, back)):
+    assert convert.main([str(one), str(two), '--image_size=24']) == 0
+  with np.load(back) as found:
+    assert set(found.files) == set(given)
+    assert all(np.array_equal(found[name], value) for name, value in given.items())

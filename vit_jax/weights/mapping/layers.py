@@ -87,9 +87,16 @@ def torch_block(theirs: str, ours: str) -> list[Rule]:
   ]
 
 
-def flax_block(theirs: str, ours: str) -> list[Rule]:
-  """A transformer block of Google's Flax code, whose three projections are apart."""
-  attention = f'{theirs}/MultiHeadDotProductAttention_0'
+def flax_block(theirs: str, ours: str, numbers: tuple[int, int, int]) -> list[Rule]:
+  """A transformer block of Google's Flax code, whose three projections are apart.
+
+  Args:
+    theirs, ours: beginnings of names.
+    numbers: of attention, second norm and MLP in their names.
+  """
+  of_attention, of_norm, of_mlp = numbers
+  attention = f'{theirs}/MultiHeadDotProductAttention_{of_attention}'
+  mlp = f'{theirs}/MlpBlock_{of_mlp}'
   parts = ('query', 'key', 'value')
   return [
     *norm(f'{theirs}/LayerNorm_0', f'{ours}/norm1'),
@@ -104,10 +111,20 @@ def flax_block(theirs: str, ours: str) -> list[Rule]:
       's h k -> s h k',
     ),
     *flax_dense(f'{attention}/out', f'{ours}/attention/out'),
-    *norm(f'{theirs}/LayerNorm_1', f'{ours}/norm2'),
-    *flax_dense(f'{theirs}/MlpBlock_0/Dense_0', f'{ours}/mlp/fc1'),
-    *flax_dense(f'{theirs}/MlpBlock_0/Dense_1', f'{ours}/mlp/fc2'),
+    *norm(f'{theirs}/LayerNorm_{of_norm}', f'{ours}/norm2'),
+    *flax_dense(f'{mlp}/Dense_0', f'{ours}/mlp/fc1'),
+    *flax_dense(f'{mlp}/Dense_1', f'{ours}/mlp/fc2'),
   ]
+
+
+def flax_renames(numbers: tuple[int, int, int]) -> tuple[tuple[str, str], ...]:
+  """Renames that bring files from before Linen, and of it, to these numbers of `flax_block`."""
+  layers = zip(('MultiHeadDotProductAttention', 'LayerNorm', 'MlpBlock'), ('01', '12', '03'))
+  block, units = r'(encoderblock(?:_\d+)?/', (r'(block\d+/unit)0(\d)/', r'\1\2/')
+  renames = [
+    (rf'{block}{layer}_)[{either}]/', rf'\g<1>{n}/') for (layer, either), n in zip(layers, numbers)
+  ]
+  return (*renames, units)
 
 
 def hf_block(theirs: str, ours: str) -> list[Rule]:

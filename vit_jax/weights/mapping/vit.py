@@ -19,6 +19,7 @@ from vit_jax.weights.mapping.layers import (
   flax_attention_pool,
   flax_block,
   flax_dense,
+  flax_renames,
   hf_block,
   norm,
   timm_attention_pool,
@@ -42,13 +43,9 @@ log = logging.getLogger(__name__)
 _BLOCK = 'encoder/block_{i:02d}'
 _STEM_UNIT = 'stem/block{b}/unit{u:02d}'
 
-# The names before Linen counted all layers of a block together: norm 0, attention 1, norm 2, mlp 3.
-_OLDER_FLAX = (
-  (r'(encoderblock(?:_\d+)?/)LayerNorm_2/', r'\1LayerNorm_1/'),
-  (r'(encoderblock(?:_\d+)?/)MlpBlock_3/', r'\1MlpBlock_0/'),
-  (r'MultiHeadDotProductAttention_1/', r'MultiHeadDotProductAttention_0/'),
-  (r'(block\d+/unit)0(\d)/', r'\1\2/'),
-)
+# Official files have the names from before Linen, which counted all layers of a block together:
+# norm 0, attention 1, norm 2, mlp 3. Other programs, timm for one, read no others of this format.
+_BEFORE_LINEN, _OF_LINEN = (1, 2, 3), (0, 1, 0)
 # transformers 5 has other names in memory and writes the older ones; files may have either.
 _NEWER_HF = (
   (r'^(vit\.|deit\.|)layers\.(\d+)\.', r'\1encoder.layer.\2.'),
@@ -64,28 +61,28 @@ _NEWER_HF = (
 def _official(our_names: Collection[str]) -> Table:
   """The `.npz` files of google-research/vision_transformer."""
   position = 'Transformer/posembed_input/pos_embedding'
-  return Table(_flax(position), 'embedding/kernel', _OLDER_FLAX)
+  return Table(_flax(position, _BEFORE_LINEN), 'embedding/kernel', flax_renames(_BEFORE_LINEN))
 
 
 def _big_vision(our_names: Collection[str]) -> Table:
   """The `.npz` files of google-research/big_vision: no position embedding for the class token."""
   return Table(
-    _flax('pos_embedding'),
+    _flax('pos_embedding', _OF_LINEN),
     'embedding/kernel',
-    (*_OLDER_FLAX, (r'Transformer/posembed_input/pos_embedding$', 'pos_embedding')),
+    (*flax_renames(_OF_LINEN), (r'Transformer/posembed_input/pos_embedding$', 'pos_embedding')),
     stacked='Transformer/encoderblock/',
     unstacked='Transformer/encoderblock_{i}/',
     class_slot=False,
   )
 
 
-def _flax(position: str) -> tuple[Rule, ...]:
+def _flax(position: str, numbers: tuple[int, int, int]) -> tuple[Rule, ...]:
   return (
     Rule('embedding/kernel', 'patch_embedding/kernel', role='patch'),
     Rule('embedding/bias', 'patch_embedding/bias'),
     Rule('cls', 'class_token', role='token'),
     Rule(position, 'position_embedding', role='position'),
-    *flax_block('Transformer/encoderblock_{i}', _BLOCK),
+    *flax_block('Transformer/encoderblock_{i}', _BLOCK, numbers),
     *norm('Transformer/encoder_norm', 'encoder/norm'),
     *flax_attention_pool('MAPHead_0', 'map_pool'),
     *flax_dense('pre_logits', 'pre_logits', role='representation'),
