@@ -44,6 +44,7 @@ def run_cli(main: Callable[[], int | None]) -> None:
   except BrokenPipeError:
     status = 0  # console.show has silenced it
   processes.leave(status)
+  runtime.leave(status)
   sys.exit(status)
 
 

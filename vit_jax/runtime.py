@@ -12,12 +12,13 @@ import os
 import pathlib
 import re
 import sys
+import threading
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from vit_jax import heap
-from vit_jax.console import warn_once
+from vit_jax.console import exit_now, warn_once
 from vit_jax.errors import UserError
 from vit_jax.files import cache_folder
 from vit_jax.machine import processor
@@ -41,6 +42,7 @@ log = logging.getLogger(__name__)
 _GC_THRESHOLDS = 50_000, 20, 50
 
 _settings: dict[str, str] = {}
+_background: list[threading.Thread] = []
 
 
 def start(alone: bool = True) -> None:
@@ -76,6 +78,20 @@ def prepare_jax() -> None:
     jax.config.update('jax_cpu_enable_async_dispatch', False)
     _settings['dispatch'] = 'the thread that calls a step computes it, on one device'
   heap.watch_compilations()
+
+
+def in_background(work: Callable[[], None]) -> Callable[[], None]:
+  """Does in a thread what a command need not wait for when it ends; returns what waits for it."""
+  thread = threading.Thread(target=work)
+  _background.append(thread)
+  thread.start()
+  return thread.join
+
+
+def leave(status: int) -> None:
+  """Ends the process here if something is done `in_background`: nothing stops XLA's compiler."""
+  if any(thread.is_alive() for thread in _background):
+    exit_now(status)
 
 
 def computes_inline(devices: Sequence[Any]) -> bool:

@@ -490,7 +490,4 @@ def ending() -> Iterator[None]:
 def leave(status: int) -> None:
   """Ends this process where it must not wait for the others, as JAX's own end of it would."""
   if _MEMBER and not _MEMBER.finished:
-    for stream in (sys.stdout, sys.stderr):
-      with contextlib.suppress(OSError, ValueError):
-        stream.flush()
-    os._exit(status)
+    console.exit_now(status)

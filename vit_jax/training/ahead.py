@@ -1,11 +1,11 @@
 """The training step, compiled in a thread while the weights are made or read."""
 
 import contextlib
-import threading
 from collections.abc import Callable
 
-from vit_jax import heap, processes
+from vit_jax import heap, processes, runtime
 from vit_jax.config import Config
+from vit_jax.console import phase
 from vit_jax.training.memory import traced_step
 from vit_jax.training.preparation import Plan
 
@@ -27,16 +27,17 @@ def compile_ahead(config: Config, plan: Plan, step: int = 0) -> Callable[[], Non
   on_cpu = placement.devices[0].platform == 'cpu'
   if not on_cpu or placement.axis_name or processes.count() > 1 or plan.finished(step):
     return lambda: None
-  lowered = traced_step(config, plan).lower()  # in Python, of which one thread runs at a time
+  with phase('tracing the training step'):  # here: of Python, one thread runs at a time
+    lowered = traced_step(config, plan).lower()
 
   def compiled() -> None:
     with contextlib.suppress(Exception):
       lowered.compile()
 
+  done = runtime.in_background(compiled)
+
   def wait() -> None:
-    thread.join()
+    done()
     heap.after_compilations()
 
-  thread = threading.Thread(target=compiled, name='compile')
-  thread.start()
   return wait

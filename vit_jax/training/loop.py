@@ -83,11 +83,14 @@ def _train(
   state: TrainState | None = None
   meta: dict[str, Any] = {}
   loaded = ''
+  wait_for_step: Callable[[], None] | None = None
   with prepared(config, path) as plan:
     refuse_unshared(path)
     experiment, optimization, total_steps = plan.experiment, plan.optimization, plan.total_steps
+    began = time.monotonic()
     if not resuming:
-      wait_for_step = compile_ahead(config, plan)
+      if experiment.weights is None:
+        wait_for_step = compile_ahead(config, plan)
       state, loaded = first_state(plan, config.ema.decay > 0)
   with contextlib.ExitStack() as stack:
     stack.enter_context(run_lock(path))
@@ -105,9 +108,10 @@ def _train(
     if state is None:
       with phase('reading the checkpoint'):
         state, meta = resume(config, experiment, optimization, plan.callbacks, checkpointer, path)
-      wait_for_step = compile_ahead(config, plan, int(state.step))
       if first:
         mend_description(path, config, experiment, meta)
+    if wait_for_step is None:  # given weights and checkpoints may yet have been refused
+      wait_for_step = compile_ahead(config, plan, int(state.step))
     parameters = summary.describe_parameters(
       state.params, optimization.factors, optimization.frozen
     )
@@ -134,7 +138,9 @@ def _train(
     stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
-    loop = _Loop(config, plan, checkpointer, writer, batches, display, meta, path, wait_for_step)
+    loop = _Loop(
+      config, plan, checkpointer, writer, batches, display, meta, path, wait_for_step, began
+    )
     display.begin(loop.course(int(state.step)))
     budget = TimeBudget(max_hours, summary.bytes_of(state), loop.batches())
     with stop.deferred():
@@ -197,6 +203,7 @@ class _Loop:
     meta: Mapping[str, Any],
     path: pathlib.Path,
     wait_for_step: Callable[[], None],
+    began: float,
   ):
     self._config, self._plan, self._experiment = config, plan, plan.experiment
     self._placement, self._callbacks = plan.placement, plan.callbacks
@@ -210,7 +217,7 @@ class _Loop:
     self._window = Window(
       config.batch_size, self._fetch, meta.get('window'), meta.get('reported', 0)
     )
-    self._began = time.monotonic()
+    self._began = began
     # Version 0.1 saved no seconds: those after its last report are not known.
     self._seconds_before = meta.get('seconds', writer.last('seconds'))
     self.validation = Validation(config, plan, self._record, self._write_image, self._refuse_nan)
@@ -370,6 +377,8 @@ class _Loop:
 
   def _record(self, step: int, split: str, metrics: dict[str, float]) -> None:
     """Writes a row of metrics and shows it."""
+    if split == 'val':
+      metrics = metrics | {'seconds': self.seconds()}
     self._writer.write(step, split, metrics)
     self._display.row(step, split, metrics)
 
@@ -401,7 +410,7 @@ class _Loop:
     self._replayable = divergence.keep(self._workdir, one, batch, self._meta(), limit)
 
   def seconds(self) -> float:
-    """Wall time of training over all attempts, compilation and validation included."""
+    """Wall time of all attempts from the making of their state on, compilation and all included."""
     return self._seconds_before + time.monotonic() - self._began
 
   def _refuse_nan(self, step: int, row: Mapping[str, float]) -> None:
