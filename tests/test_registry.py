@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.support import error_line, raises
 from vit_jax.errors import ConfigError
+from vit_jax.models.base import MODELS
 from vit_jax.registry import Registry
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -229,3 +231,17 @@ def test_a_worker_process_finds_the_class_of_a_plugin(files):
   )
   assert done.returncode == 0, done.stderr
   assert done.stdout.split() == ['one', 'Made']
+
+
+def test_a_model_is_found_by_the_names_of_other_programs():
+  theirs = {
+    'vit_tiny_patch16_224': 'vit_ti16',
+    'google/vit-base-patch16-224-in21k': 'vit_b16',
+    'ViT-L_16': 'vit_l16',
+    'B/16': 'vit_b16',
+    'facebook/deit-tiny-patch16-224': 'deit_ti16',
+    'deit_small_distilled_patch16_224': 'deit_s16_distilled',
+  }
+  for name, ours in theirs.items():
+    with pytest.raises(ConfigError, match=f"{re.escape(repr(name))}: did you mean '{ours}'"):
+      MODELS[name]

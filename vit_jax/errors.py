@@ -158,8 +158,9 @@ class Problems:
 
   @property
   def sentences(self) -> list[str]:
-    """All problems, each once."""
-    return list(dict.fromkeys(p for e in self._errors for p in e.problems))
+    """All problems, each once, though another may say more of where it was found."""
+    found = list(dict.fromkeys(p for e in self._errors for p in e.problems))
+    return [p for p in found if not any(other.endswith(f': {p}') for other in found)]
 
   def raise_if_any(self) -> None:
     """Raises an error of the first one's type with all problems."""

@@ -165,7 +165,7 @@ class _Parser(Parser):
   def unknown(self, word: str) -> str:
     from vit_jax import config  # imports JAX
 
-    name, equals, value = word.lstrip('-').partition('=')
+    name, equals, value = word.lstrip('-').removeprefix('config.').partition('=')
     same = [known for known, _ in config.leaves() if name in (known, known.split('.')[-1])]
     if equals and same:
       meant = machine.shell_line([f'--config.{same[0]}={value}'])
@@ -201,11 +201,14 @@ def _train(args: argparse.Namespace, overrides: dict[str, str]) -> int:
   from vit_jax import config  # --help must not wait for JAX
   from vit_jax.train import train
 
-  options, problems = config.load_all(args.config, overrides)
-  if problems:  # those of workdir, dataset and weights are reported with them
+  problems = Problems()
+  options, wrong = config.load_all(args.config, overrides)
+  problems.add(wrong)
+  if wrong:  # those of workdir, dataset and weights are reported with them
     from vit_jax.training.preparation import outer_problems
 
-    raise ConfigError([*problems, *outer_problems(options, args.workdir)])
+    problems.add(outer_problems(options, args.workdir))
+  problems.raise_if_any()
   if args.dry_run:
     from vit_jax.training.dry_run import dry_run
 

@@ -29,10 +29,12 @@ class Registry(Mapping[str, T], Generic[T]):
   Args:
     kind: what the entries are, for messages ('model', 'optimizer').
     package: whose files hold entries, such as 'vit_jax.models'; '' for none.
+    ours: makes of another program's name the one that it may have here, for messages.
   """
 
-  def __init__(self, kind: str, package: str = ''):
+  def __init__(self, kind: str, package: str = '', ours: Callable[[str], str] = str):
     self.kind = kind
+    self._ours = ours
     self._package = package
     self._loaded = not package
     self._entries: dict[str, T] = {}
@@ -65,7 +67,8 @@ class Registry(Mapping[str, T], Generic[T]):
   def __getitem__(self, name: str) -> T:
     self._load()
     if name not in self._entries:
-      raise ConfigError(f'unknown {self.kind} {name!r}: {did_you_mean(name, self._entries)}')
+      meant = ours if (ours := self._ours(name)) in self._entries else name
+      raise ConfigError(f'unknown {self.kind} {name!r}: {did_you_mean(meant, self._entries)}')
     return self._entries[name]
 
   def __contains__(self, name: object) -> bool:

@@ -126,8 +126,8 @@ def _notes(runs: Sequence[Run]) -> Markup:
     notes.append('The runs were evaluated on different devices: times are not comparable.')
   single = [run.name for run in runs if run.predictions.img_sec is None]
   notes.append(
-    'Evaluation time includes compilation; evaluation images/s exclude the first batch, which '
-    'compiles'
+    'Evaluation time includes compilation, unless a validation of the same run had compiled it '
+    'before; evaluation images/s exclude the first batch, which may compile'
     + (f', but for those of a single batch ({", ".join(single)})' if single else '')
     + '. –: not known.'
   )

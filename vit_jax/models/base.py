@@ -5,6 +5,7 @@ To add a model, write a file in this package: a Flax module whose fields are mad
 """
 
 import dataclasses
+import re
 import typing
 from typing import Any
 
@@ -27,7 +28,25 @@ class Entry:
   preset: dict[str, Any]
 
 
-MODELS: Registry[Entry] = Registry('model', 'vit_jax.models')
+_SIZES = {'tiny': 'ti', 'small': 's', 'base': 'b', 'large': 'l', 'huge': 'h', 'giant': 'g'}
+_THEIRS = re.compile(
+  r'(?:^|[/_-])(?:(?P<family>vit|deit3?)[_-])?'
+  rf'(?P<size>{"|".join(_SIZES)}|ti|s|b|l|h|g)(?P<distilled>[_-]distilled)?'
+  r'[/_-]?(?:patch)?(?P<patch>\d+)'
+)
+
+
+def _ours(name: str) -> str:
+  """'vit_ti16' of timm's 'vit_tiny_patch16_224', 'google/vit-tiny-patch16-224' or 'ViT-Ti/16'."""
+  found = _THEIRS.search(name.casefold())
+  if not found:
+    return name
+  size = _SIZES.get(found['size'], found['size'])
+  distilled = '_distilled' if found['distilled'] else ''
+  return f'{found["family"] or "vit"}_{size}{found["patch"]}{distilled}'
+
+
+MODELS: Registry[Entry] = Registry('model', 'vit_jax.models', _ours)
 
 
 def register(name: str, module: type[nn.Module], **preset: Any) -> None:

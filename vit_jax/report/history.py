@@ -30,7 +30,7 @@ class Training:
 
 
 def training(rows: Rows, batch_size: int | None) -> Training | None:
-  """Sums up the training rows of metrics.jsonl; None where there are none.
+  """Sums up training in metrics.jsonl; None where there are no rows of it.
 
   Args:
     rows: in order of steps.
@@ -41,7 +41,7 @@ def training(rows: Rows, batch_size: int | None) -> Training | None:
     return None
   steps = max(row['step'] for row in trained)
   rates = [row['img_sec'] for row in trained if row.get('img_sec')]
-  timed = [row['seconds'] for row in trained if row.get('seconds') is not None]
+  timed = [row['seconds'] for row in rows if row.get('seconds') is not None]
   memory = [int(row['memory_bytes']) for row in trained if row.get('memory_bytes')]
   return Training(
     steps=steps,

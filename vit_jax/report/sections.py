@@ -30,6 +30,7 @@ TITLES = {
   'input_wait': Title('time spent waiting for input', percent=True),
   'mfu': Title('model FLOPs utilization', percent=True),
 }
+_COMPILED = ', with compilation where no validation had compiled it before'
 _FOLDED = ('grad_norm', 'weights_norm', 'img_sec', 'input_wait', 'mfu')  # curves folded away
 _SPLITS = {
   'train': 'training',
@@ -190,7 +191,7 @@ def time_and_memory(context: Context) -> tuple[str, Sequence[Markup]]:
       ('training images/s', number(trained['img_sec'])),
     ]
   rows += [
-    ('evaluation', duration(predictions.seconds or None) + ', compilation included'),
+    ('evaluation', duration(predictions.seconds or None) + _COMPILED),
     ('evaluation images/s', number(result.get('img_sec')) + _compiled(context)),
     ('devices', facts.devices or '–'),
     ('parameters', number(facts.parameters)),

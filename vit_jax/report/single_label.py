@@ -229,11 +229,14 @@ def _calibration_words(context: Context, found: metrics.Calibration) -> str:
   else:
     word = 'over' if confidence > accuracy else 'under'
     gap = 100 * abs(confidence - accuracy)
-    text += f': on the whole the model is {word}confident by {gap:.1f} points.'
+    text += (
+      f': on the whole the model is {word}confident by {gap:.1f} points, more than chance '
+      f'explains, as {percent(confidence)} lies outside the {interval_of(result, "accuracy")}.'
+    )
   chance, worst = metrics.chance_ece(found), int(np.nanargmax(found.gaps))
   more = 'more' if found.ece > chance else 'no more'
-  bins_agree = low <= confidence <= high or found.ece > chance
-  unsure = '' if bins_agree else ', so that bins of so few images neither confirm nor deny that gap'
+  few = not low <= confidence <= high and found.ece <= chance
+  unsure = ': its bins hold too few images to show what all of them together show' if few else ''
   return text + (
     f' Expected calibration error, over bins, {percent(found.ece)}, {more} than chance explains: a '
     f'calibrated model with these confidences would have up to {percent(chance)} on '

@@ -84,7 +84,8 @@ def no_classes(path: str) -> str:
   """The problem of a folder that should hold class folders and has none."""
   look = _look(path)
   what = 'has images but no class folders' if look.images else 'has no class folders'
-  return f'dataset {path} {what}; expected {path}/CLASS/image.jpg{_of_tables(look)}'
+  example = os.path.join(path, 'CLASS', 'image.jpg')
+  return f'dataset {path} {what}; expected {example}{_of_tables(look)}'
 
 
 def _look(path: str) -> _Look:
