@@ -17,7 +17,7 @@ from vit_jax import arguments, config, diff, main, models
 from vit_jax.errors import ConfigError, UserError
 from vit_jax.models.base import MODELS
 from vit_jax.options import Length, rule_of
-from vit_jax.training import experiment
+from vit_jax.training import experiment, loop
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 DIGITS = f'--config={ROOT / "configs/vit_digits.py"}'
@@ -47,6 +47,7 @@ def place(tmp_path, monkeypatch):
   monkeypatch.chdir(tmp_path)
   monkeypatch.setenv('HOME', str(tmp_path / 'home'))
   monkeypatch.setattr(experiment.Experiment, 'variables', start)
+  monkeypatch.setattr(loop, 'compile_ahead', lambda *_: None)
   return tmp_path
 
 

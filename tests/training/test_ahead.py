@@ -11,12 +11,15 @@ import jax
 import pytest
 
 from tests.training.runs import ROOT, command, options
+from vit_jax import runtime
 from vit_jax.training import loop
 
 
 @pytest.fixture
 def compilations(caplog):
   """The threads in which each training step was compiled, so far."""
+  for thread in runtime._background:  # of runs of other tests, which ended early
+    thread.join()
   before = jax.config.jax_log_compiles
   jax.config.update('jax_log_compiles', True)
   with caplog.at_level(logging.WARNING, logger='jax'):
