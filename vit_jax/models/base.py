@@ -28,10 +28,21 @@ class Entry:
   preset: dict[str, Any]
 
 
-_SIZES = {'tiny': 'ti', 'small': 's', 'base': 'b', 'large': 'l', 'huge': 'h', 'giant': 'g'}
+# What timm and Hugging Face write in full.
+SIZES = {
+  'ti': 'tiny',
+  's': 'small',
+  'm': 'medium',
+  'b': 'base',
+  'l': 'large',
+  'h': 'huge',
+  'g': 'giant',
+  'gg': 'gigantic',
+}
+_LETTERS = {word: letters for letters, word in SIZES.items()}
 _THEIRS = re.compile(
   r'(?:^|[/_-])(?:(?P<family>vit|deit3?)[_-])?'
-  rf'(?P<size>{"|".join(_SIZES)}|ti|s|b|l|h|g)(?P<distilled>[_-]distilled)?'
+  rf'(?P<size>{"|".join([*_LETTERS, *SIZES])})(?P<distilled>[_-]distilled)?'
   r'[/_-]?(?:patch)?(?P<patch>\d+)'
 )
 
@@ -41,7 +52,7 @@ def _ours(name: str) -> str:
   found = _THEIRS.search(name.casefold())
   if not found:
     return name
-  size = _SIZES.get(found['size'], found['size'])
+  size = _LETTERS.get(found['size'], found['size'])
   distilled = '_distilled' if found['distilled'] else ''
   return f'{found["family"] or "vit"}_{size}{found["patch"]}{distilled}'
 

@@ -303,7 +303,7 @@ class ViT(Family):
       architecture = _TIMM_HYBRIDS[name]
     elif match:
       family, size, patch, distilled = match.groups()
-      size, patch = _TIMM_SIZES[size], int(patch)
+      size, patch = models.SIZES[size], int(patch)
       known = _TIMM_PATCHES.get(size, (14,)) if family == 'vit' else (patch,)
       named = patch if patch in known else 16 if 16 in known else known[0]
       architecture = f'{family}_{size}{distilled or ""}_patch{named}_224'
@@ -452,16 +452,6 @@ def _without_slots(
   }
 
 
-_TIMM_SIZES = {
-  'ti': 'tiny',
-  's': 'small',
-  'm': 'medium',
-  'b': 'base',
-  'l': 'large',
-  'h': 'huge',
-  'g': 'giant',
-  'gg': 'gigantic',
-}
 # Patch sizes under which timm has a name; others start from one of these and say patch_size.
 _TIMM_PATCHES = {'tiny': (16,), 'small': (8, 16, 32), 'base': (8, 16, 32), 'large': (14, 16, 32)}
 _TIMM_HYBRIDS = {
