@@ -30,7 +30,6 @@ TITLES = {
   'input_wait': Title('time spent waiting for input', percent=True),
   'mfu': Title('model FLOPs utilization', percent=True),
 }
-_COMPILED = ', with compilation where no validation had compiled it before'
 _FOLDED = ('grad_norm', 'weights_norm', 'img_sec', 'input_wait', 'mfu')  # curves folded away
 _SPLITS = {
   'train': 'training',
@@ -190,8 +189,9 @@ def time_and_memory(context: Context) -> tuple[str, Sequence[Markup]]:
       ('steps', f'{trained["steps"]:,}'),
       ('training images/s', number(trained['img_sec'])),
     ]
+  compiled = ', with compilation where no validation had compiled it before'
   rows += [
-    ('evaluation', duration(predictions.seconds or None) + _COMPILED),
+    ('evaluation', duration(predictions.seconds or None) + compiled),
     ('evaluation images/s', number(result.get('img_sec')) + _compiled(context)),
     ('devices', facts.devices or '–'),
     ('parameters', number(facts.parameters)),

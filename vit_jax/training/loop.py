@@ -138,13 +138,11 @@ def _train(
     stack.enter_context(contextlib.closing(batches))
     if meta:
       batches.set_state(meta['data_state'])
-    loop = _Loop(
-      config, plan, checkpointer, writer, batches, display, meta, path, wait_for_step, began
-    )
+    loop = _Loop(config, plan, checkpointer, writer, batches, display, meta, path, began)
     display.begin(loop.course(int(state.step)))
     budget = TimeBudget(max_hours, summary.bytes_of(state), loop.batches())
     with stop.deferred():
-      loop.run(state, stop, budget)
+      loop.run(state, stop, budget, wait_for_step)
       with phase(f'waiting for the checkpoint of step {checkpointer.in_hand}'):
         checkpointer.wait()
     heap.give_back()
@@ -202,14 +200,12 @@ class _Loop:
     display: Display,
     meta: Mapping[str, Any],
     path: pathlib.Path,
-    wait_for_step: Callable[[], None],
     began: float,
   ):
     self._config, self._plan, self._experiment = config, plan, plan.experiment
     self._placement, self._callbacks = plan.placement, plan.callbacks
     self._checkpointer, self._writer, self._batches = checkpointer, writer, batches
     self._display, self._workdir = display, path
-    self._wait_for_step = wait_for_step
     self._log_every = plan.durations.log_interval(config.log.every, plan.total_steps)
     self._state: Any = None
     self._replayable = False
@@ -224,7 +220,13 @@ class _Loop:
     self.interrupted_at = self.interrupted_by = 0
     self.last_metrics: dict[str, float] = {}
 
-  def run(self, state: TrainState, stop: StopSignal, budget: TimeBudget) -> None:
+  def run(
+    self,
+    state: TrainState,
+    stop: StopSignal,
+    budget: TimeBudget,
+    wait_for_step: Callable[[], None],
+  ) -> None:
     """Trains to the end, or until a signal or the end of the time budget."""
     config, experiment, placement = self._config, self._experiment, self._placement
     total = self._plan.total_steps
@@ -246,7 +248,7 @@ class _Loop:
         arrays['teacher'] = teacher(step, arrays, key)
       if compiling:
         with phase('compiling the training step', HINT, told_after=0):
-          self._wait_for_step()
+          wait_for_step()
           state, metrics = step_fn(state, arrays, key)
           jax.block_until_ready(metrics)
       else:

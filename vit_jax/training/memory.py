@@ -4,15 +4,12 @@ XLA's analysis of the compiled step is what the step takes. Compiling takes up t
 the plan of a run holds an estimate instead, of a step that is only traced.
 """
 
-from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
-from vit_jax import data, rng, tree
+from vit_jax import rng, tree
 from vit_jax.config import Config
-from vit_jax.training.experiment import Experiment
 from vit_jax.training.liveness import workspace
 from vit_jax.training.preparation import Plan
 from vit_jax.training.summary import bytes_of, memory_parts
@@ -54,7 +51,7 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
   placement, frozen = plan.placement, plan.optimization.frozen
   devices, share = len(placement.devices), placement.bytes_of
   parts = memory_parts(config, state, share, frozen)
-  batch = _batch(config, plan, config.batch_size // devices)
+  batch = _batch(plan, config.batch_size // devices)
   if devices == 1 and not placement.axis_name:
     traced = traced_step(config, plan).jaxpr  # as the run compiles it, so that it is traced once
   else:
@@ -70,12 +67,7 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
 
 def traced_step(config: Config, plan: Plan) -> Any:
   """The training step as the run compiles it, traced; not for `pmap`, which JAX cannot trace so."""
-  placement = plan.placement
-  return plan.placed_step.trace(
-    placement.like_state(state_shapes(config, plan)),
-    placement.like_batch(_batch(config, plan, config.batch_size)),
-    rng.stream(config.seed, 'dropout'),
-  )
+  return plan.placed_step.trace(*_arguments(config, plan))
 
 
 def of_step(config: Config, plan: Plan) -> int:
@@ -85,12 +77,15 @@ def of_step(config: Config, plan: Plan) -> int:
     config: of the run; its batch size may be another one than that of the plan.
     plan: of the run.
   """
-  placement, batch = plan.placement, _batch(config, plan, config.batch_size)
-  state = placement.like_state(state_shapes(config, plan))
-  step = plan.placed_step.lower(
-    state, placement.like_batch(batch), rng.stream(config.seed, 'dropout')
-  )
-  return sum(analysis(step.compile()).values())
+  compiled = plan.placed_step.lower(*_arguments(config, plan)).compile()
+  return sum(analysis(compiled).values())
+
+
+def _arguments(config: Config, plan: Plan) -> tuple[Any, Any, jax.Array]:
+  """The shapes of a placed state and a placed batch, and a run's key: what a step takes."""
+  state = plan.placement.like_state(state_shapes(config, plan))
+  batch = plan.placement.like_batch(_batch(plan, config.batch_size))
+  return state, batch, rng.stream(config.seed, 'dropout')
 
 
 def state_shapes(config: Config, plan: Plan) -> TrainState:
@@ -99,31 +94,5 @@ def state_shapes(config: Config, plan: Plan) -> TrainState:
   return shapes_of(plan.experiment.shapes, make.tx, make.frozen, config.ema.decay > 0)
 
 
-def _batch(config: Config, plan: Plan, size: int) -> dict[str, jax.ShapeDtypeStruct]:
-  return {
-    name: jax.ShapeDtypeStruct((size, *x.shape[1:]), x.dtype)
-    for name, x in _one_example(config, plan).items()
-  }
-
-
-def _one_example(config: Config, plan: Plan) -> Mapping[str, np.ndarray]:
-  """A training batch of one, with all that a step gets of it."""
-  found = dict(_first(config, plan.experiment))
-  found.pop('index')
-  if plan.caching.of_features:
-    found['image'] = np.zeros((1, *plan.caching.input_shape), np.float32)
-  if plan.teacher is not None:
-    found['teacher'] = np.zeros((1, len(plan.experiment.dataset.classes)), np.float32)
-  return found
-
-
-def _first(config: Config, experiment: Experiment) -> Mapping[str, np.ndarray]:
-  with data.train_batches(
-    experiment.train,
-    experiment.train_transform,
-    batch_size=1,
-    seed=config.seed,
-    threads=0,
-    on_error=config.dataset.on_error,
-  ) as batches:
-    return next(batches)
+def _batch(plan: Plan, size: int) -> dict[str, jax.ShapeDtypeStruct]:
+  return {name: jax.ShapeDtypeStruct((size, *x.shape), x.dtype) for name, x in plan.example.items()}

@@ -9,7 +9,10 @@ import pathlib
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from vit_jax import parallel, remote
+import jax
+import numpy as np
+
+from vit_jax import data, parallel, remote
 from vit_jax.checkpoint import has_checkpoint
 from vit_jax.config import Config
 from vit_jax.config.validation import metric_problems
@@ -67,6 +70,27 @@ class Plan:
   def placed_step(self) -> Any:
     """`step` as its placement compiles it, once for all who call, trace or compile it."""
     return self.placement.compile_train(self.step)
+
+  @functools.cached_property
+  def example(self) -> dict[str, jax.ShapeDtypeStruct]:
+    """The shapes of all that a step gets of an example, the first one being read."""
+    config, experiment, caching = self.config, self.experiment, self.caching
+    with data.train_batches(
+      experiment.train,
+      experiment.train_transform,
+      batch_size=1,
+      seed=config.seed,
+      threads=0,
+      on_error=config.dataset.on_error,
+    ) as batches:
+      batch = next(batches)
+    shapes = {k: jax.ShapeDtypeStruct(x.shape[1:], x.dtype) for k, x in batch.items()}
+    del shapes['index']
+    if caching.of_features:
+      shapes['image'] = jax.ShapeDtypeStruct(caching.input_shape, np.float32)
+    if self.teacher is not None:
+      shapes['teacher'] = jax.ShapeDtypeStruct((len(experiment.dataset.classes),), np.float32)
+    return shapes
 
   def step_with(self, **changes: Any) -> Callable:
     """The training step with other arguments of `make_train_step` than the run's."""
