@@ -1,5 +1,7 @@
 """The quicker form of attention against the plain one, values and gradients."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,16 +15,16 @@ def _draw(*shape):
   return jnp.asarray(np.random.default_rng(sum(shape)).standard_normal(shape), jnp.float32)
 
 
-def _plain_attention(q, k, v):
-  weights = jax.nn.softmax(jnp.einsum('bhnk,bhmk->bhnm', q, k), axis=-1)
-  return jnp.einsum('bhnm,bhmk->bhnk', weights, v)
+def _plain_attention(q, k, v, scale):
+  weights = jax.nn.softmax(scale * jnp.einsum('bhnk,bhmk->bhnm', q, k), axis=-1)
+  return jnp.einsum('bhnm,bhmk->bnhk', weights, v)
 
 
 def test_deferred_attention_equals_the_plain_one_and_so_do_its_gradients():
-  q, k, v = 3 * _draw(2, 3, 7, 5), _draw(2, 3, 11, 5), _draw(2, 3, 11, 5) + 1
-  probe = _draw(2, 3, 7, 5)
-  expected, pull = jax.vjp(_plain_attention, q, k, v)
-  found, pull_found = jax.vjp(attention.deferred_attention, q, k, v)
+  q, k, v = 9 * _draw(2, 3, 7, 5), _draw(2, 3, 11, 5), _draw(2, 3, 11, 5) + 1
+  probe = _draw(2, 7, 3, 5)
+  expected, pull = jax.vjp(functools.partial(_plain_attention, scale=1 / 3), q, k, v)
+  found, pull_found = jax.vjp(lambda *x: attention.deferred_attention(*x, 1 / 3), q, k, v)
   np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
   for a, b in zip(pull_found(probe), pull(probe)):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5)
@@ -31,8 +33,8 @@ def test_deferred_attention_equals_the_plain_one_and_so_do_its_gradients():
 def test_deferred_attention_does_not_overflow():
   q = jnp.full((1, 1, 3, 2), 100.0)
   v = _draw(1, 1, 3, 2)
-  y = attention.deferred_attention(q, q, v)  # logits of 20,000, all alike: the mean of the values
-  np.testing.assert_allclose(y[0, 0], jnp.broadcast_to(v[0, 0].mean(0), (3, 2)), rtol=1e-5)
+  y = attention.deferred_attention(q, q, v, 0.5)  # logits of 10,000, all alike: the values' mean
+  np.testing.assert_allclose(y[0, :, 0], jnp.broadcast_to(v[0, 0].mean(0), (3, 2)), rtol=1e-5)
 
 
 def _everything(module, x, variables):
@@ -69,3 +71,20 @@ def test_auto_is_chosen_by_backend_and_precision():
   assert attention.chosen_attention('auto', 64, 'float32') == 'deferred'  # tests run on CPU
   assert attention.chosen_attention('auto', 64, 'bfloat16') == 'einsum'
   assert attention.chosen_attention('cudnn', 64, 'float32') == 'cudnn'
+
+
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason="it is XLA's workspace on CPU")
+@pytest.mark.parametrize('kind', ['tanh', 'exact'])
+def test_a_block_keeps_nothing_twice_for_its_gradient(kind):
+  def workspace(depth):
+    fields = {'depth': depth, 'width': 64, 'num_heads': 1, 'mlp_dim': 256, 'patch_size': (16, 16)}
+    module = small.build('vit_ti16', attention='deferred', gelu=kind, **fields)
+    x = jax.ShapeDtypeStruct((8, 224, 224, 3), jnp.float32)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), jnp.zeros(x.shape)))
+    gradient = jax.jit(jax.grad(lambda v, x: jnp.sum(module.apply(v, x, train=True))))
+    return gradient.lower(variables, x).compile().memory_analysis().temp_size_in_bytes
+
+  numbers = (workspace(6) - workspace(3)) / 3 / 4 / (8 * 197)  # of a block, for each token
+  # In units of the width: GELU's input and output, 4 each; the sums, the LayerNorms, queries, keys
+  # and values and attention's output before and after its division, 9; the weights of 197 tokens.
+  assert numbers == pytest.approx((4 + 4 + 9) * 64 + 197, rel=0.03)

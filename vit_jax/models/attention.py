@@ -1,6 +1,7 @@
 """Multi-head attention with fused projections, and the options that an encoder's blocks share."""
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -132,42 +133,45 @@ def chosen_attention(attention: str, head_dim: int, dtype: str) -> str:
   return 'deferred' if on_cpu else 'einsum'
 
 
-@jax.custom_vjp
-def deferred_attention(q: jax.Array, k: jax.Array, v: jax.Array) -> jax.Array:
-  """softmax(q k^T) v, divided by the softmax's sum after the product with the values.
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def deferred_attention(q: jax.Array, k: jax.Array, v: jax.Array, scale: float) -> jax.Array:
+  """softmax(scale q k^T) v, divided by the softmax's sum after the product with the values.
 
   One array of tokens x tokens is written in each direction instead of several, which pays where
   memory is what attention waits for: on CPU. The softmax's own gradient needs only the sum of
-  dy * y (Rabe and Staats, 2112.05682; Dao et al., 2205.14135, appendix B.2).
+  dy * y (Rabe and Staats, 2112.05682; Dao et al., 2205.14135, appendix B.2). Its output is laid out
+  as the dense layer after it keeps it for its own gradient, so that it is kept once.
 
   Args:
-    q: scaled queries [b, h, n, k].
+    q: queries [b, h, n, k].
     k, v: keys and values [b, h, m, k].
+    scale: factor on the products of queries and keys.
 
   Returns:
-    [b, h, n, k].
+    [b, n, h, k].
   """
-  return _deferred_forward(q, k, v)[0]
+  return _deferred_forward(q, k, v, scale)[0]
 
 
-def _deferred_forward(q, k, v):
-  logits = jnp.einsum('bhnk,bhmk->bhnm', q, k).astype(jnp.float32)
+def _deferred_forward(q, k, v, scale):
+  logits = scale * jnp.einsum('bhnk,bhmk->bhnm', q, k).astype(jnp.float32)
   largest = logits.max(axis=-1, keepdims=True)
   unnormalized = jnp.exp(logits - largest)
   inverse = (1.0 / unnormalized.sum(axis=-1, keepdims=True)).astype(q.dtype)
   unnormalized = unnormalized.astype(q.dtype)
-  y = jnp.einsum('bhnm,bhmk->bhnk', unnormalized, v) * inverse
+  y = (jnp.einsum('bhnm,bhmk->bhnk', unnormalized, v) * inverse).transpose(0, 2, 1, 3)
   return y, (q, k, v, unnormalized, inverse, y)
 
 
-def _deferred_backward(saved, dy):
+def _deferred_backward(scale, saved, dy):
   q, k, v, unnormalized, inverse, y = saved
-  dy = dy * inverse
+  shares = (dy * y).sum(axis=-1, keepdims=True).transpose(0, 2, 1, 3) * inverse
+  dy = dy.transpose(0, 2, 1, 3) * inverse
   dv = jnp.einsum('bhnm,bhnk->bhmk', unnormalized, dy)
   dweights = jnp.einsum('bhnk,bhmk->bhnm', dy, v)
-  dlogits = unnormalized * (dweights - (dy * y).sum(axis=-1, keepdims=True))
-  dq = jnp.einsum('bhnm,bhmk->bhnk', dlogits, k)
-  dk = jnp.einsum('bhnm,bhnk->bhmk', dlogits, q)
+  dlogits = unnormalized * (dweights - shares)
+  dq = scale * jnp.einsum('bhnm,bhmk->bhnk', dlogits, k)
+  dk = scale * jnp.einsum('bhnm,bhnk->bhmk', dlogits, q)
   return dq, dk, dv
 
 
@@ -200,7 +204,7 @@ class Attention(nn.Module):
     elif chosen == 'deferred' and not self.has_variable('perturbations', 'weights'):
       q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [b, h, n, k]
       q, k = self._normed(q, k)
-      y = deferred_attention(q * scale, k, v).transpose(0, 2, 1, 3)
+      y = deferred_attention(q, k, v, scale)
     else:
       q, k, v = qkv.transpose(2, 0, 3, 1, 4)  # [b, h, n, k]
       q, k = self._normed(q, k)

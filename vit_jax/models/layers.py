@@ -27,10 +27,9 @@ tiny_normal = nn.initializers.normal(1e-6)
 def gelu(x: jax.Array, kind: str) -> jax.Array:
   """GELU, with tanh or exactly (PyTorch's and timm's weights were trained with the exact one).
 
-  Of its steps only x is kept for the backward pass; XLA is free to keep others where that pays.
+  Of its steps only x is kept for the backward pass, which computes them again.
   """
-  function = functools.partial(jax.nn.gelu, approximate=kind == 'tanh')
-  return jax.checkpoint(function, prevent_cse=False)(x)
+  return jax.checkpoint(functools.partial(jax.nn.gelu, approximate=kind == 'tanh'))(x)
 
 
 DROP_PATH_SCHEDULES = ('linear', 'constant')
