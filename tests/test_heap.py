@@ -62,6 +62,30 @@ print(json.dumps({
 }))
 """
 
+_THREADS = """
+import ctypes
+import json
+import os
+import threading
+from vit_jax import heap
+said = heap.keep()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.sbrk.restype = ctypes.c_void_p
+libc.malloc.argtypes, libc.sbrk.argtypes = [ctypes.c_size_t], [ctypes.c_ssize_t]
+begin = min(libc.malloc(100) for _ in range(1000))
+blocks, done = [], threading.Event()
+def work():
+  blocks.append(libc.malloc(50_000))
+  done.wait()
+threads = [threading.Thread(target=work) for _ in range(8 * os.cpu_count() + 8)]
+for thread in threads:
+  thread.start()
+done.set()
+for thread in threads:
+  thread.join()
+print(json.dumps({'said': said, 'inside': sum(begin <= block < libc.sbrk(0) for block in blocks)}))
+"""
+
 _COMPILING = """
 import json
 import sys
@@ -111,6 +135,14 @@ def test_every_step_works_in_the_workspace_of_the_first():
   if not (found['said'].startswith('kept') and found['new']):
     pytest.skip('not glibc 2.33 or newer')
   assert found['moved'] < 1 << 20
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
+def test_no_other_thread_allocates_where_steps_work():
+  found = json.loads(_output(_THREADS))
+  if not found['said'].startswith('kept'):
+    pytest.skip('not glibc')
+  assert found['inside'] == 0
 
 
 def test_what_is_compiled_leaves_no_fragments():

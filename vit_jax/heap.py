@@ -18,6 +18,10 @@ _MIN_FRAGMENT, _MAX_FRAGMENT = 16 << 10, 4 << 20
 # Free bytes kept apart for what a step allocates beside its workspace.
 _SPARE = 64 << 20
 
+# More than there are threads. With eight for each core, glibc's limit, some would share that of the
+# main thread, and what they allocate during a step keeps the next one from the same place.
+_ARENAS = 1024
+
 _MIN_COMPILE_SECONDS = 0.25
 
 _kept = False
@@ -50,7 +54,7 @@ def keep(one_arena: bool = False) -> str:
     mallopt = ctypes.CDLL(None).mallopt
   except (OSError, AttributeError, TypeError):  # TypeError: Windows, which takes no None
     return 'as the C library has it (not glibc)'
-  settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1} | ({_ARENA_MAX: 1} if one_arena else {})
+  settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1} | {_ARENA_MAX: 1 if one_arena else _ARENAS}
   if not all(mallopt(*setting) for setting in settings.items()):
     return 'as the C library has it (mallopt refused)'
   _kept = True
