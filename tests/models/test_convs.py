@@ -270,3 +270,23 @@ def test_channels_are_rounded_to_eights_but_not_down_by_more_than_a_tenth():
 def test_mistakes_are_reported(name, options, facts):
   with raises(ModelError, *facts):
     models.build(name, 3, **options)
+
+
+@pytest.mark.skipif(jax.default_backend() != 'cpu', reason="it is XLA's workspace on CPU")
+def test_a_norm_keeps_its_input_alone_for_its_gradient():
+  def workspace(layers):
+    norm = group_norm.GroupNorm(8)
+    shape, kernels = (4, 32, 32, 64), (layers, 1, 1, 64, 64)
+    variables = norm.init(jax.random.key(0), jnp.zeros(shape))
+
+    def loss(kernels, x):
+      for kernel in kernels:
+        x = nn.relu(norm.apply(variables, convs.convolve(x, kernel, 1, 'same')))
+      return x.sum()
+
+    arguments = (jax.ShapeDtypeStruct(s, jnp.float32) for s in (kernels, shape))
+    compiled = jax.jit(jax.grad(loss)).lower(*arguments).compile()
+    return compiled.memory_analysis().temp_size_in_bytes
+
+  activations = (workspace(6) - workspace(3)) / 3 / (4 * 32 * 32 * 64 * 4)
+  assert 2 <= activations < 2.5  # its input, and that of the next layer

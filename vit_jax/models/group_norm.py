@@ -59,6 +59,7 @@ def _backward(groups, epsilon, dtype, saved, gradient):
   - z mean(z dz)) / deviation."""
   x, scale, mean, inverse = saved
   dy = gradient.astype(jnp.float32)
+  x = jax.lax.optimization_barrier(x)  # or XLA would keep x - mean of the forward pass as well
   centred = x.astype(jnp.float32) - mean
   of_dy = dy.mean(_PIXELS, keepdims=True)
   of_product = (dy * centred).mean(_PIXELS, keepdims=True) * inverse
