@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from tests.support import raises
@@ -123,3 +124,41 @@ def test_an_optimizer_takes_its_own_options_alone():
   assert rule == type(rule)(b1=0.8) and not hasattr(rule, 'momentum')
   with raises(ConfigError, "'adam'", "'adamw'"):
     optimizers.build('adam', {})
+
+
+@pytest.mark.parametrize(
+  ('name', 'options', 'rate', 'weight_decay', 'expected'),
+  [
+    ('adamw', {}, 1e-3, 0.1, True),
+    ('lion', {}, 1e-3, 0.1, True),
+    ('sgd', {}, 1e-3, 0.1, False),
+    ('lamb', {}, 1e-3, 0.1, False),
+    ('adafactor', {}, 1e-3, 0.1, False),
+    ('adamw', {'eps': 0.0}, 1e-3, 0.1, False),  # 0 / 0 where no gradient came
+    ('adamw', {'b1': 0.99, 'b2': 0.9}, 1e-3, 0.1, False),
+    ('adamw', {}, 0.6, 0.0, False),  # a multiplier of 2 makes it 1.2
+    ('adamw', {}, 1e-3, 600.0, False),  # weights would grow by themselves
+  ],
+)
+def test_whether_weights_can_become_infinite_by_themselves(
+  name, options, rate, weight_decay, expected
+):
+  factors = {'a': optimizers.Factors(1.0, 1.0), 'b': optimizers.Factors(2.0, 0.0)}
+  factors['c'] = optimizers.Factors(2.0, 1.0)
+  rule = optimizers.build(name, options)
+  assert optimizers.is_bounded(rule, rate, factors, weight_decay) is expected
+
+
+def test_adams_updates_are_within_its_bound():
+  """The worst gradients for it fall by b2 / b1 from step to step; others are of a step, or tiny."""
+  rule = optimizers.build('adamw', {'b1': 0.9, 'b2': 0.82})
+  tx = optax.chain(*rule.transforms())
+  params = jnp.zeros(3)
+  state = tx.init(params)
+  largest = 0.0
+  for step in range(300):
+    gradient = jnp.array([1e12 * (0.82 / 0.9) ** step, 1e18 * (step % 7 == 0), 1e-30])
+    update, state = tx.update(gradient, state, params)
+    largest = max(largest, float(jnp.abs(update).max()))
+  bound = 0.1 / 0.18**0.5 / (1 - 0.9**2 / 0.82) ** 0.5
+  assert 0.9 * bound < largest < bound

@@ -152,13 +152,14 @@ def test_frozen_parameters_stay_and_have_no_optimizer_state():
   assert len(jax.tree.leaves(before.opt_state)) == len(moved)
 
 
-def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_later_ones():
+@pytest.mark.parametrize('bounded', [False, True])
+def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_later_ones(bounded):
   """An infinite learning rate; the request to stop of several processes is several numbers."""
   tx = optax.adam(1.0)
   first = _first_state(tx).replace(finite=jnp.array(True))
   step = jax.jit(
     train_step.make_train_step(
-      _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS
+      _module(), tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS, bounded=bounded
     )
   )
   stops = np.zeros((BATCH, 3), np.float32)
@@ -178,6 +179,43 @@ def test_a_step_that_is_not_finite_changes_nothing_and_neither_do_later_ones():
   assert same(later, mended)
   moved, _ = step(first, batch, key)
   assert moved.finite and moved.step == 1 and not same(moved.params, first.params)
+
+
+def test_statistics_that_are_not_finite_stop_a_step_whose_weights_are_bounded():
+  class Overflowing(nn.Module):
+    @nn.compact
+    def __call__(self, x, train=False):
+      largest = self.variable('batch_stats', 'largest', jnp.zeros, ())
+      largest.value = jnp.float32(jnp.inf)
+      return nn.Dense(CLASSES)(x.mean((1, 2)))
+
+  tx, module = optax.adam(1.0), Overflowing()
+  variables = module.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))
+  variables['batch_stats'] = {'largest': jnp.float32(0)}
+  state = create(variables, tx).replace(finite=jnp.array(True))
+  step = train_step.make_train_step(
+    module, tasks.build('classify', CLASSES), tx, lambda s: 0.1, PREPROCESS, bounded=True
+  )
+  stopped, metrics = jax.jit(step)(state, _batch(), rng.stream(0, 'dropout'))
+  assert np.isfinite(metrics['loss'].total) and not stopped.finite
+  jax.tree.map(np.testing.assert_array_equal, stopped.replace(finite=state.finite), state)
+
+
+@pytest.mark.parametrize('frozen', [frozenset(), frozenset({'class_token'})])
+def test_a_step_whose_weights_are_bounded_makes_the_same_update(frozen):
+  tx = optax.sgd(1e-2, momentum=0.9)
+  arguments = _module(), tasks.build('classify', CLASSES), tx, lambda s: 1e-2, PREPROCESS
+  options = {'ema': Ema(0.5, warmup=False), 'frozen': frozen}
+  found = []
+  for bounded in (False, True):
+    step = jax.jit(train_step.make_train_step(*arguments, bounded=bounded, **options))
+    state = create(_first_state(tx).variables, tx, frozen, ema=True)
+    for _ in range(3):
+      state, metrics = step(state, _batch(), rng.stream(0, 'dropout'))
+    found.append((state, metrics))
+  assert found[1][0].step == 3 and found[1][0].finite
+  for a, b in zip(jax.tree.leaves(found[1]), jax.tree.leaves(found[0]), strict=True):
+    np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
 def test_sharding_draws_the_same_dropout_as_one_device():

@@ -4,7 +4,7 @@ To add an optimizer, write a file here with a class under `@OPTIMIZERS.register(
 `rules`. To add a schedule, use `@SCHEDULES.register('name')`; see `schedules`.
 """
 
-from vit_jax.optimizers.base import OPTIMIZERS, UpdateRule, build, make_optimizer
+from vit_jax.optimizers.base import OPTIMIZERS, UpdateRule, build, is_bounded, make_optimizer
 from vit_jax.optimizers.parameter_groups import (
   Factors,
   frozen_names,
@@ -24,6 +24,7 @@ __all__ = [
   'UpdateRule',
   'build',
   'frozen_names',
+  'is_bounded',
   'make_optimizer',
   'make_schedule',
   'parameter_factors',

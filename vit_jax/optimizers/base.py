@@ -34,10 +34,33 @@ class UpdateRule:
     """`transforms` with weight decay in its place: decoupled, after them, unless overridden."""
     return [*self.transforms(), *weight_decay]
 
+  def is_bounded(self) -> bool:
+    """Whether a bound holds for the size of updates, whatever the gradients, if these are finite.
+
+    A step then need not look at the new weights before it writes them over the old ones.
+    """
+    return False
+
 
 def build(name: str, options: Mapping[str, Any]) -> UpdateRule:
   """An optimizer by its name, which takes the options that are its own."""
   return build_component(OPTIMIZERS, name, options)
+
+
+def is_bounded(
+  rule: UpdateRule, rate: float, factors: Mapping[str, Factors], weight_decay: float
+) -> bool:
+  """Whether weights stay finite with finite gradients: they grow by a bounded step at a time.
+
+  Args:
+    rule: the optimizer.
+    rate: the highest learning rate.
+    factors, weight_decay: as in `make_optimizer`.
+  """
+  largest = rate * max(
+    factor.rate * max(1.0, weight_decay * factor.decay) for factor in factors.values()
+  )
+  return rule.is_bounded() and largest <= 1
 
 
 def make_optimizer(

@@ -63,6 +63,10 @@ class AdamW(_WithMoments):
     dtype = jnp.dtype(self.state_dtype)
     return [optax.scale_by_adam(self.b1, self.b2, self.eps, mu_dtype=dtype)]
 
+  def is_bounded(self) -> bool:
+    """By the Cauchy-Schwarz inequality for the two moments, sums with powers of b1 and of b2."""
+    return self.b1**2 < self.b2 and self.eps >= 1e-12  # gradients below 1e-22 have squares of 0
+
 
 @OPTIMIZERS.register('lamb')
 @dataclasses.dataclass(frozen=True)
@@ -74,6 +78,9 @@ class Lamb(AdamW):
   ) -> list[optax.GradientTransformation]:
     return [*super().chain(weight_decay), optax.scale_by_trust_ratio()]
 
+  def is_bounded(self) -> bool:
+    return False  # the trust ratio scales updates with the weights
+
 
 @OPTIMIZERS.register('lion')
 @dataclasses.dataclass(frozen=True)
@@ -82,6 +89,9 @@ class Lion(_WithMoments):
 
   def transforms(self) -> list[optax.GradientTransformation]:
     return [optax.scale_by_lion(self.b1, self.b2, mu_dtype=jnp.dtype(self.state_dtype))]
+
+  def is_bounded(self) -> bool:
+    return True
 
 
 @OPTIMIZERS.register('adafactor')

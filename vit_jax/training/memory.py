@@ -42,7 +42,7 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
 
   The gradients and activations together are the most that is alive at once in the step, which is
   only traced, see `liveness`. Once the activations are gone, it holds the new weights and optimizer
-  state beside the old ones, until it is known whether they are finite.
+  state beside the old ones, until it is known whether they are finite, unless they are `bounded`.
 
   Args:
     config, plan: of the run.
@@ -61,7 +61,8 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
     traced = jax.make_jaxpr(step)(state_shapes(config, plan), batch, key)
   trained = {'params': tree.split(state.params, frozen)[0]}
   alive = int(_LAYOUTS * workspace(traced))
-  needed = max(alive, share(trained) + parts['optimizer'], parts['gradients'])
+  beside = 0 if plan.bounded else share(trained) + parts['optimizer']
+  needed = max(alive, beside, parts['gradients'])
   return parts | {'activations': needed - parts['gradients'], 'batch': bytes_of(batch)}
 
 

@@ -20,6 +20,7 @@ class Optimization:
     factors: of every parameter's learning rate and weight decay.
     frozen: names of parameters that are not trained.
     sharpness: SAM or GSAM, where one is used.
+    bounded: whether weights stay finite with finite gradients, see `optimizers.is_bounded`.
   """
 
   tx: optax.GradientTransformation
@@ -27,6 +28,7 @@ class Optimization:
   factors: Mapping[str, optimizers.Factors]
   frozen: frozenset[str]
   sharpness: optimizers.Sharpness | None
+  bounded: bool
 
 
 def make_optimization(
@@ -63,8 +65,9 @@ def make_optimization(
   with problems.collect():
     frozen = optimizers.frozen_names(params, freeze)
   problems.raise_if_any()
+  rule = optimizers.build(optimizer.name, vars(optimizer))
   tx = optimizers.make_optimizer(
-    optimizers.build(optimizer.name, vars(optimizer)),
+    rule,
     rate,
     factors,
     weight_decay=optimizer.weight_decay,
@@ -80,4 +83,5 @@ def make_optimization(
       rate,
       optimizer.learning_rate,
     )
-  return Optimization(tx, rate, factors, frozen, sharpness)
+  bounded = optimizers.is_bounded(rule, optimizer.learning_rate, factors, optimizer.weight_decay)
+  return Optimization(tx, rate, factors, frozen, sharpness, bounded)

@@ -92,9 +92,18 @@ class Plan:
       shapes['teacher'] = jax.ShapeDtypeStruct((len(experiment.dataset.classes),), np.float32)
     return shapes
 
+  @property
+  def bounded(self) -> bool:
+    """Whether a step branches on its gradients alone, see `make_train_step`.
+
+    On one CPU: several devices would have to agree on it, and an accelerator to be waited for.
+    """
+    devices = self.placement.devices
+    return self.optimization.bounded and len(devices) == 1 and devices[0].platform == 'cpu'
+
   def step_with(self, **changes: Any) -> Callable:
     """The training step with other arguments of `make_train_step` than the run's."""
-    optimization, caching = self.optimization, self.caching
+    optimization, caching, placement = self.optimization, self.caching, self.placement
     arguments = {
       'module': caching.module,
       'task': self.experiment.task,
@@ -102,12 +111,13 @@ class Plan:
       'schedule': optimization.schedule,
       'preprocess': caching.preprocess,
       'accumulate': self.config.accumulate,
-      'axis_name': self.placement.axis_name,
+      'axis_name': placement.axis_name,
       'frozen': optimization.frozen,
       'mixing': self.config.mixing,
       'sharpness': optimization.sharpness,
       'ema': self.config.ema,
-      'constrain': self.placement.constrain,
+      'constrain': placement.constrain,
+      'bounded': self.bounded,
     }
     return make_train_step(**arguments | changes)
 

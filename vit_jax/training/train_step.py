@@ -1,5 +1,6 @@
 """The pure steps: what one update and one evaluation compute, wherever they are placed."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ def make_train_step(
   ema: Ema | None = None,
   constrain: Callable[[dict], dict] = lambda params: params,
   guarded: bool = True,
+  bounded: bool = False,
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
   """Builds the function (state, batch, rng) -> (state, metrics).
 
@@ -67,6 +69,8 @@ def make_train_step(
     constrain: keeps parameters, and their gradients with them, where a placement puts them.
     guarded: whether a step with a metric that is not finite, and all steps after it, change nothing
       but the state's `finite`.
+    bounded: whether new weights are finite wherever gradients and state are. It is then known
+      before the update whether a step is made, and no array is kept for the case that it is not.
 
   Returns:
     The step; its metrics are `StepMetric`s by name. `batch` has 'image' uint8 [b, h, w, c] and the
@@ -83,26 +87,38 @@ def make_train_step(
     batch, stops = _without_stops(batch, axis_name)
     batch = mixed(mixing, task, batch, key)
     grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
-    trained, fixed = tree.split(state.params, frozen)
     metrics['grad_norm'] = StepMetric(optax.tree.norm(grads))
     if sharpness:
+      trained, fixed = tree.split(state.params, frozen)
       ascended = tree.merge(sharpness.ascend(trained, grads, state.step), fixed)
       grads = sharpness.combine(grads, mean_gradients(ascended, state.model_state, batch, key)[0])
       metrics['sam_grad_norm'] = StepMetric(optax.tree.norm(grads))
+    rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
+    metrics['learning_rate'] = StepMetric(rate)
+    if guarded and bounded:
+      finite = state.finite & _all_finite(metrics, optax.tree.norm(model_state))
+      after = jax.lax.cond(finite, updated, lambda state, *_: state, state, grads, model_state)
+    else:
+      after = updated(state, grads, model_state)
+    trained = tree.split(after.params, frozen)[0]
+    metrics['weights_norm'] = StepMetric(optax.tree.norm((trained, model_state)))
+    if guarded:
+      finite = state.finite & _all_finite(metrics)
+      kept = after if bounded else jax.tree.map(functools.partial(jnp.where, finite), after, state)
+      after = kept.replace(finite=finite)
+    return after, metrics | stops
+
+  def updated(state: TrainState, grads: dict, model_state: dict) -> TrainState:
+    trained, fixed = tree.split(state.params, frozen)
     updates, opt_state = tx.update(grads, state.opt_state, trained)
     updates = jax.tree.map(lambda u: u * state.rate_scale, updates)
-    rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
-    trained = optax.apply_updates(trained, updates)
-    metrics['learning_rate'] = StepMetric(rate)
-    metrics['weights_norm'] = StepMetric(optax.tree.norm((trained, model_state)))
     after = state.replace(
       step=state.step + 1,
-      params=tree.merge(trained, fixed),
+      params=tree.merge(optax.apply_updates(trained, updates), fixed),
       model_state=model_state,
       opt_state=opt_state,
     )
-    after = _averaged(after, ema)
-    return _unless_finite(state, after, metrics) if guarded else after, metrics | stops
+    return _averaged(after, ema)
 
   return train_step
 
@@ -176,12 +192,10 @@ def mixed(mixing: Mixing | None, task: Task, batch: dict, key: jax.Array) -> dic
   return {**batch, 'image': images, 'target': targets, **task.prevailing(targets)}
 
 
-def _unless_finite(before: TrainState, after: TrainState, metrics: dict) -> TrainState:
-  """The state after a step whose metrics are finite; else the one before, for it to be kept."""
-  finite = jnp.stack([jnp.isfinite(metric.total).all() for metric in metrics.values()]).all()
-  finite &= before.finite
-  kept = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, before)
-  return kept.replace(finite=finite)
+def _all_finite(metrics: dict, *others: jax.Array) -> jax.Array:
+  """Whether all metrics, and other numbers, are finite."""
+  totals = [metric.total for metric in metrics.values()]
+  return jnp.stack([jnp.isfinite(x).all() for x in (*totals, *others)]).all()
 
 
 def _averaged(state: TrainState, ema: Ema | None) -> TrainState:
