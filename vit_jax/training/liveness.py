@@ -63,6 +63,11 @@ class _Step:
     return self.kind in _FUSED
 
   @property
+  def in_place(self) -> bool:
+    """Whether it may write results of the program where its inputs were."""
+    return self.fused or self.kind == 'cond'
+
+  @property
   def reshapes(self) -> bool:
     return self.kind in _RESHAPES
 
@@ -261,8 +266,8 @@ def workspace(closed: Any) -> int:
   """The most memory of arrays between inputs and outputs at once, in bytes on a device.
 
   Args:
-    closed: of `jax.make_jaxpr`. Outputs that elementwise operations give take none: they are
-      written where inputs were.
+    closed: of `jax.make_jaxpr`. Outputs that elementwise operations or branches give take none:
+      they are written where inputs were.
   """
   return _most(_Program(closed))
 
@@ -290,7 +295,7 @@ def _most(program: _Program) -> int:
     before = ending[k] if step.fused or step.kind in _REDUCTIONS else []
     now -= sum(alive.pop(x, 0) for x in before)
     for x in step.outputs:
-      if x in exists and x not in source and not (x in results and step.fused):
+      if x in exists and x not in source and not (x in results and step.in_place):
         alive[x] = program.sizes[x]
         now += alive[x]
     most = max(most, now + step.inside)
