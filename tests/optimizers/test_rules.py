@@ -148,6 +148,11 @@ def test_whether_weights_can_become_infinite_by_themselves(
   rule = optimizers.build(name, options)
   assert optimizers.is_bounded(rule, rate, factors, weight_decay) is expected
 
+  class Users(type(rule)):
+    """May do what it wants with the gradients."""
+
+  assert not optimizers.is_bounded(Users(**options), rate, factors, weight_decay)
+
 
 def test_adams_updates_are_within_its_bound():
   """The worst gradients for it fall by b2 / b1 from step to step; others are of a step, or tiny."""

@@ -37,7 +37,8 @@ class UpdateRule:
   def is_bounded(self) -> bool:
     """Whether a bound holds for the size of updates, whatever the gradients, if these are finite.
 
-    A step then need not look at the new weights before it writes them over the old ones.
+    A step then need not look at the new weights before it writes them over the old ones. It is not
+    inherited: a subclass that states the same has its own.
     """
     return False
 
@@ -60,7 +61,7 @@ def is_bounded(
   largest = rate * max(
     factor.rate * max(1.0, weight_decay * factor.decay) for factor in factors.values()
   )
-  return rule.is_bounded() and largest <= 1
+  return 'is_bounded' in vars(type(rule)) and rule.is_bounded() and largest <= 1
 
 
 def make_optimizer(

@@ -78,9 +78,6 @@ class Lamb(AdamW):
   ) -> list[optax.GradientTransformation]:
     return [*super().chain(weight_decay), optax.scale_by_trust_ratio()]
 
-  def is_bounded(self) -> bool:
-    return False  # the trust ratio scales updates with the weights
-
 
 @OPTIMIZERS.register('lion')
 @dataclasses.dataclass(frozen=True)
