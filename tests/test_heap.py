@@ -86,6 +86,36 @@ for thread in threads:
 print(json.dumps({'said': said, 'inside': sum(begin <= block < libc.sbrk(0) for block in blocks)}))
 """
 
+_ENDS = """
+import ctypes
+import json
+import re
+import threading
+from vit_jax import heap
+said = heap.keep()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = ctypes.c_void_p
+libc.malloc.argtypes, libc.free.argtypes = [ctypes.c_size_t], [ctypes.c_void_p]
+def resident():
+  return int(re.search(r'VmRSS:\\s+(\\d+)', open('/proc/self/status').read())[1]) << 10
+def work():
+  blocks = [libc.malloc(200_000) for _ in range(250)]
+  for block in blocks:
+    ctypes.memset(block, 1, 200_000)
+  for block in blocks:
+    libc.free(block)
+grown = []
+for kept in (False, True):
+  heap.keep_ends(kept)
+  before = resident()
+  thread = threading.Thread(target=work)
+  thread.start()
+  thread.join()
+  libc.malloc_trim(0)
+  grown.append(resident() - before)
+print(json.dumps({'said': said, 'grown': grown}))
+"""
+
 _COMPILING = """
 import json
 import sys
@@ -143,6 +173,15 @@ def test_no_other_thread_allocates_where_steps_work():
   if not found['said'].startswith('kept'):
     pytest.skip('not glibc')
   assert found['inside'] == 0
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='glibc')
+def test_ends_of_the_arenas_of_other_threads_are_given_back_meanwhile():
+  found = json.loads(_output(_ENDS))
+  if not found['said'].startswith('kept'):
+    pytest.skip('not glibc')
+  given_back, kept = found['grown']
+  assert given_back < 5e6 < 20e6 < kept < 60e6
 
 
 def test_what_is_compiled_leaves_no_fragments():

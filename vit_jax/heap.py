@@ -22,6 +22,9 @@ _SPARE = 64 << 20
 # main thread, and what they allocate during a step keeps the next one from the same place.
 _ARENAS = 1024
 
+# Free bytes at the end of an arena that stay while `keep_ends(False)` holds.
+_END = 1 << 20
+
 _MIN_COMPILE_SECONDS = 0.25
 
 _kept = False
@@ -59,6 +62,16 @@ def keep(one_arena: bool = False) -> str:
     return 'as the C library has it (mallopt refused)'
   _kept = True
   return 'kept from step to step' + (', in one arena' if one_arena else '')
+
+
+def keep_ends(kept: bool) -> None:
+  """Whether free memory at the end of an arena is kept, as `keep` has it, or given back at once.
+
+  While another thread compiles it need not be kept, and could not be given back later: the ends of
+  a compiler's arenas are what `malloc_trim` does not reach.
+  """
+  if _kept:
+    ctypes.CDLL(None).mallopt(_TRIM_THRESHOLD, -1 if kept else _END)
 
 
 @functools.cache

@@ -34,10 +34,12 @@ def compile_ahead(config: Config, plan: Plan, step: int = 0) -> Callable[[], Non
     with contextlib.suppress(Exception):
       lowered.compile()
 
+  heap.keep_ends(False)
   done = runtime.in_background(compiled)
 
   def wait() -> None:
     done()
+    heap.keep_ends(True)
     heap.after_compilations()
 
   return wait
