@@ -136,6 +136,10 @@ def test_an_optimizer_takes_its_own_options_alone():
     ('adafactor', {}, 1e-3, 0.1, False),
     ('adamw', {'eps': 0.0}, 1e-3, 0.1, False),  # 0 / 0 where no gradient came
     ('adamw', {'b1': 0.99, 'b2': 0.9}, 1e-3, 0.1, False),
+    ('adamw', {'b2': 0.99999999}, 1e-3, 0.1, False),  # 1 in float32, whose correction is 0
+    ('adamw', {'b1': 0.99999999, 'b2': 0.999999999}, 1e-3, 0.1, False),
+    ('adamw', {'state_dtype': 'bfloat16'}, 1e-3, 0.1, False),  # in which 0.999 mu may be mu
+    ('lion', {'state_dtype': 'bfloat16'}, 1e-3, 0.1, True),
     ('adamw', {}, 0.6, 0.0, False),  # a multiplier of 2 makes it 1.2
     ('adamw', {}, 1e-3, 600.0, False),  # weights would grow by themselves
   ],

@@ -201,6 +201,18 @@ def test_statistics_that_are_not_finite_stop_a_step_whose_weights_are_bounded():
   jax.tree.map(np.testing.assert_array_equal, stopped.replace(finite=state.finite), state)
 
 
+def test_weights_whose_norm_is_not_finite_before_a_step_stay():
+  tx = optax.adam(1e-3)
+  state = _first_state(tx).replace(finite=jnp.array(True))
+  state.params['head']['bias'] = np.full(CLASSES, 1e19, np.float32)
+  step = train_step.make_train_step(
+    _module(), tasks.build('classify', CLASSES), tx, lambda s: 1e-3, PREPROCESS, bounded=True
+  )
+  stopped, metrics = jax.jit(step)(state, _batch(), rng.stream(0, 'dropout'))
+  assert np.isfinite(metrics['loss'].total) and np.isinf(metrics['weights_norm'].total)
+  jax.tree.map(np.testing.assert_array_equal, stopped.replace(finite=state.finite), state)
+
+
 @pytest.mark.parametrize('frozen', [frozenset(), frozenset({'class_token'})])
 def test_a_step_whose_weights_are_bounded_makes_the_same_update(frozen):
   tx = optax.sgd(1e-2, momentum=0.9)

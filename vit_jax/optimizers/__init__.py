@@ -11,7 +11,13 @@ from vit_jax.optimizers.parameter_groups import (
   parameter_factors,
   parse_multiplier,
 )
-from vit_jax.optimizers.schedules import SCHEDULES, Schedule, ScheduleFn, make_schedule
+from vit_jax.optimizers.schedules import (
+  SCHEDULES,
+  Schedule,
+  ScheduleFn,
+  keeps_below_peak,
+  make_schedule,
+)
 from vit_jax.optimizers.sharpness import Sharpness
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
   'build',
   'frozen_names',
   'is_bounded',
+  'keeps_below_peak',
   'make_optimizer',
   'make_schedule',
   'parameter_factors',

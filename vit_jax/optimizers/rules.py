@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from vit_jax.optimizers.base import OPTIMIZERS, UpdateRule
@@ -65,7 +66,9 @@ class AdamW(_WithMoments):
 
   def is_bounded(self) -> bool:
     """By the Cauchy-Schwarz inequality for the two moments, sums with powers of b1 and of b2."""
-    return self.b1**2 < self.b2 and self.eps >= 1e-12  # gradients below 1e-22 have squares of 0
+    b1, b2 = np.float32(self.b1), np.float32(self.b2)  # which may be 1
+    decay = b1**2 < b2 < 1 and self.state_dtype == 'float32'  # in bfloat16 a moment may stand still
+    return bool(decay and self.eps >= 1e-12)  # gradients below 1e-22 have squares of 0
 
 
 @OPTIMIZERS.register('lamb')

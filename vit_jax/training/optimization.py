@@ -83,5 +83,7 @@ def make_optimization(
       rate,
       optimizer.learning_rate,
     )
-  bounded = optimizers.is_bounded(rule, optimizer.learning_rate, factors, optimizer.weight_decay)
+  bounded = optimizers.keeps_below_peak(schedule.name) and optimizers.is_bounded(
+    rule, optimizer.learning_rate, factors, optimizer.weight_decay
+  )
   return Optimization(tx, rate, factors, frozen, sharpness, bounded)

@@ -88,15 +88,15 @@ def make_train_step(
     batch = mixed(mixing, task, batch, key)
     grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
     metrics['grad_norm'] = StepMetric(optax.tree.norm(grads))
+    trained, fixed = tree.split(state.params, frozen)
     if sharpness:
-      trained, fixed = tree.split(state.params, frozen)
       ascended = tree.merge(sharpness.ascend(trained, grads, state.step), fixed)
       grads = sharpness.combine(grads, mean_gradients(ascended, state.model_state, batch, key)[0])
       metrics['sam_grad_norm'] = StepMetric(optax.tree.norm(grads))
     rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
     metrics['learning_rate'] = StepMetric(rate)
     if guarded and bounded:
-      finite = state.finite & _all_finite(metrics, optax.tree.norm(model_state))
+      finite = state.finite & _all_finite(metrics, optax.tree.norm((trained, model_state)))
       after = jax.lax.cond(finite, updated, lambda state, *_: state, state, grads, model_state)
     else:
       after = updated(state, grads, model_state)
