@@ -58,8 +58,10 @@ def keep(one_arena: bool = False) -> str:
   except (OSError, AttributeError, TypeError):  # TypeError: Windows, which takes no None
     return 'as the C library has it (not glibc)'
   settings = {_MMAP_MAX: 0, _TRIM_THRESHOLD: -1}
-  if one_arena or not _addresses_are_limited():  # an arena takes tens of MB of them
-    settings[_ARENA_MAX] = 1 if one_arena else _ARENAS
+  if one_arena:
+    settings[_ARENA_MAX] = 1
+  elif not _addresses_are_limited():  # an arena takes tens of MB of them
+    settings[_ARENA_MAX] = _ARENAS
   if not all(mallopt(*setting) for setting in settings.items()):
     return 'as the C library has it (mallopt refused)'
   _kept = True

@@ -145,21 +145,22 @@ def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
   from vit_jax.data import Preprocess
   from vit_jax.training import train_state, train_step
 
-  def rate(step: jax.Array) -> jax.Array:
-    return jnp.float32(1e-4)
+  peak = 1e-4
 
-  tx = optimizers.make_optimizer(
-    optimizers.build('adamw', {}),
-    rate,
-    optimizers.parameter_factors(variables['params']),
-  )
+  def rate(step: jax.Array) -> jax.Array:
+    return jnp.float32(peak)
+
+  rule = optimizers.build('adamw', {})
+  factors = optimizers.parameter_factors(variables['params'])
+  tx = optimizers.make_optimizer(rule, rate, factors)
+  bounded = optimizers.is_bounded(rule, peak, factors, weight_decay=0.0)
   step = train_step.make_train_step(
     module,
     tasks.build('classify', classes),
     tx,
     rate,
     Preprocess('decode'),
-    bounded=jax.default_backend() == 'cpu',  # as a run finds for this optimizer
+    bounded=bounded and jax.default_backend() == 'cpu',
   )
   return jax.jit(step, donate_argnums=0), train_state.create(variables, tx)
 

@@ -42,7 +42,7 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
 
   The gradients and activations together are the most that is alive at once in the step, which is
   only traced, see `liveness`. Once the activations are gone, it holds the new weights and optimizer
-  state beside the old ones, until it is known whether they are finite, unless they are `bounded`.
+  state beside the old ones, until it is known whether they are finite (not if the plan is bounded).
 
   Args:
     config, plan: of the run.

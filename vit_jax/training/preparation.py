@@ -94,7 +94,7 @@ class Plan:
 
   @property
   def bounded(self) -> bool:
-    """Whether a step branches on its gradients alone, see `make_train_step`.
+    """Whether it is known before the update that a step is made, see `make_train_step`.
 
     On one CPU: several devices would have to agree on it, and an accelerator to be waited for.
     """

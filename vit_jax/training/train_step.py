@@ -95,7 +95,7 @@ def make_train_step(
       metrics['sam_grad_norm'] = StepMetric(optax.tree.norm(grads))
     rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
     metrics['learning_rate'] = StepMetric(rate)
-    if guarded and bounded:
+    if guarded and bounded:  # new weights are finite where all of this is
       finite = state.finite & _all_finite(metrics, optax.tree.norm((trained, model_state)))
       after = jax.lax.cond(finite, updated, lambda state, *_: state, state, grads, model_state)
     else:
@@ -104,8 +104,9 @@ def make_train_step(
     metrics['weights_norm'] = StepMetric(optax.tree.norm((trained, model_state)))
     if guarded:
       finite = state.finite & _all_finite(metrics)
-      kept = after if bounded else jax.tree.map(functools.partial(jnp.where, finite), after, state)
-      after = kept.replace(finite=finite)
+      if not bounded:
+        after = jax.tree.map(functools.partial(jnp.where, finite), after, state)
+      after = after.replace(finite=finite)
     return after, metrics | stops
 
   def updated(state: TrainState, grads: dict, model_state: dict) -> TrainState:
