@@ -48,7 +48,7 @@ LAYERS = [
   ['options'],
   ['command_line', 'remote'],
   ['processes'],
-  ['runtime', 'download'],
+  ['runtime', 'download', 'kernels'],
   ['console', 'files', 'heap', 'interrupts', 'logits', 'machine', 'registry', 'rng', 'tree'],
   ['errors'],
   ['__init__'],

@@ -37,7 +37,7 @@ def measure(
   """
   import jax
 
-  from vit_jax import machine, models, runtime
+  from vit_jax import kernels, machine, models, runtime
   from vit_jax.training import flops
 
   runtime.prepare_jax()
@@ -60,6 +60,7 @@ def measure(
   }
   if 'train' in parts or 'infer' in parts:
     row |= _measure_model(module, parts, batch_size, image_size, classes, steps, found)
+  row['runtime']['libraries'] = kernels.describe()
   if 'input' in parts:
     row |= _measure_input(dataset, batch_size, image_size, steps)
   if peak := machine.peak_memory_bytes():
@@ -82,7 +83,7 @@ def _measure_model(
   import jax
   import numpy as np
 
-  from vit_jax import rng
+  from vit_jax import kernels, rng
   from vit_jax.data import Preprocess
   from vit_jax.training import flops, timing
 
@@ -105,7 +106,7 @@ def _measure_model(
   }
   if 'infer' in parts:
     preprocess = Preprocess('decode')
-    compute = jax.jit(lambda v, x: module.apply(v, preprocess.normalize(x), train=False))
+    compute = kernels.jit(lambda v, x: module.apply(v, preprocess.normalize(x), train=False))
     first, seconds = _times(lambda: compute(variables, batch['image']), steps)
     row |= _rates('infer', first, seconds, batch_size, per_image, peak)
   if 'train' in parts:
@@ -141,7 +142,7 @@ def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
   import jax
   import jax.numpy as jnp
 
-  from vit_jax import optimizers, tasks
+  from vit_jax import kernels, optimizers, tasks
   from vit_jax.data import Preprocess
   from vit_jax.training import train_state, train_step
 
@@ -162,7 +163,7 @@ def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:
     Preprocess('decode'),
     bounded=bounded and jax.default_backend() == 'cpu',
   )
-  return jax.jit(step, donate_argnums=0), train_state.create(variables, tx)
+  return kernels.jit(step, donate_argnums=0), train_state.create(variables, tx)
 
 
 def _times(call: Any, steps: int, throttle: Any = None) -> tuple[float, list[float]]:

@@ -30,7 +30,7 @@ from vit_jax import runtime
 runtime.start()
 runtime.prepare_jax()
 import jax
-from vit_jax import models, rng
+from vit_jax import kernels, models, rng
 from vit_jax.benchmark.measure import training_step
 from vit_jax.data import Preprocess
 module = models.build(words['model'], classes, **words['fields'])
@@ -40,7 +40,7 @@ variables = jax.jit(module.init, static_argnames='train')(rng.stream(0, 'params'
 step, state = training_step(module, variables, classes)
 del variables
 normalize = Preprocess('decode').normalize
-forward = jax.jit(lambda v, x: module.apply(v, normalize(x), train=False))
+forward = kernels.jit(lambda v, x: module.apply(v, normalize(x), train=False))
 x = jax.device_put({'image': images, 'label': labels})
 key = rng.stream(0, 'dropout')
 def train():

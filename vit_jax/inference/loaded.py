@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import machine, runtime, tasks, tree
+from vit_jax import kernels, machine, runtime, tasks, tree
 from vit_jax.data import Preprocess, parse_transform
 from vit_jax.data.trained_on import TrainedOn
 from vit_jax.errors import (
@@ -322,7 +322,7 @@ class Loaded:
   def _compiled(self, what: str) -> Callable:
     """A jitted function from variables and uint8 images to one of the outputs."""
     if what == 'outputs':
-      return jax.jit(lambda v, x: self.task.outputs_by_name(self._apply(self.module, v, x)))
+      return kernels.jit(lambda v, x: self.task.outputs_by_name(self._apply(self.module, v, x)))
     if what in ('pooled', 'grid'):
       body = backbone_of(self.module).clone(num_classes=None)
 
@@ -330,7 +330,7 @@ class Loaded:
         pooled, patches = self._apply(body, v, x)
         return pooled if what == 'pooled' else patches.astype(jnp.float32)
 
-      return jax.jit(features)
+      return kernels.jit(features)
 
     def intermediates(v: Any, x: jax.Array) -> dict[str, jax.Array]:
       _, state = self._apply(self.module, v, x, mutable=['intermediates'])
@@ -342,7 +342,7 @@ class Loaded:
     if what not in outputs:
       near = did_you_mean(what, ['pooled', 'grid', *outputs], 80)
       raise ConfigError(f'features {what!r}: {near}')
-    return jax.jit(lambda v, x: intermediates(v, x)[outputs[what]].astype(jnp.float32))
+    return kernels.jit(lambda v, x: intermediates(v, x)[outputs[what]].astype(jnp.float32))
 
   def _apply(self, module: nn.Module, variables: Any, images: jax.Array, **options: Any) -> Any:
     return module.apply(variables, self.preprocess.normalize(images), train=False, **options)

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from vit_jax import processes
+from vit_jax import kernels, processes
 from vit_jax.errors import ConfigError
 from vit_jax.parallel import drawing
 
@@ -49,6 +49,7 @@ class DataPlacement:
   """jit over a mesh: state on every device, the batch divided among them."""
 
   axis_name: str | None = None
+  divides_state = False  # whether a device has less than all of the state
 
   def __init__(self, devices: Sequence[jax.Device]):
     self.devices = list(devices)
@@ -122,10 +123,14 @@ class DataPlacement:
     """Metrics of a train step -> host scalars."""
     return jax.device_get(metrics)
 
+  @property
+  def _jit(self) -> Callable:
+    return kernels.jit if len(self.devices) == 1 else jax.jit
+
   def compile_train(self, step: Callable) -> Any:
     """Compiles (state, batch, rng) -> (state, metrics); the old state's memory is reused."""
     return together(
-      jax.jit(
+      self._jit(
         step,
         donate_argnums=0,
         in_shardings=(self._everywhere, self._divided, self._everywhere),
@@ -136,14 +141,14 @@ class DataPlacement:
   def compile_eval(self, step: Callable) -> Callable:
     """Compiles (variables, batch) -> arrays with one row an example."""
     return together(
-      jax.jit(step, in_shardings=(self._everywhere, self._divided), out_shardings=self._divided)
+      self._jit(step, in_shardings=(self._everywhere, self._divided), out_shardings=self._divided)
     )
 
   def compile_with_step(self, function: Callable) -> Callable:
     """Compiles (variables, batch, rng, step) -> arrays with one row an example."""
     everywhere, divided = self._everywhere, self._divided
     shardings = (everywhere, divided, everywhere, everywhere)
-    return together(jax.jit(function, in_shardings=shardings, out_shardings=divided))
+    return together(self._jit(function, in_shardings=shardings, out_shardings=divided))
 
 
 class PmapPlacement(DataPlacement):

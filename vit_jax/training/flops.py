@@ -1,18 +1,16 @@
 """FLOPs of a model and the peak of a device: both halves of MFU."""
 
 import functools
-import math
 import re
 import time
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from vit_jax import tree
+from vit_jax import kernels, tree
 from vit_jax.models import convs
 from vit_jax.models.heads import backbone_of, with_backbone
 
@@ -59,7 +57,7 @@ def forward_flops(module: nn.Module, variables: Mapping, image_shape: tuple[int,
   images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
   with convs.plain():
     traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, images)
-  return _count(traced.jaxpr)
+  return sum(n * kernels.flops(e) for e, n in kernels.equations(traced.jaxpr))
 
 
 def training_flops(
@@ -103,30 +101,7 @@ def training_flops(
   key = jax.eval_shape(lambda: jax.random.key(0))
   with convs.plain():
     traced = jax.make_jaxpr(jax.grad(loss))(trained, fixed, rest, images, key)
-  return _count(traced.jaxpr)
-
-
-def _count(jaxpr: Any) -> int:
-  total = 0
-  for equation in jaxpr.eqns:
-    name, given = equation.primitive.name, equation.params
-    out = math.prod(equation.outvars[0].aval.shape) if equation.outvars else 0
-    if name == 'dot_general':
-      (contracted, _), _ = given['dimension_numbers']
-      shape = equation.invars[0].aval.shape
-      total += 2 * out * math.prod(shape[i] for i in contracted)
-    elif name == 'conv_general_dilated':
-      kernel = equation.invars[1].aval.shape
-      features = kernel[given['dimension_numbers'].rhs_spec[0]]
-      # Zeros between the inputs, as in the gradient of a strided convolution, cost nothing.
-      total += 2 * out * math.prod(kernel) // features // math.prod(given['lhs_dilation'])
-    inner = [
-      _count(getattr(j, 'jaxpr', j))
-      for j in given.values()
-      if hasattr(j, 'eqns') or hasattr(getattr(j, 'jaxpr', None), 'eqns')
-    ]
-    total += sum(inner) * (given['length'] if name == 'scan' else 1)
-  return total
+  return sum(n * kernels.flops(e) for e, n in kernels.equations(traced.jaxpr))
 
 
 @functools.cache

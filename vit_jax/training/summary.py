@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 
-from vit_jax import processes, runtime
+from vit_jax import kernels, processes, runtime
 from vit_jax.config import Config
 from vit_jax.errors import counted, dimensions
 from vit_jax.models import convs
@@ -116,6 +116,7 @@ def description(
     'memory': memory_text(memory),
     'precision': _precision(module),
     'convolutions': convs.forms() if _convolves(experiment.shapes) else '',
+    'libraries': kernels.describe(),
     **runtime.describe(),
   }
   lines = [f'  {name:9} {text}' for name, text in rows.items() if text]
