@@ -60,6 +60,7 @@ def train(module, placement, size=SIZE, steps=STEPS):
       data.Preprocess(f'decode|resize({size})'),
       ema=Ema(0.9),
       constrain=placement.constrain,
+      divided=placement.divides_state,
     )
   )
   key, losses = rng.stream(0, 'dropout'), []

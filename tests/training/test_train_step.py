@@ -230,6 +230,18 @@ def test_a_step_whose_weights_are_bounded_makes_the_same_update(frozen):
     np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6)
 
 
+def test_a_norm_sums_small_arrays_together():
+  random = np.random.default_rng(0)
+  sizes = [(4096,), (64, 64), (), (1,), (4097,), (65, 64)]
+  arrays = {str(i): random.standard_normal(s).astype(np.float32) for i, s in enumerate(sizes)}
+  exact = np.linalg.norm(np.concatenate([x.ravel() for x in arrays.values()]).astype(np.float64))
+  np.testing.assert_allclose(train_step._joined_norm(arrays), exact, rtol=1e-6)
+  jaxpr = jax.make_jaxpr(train_step._joined_norm)(arrays)
+  assert [e.primitive.name for e in jaxpr.eqns].count('reduce_sum') == 3
+  assert train_step._joined_norm({}) == 0
+  assert np.isnan(train_step._joined_norm(arrays | {'2': np.float32(np.nan)}))
+
+
 def test_sharding_draws_the_same_dropout_as_one_device():
   one, other = (_train('data', n, dropout=0.3) for n in (1, 4))
   _assert_close(one[0].params, other[0].params)

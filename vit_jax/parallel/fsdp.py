@@ -33,6 +33,7 @@ class FsdpPlacement(DataPlacement):
 
   def __init__(self, devices: Sequence[jax.Device], mesh: Mesh):
     self.devices = list(devices)
+    self.divides_state = len(self.devices) > 1
     self._sizes = mesh.sizes(len(self.devices))
     self._rules = Rules(mesh, self._sizes[1])
     self._mesh = jax.make_mesh(

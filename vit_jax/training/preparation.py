@@ -118,6 +118,7 @@ class Plan:
       'ema': self.config.ema,
       'constrain': placement.constrain,
       'bounded': self.bounded,
+      'divided': placement.divides_state,
     }
     return make_train_step(**arguments | changes)
 

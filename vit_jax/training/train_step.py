@@ -21,6 +21,9 @@ from vit_jax.training.train_state import TrainState
 # In a batch of several processes: who was asked to stop, see `signals.SharedStop`.
 STOPS = 'stops'
 
+# Elements of an array up to which it is joined with others for a norm.
+_SMALL = 4096
+
 
 class StepMetric(NamedTuple):
   """A metric of one step.
@@ -50,6 +53,7 @@ def make_train_step(
   constrain: Callable[[dict], dict] = lambda params: params,
   guarded: bool = True,
   bounded: bool = False,
+  divided: bool = False,
 ) -> Callable[[TrainState, dict, jax.Array], tuple[TrainState, dict]]:
   """Builds the function (state, batch, rng) -> (state, metrics).
 
@@ -71,6 +75,7 @@ def make_train_step(
       but the state's `finite`.
     bounded: whether new weights are finite wherever gradients and state are. It is then known
       before the update whether a step is made, and no array is kept for the case that it is not.
+    divided: whether arrays of the state are divided among devices.
 
   Returns:
     The step; its metrics are `StepMetric`s by name. `batch` has 'image' uint8 [b, h, w, c] and the
@@ -78,6 +83,7 @@ def make_train_step(
     the batch, [b, k], become a metric whose total is their sum, [k].
   """
 
+  norm = optax.tree.norm if divided else _joined_norm
   mean_gradients = _make_gradients(
     module, task, preprocess, accumulate, axis_name, frozen, constrain
   )
@@ -87,21 +93,21 @@ def make_train_step(
     batch, stops = _without_stops(batch, axis_name)
     batch = mixed(mixing, task, batch, key)
     grads, model_state, metrics = mean_gradients(state.params, state.model_state, batch, key)
-    metrics['grad_norm'] = StepMetric(optax.tree.norm(grads))
+    metrics['grad_norm'] = StepMetric(norm(grads))
     trained, fixed = tree.split(state.params, frozen)
     if sharpness:
       ascended = tree.merge(sharpness.ascend(trained, grads, state.step), fixed)
       grads = sharpness.combine(grads, mean_gradients(ascended, state.model_state, batch, key)[0])
-      metrics['sam_grad_norm'] = StepMetric(optax.tree.norm(grads))
+      metrics['sam_grad_norm'] = StepMetric(norm(grads))
     rate = jnp.asarray(schedule(state.step), jnp.float32) * state.rate_scale
     metrics['learning_rate'] = StepMetric(rate)
     if guarded and bounded:  # new weights are finite where all of this is
-      finite = state.finite & _all_finite(metrics, optax.tree.norm((trained, model_state)))
+      finite = state.finite & _all_finite(metrics, norm((trained, model_state)))
       after = jax.lax.cond(finite, updated, lambda state, *_: state, state, grads, model_state)
     else:
       after = updated(state, grads, model_state)
     trained = tree.split(after.params, frozen)[0]
-    metrics['weights_norm'] = StepMetric(optax.tree.norm((trained, model_state)))
+    metrics['weights_norm'] = StepMetric(norm((trained, model_state)))
     if guarded:
       finite = state.finite & _all_finite(metrics)
       if not bounded:
@@ -191,6 +197,14 @@ def mixed(mixing: Mixing | None, task: Task, batch: dict, key: jax.Array) -> dic
     return batch
   images, targets = mixing(named(key, 'mixing'), batch['image'], task.targets(batch))
   return {**batch, 'image': images, 'target': targets, **task.prevailing(targets)}
+
+
+def _joined_norm(arrays: Any) -> jax.Array:
+  """`optax.tree.norm`; kernels for each small array would take a second to compile."""
+  leaves = jax.tree.leaves(arrays)
+  small = [x.ravel() for x in leaves if x.size <= _SMALL]
+  large = [x for x in leaves if x.size > _SMALL]
+  return optax.tree.norm([*large, jnp.concatenate(small)] if small else large)
 
 
 def _all_finite(metrics: dict, *others: jax.Array) -> jax.Array:
