@@ -53,9 +53,7 @@ def _primitives(shape, kernel, stride=1, dtype=jnp.float32):
 def test_many_tiles_of_many_channels_are_computed_by_winograd():
   large = (8, 16, 16, 32), (3, 3, 32, 32)  # 512 tiles
   assert 'conv_general_dilated' not in _primitives(*large)
-  assert 'conv_general_dilated' not in _primitives((257, 8, 8, 128), (3, 3, 128, 128))
   others = [
-    ((257, 8, 8, 127), (3, 3, 127, 128)),  # 4,112 tiles
     ((7, 16, 16, 32), (3, 3, 32, 32)),
     ((8, 16, 16, 31), (3, 3, 31, 32)),
     ((8, 16, 16, 32), (3, 3, 32, 31)),

@@ -19,8 +19,6 @@ import jax.numpy as jnp
 # Below them the transforms take longer than the matmuls spare: those of the image where there are
 # few channels, those of the kernel where there are few tiles.
 _MIN_CHANNELS, _MIN_TILES = 32, 512
-# Above them what is transformed no longer fits a cache, which only many channels make up for.
-_MANY_CHANNELS, _MANY_TILES = 128, 4096
 
 Transform = Callable[[Sequence[jax.Array]], Sequence[jax.Array]]
 
@@ -34,8 +32,7 @@ def suits(x: jax.Array, features: int) -> bool:
   """
   b, h, w, c = x.shape
   tiles = b * -(-h // 2) * -(-w // 2)
-  least = _MIN_CHANNELS if tiles <= _MANY_TILES else _MANY_CHANNELS
-  return min(c, features) >= least and tiles >= _MIN_TILES and x.dtype == jnp.float32
+  return min(c, features) >= _MIN_CHANNELS and tiles >= _MIN_TILES and x.dtype == jnp.float32
 
 
 @jax.custom_vjp
