@@ -1,6 +1,9 @@
 """Which library computes a program on CPU, and that it is measured once."""
 
+import concurrent.futures
 import json
+import os
+import time
 
 import jax
 import jax.numpy as jnp
@@ -91,10 +94,35 @@ def test_options_of_jit_are_kept(measured):
 def test_small_programs_measure_nothing(measured, monkeypatch):
   monkeypatch.setattr(kernels, '_measure', lambda kind: pytest.fail(kind))
   small = jnp.ones((4096, 64))
-  kernels.jit(lambda scale, x: scale * (x @ x[:64]))(SCALE, small)
-  kernels.jit(_convolve)(KERNEL, IMAGES[:1, :8, :8])
+  programs = [kernels.jit(lambda scale, x: scale * (x @ x[:64])), kernels.jit(_convolve)]
+  programs[0](SCALE, small)
+  programs[1](KERNEL, IMAGES[:1, :8, :8])
   assert not measured
-  assert kernels.describe() == 'as XLA has it'
+  assert kernels.describe(*programs) == 'as XLA has it'
+
+
+def test_products_that_contract_nothing_are_no_ones_choice(measured):
+  measured['matmul'] = 1.2
+  outer = kernels.jit(lambda scale, x: scale * jnp.einsum('bi,bj->bij', x, x))
+  assert outer(SCALE, jnp.ones((64, 8))).shape == (64, 8, 8)
+
+
+def test_within_another_program_it_is_a_part_of_that(measured, monkeypatch):
+  step = kernels.jit(_multiply)
+  monkeypatch.setattr(kernels, '_measure', lambda kind: pytest.fail(kind))
+  assert jax.eval_shape(step, SCALE, MANY).shape == MANY.shape
+  measured['matmul'] = 1.2
+  step(SCALE, MANY)
+  assert jax.eval_shape(step, SCALE, MANY).shape == MANY.shape
+  assert jax.jit(step)(SCALE, MANY).shape == MANY.shape
+  assert jax.grad(lambda scale: step(scale, MANY)[0, 0])(SCALE) == 512
+  with jax.disable_jit():
+    assert kernels.jit(_multiply)(SCALE, MANY).shape == MANY.shape
+
+
+def test_arguments_may_be_what_jit_takes(measured):
+  step = kernels.jit(lambda state, batch: state + batch['n'] * batch['x'])
+  assert step(1.0, {'n': 2, 'x': np.float32(3)}) == 7
 
 
 def test_flags_of_the_user_stay(measured, monkeypatch):
@@ -138,13 +166,30 @@ def test_without_a_folder_for_it_nothing_is_measured(measured, monkeypatch, cach
   assert kernels._kept('matmul') == 1.0
 
 
-def test_a_folder_that_cannot_be_written_measures_all_the_same(measured, monkeypatch, cache):
+def test_where_nothing_can_be_kept_nothing_is_measured(measured, monkeypatch, cache):
   cache.write_text('a file')
+  monkeypatch.setattr(kernels, '_measure', lambda kind: pytest.fail(kind))
+  assert kernels._kept('convolution') == 1.0
+
+
+def test_a_file_system_without_links_keeps_it(measured, monkeypatch, cache):
   monkeypatch.setattr(kernels, '_measure', lambda kind: 1.25)
+  monkeypatch.setattr(os, 'link', lambda *paths: (_ for _ in ()).throw(PermissionError(1, 'no')))
   assert kernels._kept('convolution') == 1.25
+  assert [path.suffix for path in cache.iterdir()] == ['.json']
 
 
-def test_both_libraries_are_measured_and_said():
+def test_threads_measure_once(measured, monkeypatch, cache):
+  taken = []
+  monkeypatch.setattr(
+    kernels, '_measure', lambda kind: time.sleep(0.1) or taken.append(kind) or 1.5
+  )
+  with concurrent.futures.ThreadPoolExecutor(4) as pool:
+    assert set(pool.map(kernels._ratio, ['matmul'] * 4)) == {1.5}
+  assert taken == ['matmul']
+
+
+def test_both_libraries_are_measured():
   for kind in kernels._SAMPLES:
     assert 0.2 < kernels._measure(kind) < 20
 
@@ -154,9 +199,11 @@ def test_a_jaxlib_without_the_flag_has_its_own_programs(monkeypatch):
   assert kernels._measure('matmul') == 1.0
 
 
-def test_what_was_found_is_said(measured):
-  measured |= {'matmul': 1.118, 'convolution': 0.5}
-  assert kernels.describe() == (
-    'matmuls of 2,048 rows and more by Eigen (1.12x as fast as the other), '
-    'convolutions by YNNPACK (2.00x as fast as the other)'
-  )
+def test_what_was_chosen_is_said(measured):
+  measured |= {'matmul': 1.118, 'convolution': 1.02}  # a difference that small is none
+  step = kernels.jit(_multiply)
+  step.lower(SCALE, MANY)
+  assert kernels.describe(step) == 'matmuls by Eigen (1.12x as fast as YNNPACK)'
+  other = kernels.jit(_convolve)
+  other.lower(KERNEL, IMAGES)
+  assert kernels.describe(other) == 'as XLA has it'

@@ -14,6 +14,8 @@ import json
 import math
 import os
 import pathlib
+import statistics
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -34,9 +36,12 @@ _OTHERS = ('REDUCE',)
 _MANY_ROWS = 2048
 # FLOPs of a program that is worth a measurement: some milliseconds.
 _WORTH = 10**9
-_TURNS = 4
+# How much faster Eigen has to be: a measurement is as wrong as that.
+_MARGIN = 1.03
+_TURNS = 5
 
 _measured: dict[str, float] = {}
+_measuring = threading.Lock()
 
 
 def jit(function: Callable, **options: Any) -> Any:
@@ -54,15 +59,17 @@ def jit(function: Callable, **options: Any) -> Any:
   return _Chosen(function, options)
 
 
-def describe() -> str:
-  """What this process has found to be faster so far, for people."""
-  if not _measured:
+def describe(*functions: Any) -> str:
+  """What Eigen computes of functions that were called or traced, for people.
+
+  Args:
+    functions: of `jit`, of `jax.jit` or of what is called so.
+  """
+  chosen = {kind for f in functions if isinstance(f, _Chosen) for kind in f.by_eigen}
+  if not chosen:
     return 'as XLA has it'
-  named = {'matmul': f'matmuls of {_MANY_ROWS:,} rows and more', 'convolution': 'convolutions'}
   return ', '.join(
-    f'{named[kind]} by {"Eigen" if ratio > 1 else "YNNPACK"} '
-    f'({ratio if ratio > 1 else 1 / ratio:.2f}x as fast as the other)'
-    for kind, ratio in _measured.items()
+    f'{kind}s by Eigen ({_measured[kind]:.2f}x as fast as YNNPACK)' for kind in sorted(chosen)
   )
 
 
@@ -118,12 +125,20 @@ class _Chosen:
   def lower(self, *args: Any) -> Any:
     return self._for(args).lower(*args)
 
+  @property
+  def by_eigen(self) -> frozenset[str]:
+    """Kinds of operations that Eigen computes in any of the programs."""
+    return frozenset().union(*self._jitted)
+
   def _cache_size(self) -> int:
     """As of `jax.jit`: for how many kinds of arguments there are programs."""
     return sum(jitted._cache_size() for jitted in self._jitted.values())
 
   def _for(self, args: tuple) -> Any:
-    shapes = tuple((x.shape, x.dtype) for x in jax.tree.leaves(args[1]))
+    part = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
+    if part or jax.config.values['jax_disable_jit']:
+      return self._jit(frozenset())  # part of another program, or none
+    shapes = tuple((np.shape(x), getattr(x, 'dtype', type(x))) for x in jax.tree.leaves(args[1]))
     if shapes not in self._of_shapes:
       traced = self._jit(frozenset()).trace(*args)  # once: JAX keeps it for another choice
       self._of_shapes[shapes] = self._jit(_by_eigen(traced.jaxpr.jaxpr))
@@ -145,8 +160,8 @@ def _by_eigen(jaxpr: Any) -> frozenset[str]:
     elif equation.primitive.name == 'dot_general':
       (contracted, _), (batch, _) = equation.params['dimension_numbers']
       shape = equation.invars[0].aval.shape
-      if contracted[-1] != len(shape) - 1:
-        continue  # Eigen's anyway
+      if not contracted or contracted[-1] != len(shape) - 1:
+        continue  # never YNNPACK's
       rows = math.prod(n for i, n in enumerate(shape) if i not in (*contracted, *batch))
       if rows < _MANY_ROWS:
         few += times * flops(equation)
@@ -155,18 +170,19 @@ def _by_eigen(jaxpr: Any) -> frozenset[str]:
   if few + many + convolutions < _WORTH:
     return frozenset()
   wanted = {'matmul': many > few, 'convolution': convolutions > 0}
-  return frozenset(kind for kind, found in wanted.items() if found and _ratio(kind) > 1)
+  return frozenset(kind for kind, found in wanted.items() if found and _ratio(kind) > _MARGIN)
 
 
 def _ratio(kind: str) -> float:
   """How many times as long YNNPACK takes as Eigen; 1 where that cannot be known."""
-  if kind not in _measured:
-    _measured[kind] = _kept(kind)
-  return _measured[kind]
+  with _measuring:
+    if kind not in _measured:
+      _measured[kind] = _kept(kind)
+    return _measured[kind]
 
 
 def _kept(kind: str) -> float:
-  """The ratio from the cache's folder, or a measured one, which goes there.
+  """The ratio from the cache's folder, or a measured one, which goes there; 1 if it cannot.
 
   Of processes that measure at the same time, all take the first one's.
   """
@@ -176,16 +192,27 @@ def _kept(kind: str) -> float:
   path = pathlib.Path(folder) / f'{kind}-{processor()}-jaxlib{jax.lib.__version__}.json'
   found = _read(path)
   if found is None:
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     with contextlib.suppress(OSError):
-      path.unlink()  # damaged
-    found = _measure(kind)
-    try:
       path.parent.mkdir(parents=True, exist_ok=True)
-      with path.open('x', encoding='utf-8') as file:
-        json.dump(found, file)
-    except OSError:  # another process was first, or it cannot be kept
-      found = _read(path) or found
-  return found
+      temporary.touch()  # nothing is measured where nothing can be kept
+      path.unlink(missing_ok=True)  # damaged
+      temporary.write_text(json.dumps(_measure(kind)), encoding='utf-8')
+      _link(temporary, path)
+    with contextlib.suppress(OSError):
+      temporary.unlink()
+    found = _read(path)
+  return found or 1.0
+
+
+def _link(source: pathlib.Path, target: pathlib.Path) -> None:
+  """Gives a whole file its name, unless another process was first."""
+  try:
+    os.link(source, target)
+  except FileExistsError:
+    pass
+  except OSError:  # a file system without links
+    os.replace(source, target)
 
 
 def _read(path: pathlib.Path) -> float | None:
@@ -194,25 +221,25 @@ def _read(path: pathlib.Path) -> float | None:
 
 
 def _measure(kind: str) -> float:
-  """The best of some turns of YNNPACK over that of Eigen."""
+  """YNNPACK's time over Eigen's: the median of turns."""
   function, shapes = _SAMPLES[kind]
   random = np.random.default_rng(0)
-  arrays = [jnp.asarray(random.standard_normal(shape, np.float32)) for shape in shapes]
+  arrays = [jax.device_put(random.standard_normal(shape, np.float32)) for shape in shapes]
+  programs = [
+    jax.jit(function, compiler_options=_compiler_options(by_eigen))
+    for by_eigen in (frozenset(), frozenset({kind}))
+  ]
+
+  def seconds(program: Callable) -> float:
+    began = time.perf_counter()
+    jax.block_until_ready(program(*arrays))
+    return time.perf_counter() - began
+
   try:
-    programs = [
-      jax.jit(function, compiler_options=_compiler_options(by_eigen))
-      for by_eigen in (frozenset(), frozenset({kind}))
-    ]
-    best = [math.inf, math.inf]
-    for turn in range(1 + _TURNS):
-      for i, program in enumerate(programs):
-        began = time.perf_counter()
-        jax.block_until_ready(program(*arrays))
-        if turn:  # the first compiles
-          best[i] = min(best[i], time.perf_counter() - began)
+    ratios = [seconds(programs[0]) / seconds(programs[1]) for _ in range(1 + _TURNS)]
   except jax.errors.JaxRuntimeError:  # a jaxlib without this flag
     return 1.0
-  return best[0] / best[1]
+  return statistics.median(ratios[1:])  # the first one compiles
 
 
 def _block(x: jax.Array, up: jax.Array, down: jax.Array) -> tuple[jax.Array, jax.Array]:

@@ -81,7 +81,9 @@ def described():
     )
     state = jax.eval_shape(lambda v: create(v, made.tx, made.frozen), shapes)
     memory = summary.memory_parts(config, state)
-    return summary.description(config, experiment, state, jax.devices(), 162, memory).splitlines()
+    return summary.description(
+      config, experiment, state, jax.devices(), 162, memory, 'x'
+    ).splitlines()
 
   return describe
 

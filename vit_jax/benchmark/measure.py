@@ -37,7 +37,7 @@ def measure(
   """
   import jax
 
-  from vit_jax import kernels, machine, models, runtime
+  from vit_jax import machine, models, runtime
   from vit_jax.training import flops
 
   runtime.prepare_jax()
@@ -60,7 +60,7 @@ def measure(
   }
   if 'train' in parts or 'infer' in parts:
     row |= _measure_model(module, parts, batch_size, image_size, classes, steps, found)
-  row['runtime']['libraries'] = kernels.describe()
+    row['runtime']['libraries'] = row.pop('libraries')
   if 'input' in parts:
     row |= _measure_input(dataset, batch_size, image_size, steps)
   if peak := machine.peak_memory_bytes():
@@ -104,11 +104,13 @@ def _measure_model(
     'forward_gflop_per_image': per_image / 1e9,
     'parameters': sum(x.size for x in jax.tree.leaves(variables['params'])),
   }
+  timed = []
   if 'infer' in parts:
     preprocess = Preprocess('decode')
     compute = kernels.jit(lambda v, x: module.apply(v, preprocess.normalize(x), train=False))
     first, seconds = _times(lambda: compute(variables, batch['image']), steps)
     row |= _rates('infer', first, seconds, batch_size, per_image, peak)
+    timed.append(compute)
   if 'train' in parts:
     step, state = training_step(module, variables, classes)
     key = rng.stream(0, 'dropout')
@@ -124,7 +126,8 @@ def _measure_model(
     needed = flops.training_flops(module, shapes, (1, *shape))
     row['training_gflop_per_image'] = needed / 1e9
     row |= _rates('train', first, seconds, batch_size, needed, peak)
-  return row
+    timed.append(step)
+  return row | {'libraries': kernels.describe(*timed)}
 
 
 def training_step(module: Any, variables: Any, classes: int) -> tuple[Any, Any]:

@@ -5,7 +5,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import Any
 
-from vit_jax import data, remote
+from vit_jax import data, kernels, remote
 from vit_jax.config import Config, get, leaves
 from vit_jax.errors import counted, dimensions
 from vit_jax.models.heads import backbone_of
@@ -48,6 +48,7 @@ def plan_event(
   needed = memory.estimate(config, plan, state)
   (h, w), epochs = experiment.image_hw, total * config.batch_size / len(experiment.train)
   prefetch = prefetch_of(config, experiment.image_hw)
+  libraries = kernels.describe(plan.placed_step)
   model, size = title(experiment.model_record), summary.count(state.params)
   accumulated = f' in {config.accumulate} gradient accumulation steps'
   kind = devices[0].device_kind
@@ -75,7 +76,7 @@ def plan_event(
   rows = {name: text for name, text in rows.items() if text}
   details = [
     '\n'.join(f'  {name:9} {text}' for name, text in rows.items()),
-    summary.description(config, experiment, state, devices, total, needed),
+    summary.description(config, experiment, state, devices, total, needed, libraries),
     f'parameters by part of the model\n{parameters.counts}',
     f'parameters by learning rate and weight decay\n{parameters.groups}',
     _whole_text(whole),

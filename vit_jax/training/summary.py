@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from clu import parameter_overview
 
-from vit_jax import kernels, processes, runtime
+from vit_jax import processes, runtime
 from vit_jax.config import Config
 from vit_jax.errors import counted, dimensions
 from vit_jax.models import convs
@@ -87,6 +87,7 @@ def description(
   devices: Sequence[jax.Device],
   total_steps: int,
   memory: Mapping[str, int],
+  libraries: str,
 ) -> str:
   """The run summary as text.
 
@@ -96,6 +97,7 @@ def description(
     devices: those that share a batch.
     total_steps: updates in all.
     memory: bytes on a device by what they are for.
+    libraries: what computes matmuls and convolutions, see `kernels.describe`.
   """
   module, (h, w) = experiment.module, experiment.image_hw
   n, kind = len(devices), devices[0].device_kind
@@ -116,7 +118,7 @@ def description(
     'memory': memory_text(memory),
     'precision': _precision(module),
     'convolutions': convs.forms() if _convolves(experiment.shapes) else '',
-    'libraries': kernels.describe(),
+    'libraries': libraries,
     **runtime.describe(),
   }
   lines = [f'  {name:9} {text}' for name, text in rows.items() if text]
