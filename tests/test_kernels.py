@@ -181,9 +181,13 @@ def test_a_file_system_without_links_keeps_it(measured, monkeypatch, cache):
 
 def test_threads_measure_once(measured, monkeypatch, cache):
   taken = []
-  monkeypatch.setattr(
-    kernels, '_measure', lambda kind: time.sleep(0.1) or taken.append(kind) or 1.5
-  )
+
+  def slow(kind):
+    time.sleep(0.1)
+    taken.append(kind)
+    return 1.5
+
+  monkeypatch.setattr(kernels, '_measure', slow)
   with concurrent.futures.ThreadPoolExecutor(4) as pool:
     assert set(pool.map(kernels._ratio, ['matmul'] * 4)) == {1.5}
   assert taken == ['matmul']

@@ -2,11 +2,11 @@
 
 XLA has two for them, YNNPACK and Eigen, and takes YNNPACK wherever it can. Which one is faster
 depends on the processor and on the size of the matrices. It is measured where a program first needs
-to know, in about a third of a second, and kept in the folder of the compilation cache: all later
-programs on that kind of processor are compiled alike. The values differ by rounding only.
+to know, in less than a second, and kept in the folder of the compilation cache: all later programs
+on that kind of processor are compiled alike. The values differ by rounding only.
 
-Where no such folder is, on other devices, and where $XLA_FLAGS says which library to take, programs
-are those of `jax.jit`.
+Where nothing can be kept, on other devices, and where $XLA_FLAGS says which library to take,
+programs are those of `jax.jit`.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ _FLAG = 'xla_cpu_experimental_ynn_fusion_type'
 _KINDS = {'matmul': 'INDIVIDUAL_DOT', 'convolution': 'INDIVIDUAL_CONVOLUTION'}
 _OTHERS = ('REDUCE',)
 
-# With fewer rows YNNPACK was the faster one on every processor measured (docs/speed.md).
+# With fewer rows YNNPACK was the faster one (docs/speed.md).
 _MANY_ROWS = 2048
 # FLOPs of a program that is worth a measurement: some milliseconds.
 _WORTH = 10**9
@@ -196,7 +196,8 @@ def _kept(kind: str) -> float:
     with contextlib.suppress(OSError):
       path.parent.mkdir(parents=True, exist_ok=True)
       temporary.touch()  # nothing is measured where nothing can be kept
-      path.unlink(missing_ok=True)  # damaged
+      if path.exists() and _read(path) is None:
+        path.unlink()  # damaged
       temporary.write_text(json.dumps(_measure(kind)), encoding='utf-8')
       _link(temporary, path)
     with contextlib.suppress(OSError):

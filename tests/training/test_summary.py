@@ -81,9 +81,9 @@ def described():
     )
     state = jax.eval_shape(lambda v: create(v, made.tx, made.frozen), shapes)
     memory = summary.memory_parts(config, state)
-    return summary.description(
-      config, experiment, state, jax.devices(), 162, memory, 'x'
-    ).splitlines()
+    devices = jax.devices()
+    text = summary.description(config, experiment, state, devices, 162, memory, libraries='')
+    return text.splitlines()
 
   return describe
 
