@@ -23,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from vit_jax.files import is_remote, read_json
 from vit_jax.machine import processor
@@ -39,6 +40,8 @@ _WORTH = 10**9
 # How much faster Eigen has to be: a measurement is as wrong as that.
 _MARGIN = 1.03
 _TURNS = 5
+
+_NO_TRACE = get_opaque_trace_state()
 
 _measured: dict[str, float] = {}
 _measuring = threading.Lock()
@@ -135,11 +138,12 @@ class _Chosen:
     return sum(jitted._cache_size() for jitted in self._jitted.values())
 
   def _for(self, args: tuple) -> Any:
-    part = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves(args))
-    if part or jax.config.values['jax_disable_jit']:
-      return self._jit(frozenset())  # part of another program, or none
+    if get_opaque_trace_state() != _NO_TRACE:
+      return self._jit(frozenset())  # part of another program
     shapes = tuple((np.shape(x), getattr(x, 'dtype', type(x))) for x in jax.tree.leaves(args[1]))
     if shapes not in self._of_shapes:
+      if jax.config.values['jax_disable_jit']:
+        return self._jit(frozenset())  # no program
       traced = self._jit(frozenset()).trace(*args)  # once: JAX keeps it for another choice
       self._of_shapes[shapes] = self._jit(_by_eigen(traced.jaxpr.jaxpr))
     return self._of_shapes[shapes]

@@ -4,6 +4,7 @@ import functools
 import re
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -57,7 +58,7 @@ def forward_flops(module: nn.Module, variables: Mapping, image_shape: tuple[int,
   images = jax.ShapeDtypeStruct(image_shape, jnp.float32)
   with convs.plain():
     traced = jax.make_jaxpr(lambda v, x: module.apply(v, x, train=False))(variables, images)
-  return sum(n * kernels.flops(e) for e, n in kernels.equations(traced.jaxpr))
+  return _count(traced.jaxpr)
 
 
 def training_flops(
@@ -101,7 +102,11 @@ def training_flops(
   key = jax.eval_shape(lambda: jax.random.key(0))
   with convs.plain():
     traced = jax.make_jaxpr(jax.grad(loss))(trained, fixed, rest, images, key)
-  return sum(n * kernels.flops(e) for e, n in kernels.equations(traced.jaxpr))
+  return _count(traced.jaxpr)
+
+
+def _count(jaxpr: Any) -> int:
+  return sum(times * kernels.flops(equation) for equation, times in kernels.equations(jaxpr))
 
 
 @functools.cache
