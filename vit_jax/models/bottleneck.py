@@ -3,7 +3,7 @@
 import flax.linen as nn
 import jax
 
-from vit_jax.models.convs import Conv, ConvOptions, max_pool, norm
+from vit_jax.models.convs import Conv, ConvOptions, max_pool, norm, relu_of_sum
 from vit_jax.models.stack import traced_once
 
 
@@ -65,7 +65,7 @@ class Unit(nn.Module):
     y = Conv(o, 4 * self.width, 1, name='conv3')(y)
     # The branch starts at zero, so that a deep network starts as a shallow one.
     y = norm(o, 'norm3', train, nn.initializers.zeros)(y)
-    y = nn.relu(shortcut + y)
+    y = relu_of_sum(shortcut, y)
     self.sow('intermediates', 'output', y)
     return y
 

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from vit_jax.models import depthwise, winograd
+from vit_jax.models import depthwise, pooling, winograd
 from vit_jax.models.batch_norm import BatchNorm
 from vit_jax.models.group_norm import GroupNorm
+from vit_jax.models.matmul import matmul
 
 PADDINGS = ('same', 'symmetric')
 
@@ -109,11 +110,11 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.
   k, c = kernel.shape[0], x.shape[-1]
   groups = c if kernel.shape[2] == 1 and kernel.shape[3] == c else 1
   pads = _pads(x, k, stride, padding)
-  if jax.default_backend() == 'cpu' and not _plain.get():
+  if _has_own_forms():
     if k == 1 and groups == 1:
       x = x[:, ::stride, ::stride]
       # Of rows: in four dimensions XLA transposes the gradient in memory for the kernel's.
-      return (x.reshape(-1, c) @ kernel[0, 0]).reshape(*x.shape[:3], -1)
+      return matmul(x.reshape(-1, c), kernel[0, 0]).reshape(*x.shape[:3], -1)
     if groups > 1:
       return depthwise.convolve(x, kernel, stride, pads)
     if k == 3 and stride == 1 and winograd.suits(x, kernel.shape[3]):
@@ -184,7 +185,24 @@ def max_pool(x: jax.Array, padding: str, fill_zero: bool = False) -> jax.Array:
     padding: as in `ConvOptions`.
     fill_zero: pads with zeros instead of nothing, which differs where x is negative (BiT).
   """
+  pads = ((1, 1), (1, 1)) if fill_zero else _pads(x, 3, 2, padding)
+  if _has_own_forms():
+    return pooling.max_pool(x, pads, 0.0 if fill_zero else -jnp.inf)
   if fill_zero:
-    x = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
-    return nn.max_pool(x, (3, 3), strides=(2, 2), padding='VALID')
-  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=_pads(x, 3, 2, padding))
+    x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
+    return nn.max_pool(x, (3, 3), strides=(2, 2))
+  return nn.max_pool(x, (3, 3), strides=(2, 2), padding=pads)
+
+
+def relu_of_sum(x: jax.Array, y: jax.Array) -> jax.Array:
+  """max(x + y, 0), once for all that read it.
+
+  XLA on CPU keeps a choice between arrays, as here, where a matmul reads it. A maximum with a
+  number it would compute again for the next sum, with all the sums before it.
+  """
+  total = x + y
+  return jnp.where(total <= 0, 0, total) if _has_own_forms() else nn.relu(total)
+
+
+def _has_own_forms() -> bool:
+  return jax.default_backend() == 'cpu' and not _plain.get()

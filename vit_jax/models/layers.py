@@ -15,6 +15,7 @@ from vit_jax.models.attention import (
   layer_norm,
   xavier,
 )
+from vit_jax.models.matmul import dot_general
 from vit_jax.models.stack import run_blocks
 
 GELUS = ('tanh', 'exact')
@@ -99,7 +100,7 @@ class Mlp(nn.Module):
     y = x.reshape(-1, d)  # [b n, d]: one plain matmul is quicker than a batch of them on CPU
     y = gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1', **inits)(y), self.gelu)
     y = nn.Dropout(self.dropout, name='dropout1')(y, deterministic=not train)
-    y = nn.Dense(d, dtype=dtype, name='fc2', **inits)(y)
+    y = nn.Dense(d, dtype=dtype, dot_general=dot_general, name='fc2', **inits)(y)
     y = nn.Dropout(self.dropout, name='dropout2')(y, deterministic=not train)
     return y.reshape(*batch, d)
 
