@@ -35,6 +35,7 @@ class FsdpPlacement(DataPlacement):
     self.devices = list(devices)
     self.divides_state = len(self.devices) > 1
     self._sizes = mesh.sizes(len(self.devices))
+    self.divides_in_groups = min(self._sizes) > 1
     self._rules = Rules(mesh, self._sizes[1])
     self._mesh = jax.make_mesh(
       self._sizes, (DATA, FSDP), (AxisType.Auto, AxisType.Auto), devices=self.devices

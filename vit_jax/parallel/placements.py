@@ -50,6 +50,7 @@ class DataPlacement:
 
   axis_name: str | None = None
   divides_state = False  # whether a device has less than all of the state
+  divides_in_groups = False  # and others have the same part of it
 
   def __init__(self, devices: Sequence[jax.Device]):
     self.devices = list(devices)

@@ -204,7 +204,7 @@ class _Program:
     new = len(self.sizes) - 1
     if x in self._parts:
       self._parts[new] = self._parts[x]
-    self.steps.append(_Step('optimization_barrier', [x], [new]))
+    self.steps.append(_Step('reshape', [x], [new]))
     return new
 
   def _divide_outputs_of_loops(self) -> None:
@@ -350,7 +350,7 @@ def _existing(
     if step.reshapes:
       for made, x in step.made_of.items():
         source[made] = x
-        if made in exists or made in program.results:
+        if made in exists or made in program.results or step.kind == 'optimization_barrier':
           exists.add(x)
   return exists, source
 

@@ -61,6 +61,8 @@ def estimate(config: Config, plan: Plan, state: TrainState) -> dict[str, int]:
     traced = jax.make_jaxpr(step)(state_shapes(config, plan), batch, key)
   trained = {'params': tree.split(state.params, frozen)[0]}
   alive = int(_LAYOUTS * workspace(traced))
+  if placement.divides_in_groups:  # XLA sums over groups at once, from all gradients to new ones
+    alive += parts['gradients']
   beside = 0 if plan.bounded else share(trained) + parts['optimizer']
   needed = max(alive, beside, parts['gradients'])
   return parts | {'activations': needed - parts['gradients'], 'batch': bytes_of(batch)}
