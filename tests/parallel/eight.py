@@ -9,7 +9,13 @@ import os
 import sys
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+# As XLA has it: one device alone might take another library (`vit_jax.kernels`), and the other
+# rounding grows in 20 steps.
+os.environ['XLA_FLAGS'] = (
+  '--xla_force_host_platform_device_count=8 --xla_cpu_experimental_ynn_fusion_type='
+  'LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT,LIBRARY_FUSION_TYPE_INDIVIDUAL_CONVOLUTION,'
+  'LIBRARY_FUSION_TYPE_REDUCE'
+)
 
 import jax
 import numpy as np

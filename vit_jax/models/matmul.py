@@ -1,9 +1,11 @@
-"""Matmuls for the CPU whose gradient of the kernel has a quick form.
+"""Matmuls for one CPU device whose gradient of the kernel has a quick form.
 
 It sums over all rows, of which there are many more than channels. XLA's matmul for that takes up to
 twice as long where the rows' channels, its first ones, are more than the features; the product the
 other way round and a transpose of the result, which is small, do not. And the two halves of very
-many rows, each with a sum of its own, keep several cores busy (not where devices share the rows).
+many rows, each with a sum of its own, keep several cores busy.
+
+Several devices multiply plainly: XLA would gather what fsdp divides once more for these forms.
 """
 
 from typing import Any
@@ -22,7 +24,8 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x: [rows, c].
     kernel: [c, f].
   """
-  if jax.default_backend() == 'cpu' and x.dtype == kernel.dtype == jnp.float32:
+  one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  if one_cpu and x.dtype == kernel.dtype == jnp.float32:
     return _matmul(x, kernel)
   return x @ kernel
 
@@ -55,7 +58,7 @@ _matmul.defvjp(_forward, _backward)
 def _summed(x: jax.Array, y: jax.Array) -> jax.Array:
   """x^T y of [rows, c] and [rows, f]."""
   rows = len(x)
-  if rows % 2 or rows < 2 * _MANY_ROWS or jax.device_count() > 1:
+  if rows % 2 or rows < 2 * _MANY_ROWS:
     return x.T @ y
   x, y = (a.reshape(2, rows // 2, -1) for a in (x, y))
   return jax.lax.dot_general(x, y, (((1,), (1,)), ((0,), (0,)))).sum(0)
