@@ -29,6 +29,8 @@ def test_what_is_fused_takes_nothing_and_what_is_read_by_a_matmul_does():
   assert _workspace(lambda x: x @ x @ x @ x, KIB) == 2 * 1024
   # What is not used is not computed, and reshaping copies nothing.
   assert _workspace(lambda x: (x @ x, x + 1)[1].reshape(4, 64).T, KIB) == 0
+  # A barrier reads an array, once.
+  assert _workspace(lambda x: 3 * jax.lax.optimization_barrier(2 * x + 1), KIB) == 1024
 
 
 def test_residuals_live_until_the_backward_pass_and_loops_have_insides():

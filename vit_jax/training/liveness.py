@@ -1,8 +1,8 @@
 """Memory of a traced program, were XLA to fuse all that it can: a lower bound of its workspace.
 
-Arrays that elementwise operations give are taken to exist only where a matmul, a convolution or the
-like reads them, or where computing them a second time is dear. The others are computed again from
-their inputs, which live as long as they do. What reshapes costs nothing.
+Arrays that elementwise operations give are taken to exist only where a matmul, a convolution, a
+barrier or the like reads them, or where computing them a second time is dear. The others are
+computed again from their inputs, which live as long as they do. What reshapes costs nothing.
 
 Of an array with a sharding constraint a device has its part. A matmul or the like gathers the
 whole, which lives until the last one has read it; what is computed again gathers it again.
