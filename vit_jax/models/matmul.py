@@ -47,9 +47,11 @@ def _forward(x: jax.Array, kernel: jax.Array):
 
 def _backward(saved, dy: jax.Array):
   x, kernel = saved
-  if x.shape[1] > dy.shape[1]:
-    return dy @ kernel.T, jax.lax.optimization_barrier(_summed(dy, x)).T
-  return dy @ kernel.T, _summed(x, dy)
+  if x.shape[1] > dy.shape[1]:  # the barrier keeps XLA from turning it back
+    dkernel = jax.lax.optimization_barrier(_summed(dy, x)).T
+  else:
+    dkernel = _summed(x, dy)
+  return dy @ kernel.T, dkernel
 
 
 _matmul.defvjp(_forward, _backward)
