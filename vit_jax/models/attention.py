@@ -7,6 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from vit_jax.models.normed import Normed, rows_and_product
+
 ATTENTIONS = ('auto', 'einsum', 'deferred', 'cudnn')
 
 xavier = nn.initializers.xavier_uniform()
@@ -70,12 +72,13 @@ class HeadsDense(nn.Module):
   dtype: str = 'float32'
 
   @nn.compact
-  def __call__(self, x: jax.Array) -> jax.Array:
+  def __call__(self, x: jax.Array | Normed) -> jax.Array:
     dtype = jnp.dtype(self.dtype)
     *batch, d = x.shape
     shape = (*self.heads, self.head_dim)
     kernel = self.param('kernel', self._init_kernel, (d, *shape))
-    y = jnp.dot(x.reshape(-1, d).astype(dtype), kernel.reshape(d, -1).astype(dtype))
+    rows, product = rows_and_product(x)
+    y = product(rows.astype(dtype), kernel.reshape(d, -1).astype(dtype))
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, shape)
       y = y + bias.reshape(-1).astype(dtype)
@@ -160,6 +163,8 @@ def _deferred_forward(q, k, v, scale):
   inverse = (1.0 / unnormalized.sum(axis=-1, keepdims=True)).astype(q.dtype)
   unnormalized = unnormalized.astype(q.dtype)
   y = (jnp.einsum('bhnm,bhmk->bhnk', unnormalized, v) * inverse).transpose(0, 2, 1, 3)
+  b, n, h, width = y.shape
+  y = jax.lax.optimization_barrier(y.reshape(b * n, h * width)).reshape(y.shape)
   return y, (q, k, v, unnormalized, inverse, y)
 
 
@@ -188,7 +193,7 @@ class Attention(nn.Module):
   options: BlockOptions
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array | Normed, train: bool) -> jax.Array:
     o = self.options
     d = x.shape[-1]
     head_dim = d // o.num_heads

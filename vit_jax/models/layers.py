@@ -15,8 +15,9 @@ from vit_jax.models.attention import (
   layer_norm,
   xavier,
 )
-from vit_jax.models.matmul import dot_general
-from vit_jax.models.stack import run_blocks
+from vit_jax.models.matmul import dot_general, on_one_cpu
+from vit_jax.models.normed import LeftNorm, Normed, rows_and_product
+from vit_jax.models.stack import only_computed, run_blocks
 
 GELUS = ('tanh', 'exact')
 REMATS = ('none', 'block')
@@ -75,6 +76,22 @@ class LayerScale(nn.Module):
     return x * gamma.astype(x.dtype)
 
 
+def norm_before_dense(
+  module: nn.Module, options: BlockOptions, name: str, x: jax.Array
+) -> jax.Array | Normed:
+  """LayerNorm of x as a named submodule, for `Attention` or `Mlp`, which may compute it.
+
+  Args:
+    module: the one that is being called.
+    options: of its block.
+    name: of the submodule.
+    x: [b, n, d].
+  """
+  if options.dtype == 'float32' and on_one_cpu(x) and only_computed(module, x):
+    return LeftNorm(options.norm_epsilon, name=name)(x)
+  return layer_norm(options, name)(x)
+
+
 class Mlp(nn.Module):
   """Two dense layers with a GELU between them, on tokens laid out as rows of one matrix.
 
@@ -92,13 +109,15 @@ class Mlp(nn.Module):
   bias_init: Callable = tiny_normal
 
   @nn.compact
-  def __call__(self, x: jax.Array, train: bool) -> jax.Array:
+  def __call__(self, x: jax.Array | Normed, train: bool) -> jax.Array:
     *batch, d = x.shape
 
     dtype = jnp.dtype(self.dtype)
     inits: dict[str, Any] = {'kernel_init': self.kernel_init, 'bias_init': self.bias_init}
-    y = x.reshape(-1, d)  # [b n, d]: one plain matmul is quicker than a batch of them on CPU
-    y = gelu(nn.Dense(self.hidden, dtype=dtype, name='fc1', **inits)(y), self.gelu)
+    # [b n, d]: one plain matmul is quicker than a batch of them on CPU
+    rows, product = rows_and_product(x)
+    y = nn.Dense(self.hidden, dtype=dtype, dot_general=product, name='fc1', **inits)(rows)
+    y = gelu(y, self.gelu)
     y = nn.Dropout(self.dropout, name='dropout1')(y, deterministic=not train)
     y = nn.Dense(d, dtype=dtype, dot_general=dot_general, name='fc2', **inits)(y)
     y = nn.Dropout(self.dropout, name='dropout2')(y, deterministic=not train)
@@ -121,11 +140,14 @@ class Block(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array, train: bool) -> jax.Array:
     o = self.options
-    y = layer_norm(o, 'norm1')(x)
+    if self.attention_type is Attention:
+      y = norm_before_dense(self, o, 'norm1', x)
+    else:
+      y = layer_norm(o, 'norm1')(x)
     y = self.attention_type(o, name='attention')(y, train)
     y = nn.Dropout(o.dropout, name='dropout')(y, deterministic=not train)
     x = x + self._branch(y, 1, train)
-    y = layer_norm(o, 'norm2')(x)
+    y = norm_before_dense(self, o, 'norm2', x)
     y = Mlp(o.mlp_dim, o.gelu, o.dropout, o.dtype, name='mlp')(y, train)
     x = x + self._branch(y, 2, train)
     self.sow('intermediates', 'output', x)

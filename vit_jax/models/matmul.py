@@ -24,10 +24,13 @@ def matmul(x: jax.Array, kernel: jax.Array) -> jax.Array:
     x: [rows, c].
     kernel: [c, f].
   """
-  one_cpu = jax.default_backend() == 'cpu' and jax.device_count() == 1
-  if one_cpu and x.dtype == kernel.dtype == jnp.float32:
-    return _matmul(x, kernel)
-  return x @ kernel
+  return _matmul(x, kernel) if on_one_cpu(x, kernel) else x @ kernel
+
+
+def on_one_cpu(*arrays: jax.Array) -> bool:
+  """Whether they are float32 and there is one device, a CPU: what such forms are for."""
+  one = jax.default_backend() == 'cpu' and jax.device_count() == 1
+  return one and all(a.dtype == jnp.float32 for a in arrays)
 
 
 def dot_general(x: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:

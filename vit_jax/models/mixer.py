@@ -119,7 +119,7 @@ class MixerBlock(nn.Module):
     y = layer_norm(o, 'norm1')(x).swapaxes(1, 2)  # [b, d, n]
     y = mlp(self.token_mlp_dim, 'token_mixing')(y, train).swapaxes(1, 2)
     x = x + layers.DropPath(self.drop_path, name='drop_path1')(y, train)
-    y = mlp(o.mlp_dim, 'channel_mixing')(layer_norm(o, 'norm2')(x), train)
+    y = mlp(o.mlp_dim, 'channel_mixing')(layers.norm_before_dense(self, o, 'norm2', x), train)
     x = x + layers.DropPath(self.drop_path, name='drop_path2')(y, train)
     self.sow('intermediates', 'output', x)
     return x

@@ -28,10 +28,13 @@ def traced_once(parent: nn.Module, block_type: type[nn.Module], x: jax.Array) ->
     block_type: of blocks that are called with (x, train).
     x: what the first of them gets.
   """
-  one_by_one = _apart.get() or _looked_at(parent) or parent.is_initializing()
-  if one_by_one or not isinstance(x, jax.core.Tracer):
-    return block_type
-  return nn.jit(block_type, static_argnums=(2,))
+  return nn.jit(block_type, static_argnums=(2,)) if only_computed(parent, x) else block_type
+
+
+def only_computed(module: nn.Module, x: jax.Array) -> bool:
+  """Whether nothing but the output of a call with x is asked for: see `traced_once`."""
+  one_by_one = _apart.get() or _looked_at(module) or module.is_initializing()
+  return not one_by_one and isinstance(x, jax.core.Tracer)
 
 
 def _looked_at(module: nn.Module) -> bool:

@@ -1,0 +1,122 @@
+"""A LayerNorm and the dense layer that reads it as one operation, for one CPU device.
+
+Of the two apart, what the norm reads and what it gives are both kept for the gradient. Here the
+norm's output is neither kept nor computed again: the kernel's gradient is taken of rows that are
+only normalised, and those of the norm's scale and bias follow from it, since both are factors of
+the kernel, in place of two sums over all rows.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+@dataclasses.dataclass(frozen=True)
+class Normed:
+  """The output of a LayerNorm, left to the dense layer that reads it.
+
+  Args:
+    x: what the norm reads [..., d].
+    scale, bias: of the norm [d].
+    epsilon: added to the variance.
+  """
+
+  x: jax.Array
+  scale: jax.Array
+  bias: jax.Array
+  epsilon: float
+
+  @property
+  def shape(self) -> tuple[int, ...]:
+    return self.x.shape
+
+  def dot_general(self, rows: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+    """The product of normed rows [n, d] of x with a kernel [d, f], as Flax's dense layers ask."""
+    del args, kwargs
+    return normed_dot(rows, self.scale, self.bias, kernel, self.epsilon)
+
+
+class LeftNorm(nn.Module):
+  """`nn.LayerNorm`'s parameters, for the dense layer that computes it."""
+
+  epsilon: float
+
+  @nn.compact
+  def __call__(self, x: jax.Array) -> Normed:
+    d = x.shape[-1:]
+    scale = self.param('scale', nn.initializers.ones, d)
+    return Normed(x, scale, self.param('bias', nn.initializers.zeros, d), self.epsilon)
+
+
+def rows_and_product(x: jax.Array | Normed) -> tuple[jax.Array, Callable[..., jax.Array]]:
+  """What a dense layer reads, as rows [n, d], and the function that multiplies them by a kernel."""
+  if isinstance(x, Normed):
+    return x.x.reshape(-1, x.shape[-1]), x.dot_general
+  return x.reshape(-1, x.shape[-1]), _plain_dot_general
+
+
+def _plain_dot_general(rows: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
+  del args, kwargs
+  return rows @ kernel
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+def normed_dot(
+  x: jax.Array, scale: jax.Array, bias: jax.Array, kernel: jax.Array, epsilon: float
+) -> jax.Array:
+  """layer_norm(x) @ kernel.
+
+  Args:
+    x: [n, d].
+    scale, bias: of the norm [d].
+    kernel: [d, f].
+    epsilon: added to the variance.
+
+  Returns:
+    [n, f].
+  """
+  mean, inverse = _statistics(x, epsilon)
+  return ((x - mean) * (inverse * scale) + bias) @ kernel
+
+
+def _statistics(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
+  """Mean and inverse deviation of each row, as Flax computes them."""
+  mean = x.mean(axis=-1, keepdims=True)
+  variance = jnp.maximum(jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean), 0.0)
+  return mean, jax.lax.rsqrt(variance + epsilon)
+
+
+def _forward(x, scale, bias, kernel, epsilon):
+  trained = kernel.perturbed
+  x, scale, bias, kernel = (a.value for a in (x, scale, bias, kernel))
+  mean, inverse = _statistics(x, epsilon)
+  y = ((x - mean) * (inverse * scale) + bias) @ kernel
+  return y, (x, mean, inverse, scale, bias if trained else None, kernel)
+
+
+def _backward(epsilon: float, saved, dy: jax.Array):
+  """`bias` is None where the kernel is frozen: its gradient would cost a product of all rows."""
+  del epsilon
+  x, mean, inverse, scale, bias, kernel = saved
+  first = dy[:, :1]
+  inverse = jnp.where(jnp.isnan(first), first, inverse)
+  rows = (x - mean) * inverse
+  dnormed = dy @ kernel.T
+  if bias is None:
+    dscale, dbias, dkernel = (dnormed * rows).sum(axis=0), dnormed.sum(axis=0), None
+  else:
+    product, total = rows.T @ dy, dy.sum(axis=0)
+    dscale, dbias = (product * kernel).sum(axis=1), kernel @ total
+    dkernel = scale[:, None] * product + bias[:, None] * total
+  drows = dnormed * scale
+  along = (drows * rows).mean(axis=-1, keepdims=True)
+  dx = inverse * (drows - drows.mean(axis=-1, keepdims=True) - rows * along)
+  return dx, dscale, dbias, dkernel
+
+
+normed_dot.defvjp(_forward, _backward, symbolic_zeros=True)
