@@ -7,18 +7,14 @@ import signal
 
 import pytest
 
+from tests.support import xla_flags
 from vit_jax import machine, runtime
 
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-os.environ['XLA_FLAGS'] = (
-  os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
-)
-# The scheduler of commands, and little optimization: most of the time would be LLVM's work on
-# programs that run in milliseconds. Both are in the environment, so that a run in this process and
-# one in a command that it starts are the same programs, equal byte for byte.
-# JAX_DISABLE_MOST_OPTIMIZATIONS=0 tests the programs that users have.
+# With the scheduler of commands, all in the environment: a run in this process and one in a command
+# that it starts are the same programs, equal byte for byte.
+os.environ['XLA_FLAGS'] = f'{os.environ.get("XLA_FLAGS", "")} {xla_flags(4)}'
 runtime._spare_memory()
-os.environ.setdefault('JAX_DISABLE_MOST_OPTIMIZATIONS', '1')
 # All test processes, and the runs that tests start, kill and start again, compile the same
 # programs; so does the next run of the suite on the same kind of processor.
 _CACHE = pathlib.Path(__file__).parents[1] / '.pytest_cache' / f'xla-{machine.processor()}'

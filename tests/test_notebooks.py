@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 import release
-from tests.support import made_once
+from tests.support import made_once, xla_flags
 from vit_jax import data
 from vit_jax.data import boxes
 
@@ -86,7 +86,7 @@ def trained(tmp_path_factory):
 def _train(folder):
   options = [f'--config.{key}={value}' for key, value in {**_SMALL, 'dataset.test': ''}.items()]
   command = [sys.executable, '-m', 'vit_jax.main', '--config=vit_shapes', f'--workdir={folder}/run']
-  on_one_device = {**os.environ, 'XLA_FLAGS': ''}  # as the notebooks have
+  on_one_device = {**os.environ, 'XLA_FLAGS': xla_flags()}  # as the notebooks have
   subprocess.run([*command, '--quiet', *options], cwd=ROOT, env=on_one_device, check=True)
 
 
@@ -97,7 +97,11 @@ def run(tmp_path, monkeypatch):
   import nbformat
 
   python = os.environ.get('VIT_JAX_KERNEL', '')
-  values = {'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': '', 'PYTHONPATH': '' if python else str(ROOT)}
+  values = {
+    'JAX_PLATFORMS': 'cpu',
+    'XLA_FLAGS': xla_flags(),
+    'PYTHONPATH': '' if python else str(ROOT),
+  }
   for key, value in values.items():
     monkeypatch.setenv(key, value)
   monkeypatch.delenv('MPLBACKEND', raising=False)

@@ -9,6 +9,7 @@ import os
 import sys
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '0'  # as users have them, and quicker in all
 # As XLA has it: one device alone might take another library (`vit_jax.kernels`), and the other
 # rounding grows in 20 steps.
 os.environ['XLA_FLAGS'] = (

@@ -13,9 +13,11 @@ import subprocess
 import sys
 from unittest import mock
 
+from tests.support import xla_flags
+
 if __name__ == '__main__':
   os.environ['JAX_PLATFORMS'] = 'cpu'
-  os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
+  os.environ['XLA_FLAGS'] = xla_flags(8)
 
 import jax
 import numpy as np
@@ -70,10 +72,9 @@ def run(workdir, topology, steps):
   if parallel == 'fsdp':
     given['mesh__data'] = str(groups)
   if processes > 1:
-    flags = f'--xla_force_host_platform_device_count={devices}'
     subprocess.run(
       [*runs.command(workdir, **given), f'--processes={processes}', '--quiet'],
-      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': flags},
+      env={**os.environ, 'JAX_PLATFORMS': 'cpu', 'XLA_FLAGS': xla_flags(devices)},
       cwd=runs.ROOT,
       check=True,
     )

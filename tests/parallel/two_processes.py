@@ -7,9 +7,11 @@ import json
 import os
 import sys
 
+from tests.support import xla_flags
+
 if __name__ == '__main__':
   os.environ['JAX_PLATFORMS'] = 'cpu'
-  os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=2'
+  os.environ['XLA_FLAGS'] = xla_flags(2)
 
 import jax
 import numpy as np

@@ -14,6 +14,7 @@ import subprocess
 import numpy as np
 import pytest
 
+from tests.support import xla_flags
 from tests.training.forked import Attempt, Forker
 from tests.training.runs import command, timeless_rows
 from vit_jax import checkpoint
@@ -46,7 +47,7 @@ def trials(tmp_path_factory):
     'VIT_JAX_CACHE': str(scratch / 'cache'),
     'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
     'JAX_PLATFORMS': 'cpu',
-    'XLA_FLAGS': '',
+    'XLA_FLAGS': xla_flags(),
   }
   with Forker(scratch) as forker:
     whole = scratch / 'whole' / 'run'

@@ -1,9 +1,9 @@
 """A LayerNorm and the dense layer that reads it as one operation, for one CPU device.
 
 Of the two apart, what the norm reads and what it gives are both kept for the gradient. Here the
-norm's output is neither kept nor computed again: the kernel's gradient is taken of rows that are
-only normalised, and those of the norm's scale and bias follow from it, since both are factors of
-the kernel, in place of two sums over all rows.
+norm's output is not: the kernel's gradient is taken of rows that are only normalised, computed
+again, and those of the norm's scale and bias follow from it, since both are factors of the kernel,
+in place of two sums over all rows.
 """
 
 import dataclasses
@@ -103,6 +103,8 @@ def _backward(epsilon: float, saved, dy: jax.Array):
   """`bias` is None where the kernel is frozen: its gradient would cost a product of all rows."""
   del epsilon
   x, mean, inverse, scale, bias, kernel = saved
+  # The rows wait for dy, or XLA computes them in the forward pass, where they were kept. A barrier
+  # is gone before XLA orders operations.
   first = dy[:, :1]
   inverse = jnp.where(jnp.isnan(first), first, inverse)
   rows = (x - mean) * inverse
