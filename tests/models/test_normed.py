@@ -1,5 +1,7 @@
 """A LayerNorm that its dense layer computes against the two apart."""
 
+import re
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,6 +9,7 @@ import numpy as np
 import pytest
 
 from tests.models import small
+from vit_jax import tree
 from vit_jax.models.normed import normed_dot
 from vit_jax.models.stack import apart
 
@@ -101,17 +104,57 @@ def test_blocks_of_float32_on_one_device_take_it(monkeypatch):
   assert _forms(vit) == 0
 
 
-@pytest.mark.parametrize('name', ['vit_ti16', 'mixer_s16'])
-def test_a_model_has_the_values_and_gradients_of_norms_apart(name):
-  module = small.build(name)
+def test_parameters_of_another_precision_are_those_of_a_norm():
+  module = small.build('vit_ti16', dtype='float32')
+  images, variables = small.images(module), small.variables(module)
+  narrow = jax.tree.map(lambda a: a.astype(jnp.bfloat16), variables)
+  gradient = jax.jit(jax.grad(lambda v: jnp.square(module.apply(v, images, True)).sum()))(narrow)
+  assert {g.dtype for g in jax.tree.leaves(gradient)} == {jnp.dtype(jnp.bfloat16)}
+
+
+def test_who_intercepts_modules_meets_layer_norms():
+  module = small.build('vit_ti16')
+  images, variables = small.images(module), small.variables(module)
+  met = []
+
+  def note(call, args, kwargs, context):
+    met.append(type(context.module).__name__)
+    return call(*args, **kwargs)
+
+  with nn.intercept_methods(note):
+    jax.jit(module.apply)(variables, images)
+  assert 'LayerNorm' in met and 'LeftNorm' not in met
+
+
+@pytest.mark.parametrize(
+  'name, fields, trained',
+  [
+    ('vit_ti16', {}, ''),
+    ('vit_ti16', {'depth': 3}, 'block_01'),
+    ('vit_ti16', {'depth': 3}, 'block_0[02]'),
+    ('vit_ti16', {'depth': 3}, 'norm|block_01/mlp'),
+    ('vit_ti16', {'depth': 3, 'remat': 'block', 'scan': False}, 'norm1|block_00'),
+    ('vit_ti16', {'depth': 3, 'remat': 'block'}, 'norm'),
+    ('vit_ti16', {'qk_norm': True, 'qkv_bias': False, 'layer_scale': 0.1}, ''),
+    ('mixer_s16', {}, ''),
+    ('mixer_s16', {'depth': 3}, 'norm2|block_01'),
+  ],
+)
+def test_a_model_has_the_values_and_gradients_of_norms_apart(name, fields, trained):
+  """Also where blocks of one trace are frozen in part, or some of them."""
+  module = small.build(name, **fields)
   images, variables = small.images(module), small.variables(module)
 
   def loss(variables):
-    return jnp.square(module.apply(variables, images, True)).sum()
+    named = tree.flatten(variables)
+    frozen = {n: jax.lax.stop_gradient(a) for n, a in named.items() if not re.search(trained, n)}
+    given = tree.unflatten({**named, **frozen})
+    return jnp.square(module.apply(given, images, True)).sum()
 
   ours = jax.jit(jax.value_and_grad(loss))(variables)
   with apart():
     expected = jax.jit(jax.value_and_grad(loss))(variables)
+  assert any(np.any(g) for n, g in tree.flatten(ours[1]).items() if re.search(trained, n))
   pairs = list(zip(jax.tree.leaves(ours), jax.tree.leaves(expected), strict=True))
   largest = max(np.abs(b).max() for _, b in pairs)  # some are zero but for rounding
   for a, b in pairs:

@@ -19,6 +19,9 @@ from vit_jax.models.matmul import dot_general, on_one_cpu
 from vit_jax.models.normed import LeftNorm, Normed, rows_and_product
 from vit_jax.models.stack import only_computed, run_blocks
 
+# Flax has no public way to ask whether someone intercepts the calls of modules.
+_interceptors = getattr(nn.module, '_global_interceptor_stack', ())
+
 GELUS = ('tanh', 'exact')
 REMATS = ('none', 'block')
 
@@ -81,13 +84,16 @@ def norm_before_dense(
 ) -> jax.Array | Normed:
   """LayerNorm of x as a named submodule, for `Attention` or `Mlp`, which may compute it.
 
+  They do not where modules are looked at or intercepted.
+
   Args:
     module: the one that is being called.
     options: of its block.
     name: of the submodule.
     x: [b, n, d].
   """
-  if options.dtype == 'float32' and on_one_cpu(x) and only_computed(module, x):
+  own_form = options.dtype == 'float32' and on_one_cpu(x)
+  if own_form and only_computed(module, x) and not _interceptors:
     return LeftNorm(options.norm_epsilon, name=name)(x)
   return layer_norm(options, name)(x)
 

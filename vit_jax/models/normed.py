@@ -49,8 +49,9 @@ class LeftNorm(nn.Module):
   @nn.compact
   def __call__(self, x: jax.Array) -> Normed:
     d = x.shape[-1:]
-    scale = self.param('scale', nn.initializers.ones, d)
-    return Normed(x, scale, self.param('bias', nn.initializers.zeros, d), self.epsilon)
+    scale = self.param('scale', nn.initializers.ones, d).astype(x.dtype)
+    bias = self.param('bias', nn.initializers.zeros, d).astype(x.dtype)
+    return Normed(x, scale, bias, self.epsilon)
 
 
 def rows_and_product(x: jax.Array | Normed) -> tuple[jax.Array, Callable[..., jax.Array]]:
@@ -96,11 +97,12 @@ def _forward(x, scale, bias, kernel, epsilon):
   x, scale, bias, kernel = (a.value for a in (x, scale, bias, kernel))
   mean, inverse = _statistics(x, epsilon)
   y = ((x - mean) * (inverse * scale) + bias) @ kernel
-  return y, (x, mean, inverse, scale, bias if trained else None, kernel)
+  # Blocks of one trace share the structure of what is kept, also where only some are frozen.
+  return y, (x, mean, inverse, scale, bias if trained else bias[:0], kernel)
 
 
 def _backward(epsilon: float, saved, dy: jax.Array):
-  """`bias` is None where the kernel is frozen: its gradient would cost a product of all rows."""
+  """`bias` is empty where the kernel is frozen: its gradient would cost a product of all rows."""
   del epsilon
   x, mean, inverse, scale, bias, kernel = saved
   # The rows wait for dy, or XLA computes them in the forward pass, where they were kept. A barrier
@@ -109,7 +111,7 @@ def _backward(epsilon: float, saved, dy: jax.Array):
   inverse = jnp.where(jnp.isnan(first), first, inverse)
   rows = (x - mean) * inverse
   dnormed = dy @ kernel.T
-  if bias is None:
+  if not bias.size:
     dscale, dbias, dkernel = (dnormed * rows).sum(axis=0), dnormed.sum(axis=0), None
   else:
     product, total = rows.T @ dy, dy.sum(axis=0)
