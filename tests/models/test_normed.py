@@ -123,7 +123,7 @@ def test_who_intercepts_modules_meets_layer_norms():
 
   with nn.intercept_methods(note):
     jax.jit(module.apply)(variables, images)
-  assert 'LayerNorm' in met and 'LeftNorm' not in met
+  assert 'LayerNorm' in met and 'DeferredNorm' not in met
 
 
 @pytest.mark.parametrize(

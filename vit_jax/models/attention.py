@@ -163,7 +163,7 @@ def _deferred_forward(q, k, v, scale):
   inverse = (1.0 / unnormalized.sum(axis=-1, keepdims=True)).astype(q.dtype)
   unnormalized = unnormalized.astype(q.dtype)
   y = (jnp.einsum('bhnm,bhmk->bhnk', unnormalized, v) * inverse).transpose(0, 2, 1, 3)
-  b, n, h, width = y.shape
+  b, n, h, width = y.shape  # XLA lays out what the barrier holds, once for all that read it
   y = jax.lax.optimization_barrier(y.reshape(b * n, h * width)).reshape(y.shape)
   return y, (q, k, v, unnormalized, inverse, y)
 

@@ -16,7 +16,7 @@ from vit_jax.models.attention import (
   xavier,
 )
 from vit_jax.models.matmul import dot_general, on_one_cpu
-from vit_jax.models.normed import LeftNorm, Normed, rows_and_product
+from vit_jax.models.normed import DeferredNorm, Normed, rows_and_product
 from vit_jax.models.stack import only_computed, run_blocks
 
 # Flax has no public way to ask whether someone intercepts the calls of modules.
@@ -94,7 +94,7 @@ def norm_before_dense(
   """
   own_form = options.dtype == 'float32' and on_one_cpu(x)
   if own_form and only_computed(module, x) and not _interceptors:
-    return LeftNorm(options.norm_epsilon, name=name)(x)
+    return DeferredNorm(options.norm_epsilon, name=name)(x)
   return layer_norm(options, name)(x)
 
 

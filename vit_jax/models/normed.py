@@ -41,7 +41,7 @@ class Normed:
     return normed_dot(rows, self.scale, self.bias, kernel, self.epsilon)
 
 
-class LeftNorm(nn.Module):
+class DeferredNorm(nn.Module):
   """`nn.LayerNorm`'s parameters, for the dense layer that computes it."""
 
   epsilon: float
