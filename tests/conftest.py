@@ -38,6 +38,14 @@ def ctrl_c():
 
 
 @pytest.fixture
+def one_device(monkeypatch):
+  """For forms that are taken on one device alone, and tests have several."""
+  import jax  # after the settings above
+
+  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+
+
+@pytest.fixture
 def server():
   """A loopback server that can misbehave."""
   from tests import loopback  # after the settings above

@@ -75,9 +75,8 @@ def test_auto_is_chosen_by_backend_and_precision():
 
 @pytest.mark.skipif(jax.default_backend() != 'cpu', reason="it is XLA's workspace on CPU")
 @pytest.mark.parametrize('kind', ['tanh', 'exact'])
-def test_a_block_keeps_nothing_twice_for_its_gradient(kind, monkeypatch):
-  monkeypatch.setattr(jax, 'device_count', lambda: 1)
-
+@pytest.mark.usefixtures('one_device')
+def test_a_block_keeps_nothing_twice_for_its_gradient(kind):
   def workspace(depth):
     fields = {'depth': depth, 'width': 64, 'num_heads': 2, 'mlp_dim': 256, 'patch_size': (16, 16)}
     module = small.build('vit_ti16', attention='deferred', gelu=kind, **fields)

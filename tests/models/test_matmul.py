@@ -8,11 +8,7 @@ import pytest
 from vit_jax.models.layers import Mlp
 from vit_jax.models.matmul import matmul
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  """These forms are for one device, and tests have several."""
-  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+pytestmark = pytest.mark.usefixtures('one_device')
 
 
 def _drawn(*shape, dtype=jnp.float32):

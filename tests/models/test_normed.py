@@ -13,11 +13,7 @@ from vit_jax import tree
 from vit_jax.models.normed import normed_dot
 from vit_jax.models.stack import apart
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  """This form is for one device, and tests have several."""
-  monkeypatch.setattr(jax, 'device_count', lambda: 1)
+pytestmark = pytest.mark.usefixtures('one_device')
 
 
 def _inputs(n=40, d=12, f=7):

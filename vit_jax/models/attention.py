@@ -77,8 +77,9 @@ class HeadsDense(nn.Module):
     *batch, d = x.shape
     shape = (*self.heads, self.head_dim)
     kernel = self.param('kernel', self._init_kernel, (d, *shape))
-    rows, product = rows_and_product(x)
-    y = product(rows.astype(dtype), kernel.reshape(d, -1).astype(dtype))
+    rows, dot_general = rows_and_product(x)
+    kernel = kernel.reshape(d, -1).astype(dtype)
+    y = dot_general(rows.astype(dtype), kernel, (((1,), (0,)), ((), ())))
     if self.use_bias:
       bias = self.param('bias', nn.initializers.zeros, shape)
       y = y + bias.reshape(-1).astype(dtype)

@@ -55,15 +55,10 @@ class DeferredNorm(nn.Module):
 
 
 def rows_and_product(x: jax.Array | Normed) -> tuple[jax.Array, Callable[..., jax.Array]]:
-  """What a dense layer reads, as rows [n, d], and the function that multiplies them by a kernel."""
+  """What a dense layer reads, as rows [n, d], and its `dot_general`."""
   if isinstance(x, Normed):
     return x.x.reshape(-1, x.shape[-1]), x.dot_general
-  return x.reshape(-1, x.shape[-1]), _plain_dot_general
-
-
-def _plain_dot_general(rows: jax.Array, kernel: jax.Array, *args: Any, **kwargs: Any) -> jax.Array:
-  del args, kwargs
-  return rows @ kernel
+  return x.reshape(-1, x.shape[-1]), jax.lax.dot_general
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
@@ -81,22 +76,21 @@ def normed_dot(
   Returns:
     [n, f].
   """
-  mean, inverse = _statistics(x, epsilon)
-  return ((x - mean) * (inverse * scale) + bias) @ kernel
+  return _computed(x, scale, bias, kernel, epsilon)[0]
 
 
-def _statistics(x: jax.Array, epsilon: float) -> tuple[jax.Array, jax.Array]:
-  """Mean and inverse deviation of each row, as Flax computes them."""
+def _computed(x, scale, bias, kernel, epsilon: float) -> tuple[jax.Array, jax.Array, jax.Array]:
+  """The product, and mean and inverse deviation of each row, as Flax computes a LayerNorm."""
   mean = x.mean(axis=-1, keepdims=True)
   variance = jnp.maximum(jnp.square(x).mean(axis=-1, keepdims=True) - jnp.square(mean), 0.0)
-  return mean, jax.lax.rsqrt(variance + epsilon)
+  inverse = jax.lax.rsqrt(variance + epsilon)
+  return ((x - mean) * (inverse * scale) + bias) @ kernel, mean, inverse
 
 
 def _forward(x, scale, bias, kernel, epsilon):
   trained = kernel.perturbed
   x, scale, bias, kernel = (a.value for a in (x, scale, bias, kernel))
-  mean, inverse = _statistics(x, epsilon)
-  y = ((x - mean) * (inverse * scale) + bias) @ kernel
+  y, mean, inverse = _computed(x, scale, bias, kernel, epsilon)
   # Blocks of one trace share the structure of what is kept, also where only some are frozen.
   return y, (x, mean, inverse, scale, bias if trained else bias[:0], kernel)
 
