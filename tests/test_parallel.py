@@ -1,6 +1,10 @@
 """Placements: batch sizes that devices can share."""
 
+import logging
+
 import jax
+import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 
 from tests.support import raises
@@ -22,6 +26,25 @@ def test_a_batch_that_cannot_be_divided_names_the_nearest():
 @pytest.mark.parametrize('name', parallel.PLACEMENTS)
 def test_batches_are_rounded_up_to_the_devices(name):
   assert [parallel.round_up(n, parallel.make(name)) for n in (1, 4, 5)] == [4, 4, 8]
+
+
+@pytest.mark.parametrize(
+  'name, mesh, parts',
+  [('data', None, 1), ('pmap', None, 1), ('fsdp', (1, 4), 4), ('fsdp', (2, 2), 2)],
+)
+def test_a_state_of_several_copies_is_saved_from_the_first(name, mesh, parts, tmp_path, caplog):
+  placement = parallel.make(name, mesh=mesh and parallel.Mesh(*mesh))
+  state = {'large': np.arange(32 * 768.0, dtype=np.float32).reshape(32, 768), 'small': np.ones(3)}
+  one = placement.get_state(placement.put_state(state))
+  if name != 'pmap':  # which gives NumPy's
+    assert {k: len(x.addressable_shards) for k, x in one.items()} == {'large': parts, 'small': 1}
+  caplog.set_level(logging.DEBUG, 'jax')
+  with ocp.StandardCheckpointer() as checkpointer:
+    checkpointer.save(tmp_path / 'state', one)
+    checkpointer.wait_until_finished()
+    saved = checkpointer.restore(tmp_path / 'state', jax.tree.map(np.empty_like, state))
+  assert not [r for r in caplog.records if 'XLA compilation' in r.message]  # of slices
+  jax.tree.map(np.testing.assert_array_equal, saved, state)
 
 
 def test_processes_that_are_not_connected_are_refused(monkeypatch):
