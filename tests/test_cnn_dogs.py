@@ -44,7 +44,7 @@ def _weights(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
   module = models.build(name, 7, **SMALL[name], norm_momentum=0.0)
   variables = small.variables(module)
   noise = np.random.default_rng(3).normal(size=(31, 1, 1, 3)) + small.images(module, batch=31)
-  _, moved = module.apply(variables, noise, train=True, mutable=['batch_stats'])
+  _, moved = small.apply(module, variables, noise, train=True, mutable=['batch_stats'])
   variables = {**variables, **moved}
   safetensors.write(path, saving.to_tensors(variables, module, 'timm', (32, 32)), {})
   return {k: np.asarray(v) for k, v in tree.flatten(variables).items()}

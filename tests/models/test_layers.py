@@ -121,7 +121,7 @@ def test_rematerialised_blocks_give_the_same_gradient():
   def gradient(remat):
     options = attention.BlockOptions(num_heads=2, mlp_dim=5, dropout=0.2, remat=remat, scan=False)
     module = layers.Encoder(2, options, 0.3)
-    params = module.init(jax.random.key(0), x, False)['params']
+    params = jax.jit(lambda x: module.init(jax.random.key(0), x, False))(x)['params']
 
     def loss(params):
       out = module.apply({'params': params}, x, True, rngs={'dropout': jax.random.key(5)})

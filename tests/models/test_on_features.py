@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from tests.models import small
 from vit_jax import models
 from vit_jax.models.heads import ClassAndBox, headless_of, on_features, pack
 from vit_jax.models.shapes import variable_shapes
@@ -39,12 +40,12 @@ def test_outputs_are_equal(kind, dtype):
   shapes = variable_shapes(module, (16, 16))
   variables = jax.tree.map(lambda x: 0.2 * abs(draw(x.shape, np.float32)), shapes)
   keys = {'rngs': {'dropout': jax.random.key(2)}, 'train': True}
-  outputs = headless_of(module).apply(variables, images, train=True)
+  outputs = small.apply(headless_of(module), variables, images, train=True)
   heads = on_features(module, jax.tree.leaves(outputs))
   packed = pack(outputs)
   assert packed.dtype == jnp.float32 and packed.ndim == 2
-  expected = module.apply(variables, images, **keys)
-  got = heads.apply(variables, packed, **keys)
+  expected = small.apply(module, variables, images, **keys)
+  got = small.apply(heads, variables, packed, **keys)
   assert jax.tree.structure(got) == jax.tree.structure(expected)
   for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(expected), strict=True):
     assert np.asarray(b).std() > 0

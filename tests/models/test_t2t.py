@@ -64,5 +64,6 @@ def test_the_query_scale_belongs_to_the_model():
   default, scaled = small.build('t2t_vit_7'), small.build('t2t_vit_7', query_scale=8**-0.5)
   wider = small.build('t2t_vit_7', query_scale=24**-0.5)
   x, variables = small.images(default), small.variables(default)
-  np.testing.assert_allclose(default.apply(variables, x), scaled.apply(variables, x), rtol=1e-6)
-  assert not np.allclose(default.apply(variables, x), wider.apply(variables, x))
+  logits, same, others = (small.apply(m, variables, x) for m in (default, scaled, wider))
+  np.testing.assert_allclose(logits, same, rtol=1e-6)
+  assert not np.allclose(logits, others)

@@ -12,7 +12,7 @@ from vit_jax.errors import ConfigError, ModelError
 
 
 def _apply(module, **kwargs):
-  return module.apply(small.variables(module), small.images(module), **kwargs)
+  return small.apply(module, small.variables(module), small.images(module), **kwargs)
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ def test_official_names_give_the_same_logits(tmp_path, rename, representation):
   model = oracle.ours(representation_size=representation)
   variables, report = convert.load_with_report(save(tmp_path, rename(flat)), model, (24, 24))
   x = oracle.images()
-  np.testing.assert_allclose(model.apply(variables, x), logits(x), atol=1e-5)
+  np.testing.assert_allclose(small.apply(model, variables, x), logits(x), atol=1e-5)
   assert report.format == 'npz' and 'every tensor used as it is' in str(report)
 
 
@@ -171,7 +171,10 @@ def test_a_first_convolution_takes_images_of_one_channel(tmp_path, name, format)
   assert [line.split(' ')[0].split('/')[-2:] for line in report.resized] == [['conv', 'kernel']]
   x = oracle.images(64, 64, c=1)
   np.testing.assert_allclose(
-    module.apply(grey, x), module.apply(colour, np.repeat(x, 3, -1)), rtol=1e-3, atol=1e-4
+    small.apply(module, grey, x),
+    small.apply(module, colour, np.repeat(x, 3, -1)),
+    rtol=1e-3,
+    atol=1e-4,
   )
 
 

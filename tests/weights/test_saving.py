@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from tests.models import small
 from tests.support import raises
 from tests.weights import oracle
 from vit_jax import convert, models, tree
@@ -95,7 +96,9 @@ def test_fixed_positions_are_written_as_learned_ones(tmp_path, kind, pool):
   learned = models.build('vit_ti16', 5, **{**fields, 'position_embedding': 'learned'})
   back = convert.load(tmp_path / 'w.npz', learned, (24, 40), format='timm', source_grid=(3, 5))
   x = oracle.images(24, 40)
-  np.testing.assert_allclose(learned.apply(back, x), module.apply(variables, x), atol=1e-5)
+  np.testing.assert_allclose(
+    small.apply(learned, back, x), small.apply(module, variables, x), atol=1e-5
+  )
 
 
 @pytest.mark.parametrize(
