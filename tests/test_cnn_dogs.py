@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from tests.models import small
+from tests.support import made_once
 from vit_jax import compare as compare_command
 from vit_jax import convert, evaluate, main, models, predict, tree
 from vit_jax import visualize as visualize_command
@@ -25,19 +26,21 @@ SMALL = {
 @pytest.fixture(scope='module')
 def images(tmp_path_factory):
   """path/{train,val,test}/COLOUR/*.png: each class one colour, with noise."""
-  root = tmp_path_factory.mktemp('images')
-  rng = np.random.default_rng(0)
-  for split, count in (('train', 8), ('val', 3), ('test', 3)):
-    for name, colour in COLOURS.items():
-      (root / split / name).mkdir(parents=True)
-      for i in range(count):
-        pixels = np.clip(np.array(colour) + rng.normal(0, 9, (41, 37, 3)), 0, 255)
-        Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f'{split}_{i}.png')
-  return root
+
+  def draw(root):
+    rng = np.random.default_rng(0)
+    for split, count in (('train', 8), ('val', 3), ('test', 3)):
+      for name, colour in COLOURS.items():
+        (root / split / name).mkdir(parents=True)
+        for i in range(count):
+          pixels = np.clip(np.array(colour) + rng.normal(0, 9, (41, 37, 3)), 0, 255)
+          Image.fromarray(pixels.astype(np.uint8)).save(root / split / name / f'{split}_{i}.png')
+
+  return made_once(tmp_path_factory, 'colours', draw)
 
 
-def _weights(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
-  """Writes random weights of 7 classes under timm's names; returns them under ours.
+def _weights(name: str, folder: pathlib.Path) -> pathlib.Path:
+  """Writes random weights of 7 classes, as NAME.npz too, under our names; returns timm's file.
 
   Their statistics are those of random images, so that deep features still differ between images.
   """
@@ -46,14 +49,14 @@ def _weights(name: str, path: pathlib.Path) -> dict[str, np.ndarray]:
   noise = np.random.default_rng(3).normal(size=(31, 1, 1, 3)) + small.images(module, batch=31)
   _, moved = small.apply(module, variables, noise, train=True, mutable=['batch_stats'])
   variables = {**variables, **moved}
+  np.savez(folder / f'{name}.npz', **tree.flatten(variables))
+  path = folder / f'{name}.safetensors'
   safetensors.write(path, saving.to_tensors(variables, module, 'timm', (32, 32)), {})
-  return {k: np.asarray(v) for k, v in tree.flatten(variables).items()}
+  return path
 
 
-def _train(name: str, images: pathlib.Path, folder: pathlib.Path) -> dict[str, np.ndarray]:
-  """Runs the config file on a small model; returns the weights that it started from."""
-  file = folder / f'{name}.safetensors'
-  before = _weights(name, file)
+def _train(name: str, images: pathlib.Path, folder: pathlib.Path) -> None:
+  """Runs the config file on a small model; see `_weights` for what it starts from."""
   fields = [f'--config.model.{k}={v}' for k, v in SMALL[name].items()]
   status = main.main(
     [
@@ -61,7 +64,7 @@ def _train(name: str, images: pathlib.Path, folder: pathlib.Path) -> dict[str, n
       f'--workdir={folder / name}',
       *fields,
       f'--config.dataset.name={images}',
-      f'--config.init_from={file}',
+      f'--config.init_from={_weights(name, folder)}',
       '--config.input.image_size=32',
       '--config.batch_size=8',
       '--config.total=30 steps',
@@ -73,32 +76,35 @@ def _train(name: str, images: pathlib.Path, folder: pathlib.Path) -> dict[str, n
     ]
   )
   assert status == 0
-  return before
 
 
 @pytest.fixture(scope='module')
 def runs(images, tmp_path_factory):
-  folder = tmp_path_factory.mktemp('runs')
-  return folder, {name: _train(name, images, folder) for name in SMALL}
+  """path/MODEL, the run of each, and what it started from in path/MODEL.npz."""
+
+  def train(folder):
+    for name in SMALL:
+      _train(name, images, folder)
+
+  return made_once(tmp_path_factory, 'cnn_dogs', train)
 
 
 @pytest.mark.parametrize('name', SMALL)
 def test_only_the_head_changes_and_it_learns(runs, name):
-  folder, before = runs
-  weights = convert.read(folder / name)
+  weights, before = convert.read(runs / name), np.load(runs / f'{name}.npz')
   after = {k: np.asarray(v) for k, v in tree.flatten(weights.tensors).items()}
-  assert after.keys() == before[name].keys()
+  assert after.keys() == set(before)
   assert any(k.startswith('batch_stats/') for k in after)
-  changed = {k for k in after if after[k].tobytes() != before[name][k].tobytes()}
+  changed = {k for k in after if after[k].tobytes() != before[k].tobytes()}
   assert changed == {'params/head/kernel', 'params/head/bias'}
-  metrics = json.loads((folder / name / 'report/metrics.json').read_text())
+  metrics = json.loads((runs / name / 'report/metrics.json').read_text())
   assert metrics['accuracy'] == 1.0 and len(metrics['facts']['config']['freeze']) == 1
   trained = metrics['facts']['trained_parameters']
   assert trained == after['params/head/kernel'].size + 3 < metrics['facts']['parameters']
 
 
 def test_every_command_takes_the_run(runs, images, tmp_path, capsys):
-  run = str(runs[0] / 'mobilenet_v2')
+  run = str(runs / 'mobilenet_v2')
   assert evaluate.main([run, '--split=val', '--json', f'--report={tmp_path / "report"}']) == 0
   assert json.loads(capsys.readouterr().out.splitlines()[0])['accuracy'] == 1.0
   assert (tmp_path / 'report/report.html').exists()
@@ -112,7 +118,7 @@ def test_every_command_takes_the_run(runs, images, tmp_path, capsys):
 
 
 def test_both_are_compared_on_the_same_images(runs, tmp_path, capsys):
-  both = [str(runs[0] / name) for name in SMALL]
+  both = [str(runs / name) for name in SMALL]
   assert compare_command.main([*both, f'--out={tmp_path}']) == 0
   assert 'resnet50' in capsys.readouterr().out
   table = json.loads((tmp_path / 'compare.json').read_text())
