@@ -72,6 +72,6 @@ def variables(module, rows=2, columns=3):
       value = noise / np.sqrt(max(leaf.size / leaf.shape[-1], 1))
     else:
       value = 0.3 * noise
-    return jnp.asarray(value, leaf.dtype)
+    return jnp.asarray(value.astype(leaf.dtype))  # not converted by a program for each shape
 
   return tree.map_named(draw, shapes)
