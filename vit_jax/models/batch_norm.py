@@ -63,7 +63,7 @@ def _normalised(x, scale, bias, epsilon: float, axis_name: str | None, dtype: jn
 
 def _forward(x, scale, bias, epsilon, axis_name, dtype):
   wide = x.astype(jnp.float32)
-  mean, square = _averaged(jnp.stack([wide.mean(_AXES), jnp.square(wide).mean(_AXES)]), axis_name)
+  mean, square = _averaged((wide.mean(_AXES), jnp.square(wide).mean(_AXES)), axis_name)
   variance = jnp.maximum(0.0, square - jnp.square(mean))  # rounding may take it below zero
   y = _scaled(wide, mean, variance, scale, bias, epsilon).astype(dtype)
   return (y, (mean, variance)), (x, scale, mean, jax.lax.rsqrt(variance + epsilon))
@@ -75,14 +75,14 @@ def _backward(epsilon, axis_name, dtype, saved, gradients):
   dy = gradients[0].astype(jnp.float32)
   centred = x.astype(jnp.float32) - mean
   count = x.size // x.shape[-1]
-  sums = jnp.stack([dy.sum(_AXES), (dy * centred).sum(_AXES) * inverse])
-  offset, slope = _averaged(sums / count, axis_name)
+  dbias, dscale = dy.sum(_AXES), (dy * centred).sum(_AXES) * inverse
+  offset, slope = _averaged((dbias / count, dscale / count), axis_name)
   dx = (scale * inverse) * (dy - offset - centred * (inverse * slope))
-  return dx.astype(x.dtype), sums[1].astype(scale.dtype), sums[0].astype(scale.dtype)
+  return dx.astype(x.dtype), dscale.astype(scale.dtype), dbias.astype(scale.dtype)
 
 
 _normalised.defvjp(_forward, _backward)
 
 
-def _averaged(x: jax.Array, axis_name: str | None) -> jax.Array:
-  return x if axis_name is None else jax.lax.pmean(x, axis_name)
+def _averaged(pair: tuple[jax.Array, jax.Array], axis_name: str | None):
+  return pair if axis_name is None else jax.lax.pmean(pair, axis_name)

@@ -112,9 +112,8 @@ def _offsets(kernel: jax.Array) -> Iterator[tuple[int, int]]:
 
 def _shifted(x: jax.Array, i: int, j: int, stride: int, height: int, width: int) -> jax.Array:
   """The pixels that the kernel's element (i, j) meets, [b, height, width, c]."""
-  rows = slice(i, i + (height - 1) * stride + 1, stride)
-  columns = slice(j, j + (width - 1) * stride + 1, stride)
-  return x[:, rows, columns].astype(jnp.float32)
+  ends = x.shape[0], i + (height - 1) * stride + 1, j + (width - 1) * stride + 1, x.shape[3]
+  return jax.lax.slice(x, (0, i, j, 0), ends, (1, stride, stride, 1)).astype(jnp.float32)
 
 
 def _pad(x: jax.Array, pads: Pads) -> jax.Array:
