@@ -1,4 +1,4 @@
-"""Placements: batch sizes that devices can share."""
+"""Placements: batch sizes that devices can share, and the state as it is saved."""
 
 import logging
 

@@ -49,9 +49,7 @@ def images(module, rows=2, columns=3, batch=2):
 
 def apply(module, variables, *args, **kwargs):
   """`module.apply` as one program, with keywords as they are: op by op a model takes seconds."""
-  return jax.jit(lambda variables, *args: module.apply(variables, *args, **kwargs))(
-    variables, *args
-  )
+  return jax.jit(functools.partial(module.apply, **kwargs))(variables, *args)
 
 
 @functools.cache

@@ -34,7 +34,7 @@ def _logits(module):
   x, variables = small.images(module), small.variables(module)
   with jax.disable_jit():
     eager = module.apply(variables, x)
-  return np.asarray(eager), np.asarray(jax.jit(module.apply)(variables, x))
+  return np.asarray(eager), np.asarray(small.apply(module, variables, x))
 
 
 @each_model
@@ -97,7 +97,7 @@ def test_bfloat16_reaches_every_matmul(name):
 @functools.cache
 def _logits_of_a_square(module):
   x = small.images(module, 3, 3)
-  return np.asarray(jax.jit(module.apply)(small.variables(module, 3, 3), x))
+  return np.asarray(small.apply(module, small.variables(module, 3, 3), x))
 
 
 @each_model
@@ -111,7 +111,7 @@ def test_another_image_size(name):
 @functools.cache
 def _captured(module):
   x, variables = small.images(module), small.variables(module)
-  out, state = jax.jit(functools.partial(module.apply, mutable=['intermediates']))(variables, x)
+  out, state = small.apply(module, variables, x, mutable=['intermediates'])
   return out, tree.flatten(state['intermediates'])
 
 

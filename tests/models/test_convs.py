@@ -242,9 +242,7 @@ def test_statistics_are_averaged_over_a_named_axis():
 def test_training_changes_statistics_and_evaluation_reads_them(name):
   module = small.build(name)
   x, variables = small.images(module), small.variables(module)
-  _, state = jax.jit(lambda v, x: module.apply(v, x, train=True, mutable=['batch_stats']))(
-    variables, x
-  )
+  _, state = small.apply(module, variables, x, train=True, mutable=['batch_stats'])
   before, after = tree.flatten(variables['batch_stats']), tree.flatten(state['batch_stats'])
   assert before.keys() == after.keys()
   assert all(not np.allclose(before[key], after[key]) for key in before)

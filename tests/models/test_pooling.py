@@ -1,5 +1,7 @@
 """Max pooling by shifted images against XLA's."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -14,7 +16,7 @@ def _xla(x, pads, fill):
   return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
-def _with_gradient(form, x, pads, fill, dy):
+def _with_gradient(form, pads, fill, x, dy):
   y, backward = jax.vjp(lambda x: form(x, pads, fill), x)
   return y, backward(dy)[0]
 
@@ -37,8 +39,10 @@ def test_values_and_gradients_are_those_of_xla(height, width, pads, fill, dtype)
   x = jnp.asarray(random.integers(-2, 3, (3, height, width, 5)), dtype)
   pooled = jax.eval_shape(lambda x: _xla(x, pads, fill), x)
   dy = jnp.asarray(random.integers(-4, 5, pooled.shape), dtype)  # whose sums are exact
-  expected = jax.jit(lambda x, dy: _with_gradient(_xla, x, pads, fill, dy))(x, dy)
-  got = jax.jit(lambda x, dy: _with_gradient(pooling.max_pool, x, pads, fill, dy))(x, dy)
+  expected, got = (
+    jax.jit(functools.partial(_with_gradient, form, pads, fill))(x, dy)
+    for form in (_xla, pooling.max_pool)
+  )
   for ours, theirs in zip(got, expected, strict=True):
     np.testing.assert_array_equal(ours, theirs)
     assert ours.dtype == dtype
@@ -46,7 +50,7 @@ def test_values_and_gradients_are_those_of_xla(height, width, pads, fill, dtype)
 
 def test_operation_by_operation_it_is_the_same():
   x = jnp.asarray(np.random.default_rng(0).integers(-2, 3, (2, 5, 4, 3)), jnp.float32)
-  arguments = x, ((0, 1), (1, 1)), 0.0, jnp.ones((2, 2, 2, 3))
+  arguments = ((0, 1), (1, 1)), 0.0, x, jnp.ones((2, 2, 2, 3))
   for ours, theirs in zip(
     _with_gradient(pooling.max_pool, *arguments), _with_gradient(_xla, *arguments), strict=True
   ):

@@ -1,7 +1,5 @@
 """What sets T2T-ViT apart, against values worked by hand: soft splits and random features."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,8 +52,7 @@ def test_random_features_are_state_that_training_keeps():
   np.testing.assert_allclose(features @ features.T, 4 * np.eye(4), atol=1e-5)  # m = width / 2
   assert not any('features' in key for key in tree.flatten(variables['params']))
   rngs = {'dropout': jax.random.key(1)}
-  train = jax.jit(functools.partial(module.apply, train=True, mutable=['batch_stats']))
-  _, after = train(variables, x, rngs=rngs)
+  _, after = small.apply(module, variables, x, train=True, mutable=['batch_stats'], rngs=rngs)
   after = tree.flatten(after['batch_stats'])
   np.testing.assert_array_equal(after['tokens_to_token/attention1/features'], features)
 

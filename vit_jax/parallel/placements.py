@@ -219,7 +219,7 @@ def _one_copy(x: jax.Array) -> jax.Array:
   if not x.is_fully_addressable or not isinstance(x.sharding, NamedSharding):
     return x
   mesh, spec = x.sharding.mesh, x.sharding.spec
-  dividing = {axis for axes in spec for axis in (axes if isinstance(axes, tuple) else (axes,))}
+  dividing = jax.tree.leaves(tuple(spec))
   first = tuple(slice(None if axis in dividing else 1) for axis in mesh.axis_names)
   sharding = NamedSharding(Mesh(mesh.devices[first], mesh.axis_names), spec)
   parts = [shard.data for shard in x.addressable_shards if shard.replica_id == 0]
