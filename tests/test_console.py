@@ -9,6 +9,9 @@ import subprocess
 import sys
 import time
 
+import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from vit_jax import interrupts
@@ -164,6 +167,32 @@ def test_nothing_that_a_command_prints_moves_the_cursor(capsys):
     f'warning: {PLAIN}\\nerror: forged',
     f'error: {PLAIN} | two\\nlines',
   ]
+
+
+def _of_xla(text):
+  return lambda: (_ for _ in ()).throw(jax.errors.JaxRuntimeError(text))
+
+
+@pytest.mark.parametrize(
+  'fail, said',
+  [
+    (lambda: jnp.ones(2**45), 'Out of memory allocating 140737488355328 bytes'),
+    (lambda: np.ones(2**47), 'Unable to allocate'),
+    (_of_xla('RESOURCE_EXHAUSTED: XLA:TPU compile error. Ran out of memory in hbm.\nMore.'), 'hbm'),
+  ],
+)
+def test_memory_that_runs_out_is_one_line(capsys, fail, said):
+  with pytest.raises(SystemExit) as end:
+    run_cli(fail)
+  err = capsys.readouterr().err
+  assert end.value.code == 1 and err.count('\n') == 1
+  assert err.startswith('error: out of memory (') and said in err and 'remat=block' in err
+
+
+def test_other_errors_of_xla_keep_their_traceback():
+  for text in ('INTERNAL: out of memory', 'RESOURCE_EXHAUSTED: message larger than max'):
+    with pytest.raises(jax.errors.JaxRuntimeError):
+      run_cli(_of_xla(text))
 
 
 class _Full(io.StringIO):

@@ -3,6 +3,7 @@
 import logging
 import os
 import pathlib
+import re
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -38,6 +39,12 @@ def run_cli(main: Callable[[], int | None]) -> None:
       error=True,
     )
     status = 1
+  except (MemoryError, RuntimeError) as e:
+    problem = _out_of_memory(e)
+    if problem is None or os.environ.get('VIT_JAX_TRACEBACK'):
+      raise
+    show(f'error: {problem}', error=True)
+    status = 1
   except KeyboardInterrupt:
     show('interrupted', error=True)
     status = 130
@@ -46,6 +53,20 @@ def run_cli(main: Callable[[], int | None]) -> None:
   processes.leave(status)
   runtime.leave(status)
   sys.exit(status)
+
+
+def _out_of_memory(error: BaseException) -> str | None:
+  """What to say where an error is of memory that ran out, on the host or on a device; else None."""
+  said = str(error).partition('\n')[0].rstrip('.')
+  if not isinstance(error, MemoryError):
+    code, _, said = said.partition(': ')
+    if code != 'RESOURCE_EXHAUSTED' or not re.search('memory|allocat', said, re.IGNORECASE):
+      return None
+  said = f' ({said})' if said else ''
+  return (
+    f'out of memory{said}: smaller batches, images or models need less, and in training '
+    'config.accumulate and config.model.remat=block'
+  )
 
 
 def typed(command: str, argv: Sequence[str] | None = None) -> str:

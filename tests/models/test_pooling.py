@@ -57,6 +57,12 @@ def test_operation_by_operation_it_is_the_same():
     np.testing.assert_array_equal(ours, theirs)
 
 
+def test_of_no_images_there_is_no_gradient():
+  x = jnp.ones((0, 4, 6, 3))
+  y, backward = jax.vjp(lambda x: pooling.max_pool(x, ((0, 1), (0, 1)), 0.0), x)
+  assert y.shape == (0, 2, 3, 3) and backward(y)[0].shape == x.shape
+
+
 def test_what_is_not_a_number_stays_so():
   x = jnp.zeros((1, 5, 5, 1)).at[0, 2, 2, 0].set(jnp.nan)
   y = pooling.max_pool(x, ((1, 1), (1, 1)), -jnp.inf)[0, :, :, 0]

@@ -64,7 +64,7 @@ def _backward(pads: Pads, fill: float, saved, dy: jax.Array):
 
   even, odd = (0, 2), (1,)
   lines = [jnp.stack([pixels(r, even), pixels(r, odd)], axis=3) for r in (even, odd)]
-  dx = jnp.stack(lines, axis=2).reshape(len(dy), 2 * rows, 2 * columns, -1)
+  dx = jnp.stack(lines, axis=2).reshape(len(dy), 2 * rows, 2 * columns, dy.shape[3])
   (top, _), (left, _) = pads
   dx = dx[:, top : top + shape[1], left : left + shape[2]]
   return (jax.lax.optimization_barrier(dx),)
