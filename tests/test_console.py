@@ -304,3 +304,13 @@ def test_one_thing_is_no_plural():
     ((0.099, 'epoch'), '0.099 epochs'),
   ):
     assert counted(*words) == text
+
+
+def test_devices_that_are_not_there_are_one_line(tmp_path):
+  words = [sys.executable, '-m', 'vit_jax.bench', 'vit_ti16', '--only=infer']
+  environment = {**os.environ, 'JAX_PLATFORMS': 'nonsense'}
+  found = subprocess.run(
+    words, capture_output=True, text=True, env=environment, cwd=tmp_path, timeout=300
+  )
+  (line,) = found.stderr.splitlines()
+  assert found.returncode == 1 and line.startswith('error: JAX finds no device of JAX_PLATFORMS')

@@ -42,6 +42,13 @@ def test_what_a_kill_left_half_written_is_removed_and_nothing_else(tmp_path):
   files.remove_temporaries(tmp_path / 'absent')
 
 
+@pytest.mark.parametrize('named', ['gs://bucket/cache', '~no_such_user_of_any_system/cache'])
+def test_a_cache_that_is_no_folder_here_is_named(monkeypatch, named):
+  monkeypatch.setenv('VIT_JAX_CACHE', named)
+  with raises(StorageError, named):
+    files.cache_folder()
+
+
 @pytest.mark.parametrize('parent', ['missing', 'file'])
 def test_what_the_system_refuses_names_the_file(tmp_path, parent):
   (tmp_path / 'file').write_text('')

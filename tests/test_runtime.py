@@ -125,6 +125,13 @@ def test_a_flag_of_the_user_stays():
   )
 
 
+def test_a_file_of_flags_is_left_to_xla(tmp_path):
+  path = tmp_path / 'flags.txt'
+  path.write_text('--xla_cpu_enable_concurrency_optimized_scheduler=true')
+  found = _run(JAX_ENABLE_COMPILATION_CACHE='false', XLA_FLAGS=str(path))
+  assert found['scheduler'] == 'as XLA or the file of $XLA_FLAGS has it'
+
+
 def test_damaged_compilations_are_one_warning_and_are_made_anew(tmp_path):
   cache = pathlib.Path(_run(VIT_JAX_CACHE=str(tmp_path))['cache'])
   whole = {path: path.read_bytes() for path in cache.glob('*-cache')}

@@ -15,7 +15,7 @@ from vit_jax.benchmark.side_by_side import table as comparison_table
 from vit_jax.command_line import run_cli
 from vit_jax.console import show
 from vit_jax.errors import ConfigError, counted, did_you_mean
-from vit_jax.files import check_new_file
+from vit_jax.files import check_new_file, writing
 from vit_jax.inference.arguments import check_model_name, fields_of
 from vit_jax.options import LARGEST_SIDE
 
@@ -81,6 +81,8 @@ def _peers(text: str) -> list[str]:
 
 def _compare(args: argparse.Namespace, peers: list[str], fields: dict[str, Any]) -> int:
   parts = tuple(part for part in args.only or PARTS if part != 'input')
+  if not parts:
+    raise ConfigError('--compare times training and inference: it has no --only=input')
   rows = []
   for model in args.models:
     timings = compare(
@@ -116,7 +118,8 @@ def _write(rows: list[dict[str, Any]], path: str) -> None:
   if path == '-':
     show(json.dumps(rows))
   elif path:
-    pathlib.Path(path).write_text(json.dumps(rows, indent=2) + '\n', 'utf-8')
+    with writing(path):
+      pathlib.Path(path).write_text(json.dumps(rows, indent=2) + '\n', 'utf-8')
 
 
 def _parser() -> Parser:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 from vit_jax import interrupts, machine, processes, runtime
 from vit_jax.console import Console, show, show_problems
-from vit_jax.errors import UserError
+from vit_jax.errors import UserError, one_line
 
 
 def run_cli(main: Callable[[], int | None]) -> None:
@@ -39,8 +39,8 @@ def run_cli(main: Callable[[], int | None]) -> None:
       error=True,
     )
     status = 1
-  except (MemoryError, RuntimeError) as e:
-    problem = _out_of_memory(e)
+  except (AssertionError, MemoryError, RuntimeError, ValueError) as e:
+    problem = _out_of_memory(e) or _without_devices()
     if problem is None or os.environ.get('VIT_JAX_TRACEBACK'):
       raise
     show(f'error: {problem}', error=True)
@@ -53,6 +53,21 @@ def run_cli(main: Callable[[], int | None]) -> None:
   processes.leave(status)
   runtime.leave(status)
   sys.exit(status)
+
+
+def _without_devices() -> str | None:
+  """What to say where JAX has none of the devices that $JAX_PLATFORMS names; else None."""
+  asked = os.environ.get('JAX_PLATFORMS')
+  if not asked:
+    return None
+  import jax
+
+  try:
+    jax.devices()
+  except (AssertionError, RuntimeError) as e:
+    reason = f' ({one_line(e)})' if str(e) else ''
+    return f'JAX finds no device of JAX_PLATFORMS={asked}{reason}: unset it to use what there is'
+  return None
 
 
 def _out_of_memory(error: BaseException) -> str | None:

@@ -131,6 +131,8 @@ def _spare_memory() -> str:
   given = os.environ.get('XLA_FLAGS', '')
   if _SCHEDULER in given:
     return 'as $XLA_FLAGS says'
+  if given and not given.lstrip().startswith('-'):  # a file of flags, which XLA takes alone
+    return 'as XLA or the file of $XLA_FLAGS has it'
   if has_accelerator():
     return 'as XLA has it (the steps run on an accelerator)'
   if not _has_jaxlib(_SCHEDULER_VERSION):

@@ -1,6 +1,7 @@
 """A model of ours timed in turns with another program."""
 
 import json
+import os
 import sys
 
 import pytest
@@ -32,6 +33,15 @@ def test_a_peer_that_fails_says_why(code):
     side_by_side.time_in_turns({'other': (sys.executable, code, '')}, _WORDS, 2)
 
 
+def test_an_interpreter_is_found_from_here_or_named(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with raises(DependencyError, 'other', str(tmp_path / 'bin' / 'python')):
+    side_by_side.time_in_turns({'other': ('bin/python', '', '')}, _WORDS, 1)
+  python = os.path.relpath(sys.executable)
+  codes = {'other': (python, 'def train(): pass\ndef infer(): pass', '')}
+  assert side_by_side.time_in_turns(codes, _WORDS, 1)['other'].rates['train'] > 0
+
+
 def test_the_command_compares_with_what_the_peer_says(monkeypatch, capsys):
   assert set(side_by_side.PEERS) == {'timm', 'timm_compiled'}
   stands_in = (
@@ -52,6 +62,7 @@ def test_the_command_compares_with_what_the_peer_says(monkeypatch, capsys):
     (['vit_ti16', '--compare=tim'], ConfigError, ["'tim'", "'timm'"]),
     (['t2t_vit_14', '--compare=timm'], WeightsError, ['timm']),
     (['vit_ti16', '--compare=timm', '--image_size=7'], ModelError, ['16']),
+    (['vit_ti16', '--compare=timm', '--only=input'], ConfigError, ['input']),
   ],
 )
 def test_mistakes_are_reported(words, kind, facts):

@@ -1,5 +1,7 @@
 """One list of image endings, for dataset folders and for the commands."""
 
+import os
+
 import pytest
 from PIL import Image
 
@@ -58,3 +60,16 @@ def test_folders_and_globs_without_images_are_reported_at_once(folder, tmp_path)
 def test_paths_are_relative_where_the_folder_is(folder, monkeypatch):
   monkeypatch.chdir(folder)
   assert find_images(['.']) == find_images(['./']) == list_images(str(folder), '')
+
+
+def test_links_to_nothing_are_listed_and_those_to_what_is_no_file_are_not(tmp_path):
+  """Reading the first says so; opening a pipe would wait for ever."""
+  (tmp_path / 'a.png').write_bytes(b'')
+  try:
+    (tmp_path / 'itself.png').symlink_to('itself.png')
+    (tmp_path / 'nothing.png').symlink_to('absent.png')
+    os.mkfifo(tmp_path / 'pipe')
+    (tmp_path / 'waits.png').symlink_to('pipe')
+  except (AttributeError, OSError):
+    pytest.skip('this system has no pipes, or this user may make no links')
+  assert list_images(str(tmp_path), '') == ['a.png', 'itself.png', 'nothing.png']

@@ -95,6 +95,20 @@ def test_every_form_of_a_convolution_gives_its_values_and_gradients(
     np.testing.assert_allclose(a, b, atol=3e-5)
 
 
+def test_depthwise_gradients_are_the_same_with_integers_of_64_bits():
+  random = np.random.default_rng(0)
+  x, kernel = (random.standard_normal(s, np.float32) for s in ((2, 5, 4, 3), (3, 3, 1, 3)))
+
+  def gradient():
+    y, backward = jax.vjp(lambda k: convs.depthwise.convolve(x, k, 2, ((1, 1), (0, 1))), kernel)
+    return backward(jnp.ones_like(y))[0]
+
+  plain = gradient()
+  with jax.enable_x64(True):
+    wide = gradient()
+  np.testing.assert_allclose(wide, plain, rtol=1e-6)
+
+
 def test_depthwise_sums_of_bfloat16_are_float32():
   # 256 + 1 rounds to 256 in bfloat16, so that sums in it would never pass 256.
   x = jnp.ones((2, 20, 20, 1), jnp.bfloat16)

@@ -1,6 +1,7 @@
 """Distillation from a run: the teacher sees what the student sees, and its logits are cached."""
 
 import errno
+import os
 import subprocess
 import sys
 
@@ -91,6 +92,24 @@ def test_cached_logits_give_the_same_run(teacher_run, tmp_path, monkeypatch):
   monkeypatch.undo()
   loop.train(_student(teacher_run, **cached, seed='1'), str(tmp_path / 'other'))
   assert len(list(cache.iterdir())) == 2  # other crops, other logits
+
+
+def test_other_images_of_the_same_names_are_others(tmp_path):
+  """Which a cache of logits is not to be taken for."""
+
+  class Named:
+    def id(self, index):
+      return 'a.png'
+
+    def path(self, index):
+      return str(tmp_path / 'a.png')
+
+  found = []
+  for text, time in (('one', 1), ('three', 1), ('three', 2), ('three', 2)):
+    (tmp_path / 'a.png').write_text(text)
+    os.utime(tmp_path / 'a.png', (time, time))
+    found.append(distillation._identity(Named(), 0))
+  assert len(set(found)) == 3 and found[2] == found[3]
 
 
 def test_a_cache_of_logits_on_a_full_disk_is_one_warning(

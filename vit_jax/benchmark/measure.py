@@ -51,7 +51,7 @@ def measure(
     'image_size': image_size,
     'fields': fields or {},
     'device': device.device_kind,
-    'cores': os.cpu_count(),
+    'cores': machine.cores(),
     'runtime': runtime.describe(),
     'xla_flags': os.environ.get('XLA_FLAGS', ''),
     'jax': jax.__version__,

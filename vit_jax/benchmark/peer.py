@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import statistics
 import subprocess
 import tempfile
@@ -53,15 +54,20 @@ class Peer:
   def __init__(self, name: str, python: str, code: str, words: Any, path: str = ''):
     self.name, self.memory = name, 0.0
     self._errors = tempfile.TemporaryFile('w+')  # noqa: SIM115, a pipe that nobody reads may fill
-    self._process: subprocess.Popen[str] = subprocess.Popen(
-      [python, '-c', _BEFORE + code + _AFTER, json.dumps(words)],
-      env={**os.environ, 'PYTHONPATH': path},
-      text=True,
-      cwd=path or '/',  # which Python searches first
-      stdin=subprocess.PIPE,
-      stdout=subprocess.PIPE,
-      stderr=self._errors,
-    )
+    python = os.path.abspath(shutil.which(python) or python)  # as seen from here
+    try:
+      self._process: subprocess.Popen[str] = subprocess.Popen(
+        [python, '-c', _BEFORE + code + _AFTER, json.dumps(words)],
+        env={**os.environ, 'PYTHONPATH': path},
+        text=True,
+        cwd=path or '/',  # which Python searches first
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=self._errors,
+      )
+    except OSError as e:
+      self._errors.close()
+      raise DependencyError(f'{name} cannot be timed: {python}: {e.strerror or e}') from e
     assert self._process.stdin and self._process.stdout
     self._input, self._output = self._process.stdin, self._process.stdout
     if self._output.readline().strip() != 'ready':

@@ -171,6 +171,7 @@ def read_meta(folder: pathlib.Path) -> dict[str, Any]:
 def read_arrays(folder: pathlib.Path, item: str) -> dict:
   """An item of a checkpoint as a tree of numpy arrays, verified; each process reads by itself."""
   _verify(folder, item)
+  jax.devices()  # orbax asks for them, and that there are none is no damage
   alone = ocp.options.MultiprocessingOptions(
     primary_host=processes.index(), active_processes={processes.index()}
   )

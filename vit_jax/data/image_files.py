@@ -259,12 +259,20 @@ def scan(root: str, folder: str = '', wanted: Callable[[str], bool] = is_image) 
           waiting.append((entry.path, f'{prefix}{name}/'))
         continue
       ending = ending_of(name)
-      if wanted(ending) and (entry.is_file() or entry.is_symlink()):
+      if wanted(ending) and _is_file(entry):
         found.images.append(prefix + name)
       elif is_visible(name):
         found.leave_out(_kind_of(ending), prefix + name, folder)
   found.images.sort()
   return found
+
+
+def _is_file(entry: os.DirEntry) -> bool:
+  """Whether it is a file, or a link that leads to one or to nothing, which reading it will say."""
+  try:
+    return entry.is_file() or (entry.is_symlink() and not os.path.exists(entry.path))
+  except OSError:  # a link to itself
+    return True
 
 
 def is_output(path: str, here: Iterable[os.DirEntry]) -> bool:

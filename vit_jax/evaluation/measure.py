@@ -1,7 +1,6 @@
 """What can be measured of an evaluation's circumstances: sizes, devices, memory, versions."""
 
 import contextlib
-import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,7 +9,7 @@ import jax
 from vit_jax import optimizers, tree
 from vit_jax.console import warnings_so_far
 from vit_jax.errors import ConfigError, counted
-from vit_jax.machine import peak_memory_bytes, versions
+from vit_jax.machine import cores, peak_memory_bytes, versions
 
 
 def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str, Any]:
@@ -28,11 +27,11 @@ def measure(variables: Mapping[str, Any], config: Mapping[str, Any]) -> dict[str
       trained = sum(size for name, size in sizes.items() if name not in frozen)
   devices = jax.devices()
   peaks = [(d.memory_stats() or {}).get('peak_bytes_in_use') for d in jax.local_devices()]
-  cores = f' ({counted(os.cpu_count() or 1, "core")})' if devices[0].platform == 'cpu' else ''
+  on = f' ({counted(cores(), "core")})' if devices[0].platform == 'cpu' else ''
   return {
     'parameters': sum(sizes.values()),
     'trained_parameters': trained,
-    'devices': f'{len(devices)} x {devices[0].device_kind}{cores}',
+    'devices': f'{len(devices)} x {devices[0].device_kind}{on}',
     'host_memory_bytes': peak_memory_bytes(),
     'device_memory_bytes': max((p for p in peaks if p), default=None),
     'versions': versions(),

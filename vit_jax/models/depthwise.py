@@ -80,7 +80,8 @@ def _gradient_of_kernel(x, kernel, stride: int, pads: Pads, dy: jax.Array) -> ja
   span = b, (groups * terms - 1) * stride + 1, (width - 1) * stride + 1, c
 
   def of_offset(offset: jax.Array) -> jax.Array:
-    shifted = jax.lax.dynamic_slice(x, (0, offset[0], offset[1], 0), span)
+    zero = jnp.zeros((), offset.dtype)  # a plain 0 is another type where JAX_ENABLE_X64 is set
+    shifted = jax.lax.dynamic_slice(x, (zero, offset[0], offset[1], zero), span)
     shifted = shifted[:, ::stride, ::stride].astype(jnp.float32)
     rows = [slice(n * groups, (n + 1) * groups) for n in range(terms)]
     return functools.reduce(jnp.add, [shifted[:, r] * dy[:, r] for r in rows])

@@ -5,6 +5,7 @@ import dataclasses
 import hashlib
 import json
 import logging
+import os
 import pathlib
 import zlib
 from collections.abc import Iterator, Mapping
@@ -15,7 +16,7 @@ import numpy as np
 
 from vit_jax import processes, tasks
 from vit_jax.config import Config
-from vit_jax.data import class_names
+from vit_jax.data import Examples, class_names
 from vit_jax.errors import ConfigError, StorageError, UserError
 from vit_jax.files import make_folder
 from vit_jax.inference.loaded import Loaded, load
@@ -166,7 +167,8 @@ def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded
     'teacher': str(pathlib.Path(name).resolve()),
     'weights': _digest(loaded.variables),
     'classes': list(experiment.dataset.classes),
-    'pictures': [train.id(i) for i in range(len(train))],
+    'dataset': config.dataset.name,
+    'pictures': [_identity(train, i) for i in range(len(train))],
     'transform': str(experiment.train_transform),
     'repeats': config.input.repeats,
     'mixing': dataclasses.asdict(config.mixing),
@@ -175,6 +177,13 @@ def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded
     'process': [processes.index(), processes.count()],
     'parallel': [config.parallel, jax.device_count()] if config.mixing else [],
   }
+
+
+def _identity(examples: Examples, index: int) -> tuple:
+  """An image's name and, of a file, size and time of change: another may have its name."""
+  path = examples.path(index)
+  found = os.stat(path) if path and os.path.exists(path) else None
+  return examples.id(index), *((found.st_size, found.st_mtime_ns) if found else ())
 
 
 class _LogitsCache:
