@@ -131,8 +131,9 @@ def stratified(
   """
   names = [n for n, f in zip(('train', 'val', 'test'), fractions) if f > 0]
   taken: dict[str, list[np.ndarray]] = {name: [] for name in names}
-  for label in np.unique(labels[order]):
-    members = order[labels[order] == label]
+  found = labels[order]
+  by_class = np.argsort(found, kind='stable')
+  for members in np.split(order[by_class], np.flatnonzero(np.diff(found[by_class])) + 1):
     end = len(members)
     for name, fraction in zip(('test', 'val'), (fractions[2], fractions[1])):
       if fraction > 0:
