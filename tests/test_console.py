@@ -170,7 +170,12 @@ def test_nothing_that_a_command_prints_moves_the_cursor(capsys):
 
 
 def _of_xla(text):
-  return lambda: (_ for _ in ()).throw(jax.errors.JaxRuntimeError(text))
+  """A command that fails in XLA."""
+
+  def fail():
+    raise jax.errors.JaxRuntimeError(text)
+
+  return fail
 
 
 @pytest.mark.parametrize(

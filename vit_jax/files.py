@@ -151,19 +151,18 @@ def cache_folder(given: str | pathlib.Path = '') -> pathlib.Path:
     given: a folder that goes before $VIT_JAX_CACHE and the user's cache folder.
 
   Raises:
-    StorageError: the user has no home folder, or what is given is in a store.
+    StorageError: the user has no home folder, or no folder here can have the name.
   """
-  named = str(given or os.environ.get('VIT_JAX_CACHE', ''))
-  if is_remote(named):
-    raise StorageError(f'the cache {named} is not on this machine: name a folder here')
+  if named := str(given or os.environ.get('VIT_JAX_CACHE', '')):
+    try:
+      return pathlib.Path(path_of('the cache', named))
+    except ConfigError as e:
+      raise StorageError(e.problems) from None
   base = os.environ.get('XDG_CACHE_HOME') or os.environ.get('LOCALAPPDATA')
   try:
-    if named:
-      return pathlib.Path(named).expanduser()
     return (pathlib.Path(base) if base else pathlib.Path.home() / '.cache') / 'vit_jax'
   except RuntimeError as e:
-    whose = named or 'this user'
-    raise StorageError(f'{whose} has no home folder: set VIT_JAX_CACHE to a folder') from e
+    raise StorageError('this user has no home folder: set VIT_JAX_CACHE to a folder') from e
 
 
 def try_lock(descriptor: int) -> bool:

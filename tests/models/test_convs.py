@@ -95,6 +95,12 @@ def test_every_form_of_a_convolution_gives_its_values_and_gradients(
     np.testing.assert_allclose(a, b, atol=3e-5)
 
 
+def test_of_no_images_there_are_no_features():
+  kernel = jnp.ones((1, 1, 3, 5))
+  y, backward = jax.vjp(lambda k: convs.convolve(jnp.ones((0, 4, 4, 3)), k, 1, 'same'), kernel)
+  assert y.shape == (0, 4, 4, 5) and not backward(y)[0].any()
+
+
 def test_depthwise_gradients_are_the_same_with_integers_of_64_bits():
   random = np.random.default_rng(0)
   x, kernel = (random.standard_normal(s, np.float32) for s in ((2, 5, 4, 3), (3, 3, 1, 3)))

@@ -1,5 +1,6 @@
 """Split strings in the grammar of TFDS, and splits made by class and seed."""
 
+import itertools
 import re
 import zlib
 from collections.abc import Mapping, Sequence
@@ -104,8 +105,7 @@ def interleave(
     int64 `[m]` positions in `labels`.
   """
   where, when = [], []
-  for label, name in enumerate(classes):
-    members = np.flatnonzero(labels == label)
+  for name, members in zip(classes, _by_class(labels, len(classes)), strict=True):
     rng = class_rng(seed, name)
     shift = rng.random()
     members = rng.permutation(members)
@@ -132,8 +132,8 @@ def stratified(
   names = [n for n, f in zip(('train', 'val', 'test'), fractions) if f > 0]
   taken: dict[str, list[np.ndarray]] = {name: [] for name in names}
   found = labels[order]
-  by_class = np.argsort(found, kind='stable')
-  for members in np.split(order[by_class], np.flatnonzero(np.diff(found[by_class])) + 1):
+  for rows in _by_class(found, found.max(initial=0) + 1):
+    members = order[rows]
     end = len(members)
     for name, fraction in zip(('test', 'val'), (fractions[2], fractions[1])):
       if fraction > 0:
@@ -145,6 +145,13 @@ def stratified(
       taken['train'].append(members[:end])
   chosen = {name: np.concatenate(parts) for name, parts in taken.items()}
   return {name: order[np.isin(order, members)] for name, members in chosen.items()}
+
+
+def _by_class(labels: np.ndarray, classes: int) -> list[np.ndarray]:
+  """The positions of each of so many classes in labels, in ascending order; all in one pass."""
+  order = np.argsort(labels, kind='stable')
+  bounds = np.searchsorted(labels[order], np.arange(classes + 1))
+  return [order[start:end] for start, end in itertools.pairwise(bounds)]
 
 
 def check_fractions(fractions: Sequence[float]) -> tuple[float, float, float]:

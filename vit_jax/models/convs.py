@@ -114,7 +114,7 @@ def convolve(x: jax.Array, kernel: jax.Array, stride: int, padding: str) -> jax.
     if k == 1 and groups == 1:
       x = x[:, ::stride, ::stride]
       # Of rows: in four dimensions XLA transposes the gradient in memory for the kernel's.
-      return matmul(x.reshape(-1, c), kernel[0, 0]).reshape(*x.shape[:3], -1)
+      return matmul(x.reshape(-1, c), kernel[0, 0]).reshape(*x.shape[:3], kernel.shape[3])
     if groups > 1:
       return depthwise.convolve(x, kernel, stride, pads)
     if k == 3 and stride == 1 and winograd.suits(x, kernel.shape[3]):

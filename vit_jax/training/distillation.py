@@ -181,9 +181,12 @@ def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded
 
 def _identity(examples: Examples, index: int) -> tuple:
   """An image's name and, of a file, size and time of change: another may have its name."""
-  path = examples.path(index)
-  found = os.stat(path) if path and os.path.exists(path) else None
-  return examples.id(index), *((found.st_size, found.st_mtime_ns) if found else ())
+  name, path = examples.id(index), examples.path(index)
+  try:
+    found = os.stat(path) if path else None
+  except OSError:  # reading it will say
+    found = None
+  return (name, found.st_size, found.st_mtime_ns) if found else (name,)
 
 
 class _LogitsCache:
