@@ -63,7 +63,7 @@ def test_what_a_program_wrote_after_the_image_does_no_harm(folder):
 
 def test_of_many_files_some_are_looked_at(folder, monkeypatch):
   seen = []
-  monkeypatch.setattr(whole, '_problems', lambda path: seen.append(path) or [])
+  monkeypatch.setattr(whole, '_problems', lambda place, name: seen.append(place) or [])
   check_whole(examples(folder), files=5)
   assert len(set(seen)) == 5
 

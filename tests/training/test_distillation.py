@@ -14,6 +14,7 @@ import vit_jax
 from tests.support import error_line, raises
 from tests.training import runs
 from vit_jax import parallel, rng
+from vit_jax.data.records import Place
 from vit_jax.errors import ConfigError, StorageError
 from vit_jax.training import distillation, loop
 from vit_jax.training.experiment import build_experiment
@@ -101,8 +102,8 @@ def test_other_images_of_the_same_names_are_others(tmp_path):
     def id(self, index):
       return 'a.png'
 
-    def path(self, index):
-      return str(tmp_path / 'a.png')
+    def place(self, index):
+      return Place(str(tmp_path / 'a.png'))
 
   found = []
   for text, time in (('one', 1), ('three', 1), ('three', 2), ('three', 2)):

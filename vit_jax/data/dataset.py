@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from vit_jax.data import splits as splits_lib
-from vit_jax.data.records import PooledRecords, Records, Source, has_box_of, path_of
+from vit_jax.data.records import Place, PooledRecords, Records, Source, has_box_of, place_of
 from vit_jax.data.sources import find_source
 from vit_jax.errors import ConfigError, DatasetError, did_you_mean
 
@@ -60,9 +60,14 @@ class Examples:
     """The image's name, without reading it."""
     return self._records[self._part[index]].id(int(self._row[index]))
 
+  def place(self, index: int) -> Place | None:
+    """Where the image lies in which file; None where images are no bytes of files."""
+    return place_of(self._records[self._part[index]], int(self._row[index]))
+
   def path(self, index: int) -> str | None:
-    """The image's file; None where images are not files."""
-    return path_of(self._records[self._part[index]], int(self._row[index]))
+    """The file that is the image; None where images are not files of their own."""
+    place = self.place(index)
+    return place.path if place and place.size is None else None
 
   def take(self, rows: np.ndarray) -> 'Examples':
     """The examples at these indices, in their order."""

@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator, Mapping
 
 from vit_jax.data.dataset import Examples
+from vit_jax.data.records import Place
 from vit_jax.errors import counted
 
 log = logging.getLogger(__name__)
@@ -75,33 +76,37 @@ def warn_of_duplicates(dataset: str, splits: Mapping[str, Examples]) -> None:
 
 def _same_bytes(splits: Mapping[str, Examples]) -> Iterator[list[_Where]]:
   """Groups of examples whose files are alike, unless they are one and the same file."""
-  by_size: dict[object, dict[str, list[_Where]]] = {}
+  by_size: dict[int, dict[Place, list[_Where]]] = {}
   for role, examples in splits.items():
     for i in range(len(examples)):
-      path = examples.path(i)
-      if path is None:
+      place = examples.place(i)
+      if place is None:
         return
       try:
-        size = os.path.getsize(path)
+        size = os.path.getsize(place.path) if place.size is None else place.size
       except OSError:  # said when it is read
         continue
       if size:
-        by_size.setdefault(size, {}).setdefault(path, []).append((role, i))
+        by_size.setdefault(size, {}).setdefault(place, []).append((role, i))
   for same_size in by_size.values():
     for same_head in _regroup(same_size, _HEAD) if len(same_size) > 1 else ():
       for alike in _regroup(same_head, None) if len(same_head) > 1 else ():
         if len(alike) > 1:
-          yield [where for places in alike.values() for where in places]
+          yield [where for several in alike.values() for where in several]
 
 
-def _regroup(files: dict[str, list[_Where]], length: int | None) -> list[dict[str, list[_Where]]]:
+def _regroup(
+  files: dict[Place, list[_Where]], length: int | None
+) -> list[dict[Place, list[_Where]]]:
   """The files by a digest of their first bytes, or of all."""
-  groups: dict[bytes, dict[str, list[_Where]]] = {}
-  for path, places in files.items():
+  groups: dict[bytes, dict[Place, list[_Where]]] = {}
+  for place, several in files.items():
+    length_here = min((n for n in (place.size, length) if n is not None), default=-1)
     try:
-      with open(path, 'rb') as f:
-        digest = hashlib.blake2b(f.read() if length is None else f.read(length)).digest()
+      with open(place.path, 'rb') as f:
+        f.seek(place.start)
+        digest = hashlib.blake2b(f.read(length_here)).digest()
     except OSError:
       continue
-    groups.setdefault(digest, {})[path] = places
+    groups.setdefault(digest, {})[place] = several
   return list(groups.values())

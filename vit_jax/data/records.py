@@ -3,7 +3,7 @@
 import dataclasses
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -11,6 +11,41 @@ from vit_jax.errors import ImageError
 
 # What to type to leave out what is wrong with a dataset, for messages.
 SKIPPING = '--config.dataset.on_error=skip (evaluate and probe: --on_error=skip)'
+
+
+class Place(NamedTuple):
+  """Where the bytes of an image lie.
+
+  Attributes:
+    path: of a file.
+    start: where they begin in it.
+    size: how many there are; None for all of the file.
+  """
+
+  path: str
+  start: int = 0
+  size: int | None = None
+
+
+def read_place(place: Place, name: str) -> bytes:
+  """The bytes of an image.
+
+  Args:
+    place: where they lie.
+    name: of the image, for errors.
+
+  Raises:
+    ImageError: they cannot be read, or the file ends before them.
+  """
+  try:
+    with open(place.path, 'rb') as f:
+      f.seek(place.start)
+      data = f.read() if place.size is None else f.read(place.size)
+  except OSError as e:
+    raise ImageError(f'image {name} cannot be read: {e.strerror}') from None
+  if place.size is not None and len(data) < place.size:
+    raise ImageError(f'image {name} cannot be read: {place.path} ends before it, and has changed')
+  return data
 
 
 class Records(Protocol):
@@ -91,18 +126,14 @@ class FileRecords:
   def id(self, row: int) -> str:
     return self.names[row]
 
-  def path(self, row: int) -> str:
-    return os.path.join(self.root, self.names[row])
+  def place(self, row: int) -> Place:
+    return Place(os.path.join(self.root, self.names[row]))
 
   def read(self, row: int) -> dict[str, Any]:
-    path = self.path(row)
-    try:
-      with open(path, 'rb') as f:
-        data = f.read()
-    except OSError as e:
-      raise ImageError(f'image {path} cannot be read: {e.strerror}') from None
+    place = self.place(row)
     extra = {key: values[row] for key, values in self.extra.items()}
-    return {'image': data, 'label': self.labels[row], 'path': path, **extra}
+    image = read_place(place, place.path)
+    return {'image': image, 'label': self.labels[row], 'path': place.path, **extra}
 
 
 class ArrayRecords:
@@ -190,18 +221,18 @@ class PooledRecords:
     records, row = self._find(row)
     return records.id(row)
 
-  def path(self, row: int) -> str | None:
-    return path_of(*self._find(row))
+  def place(self, row: int) -> Place | None:
+    return place_of(*self._find(row))
 
   def read(self, row: int) -> dict[str, Any]:
     records, row = self._find(row)
     return records.read(row)
 
 
-def path_of(records: Records, row: int) -> str | None:
-  """The file of an image; None of records whose images are not files, which need not say so."""
-  path = getattr(records, 'path', None)
-  return path(row) if path else None
+def place_of(records: Records, row: int) -> Place | None:
+  """Where an image lies; None of records whose images are no bytes of files, which need not say."""
+  place = getattr(records, 'place', None)
+  return place(row) if place else None
 
 
 def has_box_of(records: Records) -> np.ndarray:

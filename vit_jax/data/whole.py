@@ -1,4 +1,4 @@
-"""Image files that are cut short, found before anything is computed.
+"""Images that are cut short, found before anything is computed.
 
 A download that broke off would end a run hours later, at the image or, in a test split, at its end.
 Only the first and last bytes are read: 27 us a file from memory and 0.3 ms from disk, where
@@ -11,7 +11,7 @@ import numpy as np
 
 from vit_jax.data.dataset import Examples
 from vit_jax.data.decode import decode_image
-from vit_jax.data.records import SKIPPING
+from vit_jax.data.records import SKIPPING, Place, read_place
 from vit_jax.errors import ImageError
 
 _FILES = 50_000  # of a larger dataset, so many spread over it
@@ -20,10 +20,10 @@ _NAMED = 3
 
 
 def check_whole(examples: Examples, files: int = _FILES) -> None:
-  """Refuses files that end before their image does.
+  """Refuses images that end before all of their pixels are there.
 
   Args:
-    examples: those that are files are looked at.
+    examples: those whose bytes lie in files are looked at.
     files: how many at most, evenly spread.
 
   Raises:
@@ -32,9 +32,9 @@ def check_whole(examples: Examples, files: int = _FILES) -> None:
   rows = np.linspace(0, len(examples) - 1, min(len(examples), files)).astype(int)
   found = []
   for row in rows:
-    path = examples.path(int(row))
-    if path is not None:
-      found += _problems(path)
+    place = examples.place(int(row))
+    if place is not None:
+      found += _problems(place, examples.path(int(row)) or examples.id(int(row)))
   if len(found) == 1:
     raise ImageError(f'{found[0]}; {SKIPPING} excludes it')
   if found:
@@ -43,18 +43,18 @@ def check_whole(examples: Examples, files: int = _FILES) -> None:
     raise ImageError(f'{len(found)} images cannot be read: {named}{more}; {SKIPPING} excludes them')
 
 
-def _problems(path: str) -> list[str]:
+def _problems(place: Place, name: str) -> list[str]:
   try:
-    with open(path, 'rb') as file:
-      size = os.fstat(file.fileno()).st_size
-      head = file.read(_HEAD)
-      file.seek(max(0, size - _TAIL))
-      if _looks_whole(head, file.read(), size):
+    with open(place.path, 'rb') as file:
+      size = os.fstat(file.fileno()).st_size if place.size is None else place.size
+      file.seek(place.start)
+      head = file.read(min(_HEAD, size))
+      file.seek(place.start + max(0, size - _TAIL))
+      if _looks_whole(head, file.read(min(_TAIL, size)), size):
         return []
-      file.seek(0)
-      decode_image(file.read(), path)
+    decode_image(read_place(place, name), name)
   except OSError as e:
-    return [f'image {path} cannot be read: {e.strerror or e}']
+    return [f'image {name} cannot be read: {e.strerror or e}']
   except ImageError as e:
     return list(e.problems)
   return []

@@ -180,10 +180,10 @@ def _cache_key(config: Config, experiment: Experiment, name: str, loaded: Loaded
 
 
 def _identity(examples: Examples, index: int) -> tuple:
-  """An image's name and, of a file, size and time of change: another may have its name."""
-  name, path = examples.id(index), examples.path(index)
+  """An image's name and its file's size and time of change: another may have its name."""
+  name, place = examples.id(index), examples.place(index)
   try:
-    found = os.stat(path) if path else None
+    found = os.stat(place.path) if place else None
   except OSError:  # reading it will say
     found = None
   return (name, found.st_size, found.st_mtime_ns) if found else (name,)
