@@ -116,6 +116,17 @@ def read_file(path: str | pathlib.Path) -> tuple[str, ...]:
   return tuple(lines)
 
 
+def unusable(name: str) -> str:
+  """Why a folder or a file cannot name a class; empty where it can."""
+  try:
+    name.encode()
+  except UnicodeEncodeError:
+    return 'has a name that is not UTF-8; rename it'
+  if any(unicodedata.category(c) == 'Cc' for c in name):
+    return 'has a line break or another control character in its name; rename it'
+  return ''
+
+
 def normalize(name: str) -> str:
   """A class name as it is compared: its WordNet id if it begins with one, else bare words."""
   match = _WORDNET.match(name)

@@ -156,7 +156,7 @@ def ending_of(name: str) -> str:
   return name[dot:].lower() if dot > 0 else ''
 
 
-def _kind_of(ending: str) -> str:
+def kind_of(ending: str) -> str:
   """How a file that is left out is counted: names with other dots have no ending."""
   return ending if 1 < len(ending) < 13 and not ending[1:].isdecimal() else NOTHING
 
@@ -262,7 +262,7 @@ def scan(root: str, folder: str = '', wanted: Callable[[str], bool] = is_image) 
       if wanted(ending) and _is_file(entry):
         found.images.append(prefix + name)
       elif is_visible(name):
-        found.leave_out(_kind_of(ending), prefix + name, folder)
+        found.leave_out(kind_of(ending), prefix + name, folder)
   found.images.sort()
   return found
 
@@ -343,7 +343,7 @@ def _matches(pattern: str, inside: Scan) -> list[str]:
   files = [p for p in files if not _DROPPINGS & {part.lower() for part in pathlib.Path(p).parts}]
   images = [p for p in files if is_image(ending_of(os.path.basename(p)))]
   for path in set(files) - set(images) if images else ():
-    inside.leave_out(_kind_of(ending_of(os.path.basename(path))), path, pattern)
+    inside.leave_out(kind_of(ending_of(os.path.basename(path))), path, pattern)
   return images or files
 
 

@@ -13,6 +13,7 @@ from vit_jax.data.sources.annotated import annotated_kind, annotated_source
 from vit_jax.data.sources.digits import digits_source
 from vit_jax.data.sources.folder import folder_source
 from vit_jax.data.sources.shapes import shapes_source
+from vit_jax.data.sources.shards import expand, holds_tar_files, tar_source
 from vit_jax.data.sources.tfds import (
   UnknownNameError,
   holds_tfds_versions,
@@ -62,8 +63,14 @@ def find_source(
     except UnknownNameError as e:
       raise DatasetError(e.problems) from None
   for path in _paths(name, data_dir):
+    if os.path.isfile(path) and ending_of(path) == '.tar':
+      folder, base = os.path.split(path)
+      return tar_source(folder or '.', [base], image_key, label_key, on_error)
     if os.path.isfile(path):
-      raise DatasetError(f'dataset {path} is a file; expected a folder with one folder per class')
+      raise DatasetError(
+        f'dataset {path} is a file; expected a folder with one folder per class, or a tar file: '
+        'unpack a zip file, and decompress what ends in .gz or the like'
+      )
     if os.path.isdir(path):
       refuse_system_folder(path)
       if is_tfds_folder(path):
@@ -71,8 +78,12 @@ def find_source(
       if holds_tfds_versions(path):
         parent, base = os.path.split(os.path.abspath(path))
         return tfds_source(base, parent, image_key, label_key)
+      if holds_tar_files(path):
+        return tar_source(path, (), image_key, label_key, on_error)
       kind = annotated_kind(path)
       return annotated_source(path, kind) if kind else folder_source(path, on_error)
+    if named := expand(path):
+      return tar_source(*named, image_key, label_key, on_error)
   if _TFDS_NAME.fullmatch(name):
     with contextlib.suppress(UnknownNameError):
       return tfds_source(name, data_dir, image_key, label_key)

@@ -7,7 +7,7 @@ import os
 import unicodedata
 from collections.abc import Mapping, Sequence
 
-from vit_jax.data.class_names import normalize
+from vit_jax.data.class_names import normalize, unusable
 from vit_jax.data.image_files import OUTPUTS, Scan, ending_of, no_images, scan
 from vit_jax.data.records import SKIPPING, FileRecords, Source
 from vit_jax.data.sources.layout import SPLITS, Layout, find_layout, no_classes, subfolders
@@ -78,7 +78,7 @@ def _read(root: str, layout: Layout, on_error: str) -> _Read:
         read.all.leave_out(OUTPUTS, where, where)
         continue
       read.all.add(found)
-      if problem := _unusable_name(folder):
+      if problem := unusable(folder):
         read.problems.append(f'class folder {os.path.join(root, top)}/{folder!r} {problem}')
       elif not found.images:
         problem = f'class folder {os.path.join(root, where)} has no images'
@@ -94,17 +94,6 @@ def _read(root: str, layout: Layout, on_error: str) -> _Read:
     if not any(read.splits.values()):
       read.problems.append(f'dataset {root} has no images in its class folders')
   return read
-
-
-def _unusable_name(name: str) -> str:
-  """Why a folder's name cannot name a class; empty where it can."""
-  try:
-    name.encode()
-  except UnicodeEncodeError:
-    return 'has a name that is not UTF-8; rename it'
-  if any(unicodedata.category(c) == 'Cc' for c in name):
-    return 'has a line break or another control character in its name; rename it'
-  return ''
 
 
 def _misspelt(root: str, layout: Layout, splits: Mapping[str, _Classes]) -> list[str]:

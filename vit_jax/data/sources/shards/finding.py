@@ -1,0 +1,152 @@
+"""Which tar files make up a dataset, and which of them lie in which split."""
+
+import contextlib
+import glob
+import itertools
+import logging
+import os
+import pathlib
+import re
+from collections.abc import Mapping, Sequence
+
+from vit_jax.data.image_files import Scan, ending_of, is_folder, is_image, is_visible, scan
+from vit_jax.data.sources.layout import SPLITS
+from vit_jax.data.splits import canonical
+from vit_jax.errors import DatasetError, counted, some
+from vit_jax.files import read_json
+
+log = logging.getLogger(__name__)
+
+TAR = '.tar'
+_RANGE = re.compile(r'\{(\d+)\.\.(\d+)\}')
+_NUMBERED = re.compile(r'(.*?)(\d+)(\D*)')
+_DEPTH, _FOLDERS, _ENTRIES = 3, 3, 200  # how much is looked at to tell what a folder is
+
+
+def holds_tar_files(root: str, depth: int = _DEPTH) -> bool:
+  """Whether a folder is a dataset of tar files: it or its folders hold some, and no images.
+
+  Images in one folder beside tar files are samples of them; in several they are classes or splits.
+  """
+  folders, tars, images = _glance(root)
+  if images:
+    return False
+  if tars:
+    return sum(_holds_images(os.path.join(root, folder), depth) for folder in folders) < 2
+  splits = [folder for folder in folders if canonical(folder) in SPLITS]
+  below = [os.path.join(root, folder) for folder in splits or folders]
+  return depth > 0 and bool(below) and all(holds_tar_files(f, depth - 1) for f in below)
+
+
+def _holds_images(path: str, depth: int) -> bool:
+  folders, _, images = _glance(path)
+  below = (os.path.join(path, folder) for folder in folders)
+  return bool(images) or (depth > 0 and any(_holds_images(f, depth - 1) for f in below))
+
+
+def _glance(path: str) -> tuple[list[str], int, int]:
+  """The first folders in a folder, and how many tar files and images are among its first files."""
+  try:
+    with os.scandir(path) as found:
+      here = [e for e in itertools.islice(found, _ENTRIES) if is_visible(e.name)]
+  except OSError:
+    return [], 0, 0
+  folders = sorted(entry.name for entry in here if is_folder(entry))
+  files = [ending_of(entry.name) for entry in here if not is_folder(entry)]
+  return folders[:_FOLDERS], files.count(TAR), sum(map(is_image, files))
+
+
+def tar_files(root: str) -> Scan:
+  """All tar files in and below a folder as a scan's images, and what else lies there."""
+  return scan(root, '', TAR.__eq__)
+
+
+def expand(pattern: str) -> tuple[str, list[str]] | None:
+  """The tar files that a pattern such as 'data/train-{0000..0146}.tar' or 'data/*.tar' names.
+
+  Returns:
+    Their folder and their names in it; None for what is no such pattern.
+
+  Raises:
+    DatasetError: files of a range that are missing, or a pattern without files.
+  """
+  pattern = os.path.expanduser(pattern)
+  if ending_of(pattern) != TAR or not (_RANGE.search(pattern) or glob.has_magic(pattern)):
+    return None
+  paths = _ranges(pattern)
+  if paths != [pattern]:
+    missing = [path for path in paths if not os.path.isfile(path)]
+    if missing:
+      raise DatasetError(
+        f'dataset {pattern}: {len(missing):,} of {counted(len(paths), "file")} '
+        f'are missing: {some(missing, 3)}'
+      )
+  else:
+    paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
+    if not paths:
+      raise DatasetError(f'dataset {pattern}: there is no such file')
+  root = os.path.commonpath([os.path.dirname(path) or '.' for path in paths])
+  return root, [pathlib.Path(os.path.relpath(path, root)).as_posix() for path in paths]
+
+
+def _ranges(pattern: str) -> list[str]:
+  """The pattern for each number of its ranges, with as many digits as are written."""
+  match = _RANGE.search(pattern)
+  if not match:
+    return [pattern]
+  first, last = match[1], match[2]
+  numbers = range(int(first), int(last) + 1)
+  heads = [f'{pattern[: match.start()]}{n:0{len(first)}}' for n in numbers]
+  return [head + rest for head in heads for rest in _ranges(pattern[match.end() :])]
+
+
+def split_of(file: str, by_folder_alone: bool = False) -> str:
+  """The split of a tar file; '' for none, or several.
+
+  Args:
+    file: its path with '/' between; a folder names the split, or a word of the file's own name.
+    by_folder_alone: without its own name.
+  """
+  *folders, name = file.split('/')
+  for folder in reversed(folders):
+    if canonical(folder) in SPLITS:
+      return canonical(folder)
+  words = [] if by_folder_alone else re.findall('[A-Za-z]+', name[: -len(TAR)])
+  named = {canonical(word) for word in words}.intersection(SPLITS)
+  return named.pop() if len(named) == 1 else ''
+
+
+def warn_of_missing(root: str, files: Sequence[str]) -> None:
+  """Warns where numbers of tar files have gaps, or a list beside them has more than are there."""
+  numbers: dict[tuple[str, str], dict[int, str]] = {}
+  for file in files:
+    match = _NUMBERED.fullmatch(file)
+    if match:
+      numbers.setdefault((match[1], match[3]), {})[int(match[2])] = file
+  missing = []
+  for (before, after), found in numbers.items():
+    wanted = max([*found, _stated(root, before) - 1])
+    gaps = sorted(set(range(min(found), wanted + 1)) - set(found)) if len(found) > 1 else []
+    width = len(next(iter(found.values()))) - len(before) - len(after)
+    missing += [f'{before}{number:0{width}}{after}' for number in gaps]
+  missing += [name for name in _listed(root) if name not in {*files, *missing}]
+  if missing:
+    log.warning(
+      'dataset %s: %s may be missing: %s', root, counted(len(missing), 'tar file'), some(missing, 3)
+    )
+
+
+def _stated(root: str, before: str) -> int:
+  """How many tar files there are of a folder, which nshards.txt says beside them; else 0."""
+  with contextlib.suppress(OSError, ValueError):
+    return int(pathlib.Path(root, os.path.dirname(before), 'nshards.txt').read_text('utf-8'))
+  return 0
+
+
+def _listed(root: str) -> list[str]:
+  """The tar files that a list of timm's names, _info.json."""
+  info = read_json(os.path.join(root, '_info.json'))
+  splits = info.get('splits') if isinstance(info, Mapping) else None
+  values = splits.values() if isinstance(splits, Mapping) else ()
+  lists = [value.get('filenames') for value in values if isinstance(value, Mapping)]
+  return [str(name) for names in lists if isinstance(names, list) for name in names]
