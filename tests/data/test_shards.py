@@ -465,6 +465,17 @@ def test_one_file_a_range_and_a_glob(tmp_path):
     open_dataset(str(tmp_path / 'no-*.tar'))
 
 
+def test_a_store_has_files_and_folders_but_no_patterns(tmp_path):
+  path = write(tmp_path / 'd' / 'train-0.tar', samples([4, 7]))
+  for part in (path.parent, path):
+    dataset = open_dataset(f'file://{part}')
+    assert sorted(labels_of(dataset).values()) == ['4', '7']
+  for pattern in ('*.tar', 'train-{0..0}.tar'):
+    name = f'file://{path.parent}/{pattern}'
+    with raises(DatasetError, name, 'patterns are of files on this machine'):
+      open_dataset(name)
+
+
 def test_keys(tmp_path):
   members = {}
   for k in range(4):

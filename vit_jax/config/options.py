@@ -27,7 +27,8 @@ _SEEDS = {'low': 0, 'high': 2**32 - 1}
 class Dataset:
   name: str = option(
     'digits',
-    "a folder of images, a TFDS name ('stanford_dogs'), 'digits' or 'shapes'",
+    "a folder of images or tar files, 'train-{0000..0146}.tar', a TFDS name ('stanford_dogs'), "
+    "'digits' or 'shapes'",
     path=True,
     remote=True,
   )

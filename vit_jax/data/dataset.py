@@ -108,7 +108,7 @@ class Dataset:
 
   Args:
     name: as the user wrote it.
-    kind: 'folder', 'tfds', 'digits', or with boxes 'shapes', 'yolo', 'coco' or 'voc'.
+    kind: 'folder', 'tar', 'tfds', 'digits', or with boxes 'shapes', 'yolo', 'coco' or 'voc'.
     classes: class names in label order.
     base: stored images and rows by split name.
     new_label: int32, the label by stored label.
@@ -205,7 +205,8 @@ def open_dataset(
   seed alone; a class's choice does not depend on which other classes are used.
 
   Args:
-    name: a folder, a TFDS name ('stanford_dogs', 'tfds:cifar10'), 'digits' or 'shapes'.
+    name: a folder of images or tar files, a tar file or a pattern of some ('train-{000..146}.tar'),
+      a TFDS name ('stanford_dogs', 'tfds:cifar10'), 'digits' or 'shapes'.
     data_dir: folder that contains `name`, or TFDS's data folder.
     seed: of the selection, the split and the order.
     classes: names to keep, in label order; all, in the dataset's order, when empty.
@@ -213,9 +214,11 @@ def open_dataset(
       whole before it is split here. 0 keeps all.
     split_fractions: fractions of train, val and test where the dataset has no splits of its own.
     resplit: pool the dataset's own splits and split anew.
-    image_key: TFDS feature with the image, where the dataset names none.
-    label_key: TFDS feature with the class, likewise.
-    on_error: 'skip' passes over class folders without images, with a warning.
+    image_key: TFDS feature with the image, where the dataset names none; in tar files the ending of
+      the images, where a sample has several ('left.jpg').
+    label_key: likewise of the class; in tar files an ending ('txt') or a value ('json/breed').
+    on_error: 'skip' passes over class folders without images, and over what is damaged or has no
+      label in tar files, with a warning.
 
   Raises:
     ConfigError: an argument out of its range.

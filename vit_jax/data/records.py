@@ -79,7 +79,7 @@ class Source:
   """What a kind of storage gives to `open_dataset`.
 
   Args:
-    kind: 'folder', 'tfds', 'digits', ...
+    kind: 'folder', 'tar', 'tfds', 'digits', ...
     classes: class names in label order.
     records: images by split; one entry named '' where the storage has no splits.
     shuffled: whether the stored order is random already and should be kept.

@@ -13,7 +13,7 @@ from vit_jax.data.sources.annotated import annotated_kind, annotated_source
 from vit_jax.data.sources.digits import digits_source
 from vit_jax.data.sources.folder import folder_source
 from vit_jax.data.sources.shapes import shapes_source
-from vit_jax.data.sources.shards import expand, holds_tar_files, tar_source
+from vit_jax.data.sources.shards import expand, holds_tar_files, is_pattern, tar_source
 from vit_jax.data.sources.tfds import (
   UnknownNameError,
   holds_tfds_versions,
@@ -56,6 +56,11 @@ def find_source(
     raise ConfigError('no dataset is named; set --config.dataset.name to a folder or a TFDS name')
   if name in EMBEDDED:
     return EMBEDDED[name]()
+  if is_remote(name) and is_pattern(name):
+    raise DatasetError(
+      f'dataset {name}: patterns are of files on this machine; expected the address of a tar file, '
+      'or of a folder of them'
+    )
   name = remote.local(name)
   if name.startswith('tfds:'):
     try:

@@ -61,6 +61,11 @@ def tar_files(root: str) -> Scan:
   return scan(root, '', TAR.__eq__)
 
 
+def is_pattern(name: str) -> bool:
+  """Whether a name is a pattern of tar files, such as 'data/train-{0000..0146}.tar'."""
+  return ending_of(name) == TAR and bool(_RANGE.search(name) or glob.has_magic(name))
+
+
 def expand(pattern: str) -> tuple[str, list[str]] | None:
   """The tar files that a pattern such as 'data/train-{0000..0146}.tar' or 'data/*.tar' names.
 
@@ -71,7 +76,7 @@ def expand(pattern: str) -> tuple[str, list[str]] | None:
     DatasetError: files of a range that are missing, or a pattern without files.
   """
   pattern = os.path.expanduser(pattern)
-  if ending_of(pattern) != TAR or not (_RANGE.search(pattern) or glob.has_magic(pattern)):
+  if not is_pattern(pattern):
     return None
   paths = _ranges(pattern)
   if paths != [pattern]:
