@@ -476,6 +476,17 @@ def test_a_store_has_files_and_folders_but_no_patterns(tmp_path):
       open_dataset(name)
 
 
+def test_a_name_that_is_not_there_and_files_that_are_packed(tmp_path):
+  path = write(tmp_path / 'd' / 'train-0.tar', samples([4, 7]))
+  with raises(DatasetError, f'file {path.parent}/train-1.tar', repr(str(path))):
+    open_dataset(str(path.parent / 'train-1.tar'))
+  packed = tmp_path / 'packed' / 'train-0.tar.gz'
+  packed.parent.mkdir()
+  packed.write_bytes(gzip.compress(path.read_bytes()))
+  with raises(DatasetError, packed.parent, 'train-0.tar.gz has to be unpacked first'):
+    open_dataset(str(packed.parent))
+
+
 def test_keys(tmp_path):
   members = {}
   for k in range(4):

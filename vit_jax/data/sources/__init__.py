@@ -113,11 +113,12 @@ def _paths(name: str, data_dir: str) -> tuple[str, str]:
 def _nothing_there(name: str, data_dir: str) -> str:
   """What is said of a name that is neither a folder nor a dataset's."""
   places = list(dict.fromkeys(os.path.abspath(path) for path in _paths(name, data_dir)))
-  text = f'folder {" or ".join(places)} does not exist'
+  kind = 'file' if ending_of(name) == '.tar' else 'folder'
+  text = f'{kind} {" or ".join(places)} does not exist'
   folders: list[str] = []
   for parent in map(os.path.dirname, places):
     with contextlib.suppress(OSError):
-      folders += [entry.name for entry in os.scandir(parent) if entry.is_dir()]
+      folders += [e.name for e in os.scandir(parent) if e.is_dir() or ending_of(e.name) == '.tar']
   start, base = os.path.split(os.path.normpath(name))
   visible = sorted({folder for folder in folders if not folder.startswith('.')})
   # By their own names: what stands before these is the same.

@@ -23,6 +23,7 @@ from vit_jax.errors import DatasetError, counted
 log = logging.getLogger(__name__)
 
 SPLITS = ('train', 'val', 'test')
+_ARCHIVES = ('.zip', '.gz', '.tgz', '.bz2', '.xz', '.zst', '.7z', '.rar')
 _TABLES = ('.csv', '.tsv', '.txt', '.xml', '.json', '.jsonl', '.mat', '.xlsx')
 
 
@@ -41,12 +42,13 @@ class Layout:
 
 @dataclasses.dataclass(frozen=True)
 class _Look:
-  """What lies right in a folder: sorted names of folders and tables, and how many images."""
+  """What lies right in a folder: sorted names, and how many images."""
 
   path: str
   folders: list[str]
   images: int
   tables: list[str]
+  archives: list[str]
 
 
 def find_layout(root: str) -> Layout:
@@ -85,11 +87,12 @@ def no_classes(path: str) -> str:
   look = _look(path)
   what = 'has images but no class folders' if look.images else 'has no class folders'
   example = os.path.join(path, 'CLASS', 'image.jpg')
-  return f'dataset {path} {what}; expected {example}{_of_tables(look)}'
+  packed = ''.join(f'; {name} has to be unpacked first' for name in look.archives[:1])
+  return f'dataset {path} {what}; expected {example}{packed or _of_tables(look)}'
 
 
 def _look(path: str) -> _Look:
-  folders, tables, images = [], [], 0
+  folders, tables, archives, images = [], [], [], 0
   for entry in entries(path):
     if not is_visible(entry.name):
       continue
@@ -101,7 +104,9 @@ def _look(path: str) -> _Look:
       images += 1
     elif ending_of(entry.name) in _TABLES:
       tables.append(entry.name)
-  return _Look(path, sorted(folders), images, sorted(tables))
+    elif ending_of(entry.name) in _ARCHIVES:
+      archives.append(entry.name)
+  return _Look(path, sorted(folders), images, sorted(tables), sorted(archives))
 
 
 def _unwrapped(look: _Look) -> tuple[_Look, dict[str, str]]:
