@@ -293,3 +293,44 @@ def test_names_that_tfds_cannot_open_are_one_line(name, facts, capsys):
   with raises(DatasetError, *facts) as e:
     open_dataset(f'tfds:{name}')
   assert '\n' not in str(e.value) and capsys.readouterr().out == ''
+
+
+_ONE_FILE = 'trees-train.array_record-00000-of-00001'
+
+
+@pytest.mark.parametrize('size', [None, 0, 3000, 65536, 65537, 100_000, -1])
+def test_files_that_are_missing_or_cut_short_are_found_at_once(data_dir, size):
+  path = data_dir / 'trees' / '1.0.0' / _ONE_FILE
+  data = path.read_bytes()
+  path.unlink()
+  if size is not None:
+    path.write_bytes(data[:size])
+  with raises(
+    DatasetError, path.name, 'missing' if size is None else 'damaged', 'prepare it again'
+  ):
+    open_dataset('trees', data_dir=str(data_dir))
+
+
+def test_a_file_of_another_dataset_is_found_at_once(data_dir):
+  folder = data_dir / 'trees' / '1.0.0'
+  other = folder / 'trees-validation.array_record-00000-of-00001'
+  (folder / _ONE_FILE).write_bytes(other.read_bytes())
+  with raises(DatasetError, _ONE_FILE, '5 images', '17'):
+    open_dataset('trees', data_dir=str(data_dir))
+
+
+def test_damage_within_a_file_is_that_of_its_images(data_dir):
+  path = data_dir / 'trees' / '1.0.0' / _ONE_FILE
+  data = bytearray(path.read_bytes())
+  for position in range(4000, 4600):
+    data[position] ^= 0x55
+  path.write_bytes(data)
+  examples = open_dataset('trees', data_dir=str(data_dir)).split('train')
+  read, problems = 0, []
+  for row in range(len(examples)):
+    try:
+      read += examples[row]['image'] == jpeg(10 * row)
+    except ImageError as e:
+      problems.append(str(e))
+  assert read + len(problems) == len(examples) and 0 < len(problems) < 5
+  assert all(problem.startswith('image train/') for problem in problems)
