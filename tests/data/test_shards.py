@@ -16,6 +16,7 @@ from PIL import Image
 from tests.support import raises
 from vit_jax.data import check_whole, decode_image, open_dataset
 from vit_jax.data.duplicates import warn_of_duplicates
+from vit_jax.data.sources.shards import finding
 from vit_jax.data.sources.shards import index as index_module
 from vit_jax.data.sources.shards.finding import split_of
 from vit_jax.data.sources.shards.members import Keys, read_members
@@ -307,10 +308,20 @@ def test_refused(name, tmp_path):
 
 
 def test_labels_that_are_missing_are_skipped(tmp_path, caplog):
-  make(tmp_path, {'a.tar': {**samples([0, 1]), '9.jpg': None}})
+  more = {'8.jpg': None, '8.json': b'{"label": null}', '9.jpg': None}
+  make(tmp_path, {'a.tar': {**samples([0, 1]), **more}})
   dataset = open_dataset(str(tmp_path), on_error='skip')
   assert labels_of(dataset).keys() == {'a.tar/0000.jpg', 'a.tar/0001.jpg'}
-  assert 'a.tar/9.jpg' in caplog.text
+  assert '2 of 4' in caplog.text and 'a.tar/8.jpg' in caplog.text
+
+
+def test_numbers_of_a_table_with_gaps_are_whole(tmp_path):
+  members = {'0.jpg': None, '0.json': b'{"label": 1.0}', '1.jpg': None, '1.json': b'{"label": 12}'}
+  make(tmp_path, {'a.tar': members})
+  assert open_dataset(str(tmp_path)).classes == ('1', '12')
+  make(tmp_path / 'b', {'a.tar': {'0.jpg': None, '0.json': b'{"label": 1.5}'}})
+  with raises(DatasetError, 'a.tar/0.jpg', '1.5'):
+    open_dataset(str(tmp_path / 'b'))
 
 
 @pytest.mark.parametrize('format', [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
@@ -485,6 +496,40 @@ def test_a_name_that_is_not_there_and_files_that_are_packed(tmp_path):
   packed.write_bytes(gzip.compress(path.read_bytes()))
   with raises(DatasetError, packed.parent, 'train-0.tar.gz has to be unpacked first'):
     open_dataset(str(packed.parent))
+
+
+@pytest.mark.parametrize(
+  ('pattern', 'names'),
+  [
+    ('x-{0..2}.tar', 'x-0 x-1 x-2'),
+    ('x-{2..0}.tar', 'x-2 x-1 x-0'),
+    ('x-{00..2}.tar', 'x-00 x-01 x-02'),
+    ('{a,b}-{8..10}.tar', 'a-8 a-9 a-10 b-8 b-9 b-10'),
+    ('{train/x,y}.tar', 'train/x y'),
+    ('{a,b,a}-*.tar', 'a-0 a-1 b-3'),
+  ],
+)
+def test_patterns_name_what_they_name_in_a_shell(tmp_path, pattern, names):
+  for k, name in enumerate(names.split()):
+    write(tmp_path / f'{name}.tar', samples([k], k))
+  root, found = finding.expand(str(tmp_path / pattern))
+  assert root == str(tmp_path) and found == [f'{name}.tar' for name in names.split()]
+
+
+@pytest.mark.parametrize(
+  ('pattern', 'facts'),
+  [
+    ('x-{5..1}.tar', '5 x-5.tar'),
+    ('{no,none}-*.tar', '2 no-*.tar'),
+    ('x-{0..99999999999}.tar', '100,000'),
+    ('x-{0..999}{0..999}.tar', '100,000'),
+    ('x-[.tar', 'x-[.tar'),
+    ('x-{a..b}.tar', 'x-{a..b}.tar'),
+  ],
+)
+def test_patterns_without_files(tmp_path, pattern, facts):
+  with raises(DatasetError, *facts.split()):
+    open_dataset(str(tmp_path / pattern))
 
 
 def test_keys(tmp_path):

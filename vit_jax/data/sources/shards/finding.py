@@ -7,7 +7,7 @@ import logging
 import os
 import pathlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from vit_jax.data.image_files import Scan, ending_of, is_folder, is_image, is_visible, scan
 from vit_jax.data.sources.layout import SPLITS
@@ -18,7 +18,8 @@ from vit_jax.files import read_json
 log = logging.getLogger(__name__)
 
 TAR = '.tar'
-_RANGE = re.compile(r'\{(\d+)\.\.(\d+)\}')
+_BRACES = re.compile(r'\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}', re.ASCII)
+_MOST_FILES = 100_000  # that a pattern stands for
 _NUMBERED = re.compile(r'(.*?)(\d+)(\D*)')
 _DEPTH, _FOLDERS, _ENTRIES = 3, 3, 200  # how much is looked at to tell what a folder is
 
@@ -63,46 +64,68 @@ def tar_files(root: str) -> Scan:
 
 def is_pattern(name: str) -> bool:
   """Whether a name is a pattern of tar files, such as 'data/train-{0000..0146}.tar'."""
-  return ending_of(name) == TAR and bool(_RANGE.search(name) or glob.has_magic(name))
+  return ending_of(name) == TAR and bool(_BRACES.search(name) or glob.has_magic(name))
 
 
 def expand(pattern: str) -> tuple[str, list[str]] | None:
   """The tar files that a pattern such as 'data/train-{0000..0146}.tar' or 'data/*.tar' names.
 
+  Braces hold a range or a list ('{train,val}').
+
   Returns:
     Their folder and their names in it; None for what is no such pattern.
 
   Raises:
-    DatasetError: files of a range that are missing, or a pattern without files.
+    DatasetError: files of a range that are missing, a pattern without files or with too many.
   """
   pattern = os.path.expanduser(pattern)
   if not is_pattern(pattern):
     return None
-  paths = _ranges(pattern)
-  if paths != [pattern]:
-    missing = [path for path in paths if not os.path.isfile(path)]
-    if missing:
-      raise DatasetError(
-        f'dataset {pattern}: {len(missing):,} of {counted(len(paths), "file")} '
-        f'are missing: {some(missing, 3)}'
-      )
-  else:
-    paths = sorted(path for path in glob.glob(pattern, recursive=True) if os.path.isfile(path))
-    if not paths:
-      raise DatasetError(f'dataset {pattern}: there is no such file')
-  root = os.path.commonpath([os.path.dirname(path) or '.' for path in paths])
+  names = _expanded(pattern)
+  found = {name: _files(name) for name in names}
+  missing = [name for name in names if not found[name]]
+  if missing:
+    count = counted(len(names), 'file')
+    raise DatasetError(
+      f'dataset {pattern}: {len(missing):,} of {count} missing: {some(missing, 3)}'
+      if len(names) > 1
+      else f'dataset {pattern}: there is no such file'
+    )
+  paths = list(dict.fromkeys(itertools.chain.from_iterable(found.values())))
+  try:
+    root = os.path.commonpath([os.path.dirname(path) for path in paths]) or '.'
+  except ValueError:
+    raise DatasetError(f'dataset {pattern}: expected files below one folder') from None
   return root, [pathlib.Path(os.path.relpath(path, root)).as_posix() for path in paths]
 
 
-def _ranges(pattern: str) -> list[str]:
-  """The pattern for each number of its ranges, with as many digits as are written."""
-  match = _RANGE.search(pattern)
-  if not match:
-    return [pattern]
-  first, last = match[1], match[2]
-  numbers = range(int(first), int(last) + 1)
-  heads = [f'{pattern[: match.start()]}{n:0{len(first)}}' for n in numbers]
-  return [head + rest for head in heads for rest in _ranges(pattern[match.end() :])]
+def _files(name: str) -> list[str]:
+  if os.path.isfile(name) or not glob.has_magic(name):
+    return [name] * os.path.isfile(name)
+  return sorted(path for path in glob.glob(name, recursive=True) if os.path.isfile(path))
+
+
+def _expanded(pattern: str) -> list[str]:
+  """The pattern for each number of its ranges and each name of its lists, as a shell does."""
+  names = ['']
+  end = 0
+  for match in _BRACES.finditer(pattern):
+    first, last, listed = match.groups()
+    parts: Iterable[str] = listed.split(',') if listed else _numbers(first, last)
+    count = listed.count(',') + 1 if listed else abs(int(last) - int(first)) + 1
+    if len(names) * count > _MOST_FILES:
+      raise DatasetError(f'dataset {pattern} stands for more than {_MOST_FILES:,} files')
+    before, end = pattern[end : match.start()], match.end()
+    names = [f'{name}{before}{part}' for name, part in itertools.product(names, parts)]
+  return list(dict.fromkeys(name + pattern[end:] for name in names))
+
+
+def _numbers(first: str, last: str) -> Iterator[str]:
+  """The numbers from one to another, with as many digits as these where one begins with a zero."""
+  padded = any(len(text) > 1 and text[0] == '0' for text in (first, last))
+  width = max(len(first), len(last)) if padded else 0
+  step = 1 if int(first) <= int(last) else -1
+  return (f'{number:0{width}}' for number in range(int(first), int(last) + step, step))
 
 
 def split_of(file: str, by_folder_alone: bool = False) -> str:

@@ -80,7 +80,7 @@ class Keys:
     return (f'.{self.label.partition("/")[0].lower()}',)
 
   def read(self, ending: str, content: bytes) -> str | None:
-    """The label in a file's content; None where a .json file that nobody named has none.
+    """The label in a file's content; None where a .json file has none, or null.
 
     Raises:
       ValueError: saying what it is instead.
@@ -94,13 +94,16 @@ class Keys:
       values = None
     if not isinstance(values, dict):
       values = {}
-    found = [values[key] for key in ((part,) if part else LABEL_KEYS) if key in values]
-    if part and not found:
+    if part and part not in values:
       raise ValueError(f'has no value {part!r}')
-    return _checked(_text(found[0])) if found else None
+    found = (values.get(key) for key in ((part,) if part else LABEL_KEYS))
+    label = next((value for value in found if value is not None), None)
+    return None if label is None else _checked(_text(label))
 
 
 def _text(value: Any) -> str:
+  if isinstance(value, float) and value.is_integer():  # tables write numbers so beside gaps
+    value = int(value)
   if isinstance(value, bool) or not isinstance(value, str | int):
     raise ValueError(f'has the label {value!r:.50}; expected one number or name')
   return str(value).strip()
