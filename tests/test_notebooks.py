@@ -239,7 +239,7 @@ def test_inside_a_vit(run, trained):
 
 
 def test_classes_and_boxes(run, tmp_path):
-  options = {**_SMALL, 'total': '4 epochs', 'task.head_hidden': 48}
+  options = {**_SMALL, 'total': '2 epochs', 'task.head_hidden': 48}
   cells = run('classes_and_boxes', {'OPTIONS': options})
   text = _text(cells)
   assert "Dataset('shapes', shapes, 6 classes" in text

@@ -95,7 +95,8 @@ def uninterrupted(tmp_path_factory):
   [
     ('data', 'between'),
     ('data', 'while a checkpoint is written'),
-    ('pmap', 'between'),
+    # Resuming by pmap is tested in every run by the exact one below, without a process that dies.
+    pytest.param('pmap', 'between', marks=pytest.mark.slow),
   ],
 )
 def test_killed_and_resumed_equals_uninterrupted(tmp_path, uninterrupted, parallel, moment):
