@@ -24,6 +24,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from vit_jax.data import open_dataset, parse_transform, train_batches
+from vit_jax.data.loader import example_rng
 
 SIZE, BATCH, SHARD, CLASSES = (224, 224), 64, 1000, 10
 SPEC = 'decode|inception_crop|flip_lr'
@@ -71,9 +72,8 @@ def _transformed(contents: Sequence[bytes], batches: int, threads: int) -> float
   transform = parse_transform(SPEC, SIZE, train=True)
 
   def part(rows: range) -> None:
-    rng = np.random.default_rng(rows.start)
     for row in rows:
-      transform({'image': contents[row % len(contents)], 'id': ''}, rng)
+      transform({'image': contents[row % len(contents)], 'id': ''}, example_rng(0, row))
 
   parts = [range(first, batches * BATCH, threads) for first in range(threads)]
   began = time.perf_counter()

@@ -114,6 +114,9 @@ class Counted:
     self.reads += 1
     return self._examples[index]
 
+  def place(self, index):
+    return self._examples.place(index)
+
 
 def test_what_is_loaded_ahead_is_bounded_in_bytes(examples):
   """An image is 75 bytes: of 1,500, pieces of 7 images for two threads, 2 x 7 x 75 = 1,050, fit."""
@@ -248,6 +251,27 @@ def test_an_unreadable_image_is_replaced_by_the_next(examples):
   with train_batches(examples, TRAIN, batch_size=7, seed=3, on_error='skip') as batches:
     batches.set_state(state)
     assert batches.skipped == counted
+
+
+def test_the_system_is_told_what_will_be_read(examples, monkeypatch):
+  told = []
+
+  def advise(descriptor, start, size, kind):
+    told.append((os.fstat(descriptor).st_ino, start, size, kind))
+
+  monkeypatch.setattr(os, 'posix_fadvise', advise, raising=False)
+  monkeypatch.setattr(os, 'POSIX_FADV_WILLNEED', 3, raising=False)
+  numbers = {os.stat(examples.path(i)).st_ino: i for i in range(COUNT)}
+  for batch in take(2, examples):
+    ahead, told[:] = told[:7], told[7:]
+    assert [numbers[number] for number, *_ in ahead] == list(batch['index'])
+    assert {tuple(rest) for _, *rest in ahead} == {(0, 0, 3)}
+  os.unlink(examples.path(3))  # it is said when it is read
+  assert len(list(eval_batches(examples, EVAL, batch_size=9, threads=0, on_error='skip'))) == 3
+  assert len(told) == COUNT - 1
+  expected = take(2, examples.take(np.arange(3)))
+  monkeypatch.delattr(os, 'posix_fadvise')
+  assert_same(take(2, examples.take(np.arange(3))), expected)
 
 
 def test_when_nothing_can_be_read(examples):

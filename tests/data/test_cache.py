@@ -117,6 +117,9 @@ def test_boxes_follow(examples):
     def id(self, i):
       return examples.id(i)
 
+    def place(self, i):
+      return examples.place(i)
+
   spec = 'decode|tighten_box(5)|inception_crop(31)|flip_lr'
   same(epochs(Boxed(), spec, ImageCache(1 << 30)), epochs(Boxed(), spec, None))
 

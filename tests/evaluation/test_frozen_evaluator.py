@@ -150,6 +150,9 @@ class Broken:
   def id(self, i):
     return self.examples.id(i)
 
+  def place(self, i):
+    return self.examples.place(i)
+
 
 def test_images_that_cannot_be_decoded_are_left_out():
   placement = parallel.make('data', jax.devices()[:1])

@@ -112,6 +112,9 @@ class _Twos:
   def id(self, i):
     return f'image {i}'
 
+  def place(self, i):
+    return None
+
   def __getitem__(self, i):
     label = np.int32(-1 if i == 2 else i)
     return {'image': np.full((8, 8, 3), i, np.uint8), 'label': label, 'id': self.id(i), 'index': i}

@@ -7,13 +7,14 @@ import multiprocessing.connection
 import os
 import threading
 import zlib
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
 from vit_jax.data.cache import KeptExamples, KeptFeatures
 from vit_jax.data.dataset import Examples
-from vit_jax.data.records import SKIPPING
+from vit_jax.data.records import SKIPPING, announce
 from vit_jax.data.transforms.parse import Transform
 from vit_jax.errors import ImageError, counted
 
@@ -130,6 +131,12 @@ class BatchLoader(Loader):
     """Makes the rows from `start` to below `end` of a batch."""
     raise NotImplementedError
 
+  def _announce(self, indices: Iterable[int]) -> None:
+    """Has images read from disk while those before them are decoded."""
+    if self.kept is None:
+      places = map(self.examples.place, indices)
+      announce(place for place in places if place)
+
   def finish(self, rows: 'Rows') -> Batch:
     """The batch once all of its rows are made."""
     return rows.arrays
@@ -165,8 +172,9 @@ class TrainLoader(BatchLoader):
     """As of `BatchLoader`; consecutive positions are consecutive rows."""
     first = self.first + (batch * self.process_count + self.process_index) * self.batch_size
     problems: Problems = []
-    for row in range(start, end):
-      index = self.order[(first + row) // self.repeats]
+    indices = [self.order[(first + row) // self.repeats] for row in range(start, end)]
+    self._announce(dict.fromkeys(indices))
+    for row, index in zip(range(start, end), indices, strict=True):
       rows.put(row, self.load_readable(index, first + row, problems))
     return problems
 
@@ -189,7 +197,9 @@ class EvalLoader(BatchLoader):
     """As of `BatchLoader`; what cannot be read, or lies beyond the end, is left out."""
     first = (batch * self.process_count + self.process_index) * self.batch_size
     problems: Problems = []
-    for row in range(start, min(end, len(self.examples) - first)):
+    end = min(end, len(self.examples) - first)
+    self._announce(range(first + start, first + end))
+    for row in range(start, end):
       try:
         rows.put(row, self.load(first + row, first + row))
       except ImageError as e:

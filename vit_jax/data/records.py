@@ -1,8 +1,9 @@
 """Random access to stored images, before anything is selected, split or shuffled."""
 
+import contextlib
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -46,6 +47,23 @@ def read_place(place: Place, name: str) -> bytes:
   if place.size is not None and len(data) < place.size:
     raise ImageError(f'image {name} cannot be read: {place.path} ends before it, and has changed')
   return data
+
+
+def announce(places: Iterable[Place]) -> None:
+  """Has the system read what will soon be asked for, while others are decoded.
+
+  Where it takes no such advice (macOS, Windows) nothing is done. What cannot be read is found
+  later.
+  """
+  if not hasattr(os, 'posix_fadvise'):
+    return
+  for path, start, size in places:
+    with contextlib.suppress(OSError):
+      descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe by now
+      try:
+        os.posix_fadvise(descriptor, start, size or 0, os.POSIX_FADV_WILLNEED)
+      finally:
+        os.close(descriptor)
 
 
 class Records(Protocol):
