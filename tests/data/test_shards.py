@@ -14,10 +14,11 @@ import pytest
 from PIL import Image
 
 from tests.support import raises
-from vit_jax.data import check_whole, decode_image, open_dataset
+from vit_jax.data import check_whole, decode_image, image_files, open_dataset
 from vit_jax.data.duplicates import warn_of_duplicates
 from vit_jax.data.sources.shards import finding
 from vit_jax.data.sources.shards import index as index_module
+from vit_jax.data.sources.shards import members as members_module
 from vit_jax.data.sources.shards.finding import split_of
 from vit_jax.data.sources.shards.members import Keys, read_members
 from vit_jax.errors import DatasetError, ImageError
@@ -354,15 +355,32 @@ def test_headers_are_read_as_tarfile_reads_them(tmp_path):
     assert list(zip(found.names, found.starts, found.sizes)) == expected
 
 
-def test_links_are_left_out_and_said(tmp_path):
-  with tarfile.open(write(tmp_path / 'a.tar', samples([0, 1])), 'a') as archive:
-    for kind in (tarfile.SYMTYPE, tarfile.LNKTYPE):
-      info = tarfile.TarInfo(f'link{kind.decode()}.jpg')
-      info.type, info.linkname = kind, '0000.jpg'
+def add_links(path, links):
+  """Adds (name, kind, target)."""
+  with tarfile.open(path, 'a') as archive:
+    for name, kind, target in links:
+      info = tarfile.TarInfo(name)
+      info.type, info.linkname = kind, target
       archive.addfile(info)
+
+
+def test_links_within_are_followed_and_others_said(tmp_path, caplog):
+  links = [
+    ('p/8.jpg', tarfile.SYMTYPE, '../0000.jpg'),
+    ('p/8.cls', tarfile.SYMTYPE, './../0001.cls'),
+    ('9.jpg', tarfile.LNKTYPE, '0001.jpg'),
+    ('9.cls', tarfile.LNKTYPE, '0000.cls'),
+    ('out.jpg', tarfile.SYMTYPE, '/elsewhere/0000.jpg'),
+    ('README', tarfile.SYMTYPE, 'NEWS'),
+  ]
+  add_links(write(tmp_path / 'a.tar', samples(['oak', 'elm'])), links)
   dataset = open_dataset(str(tmp_path))
-  assert sum(dataset.splits.values()) == 2
-  assert '2 links' in dataset.found['left out']
+  assert labels_of(dataset) == {
+    'a.tar/0000.jpg': 'oak', 'a.tar/0001.jpg': 'elm', 'a.tar/9.jpg': 'oak', 'a.tar/p/8.jpg': 'elm'
+  }  # fmt: skip
+  read = {e['id']: e['image'] for e in map(dataset.split('all').__getitem__, range(4))}
+  assert read['a.tar/9.jpg'] == read['a.tar/0001.jpg'] != read['a.tar/p/8.jpg']
+  assert '1 links, such as a.tar/out.jpg' in caplog.text and 'README' not in caplog.text
 
 
 @pytest.mark.parametrize('cut', [0.3, 0.5, 0.7, 0.95])
@@ -461,6 +479,188 @@ def test_a_file_that_changes_meanwhile(tmp_path):
     examples[0]
 
 
+def test_a_file_that_is_replaced_by_one_of_its_size(tmp_path):
+  path = write(tmp_path / 'a.tar', samples([0, 1]))
+  examples = open_dataset(str(tmp_path)).split('all')
+  data = path.read_bytes()
+  path.unlink()
+  path.write_bytes(data)
+  os.utime(path, (1, 1))
+  with raises(ImageError, 'a.tar', 'changed'):
+    examples[0]
+
+
+def both(root):
+  """Classes and splits of tar files, the first time and from the index."""
+  first, second = open_dataset(str(root)), open_dataset(str(root))
+  assert (first.classes, first.splits, first.found) == (second.classes, second.splits, second.found)
+  assert labels_of(first) == labels_of(second)
+  return first
+
+
+def paths(*folders):
+  return {f'{folder}/{k}.jpg': None for folder in folders for k in range(2)}
+
+
+@pytest.mark.parametrize(
+  'folders',
+  [
+    'cat dog',
+    'data/cat data/dog',
+    'train/cat train/dog val/cat val/dog',
+    'seg_train/seg_train/cat seg_train/seg_train/dog seg_test/seg_test/cat seg_test/seg_test/dog',
+    'd/training_set/cat d/training_set/dog d/test_set/cat d/test_set/dog',
+    'archive/train/train/cat archive/train/train/dog archive/test/test/cat archive/test/test/dog',
+    'train/cat train/dog test',
+    'train/cat train/dog extra/cat',
+    't/train/cat/images t/train/dog/images t/val/images t/test/images',
+    'cat/train cat/val dog/train dog/val',
+    'train val',
+    'cat cat/deep dog',
+    'Bär Ba\u0308r dog',
+    'train/a_b train/dog val/A-B val/dog',
+  ],
+)
+def test_folders_in_tar_files_are_read_as_on_disk(tmp_path, folders, caplog):
+  members = paths(*folders.split())
+  for k, name in enumerate(members):
+    path = tmp_path / 'disk' / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(picture(k))
+  write(tmp_path / 'tar' / 'x.tar', {**members, 'LICENSE.txt': b'x'})
+  found = {}
+  for kind in ('disk', 'tar'):
+    caplog.clear()
+    try:
+      dataset = both(tmp_path / kind) if kind == 'tar' else open_dataset(str(tmp_path / kind))
+      result = dataset.classes, dataset.splits
+    except DatasetError as e:
+      result = str(e)
+    said = sorted({record.getMessage() for record in caplog.records})
+    found[kind] = json.dumps([result, said]).replace(str(tmp_path / kind), '')
+  assert found['disk'] == found['tar']
+
+
+@pytest.mark.parametrize(
+  ('files', 'classes', 'splits'),
+  [
+    ({'imagenet_train/0.tar': 'cat dog', 'imagenet_val/0.tar': 'cat dog'}, 'cat dog', 'train val'),
+    ({f'a_{s}/n0000000{k}.tar': '.' for s in ('train', 'val') for k in (1, 2)},
+     'n00000001 n00000002', 'train val'),
+    ({'train.tar': 'cat dog', 'val.tar': 'val/cat val/dog'}, 'cat dog', 'train val'),
+    ({'train.tar': 'd/train/cat d/train/dog', 'test.tar': 'd/test/cat'}, 'cat dog', 'train test'),
+    ({'cat.tar': 'images', 'dog.tar': 'images'}, 'cat dog', ''),
+    ({'cat.tar': 'train val', 'dog.tar': 'train val'}, 'cat dog', ''),
+    ({'cat.tar': '.', 'bullet_train.tar': '.', 'dog.tar': '.'}, 'bullet_train cat dog', ''),
+    ({'cat.tar': 'cat', 'bullet_train.tar': 'bullet_train'}, 'bullet_train cat', ''),
+    ({'n01440764.tar': 'n01440764', 'n15075141.tar': 'n15075141'}, 'n01440764 n15075141', ''),
+    ({'x.tar': 'cat'}, 'cat', ''),
+    ({'x.tar': '../img/cat ../img/dog'}, 'cat dog', ''),
+  ],
+)  # fmt: skip
+def test_classes_and_splits_of_several_tar_files(tmp_path, files, classes, splits, caplog):
+  for file, folders in files.items():
+    members = {name.removeprefix('./'): None for name in paths(*folders.split())}
+    write(tmp_path / file, {**members, 'LICENSE.txt': b'x', 'notes.csv': b'x'})
+  dataset = both(tmp_path)
+  assert dataset.classes == tuple(classes.split())
+  made = sorted(splits.split()) or sorted(set(dataset.splits))
+  assert sorted(dataset.splits) == made and sum(dataset.splits.values()) == sum(
+    2 * len(folders.split()) for folders in files.values()
+  )
+  assert 'missing' not in caplog.text
+
+
+@pytest.mark.parametrize(
+  ('names', 'missing'),
+  [
+    ('n01440764 n01440765 n15075141', ''),
+    ('s-1700000000123 s-1700086400456', ''),
+    ('s-20240101120000 s-20251231235959', ''),
+    ('s-0 s-1 s-3', 's-2.tar'),
+    ('s-00000-of-00004 s-00001-of-00004 s-00003-of-00004', 's-00002-of-00004.tar'),
+    ('s-00000-of-00002', 's-00001-of-00002.tar'),
+  ],
+)
+def test_gaps_in_series_are_said_and_dates_are_none(tmp_path, names, missing, caplog):
+  for name in names.split():
+    write(tmp_path / f'{name}.tar', samples([0, 1]))
+  open_dataset(str(tmp_path))
+  assert ('may be missing' in caplog.text) == bool(missing) and missing in caplog.text
+
+
+def test_archives_and_images_beside_are_said(tmp_path, caplog):
+  write(tmp_path / 'train-0.tar', samples([0, 1]))
+  for name in ('train-1.tar.gz', 'train-2.tar.incomplete', 'banner.png', 'docs/a.png'):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_bytes(picture(0, 'png'))
+  (tmp_path / 'logs').mkdir()
+  assert open_dataset(str(tmp_path)).splits == {'train': 2}
+  assert '2 archives' in caplog.text and 'train-1.tar.gz' in caplog.text
+  assert '2 images beside the tar files' in caplog.text
+  caplog.clear()
+  make(tmp_path / 'more', {'a/0.png': picture(0, 'png'), 'b/0.png': picture(1, 'png')})
+  write(tmp_path / 'more' / 'x.tar', samples([0, 1]))
+  assert open_dataset(str(tmp_path / 'more')).classes == ('a', 'b')
+  assert 'left out 1 tar file' in caplog.text and '*.tar' in caplog.text
+
+
+def test_a_plugin_of_pillow_is_taken_into_account(tmp_path, monkeypatch):
+  write(tmp_path / 'a.tar', {**samples([0, 1]), '9.heic': picture(1, 'png'), '9.cls': b'1'})
+  assert both(tmp_path).splits == {'train': 2}
+  heic = {*image_files.SUFFIXES, '.heic'}.__contains__
+  for module in (index_module, members_module):
+    monkeypatch.setattr(module, 'is_image', heic)
+  assert both(tmp_path).splits == {'train': 3}
+
+
+@pytest.mark.parametrize(
+  ('members', 'facts'),
+  [
+    (samples([-1, -1]), 'below'),
+    ({'0.jpg': None, '0.json': b'{"label": "\\ud800"}'}, 'a.tar/0.jpg UTF-8'),
+    ({'0.jpg': None, '0.json': b'{"label": '}, 'a.tar/0.jpg JSON'),
+    ({'x.tar': b'x' * 600}, 'unpack the tar files in them'),
+  ],
+)
+def test_one_line_of_odd_content(tmp_path, members, facts):
+  write(tmp_path / 'a.tar', members)
+  with raises(DatasetError, *facts.split()):
+    open_dataset(str(tmp_path))
+
+
+def test_members_without_a_name_and_labels_twice(tmp_path):
+  path = write(tmp_path / 'a.tar', {**samples([0, 1]), '': b'x'})
+  assert both(tmp_path).splits == {'train': 2}
+  with tarfile.open(path, 'a') as archive:
+    info = tarfile.TarInfo('0001.cls')
+    info.size = 1
+    archive.addfile(info, io.BytesIO(b'0'))
+  with raises(DatasetError, 'a.tar/0001.cls', 'twice'):
+    open_dataset(str(tmp_path))
+
+
+def test_times_in_extended_headers_change_nothing(tmp_path):
+  """What Python's tarfile writes by default, with a name that needs such a header among others."""
+  members = samples([0, 1]) | samples([1], start=7) | {'x' * 120 + '.jpg': None}
+  members['x' * 120 + '.cls'] = b'0'
+  with tarfile.open(tmp_path / 'a.tar', 'w', format=tarfile.PAX_FORMAT) as archive:
+    for k, (name, content) in enumerate(members.items()):
+      info = tarfile.TarInfo(name)
+      content = picture(k) if content is None else content
+      info.size, info.mtime = len(content), 1.25
+      archive.addfile(info, io.BytesIO(content))
+  found = labels_of(both(tmp_path))
+  assert found['a.tar/0007.jpg'] == '1' and found[f'a.tar/{"x" * 120}.jpg'] == '0'
+  assert len(found) == 4
+
+
+def test_a_pattern_lies_in_data_dir(tmp_path):
+  write(tmp_path / 'x-0.tar', samples([0, 1]))
+  for pattern in ('x-{0..0}.tar', 'x-*.tar', 'x-0.tar'):
+    assert open_dataset(pattern, data_dir=str(tmp_path)).splits == {'train': 2}
+
+
 def test_one_file_a_range_and_a_glob(tmp_path):
   for split in ('train', 'val'):
     for k in range(9, 12):
@@ -540,7 +740,7 @@ def test_keys(tmp_path):
   write(tmp_path / 'a.tar', members)
   with raises(DatasetError, '0.left.jpg', '0.right.jpg'):
     open_dataset(str(tmp_path))
-  dataset = open_dataset(str(tmp_path), image_key='left.jpg', label_key='json/kind')
+  dataset = open_dataset(str(tmp_path), image_key='.left.jpg', label_key='json/kind')
   assert labels_of(dataset) == {f'a.tar/{k}.left.jpg': str(k % 2) for k in range(4)}
   with raises(DatasetError, "'none'"):
     open_dataset(str(tmp_path), image_key='left.jpg', label_key='json/none')

@@ -77,6 +77,9 @@ def in_order(table: Any) -> tuple[str, ...]:
   by_index = {_index(key): value for key, value in table.items()}
   if table and None in by_index:
     by_index = {_index(value): key for key, value in table.items()}
+  others = [v for v in by_index.values() if not isinstance(v, str | int | float)]
+  if others:
+    raise ConfigError(f'class names: expected a name for each index, got {others[0]!r:.80}')
   if len(by_index) != len(table) or set(by_index) != set(range(len(table))):
     shown = ', '.join(map(repr, list(table.items())[:3]))
     raise ConfigError(

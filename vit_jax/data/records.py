@@ -21,11 +21,13 @@ class Place(NamedTuple):
     path: of a file.
     start: where they begin in it.
     size: how many there are; None for all of the file.
+    state: the file's size and time of change, in ns, when they were found; None for any.
   """
 
   path: str
   start: int = 0
   size: int | None = None
+  state: tuple[int, int] | None = None
 
 
 def read_place(place: Place, name: str) -> bytes:
@@ -36,16 +38,20 @@ def read_place(place: Place, name: str) -> bytes:
     name: of the image, for errors.
 
   Raises:
-    ImageError: they cannot be read, or the file ends before them.
+    ImageError: they cannot be read, or the file is another by now.
   """
   try:
     with open(place.path, 'rb') as f:
+      found = os.fstat(f.fileno()) if place.state else None
       f.seek(place.start)
       data = f.read() if place.size is None else f.read(place.size)
   except OSError as e:
     raise ImageError(f'image {name} cannot be read: {e.strerror}') from None
-  if place.size is not None and len(data) < place.size:
-    raise ImageError(f'image {name} cannot be read: {place.path} ends before it, and has changed')
+  changed = found and (found.st_size, found.st_mtime_ns) != place.state
+  if changed or (place.size is not None and len(data) < place.size):
+    raise ImageError(
+      f'image {name} cannot be read: {place.path} has changed since the dataset was opened'
+    )
   return data
 
 
@@ -57,11 +63,11 @@ def announce(places: Iterable[Place]) -> None:
   """
   if not hasattr(os, 'posix_fadvise'):
     return
-  for path, start, size in places:
+  for place in places:
     with contextlib.suppress(OSError):
-      descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe by now
+      descriptor = os.open(place.path, os.O_RDONLY | os.O_NONBLOCK)  # it may be a pipe by now
       try:
-        os.posix_fadvise(descriptor, start, size or 0, os.POSIX_FADV_WILLNEED)
+        os.posix_fadvise(descriptor, place.start, place.size or 0, os.POSIX_FADV_WILLNEED)
       finally:
         os.close(descriptor)
 

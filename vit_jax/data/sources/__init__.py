@@ -67,6 +67,7 @@ def find_source(
       return tfds_source(name.removeprefix('tfds:'), data_dir, image_key, label_key)
     except UnknownNameError as e:
       raise DatasetError(e.problems) from None
+  missing: list[DatasetError] = []
   for path in _paths(name, data_dir):
     if os.path.isfile(path) and ending_of(path) == '.tar':
       folder, base = os.path.split(path)
@@ -83,12 +84,20 @@ def find_source(
       if holds_tfds_versions(path):
         parent, base = os.path.split(os.path.abspath(path))
         return tfds_source(base, parent, image_key, label_key)
+      if kind := annotated_kind(path):
+        return annotated_source(path, kind)
       if holds_tar_files(path):
         return tar_source(path, (), image_key, label_key, on_error)
-      kind = annotated_kind(path)
-      return annotated_source(path, kind) if kind else folder_source(path, on_error)
-    if named := expand(path):
+      return folder_source(path, on_error)
+    try:
+      named = expand(path)
+    except DatasetError as e:
+      missing.append(e)
+      continue
+    if named:
       return tar_source(*named, image_key, label_key, on_error)
+  if missing:
+    raise missing[0]
   if _TFDS_NAME.fullmatch(name):
     with contextlib.suppress(UnknownNameError):
       return tfds_source(name, data_dir, image_key, label_key)

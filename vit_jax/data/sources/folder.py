@@ -5,7 +5,8 @@ import dataclasses
 import logging
 import os
 import unicodedata
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from vit_jax.data.class_names import normalize, unusable
 from vit_jax.data.image_files import OUTPUTS, Scan, ending_of, no_images, scan
@@ -17,6 +18,7 @@ from vit_jax.errors import DatasetError, some
 log = logging.getLogger(__name__)
 
 _Classes = dict[str, Scan]  # by the class's name
+_T = TypeVar('_T')
 
 
 @dataclasses.dataclass
@@ -44,12 +46,12 @@ def folder_source(root: str, on_error: str = 'raise') -> Source:
   layout = find_layout(root)
   read = _read(root, layout, on_error)
   if not read.problems:
-    read.problems += _misspelt(root, layout, read.splits)
+    read.problems += misspelt(root, layout, read.splits)
   if read.problems:
     raise DatasetError(read.problems)
   read.all.warn(f'dataset {root}')
-  _warn_of_splits_within(root, read)
-  splits = _with_known_classes(root, layout, read.splits)
+  warn_of_splits_within(root, read.all.folders)
+  splits = with_known_classes(root, layout, read.splits)
   names = sorted({name for classes in splits.values() for name in classes})
   records = {}
   for split, classes in splits.items():
@@ -96,7 +98,7 @@ def _read(root: str, layout: Layout, on_error: str) -> _Read:
   return read
 
 
-def _misspelt(root: str, layout: Layout, splits: Mapping[str, _Classes]) -> list[str]:
+def misspelt(root: str, layout: Layout, splits: Mapping[str, Mapping[str, object]]) -> list[str]:
   """Classes of a held-out split that training lacks and has in another case or spelling."""
   problems = []
   trained = splits.get('train', {})
@@ -113,9 +115,9 @@ def _misspelt(root: str, layout: Layout, splits: Mapping[str, _Classes]) -> list
   return problems
 
 
-def _with_known_classes(
-  root: str, layout: Layout, splits: dict[str, _Classes]
-) -> dict[str, _Classes]:
+def with_known_classes(
+  root: str, layout: Layout, splits: dict[str, dict[str, _T]]
+) -> dict[str, dict[str, _T]]:
   """The splits, without held-out ones that share no class with training; warns of new classes."""
   trained = splits.get('train')
   if not trained:
@@ -140,9 +142,9 @@ def _with_known_classes(
   return kept
 
 
-def _warn_of_splits_within(root: str, read: _Read) -> None:
+def warn_of_splits_within(root: str, folders: Iterable[str]) -> None:
   """Warns of CLASS/train and CLASS/test, which are pooled."""
-  within = sorted({canonical(f) for f in read.all.folders} & set(SPLITS))
+  within = sorted({canonical(f) for f in folders} & set(SPLITS))
   if len(within) > 1 and 'train' in within:
     log.warning(
       'dataset %s: the folders %s within class folders are not read as splits: their images are '

@@ -20,23 +20,28 @@ log = logging.getLogger(__name__)
 TAR = '.tar'
 _BRACES = re.compile(r'\{(?:(\d+)\.\.(\d+)|([^{}]*,[^{}]*))\}', re.ASCII)
 _MOST_FILES = 100_000  # that a pattern stands for
-_NUMBERED = re.compile(r'(.*?)(\d+)(\D*)')
-_DEPTH, _FOLDERS, _ENTRIES = 3, 3, 200  # how much is looked at to tell what a folder is
+_NUMBERED = re.compile(r'(.*?)(\d+)(-of-\d+)?(\D*)', re.ASCII)
+_NAMED = 3
+_DEPTH, _FOLDERS, _ENTRIES = 3, 10, 5000  # how much is looked at to tell what a folder is
+_LOOSE = 3  # so many images beside tar files are no dataset of images
 
 
 def holds_tar_files(root: str, depth: int = _DEPTH) -> bool:
-  """Whether a folder is a dataset of tar files: it or its folders hold some, and no images.
+  """Whether a folder is a dataset of tar files: it or its folders hold some, and few images.
 
   Images in one folder beside tar files are samples of them; in several they are classes or splits.
   """
   folders, tars, images = _glance(root)
-  if images:
+  if images > max(tars, _LOOSE if tars else 0):
     return False
-  if tars:
-    return sum(_holds_images(os.path.join(root, folder), depth) for folder in folders) < 2
-  splits = [folder for folder in folders if canonical(folder) in SPLITS]
-  below = [os.path.join(root, folder) for folder in splits or folders]
-  return depth > 0 and bool(below) and all(holds_tar_files(f, depth - 1) for f in below)
+  below = [os.path.join(root, folder) for folder in folders]
+  if not tars:
+    splits = [path for path in below if canonical(os.path.basename(path)) in SPLITS]
+    holding = [path for path in splits or below if depth > 0 and holds_tar_files(path, depth - 1)]
+    if not holding:
+      return False
+    below = [path for path in below if path not in holding]
+  return sum(_holds_images(path, depth) for path in below) < 2
 
 
 def _holds_images(path: str, depth: int) -> bool:
@@ -128,40 +133,78 @@ def _numbers(first: str, last: str) -> Iterator[str]:
   return (f'{number:0{width}}' for number in range(int(first), int(last) + step, step))
 
 
-def split_of(file: str, by_folder_alone: bool = False) -> str:
-  """The split of a tar file; '' for none, or several.
+def splits_of(root: str, files: Sequence[str]) -> list[str]:
+  """The split of each tar file, which a folder names, or a word of its name or of a folder's.
 
   Args:
-    file: its path with '/' between; a folder names the split, or a word of the file's own name.
-    by_folder_alone: without its own name.
+    root: the dataset's folder.
+    files: paths with '/' between.
+
+  Returns:
+    The splits; '' for all where none is named, or by a word of some alone ('bullet_train.tar').
+
+  Raises:
+    DatasetError: some name a split and others do not.
   """
+  splits = [split_of(file) for file in files]
+  without = [file for file, split in zip(files, splits, strict=True) if not split]
+  named = [f for f, split in zip(files, splits, strict=True) if split and _is_clear(f)]
+  if not without or not named:
+    return [''] * len(files) if without else splits
+  raise DatasetError(
+    f'dataset {root}: {named[0]} names its split and {some(without, 3)} '
+    f'{"does" if len(without) == 1 else "do"} not; expected names such as train-0000.tar and '
+    'val-0000.tar, or the folders train/ and val/'
+  )
+
+
+def split_of(file: str) -> str:
+  """The split that a tar file's path names; '' for none, or several."""
   *folders, name = file.split('/')
   for folder in reversed(folders):
     if canonical(folder) in SPLITS:
       return canonical(folder)
-  words = [] if by_folder_alone else re.findall('[A-Za-z]+', name[: -len(TAR)])
-  named = {canonical(word) for word in words}.intersection(SPLITS)
-  return named.pop() if len(named) == 1 else ''
+  for part in (name[: -len(TAR)], *reversed(folders)):
+    named = {canonical(word) for word in re.findall('[A-Za-z]+', part)}.intersection(SPLITS)
+    if named:
+      return named.pop() if len(named) == 1 else ''
+  return ''
+
+
+def _is_clear(file: str) -> bool:
+  """Whether a path that names a split could name nothing else, as a class's name could."""
+  *folders, name = file.split('/')
+  words = {canonical(word) for word in re.findall('[A-Za-z]+', name)} - {'tar', 'of'}
+  return bool(words <= {*SPLITS} or re.search(r'\d', name) or split_of(name) == '')
 
 
 def warn_of_missing(root: str, files: Sequence[str]) -> None:
   """Warns where numbers of tar files have gaps, or a list beside them has more than are there."""
-  numbers: dict[tuple[str, str], dict[int, str]] = {}
+  series: dict[tuple[str, str], dict[int, str]] = {}
+  stated: dict[tuple[str, str], int] = {}
   for file in files:
     match = _NUMBERED.fullmatch(file)
     if match:
-      numbers.setdefault((match[1], match[3]), {})[int(match[2])] = file
-  missing = []
-  for (before, after), found in numbers.items():
-    wanted = max([*found, _stated(root, before) - 1])
-    gaps = sorted(set(range(min(found), wanted + 1)) - set(found)) if len(found) > 1 else []
-    width = len(next(iter(found.values()))) - len(before) - len(after)
-    missing += [f'{before}{number:0{width}}{after}' for number in gaps]
-  missing += [name for name in _listed(root) if name not in {*files, *missing}]
-  if missing:
+      before, number, total, after = match.groups()
+      series.setdefault((before, f'{total or ""}{after}'), {})[int(number)] = file
+      told = int(total.rpartition('-')[2]) if total else _stated(root, before)
+      stated[before, f'{total or ""}{after}'] = told
+  count, missing = 0, list[str]()
+  for (before, after), found in series.items():
+    told, first = stated[before, after], min(found)
+    last = max([*found, told - 1])
+    gaps = last + 1 - first - len(found)
+    if gaps > 0 and (told or gaps <= len(found)):  # dates and the like are no series
+      width = len(next(iter(found.values()))) - len(before) - len(after)
+      absent = (k for k in range(first, last + 1) if k not in found)
+      missing += [f'{before}{k:0{width}}{after}' for k in itertools.islice(absent, _NAMED)]
+      count += gaps
+  listed = [name for name in _listed(root) if name not in {*files, *missing}]
+  if count or listed:
     log.warning(
-      'dataset %s: %s may be missing: %s', root, counted(len(missing), 'tar file'), some(missing, 3)
-    )
+      'dataset %s: %s may be missing: %s', root,
+      counted(max(count, len(listed)), 'tar file'), some([*missing, *listed], _NAMED),
+    )  # fmt: skip
 
 
 def _stated(root: str, before: str) -> int:

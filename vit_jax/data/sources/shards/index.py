@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 
 from vit_jax.console import byte_bar
-from vit_jax.data.image_files import Scan, ending_of
+from vit_jax.data.image_files import Scan, ending_of, is_image
 from vit_jax.data.records import SKIPPING, Place, read_place
 from vit_jax.data.sources.shards.members import Keys, Members, read_members
 from vit_jax.errors import DatasetError, StorageError
@@ -36,6 +36,7 @@ class Index:
   Attributes:
     root: folder that the files are relative to.
     files: the tar files.
+    state: size and time of change of each, in ns, when it was read.
     shard: int32 [n], which of them an image is in.
     start, size: int64 [n], its bytes there.
     names: the names of all, one after another.
@@ -50,6 +51,7 @@ class Index:
 
   root: str
   files: tuple[str, ...]
+  state: tuple[tuple[int, int], ...]
   shard: np.ndarray
   start: np.ndarray
   size: np.ndarray
@@ -76,8 +78,9 @@ class Index:
 
   def place(self, row: int) -> Place:
     """Where the image's bytes lie."""
-    path = os.path.join(self.root, self.files[self.shard[row]])
-    return Place(path, int(self.start[row]), int(self.size[row]))
+    shard = self.shard[row]
+    path = os.path.join(self.root, self.files[shard])
+    return Place(path, int(self.start[row]), int(self.size[row]), self.state[shard])
 
 
 class TarRecords:
@@ -125,26 +128,26 @@ def open_index(root: str, files: Sequence[str], keys: Keys, on_error: str) -> In
   digest = hashlib.sha256(json.dumps(depends).encode()).hexdigest()[:16]
   kept = cache_folder() / 'shards' / f'{digest}.npz'
   state = _state(root, files)
-  index = _read_kept(kept, state, root, files)
+  index = _read_kept(kept, state, root, files, keys)
   if index is None:
     index, whole = _made(root, files, state, keys, on_error)
     if whole:
-      _keep(kept, state, index)
+      _keep(kept, index)
   return index
 
 
-def _state(root: str, files: Sequence[str]) -> list[list[int]]:
+def _state(root: str, files: Sequence[str]) -> tuple[tuple[int, int], ...]:
   """Size and time of change of each file."""
   found, problems = [], []
   for file in files:
     path = os.path.join(root, file)
     try:
       stat = os.stat(path)
-      found.append([stat.st_size, stat.st_mtime_ns])
+      found.append((stat.st_size, stat.st_mtime_ns))
     except OSError as e:
       problems.append(f'{path} cannot be read: {e.strerror or e}')
   _refuse(problems)
-  return found
+  return tuple(found)
 
 
 def _refuse(problems: list[str]) -> None:
@@ -155,7 +158,7 @@ def _refuse(problems: list[str]) -> None:
 
 
 def _made(
-  root: str, files: Sequence[str], state: list[list[int]], keys: Keys, on_error: str
+  root: str, files: Sequence[str], state: tuple[tuple[int, int], ...], keys: Keys, on_error: str
 ) -> tuple[Index, bool]:
   """Reads the headers of all files; also whether each could be read to its end."""
   members: list[Members] = []
@@ -185,7 +188,7 @@ def _made(
     more = f' (and {len(damaged) - 1} more)' if len(damaged) > 1 else ''
     log.warning('%s%s; the rest is left out, as on_error=skip', damaged[0], more)
   _refuse(problems)
-  return _joined(root, files, members), not damaged
+  return _joined(root, files, state, members), not damaged
 
 
 def _each(read: Callable[[str], _T], files: Sequence[str]) -> Iterator[_T]:
@@ -208,7 +211,12 @@ def _each(read: Callable[[str], _T], files: Sequence[str]) -> Iterator[_T]:
       pool.shutdown(cancel_futures=True)
 
 
-def _joined(root: str, files: Sequence[str], members: Sequence[Members]) -> Index:
+def _joined(
+  root: str,
+  files: Sequence[str],
+  state: tuple[tuple[int, int], ...],
+  members: Sequence[Members],
+) -> Index:
   counts = [len(found.names) for found in members]
   names = [name for found in members for name in found.names]
   texts: dict[str, int] = {}
@@ -230,6 +238,7 @@ def _joined(root: str, files: Sequence[str], members: Sequence[Members]) -> Inde
   return Index(
     root=root,
     files=tuple(files),
+    state=state,
     shard=np.repeat(np.arange(len(files), dtype=np.int32), counts),
     start=numbers([found.starts for found in members]),
     size=numbers([found.sizes for found in members]),
@@ -252,14 +261,14 @@ _ARRAYS = ('shard', 'start', 'size', 'end', 'code', 'folder')
 _VALUES = ('texts', 'folders', 'endings')
 
 
-def _keep(path: Any, state: list[list[int]], index: Index) -> None:
+def _keep(path: Any, index: Index) -> None:
   """Writes the index where the next opening finds it; that it cannot be written stops nothing."""
   left_out = [
     [kind, found.count, sorted(found.folders), found.example]
     for kind, found in index.left_out.left_out.items()
   ]
   values = {name: getattr(index, name) for name in _VALUES}
-  about = json.dumps({**values, 'state': state, 'left_out': left_out}).encode()
+  about = json.dumps({**values, 'state': index.state, 'left_out': left_out}).encode()
   arrays = {name: getattr(index, name) for name in _ARRAYS}
   arrays |= {'names': np.frombuffer(index.names, np.uint8), 'about': np.frombuffer(about, np.uint8)}
   try:
@@ -270,24 +279,34 @@ def _keep(path: Any, state: list[list[int]], index: Index) -> None:
     log.info('the index of the tar files is not kept: %s', e)
 
 
-def _read_kept(path: Any, state: list[list[int]], root: str, files: Sequence[str]) -> Index | None:
+def _read_kept(
+  path: Any, state: tuple[tuple[int, int], ...], root: str, files: Sequence[str], keys: Keys
+) -> Index | None:
   """The index that was kept of files in this state; None where there is none, or it is damaged."""
   try:
     with open(path, 'rb') as file, np.load(file, allow_pickle=False) as kept:
       about = json.loads(kept['about'].tobytes())
-      if about['state'] != state:
+      if tuple(map(tuple, about['state'])) != state or not _is_of(about, keys):
         return None
       arrays = {name: kept[name] for name in _ARRAYS}
       names = kept['names'].tobytes()
     texts, folders = tuple(about['texts']), tuple(about['folders'])
     left_out = Scan()
-    for kind, count, folders, example in about['left_out']:
-      for folder in folders:
+    for kind, count, where, example in about['left_out']:
+      for folder in where:
         left_out.leave_out(kind, example, folder, 0)
       left_out.left_out[kind].count = count
   except Exception:  # absent, cut short, or of bytes that nobody has seen
     return None
   return Index(
-    root, tuple(files), **arrays, names=names, texts=texts, folders=folders,
+    root, tuple(files), state, **arrays, names=names, texts=texts, folders=folders,
     endings=about['endings'], left_out=left_out,
   )  # fmt: skip
+
+
+def _is_of(about: dict[str, Any], keys: Keys) -> bool:
+  """Whether the same endings are read as images now; a plugin of Pillow's may have come or gone."""
+  passed_over = {kind for kind, *_ in about['left_out']}
+  return keys.image is not None or (
+    all(map(is_image, about['endings'])) and not any(map(is_image, passed_over))
+  )

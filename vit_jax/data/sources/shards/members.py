@@ -2,36 +2,20 @@
 
 import dataclasses
 import json
-import logging
-import os
-import tarfile
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Any, BinaryIO, NamedTuple
+import posixpath
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
-from vit_jax.data.image_files import NOTHING, Scan, ending_of, is_image, is_visible, kind_of
+from vit_jax.data.image_files import Scan, ending_of, is_image, is_visible, kind_of
+from vit_jax.data.sources.shards.headers import FILE, LINKS, SPECIAL, DamageError, Member, walk
 from vit_jax.errors import DatasetError, one_line, some
-
-log = logging.getLogger(__name__)
 
 # Endings of a label's file, and keys of a label in a .json file, the first that is there.
 LABEL_ENDINGS = ('.cls', '.label', '.class')
 LABEL_KEYS = ('label', 'cls', 'class')
-FILE = 'file'
 FURTHER = 'further images of a sample'
 _LONGEST_LABEL = 200  # characters
-_LONGEST_FILE = 1 << 20  # bytes that are read of a file with a label
-_BLOCK = 512
-_LONGEST_END = 1 << 20  # bytes of zeros after the last member; tar writes 10,240
-# How files begin that are no tar, and what to do about them.
-_NO_TAR = (
-  (b'\x1f\x8b', 'is compressed by gzip, and cannot be read at random: gunzip it'),
-  (b'BZh', 'is compressed by bzip2, and cannot be read at random: bunzip2 it'),
-  (b'\xfd7zXZ', 'is compressed by xz, and cannot be read at random: unxz it'),
-  (b'\x28\xb5\x2f\xfd', 'is compressed by zstd, and cannot be read at random: unzstd it'),
-  (b'PK\x03\x04', 'is a zip file, not a tar: unzip it into a folder'),
-  (b'version https://git-lfs', 'stands for a file of Git LFS: git lfs pull fetches it'),
-  (b'<', 'is a page of HTML or XML, not a tar: download it again'),
-)
+_LONGEST_FILE = 1 << 24  # bytes that are read of a file with a label
 
 
 @dataclasses.dataclass
@@ -91,7 +75,7 @@ class Keys:
     try:
       values = json.loads(content.decode('utf-8-sig'))
     except (ValueError, RecursionError):
-      values = None
+      raise ValueError('is no JSON') from None
     if not isinstance(values, dict):
       values = {}
     if part and part not in values:
@@ -114,6 +98,7 @@ def _checked(text: str) -> str:
     raise ValueError('is empty')
   if len(text) > _LONGEST_LABEL or one_line(text) != text:
     raise ValueError(f'holds {text[:20]!r}...; expected one number or name')
+  text.encode()  # JSON can spell what is no character
   return text
 
 
@@ -138,28 +123,42 @@ def read_members(path: str, name: str, keys: Keys) -> Members:
   labels: dict[str, dict[str, bytes]] = {ending: {} for ending in endings}
   problems: list[str] = []
   with open(path, 'rb') as file:
-    try:
-      for member in _walk(file, path):
-        where = f'{name}/{member.name}'
-        if not member.kind or not _is_visible(member.name):
-          continue
-        if member.kind != FILE:
-          found.left_out.leave_out(member.kind, where, name)
-        elif member.name.lower().endswith(endings):
-          ending = next(e for e in endings if member.name.lower().endswith(e))
-          file.seek(member.start)
-          content = file.read(min(member.size, _LONGEST_FILE))
-          labels[ending][member.name[: -len(ending)]] = content
-        elif not keys.is_image(member.name):
-          ending = ending_of(member.name)
-          kind = FURTHER if is_image(ending) else kind_of(ending)
-          found.left_out.leave_out(kind, where, name)
-        elif member.name in images:
+
+    def take(member: Member) -> None:
+      where = f'{name}/{member.name}'
+      if not member.kind or not _is_visible(member.name):
+        return
+      if member.kind != FILE:
+        wanted = keys.is_image(member.name) or member.name.lower().endswith(endings)
+        found.left_out.leave_out(member.kind if wanted else SPECIAL, where, name)
+      elif member.name.lower().endswith(endings):
+        ending = next(e for e in endings if member.name.lower().endswith(e))
+        file.seek(member.start)
+        content = file.read(min(member.size, _LONGEST_FILE))
+        if labels[ending].setdefault(member.name[: -len(ending)], content) != content:
           problems.append(f'{one_line(where)} is there twice')
+      elif not keys.is_image(member.name):
+        ending = ending_of(member.name)
+        kind = FURTHER if is_image(ending) else kind_of(ending)
+        found.left_out.leave_out(kind, where, name)
+      elif member.name in images:
+        problems.append(f'{one_line(where)} is there twice')
+      else:
+        images[member.name] = member.start, member.size
+
+    links: list[Member] = []
+    files: dict[str, Member] = {}
+    try:
+      for member in walk(file, path):
+        if member.kind == LINKS:
+          links.append(member)
         else:
-          images[member.name] = member.start, member.size
-    except _DamageError as e:
+          files[member.name] = member
+          take(member)
+    except DamageError as e:
       found.damage = str(e)
+    for member in _followed(links, files) if links else ():
+      take(member)
   texts, excluded = _labels_of(images, labels, keys, name, problems)
   if problems:
     raise DatasetError(problems)
@@ -212,7 +211,7 @@ def _labels_of(
     elif len(names) > 1 and any(texts.get(name) is not None for name in names):
       problems.append(
         f'{shard}: the sample {one_line(key)} has {len(names)} images ({some(sorted(names), 3)}); '
-        'expected one, such as KEY.jpg'
+        'expected one, such as KEY.jpg, or the image_key of open_dataset'
       )
   return texts, excluded
 
@@ -227,99 +226,16 @@ def _keys(name: str, keys: Keys) -> Iterator[str]:
   yield f'{folder}{slash}{base.partition(".")[0]}'
 
 
+def _followed(links: Sequence[Member], files: Mapping[str, Member]) -> Iterator[Member]:
+  """What links lead to in the same tar file, by the links' names; the others as they are."""
+  targets = {posixpath.normpath(name): file for name, file in files.items() if file.kind == FILE}
+  for link in links:
+    target = targets.get(posixpath.normpath(link.target))
+    yield link if target is None else target._replace(name=link.name)
+
+
 def _is_visible(name: str) -> bool:
-  """Whether neither the member nor a folder of its path is hidden; './' is no folder."""
+  """Whether neither the member nor a folder of its path is hidden, apart from './' and '../'."""
   if '/' not in name:
-    return is_visible(name)
-  return all(is_visible(part) for part in name.split('/') if part not in ('', '.'))
-
-
-class _DamageError(Exception):
-  """Where and how a tar file is damaged."""
-
-
-class _Member(NamedTuple):
-  """One member of a tar file: `kind` is '' for a folder, 'links', NOTHING, or FILE."""
-
-  name: str
-  kind: str
-  start: int
-  size: int
-
-
-def _walk(file: BinaryIO, path: str) -> Iterator[_Member]:
-  """The members of an open tar file.
-
-  Headers that are plain, as all of most shards are, are read here, in a fifth of the time that
-  `tarfile` takes; it reads all others.
-
-  Raises:
-    DatasetError: it is none.
-    _DamageError: the rest of it cannot be read.
-  """
-  size = os.fstat(file.fileno()).st_size
-  head = file.read(_BLOCK)
-  file.seek(0)
-  try:
-    archive = tarfile.open(fileobj=file, mode='r:', encoding='utf-8')  # noqa: SIM115  not ours
-  except (tarfile.TarError, ValueError, OverflowError, EOFError):
-    reasons = [reason for start, reason in _NO_TAR if head.lstrip()[: len(start)] == start]
-    what = reasons[0] if reasons else 'is empty' if not size else 'is no tar file, or damaged'
-    raise DatasetError(f'{path} {what}') from None
-  archive.firstmember = None  # type: ignore[attr-defined]  # read below
-  offset = 0
-  while True:
-    file.seek(offset)
-    # Global headers, which tarfile keeps, hold for all that follow.
-    member = None if archive.pax_headers else _plain(file.read(_BLOCK), offset)
-    if member:
-      offset = member.start + -(-member.size // _BLOCK) * _BLOCK
-    else:
-      file.seek(offset)
-      archive.offset = offset
-      try:
-        found = archive.next()
-      except (tarfile.TarError, ValueError, OverflowError, EOFError) as e:
-        raise _damaged(path, size, archive.offset, str(e)) from None
-      if found is None:
-        break
-      archive.members = []  # type: ignore[attr-defined]  # which it would keep for ever
-      offset = archive.offset
-      member = _Member(found.name, _kind(found), found.offset_data, found.size)
-    if member.start + member.size > size:
-      raise _damaged(path, size, size, f'within {member.name}')
-    yield member
-  file.seek(offset)
-  rest = file.read(_LONGEST_END)
-  if rest.strip(b'\0') or offset > size:
-    raise _damaged(path, size, offset, 'no header follows')
-  if not rest:
-    log.warning('%s has no end mark, as if it were cut short: compare its size', path)
-
-
-def _plain(block: bytes, offset: int) -> _Member | None:
-  """The regular file that a header is of, where nothing about it is special; else None."""
-  if block[257:262] != b'ustar' or block[156:157] not in (b'0', b'\0') or block[345:346] != b'\0':
-    return None
-  try:
-    size, checksum = int(block[124:136].strip(b' \0'), 8), int(block[148:156].strip(b' \0'), 8)
-    name = block[:100].partition(b'\0')[0].decode()
-  except ValueError:
-    return None
-  added = sum(block) - sum(block[148:156]) + 8 * ord(' ')
-  if checksum != added or name.endswith('/') or size < 0:
-    return None
-  return _Member(name, FILE, offset + _BLOCK, size)
-
-
-def _kind(found: tarfile.TarInfo) -> str:
-  if found.isdir():
-    return ''
-  if found.islnk() or found.issym():
-    return 'links'
-  return FILE if found.isreg() and not found.issparse() else NOTHING
-
-
-def _damaged(path: str, size: int, offset: int, reason: str) -> _DamageError:
-  where = f'{min(offset, size):,} of {size:,} bytes'
-  return _DamageError(f'{path} is cut short or damaged after {where} ({one_line(reason)})')
+    return bool(name) and is_visible(name)
+  return all(is_visible(part) for part in name.split('/') if part not in ('', '.', '..'))

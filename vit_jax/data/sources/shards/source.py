@@ -1,36 +1,32 @@
 """A dataset of tar files: its splits and classes."""
 
 import collections
+import dataclasses
 import logging
 import os
 import re
-from collections.abc import Mapping, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
 from vit_jax.data import class_names
-from vit_jax.data.class_names import unusable
 from vit_jax.data.image_files import Scan, is_image, no_images
 from vit_jax.data.records import SKIPPING, Source
 from vit_jax.data.sources.layout import SPLITS
-from vit_jax.data.sources.shards.finding import TAR, split_of, tar_files, warn_of_missing
+from vit_jax.data.sources.shards.finding import TAR, splits_of, tar_files, warn_of_missing
+from vit_jax.data.sources.shards.folders import EXPECTED, classes_by_folder
+from vit_jax.data.sources.shards.headers import LINKS, SPARSE
 from vit_jax.data.sources.shards.index import Index, TarRecords, open_index
 from vit_jax.data.sources.shards.members import Keys
-from vit_jax.data.splits import canonical
 from vit_jax.errors import ConfigError, DatasetError, counted, some
 
 log = logging.getLogger(__name__)
 
 # Files beside the tar files that name the classes, in the order of their numbers.
 _CLASS_NAMES = ('classnames.txt', 'classes.txt', 'class_names.txt', 'labels.txt', 'classes.json')
-_SPLITS = (*SPLITS, '')
 _EXCLUDED = -2  # in place of a label: the image is left out
 _NUMBER = re.compile(r'-?\d+', re.ASCII)
-
-_EXPECTED = (
-  'expected samples (KEY.jpg with KEY.cls, or KEY.json with "label"), class folders in the tar '
-  'files (CLASS/image.jpg), or a tar file for each class (CLASS.tar)'
-)
 
 
 def tar_source(
@@ -59,83 +55,73 @@ def tar_source(
   if not files:
     beside = tar_files(root)
     files = beside.images
-  index = open_index(root, files, Keys(image_key, label_key), on_error)
+  image_key, label_key = (key and key.removeprefix('.') for key in (image_key, label_key))
+  index = open_index(root, files, Keys(image_key or None, label_key or None), on_error)
   if not len(index):
     what = f'{counted(len(files), "tar file")} of dataset {root} without images'
-    raise DatasetError(no_images(what, index.left_out.left_out))
+    inner = '; unpack the tar files in them once' if TAR in index.left_out.left_out else ''
+    raise DatasetError(no_images(what, index.left_out.left_out) + inner)
   index.left_out.warn(f'dataset {root}')
+  _warn_of_unread(root, index.left_out, beside)
   if beside.images and (any(index.folders) or (index.code >= 0).any()):  # they are no classes
     warn_of_missing(root, files)
-  _warn_of_loose(root, beside)
-  labels, classes, splits = _labels(root, index, on_error)
-  records = {}
-  for k, split in enumerate(_SPLITS):
-    rows = np.flatnonzero((splits == k) & (labels != _EXCLUDED))
-    if len(rows):
-      records[split] = TarRecords(index, rows, labels[rows])
-  _warn_of_new(root, records, classes)
+  if (index.code >= 0).any():
+    labels, classes, rows = _by_texts(root, index, on_error)
+  else:
+    labels, classes, rows = classes_by_folder(root, index, _splits(root, index))
+  records = {split: TarRecords(index, kept, labels[kept]) for split, kept in rows.items()}
   return Source('tar', classes, records, found=_found(index, records))
 
 
-def _warn_of_loose(root: str, beside: Scan) -> None:
-  loose = [found for ending, found in beside.left_out.items() if is_image(ending)]
-  if loose:
+# Endings of what may be tar files of the same dataset.
+_UNREAD = ('.gz', '.tgz', '.bz2', '.xz', '.zst', '.zip', '.part', '.incomplete', '.crdownload')
+
+
+def _warn_of_unread(root: str, left_out: Scan, beside: Scan) -> None:
+  """Warns of images that are there and not read, and of tar files that are no more or not yet."""
+  kinds = {LINKS: 'tar -h follows them', SPARSE: 'write the tar file without -S'}
+  for kind, advice in kinds.items():
+    if found := left_out.left_out.get(kind):
+      log.warning(
+        'dataset %s: left out %s %s, such as %s: %s',
+        root, f'{found.count:,}', kind, found.example, advice,
+      )  # fmt: skip
+  _warn_of_beside(root, beside, _UNREAD.__contains__, 'archive', ': unpack or download it again')
+  _warn_of_beside(root, beside, is_image, 'image', '')
+
+
+def _warn_of_beside(
+  root: str, beside: Scan, wanted: Callable[[str], bool], noun: str, advice: str
+) -> None:
+  found = [left_out for ending, left_out in beside.left_out.items() if wanted(ending)]
+  if found:
     log.warning(
-      'dataset %s: left out %s beside the tar files, such as %s',
-      root, counted(sum(found.count for found in loose), 'image'), loose[0].example,
+      'dataset %s: left out %s beside the tar files, such as %s%s',
+      root, counted(sum(f.count for f in found), noun), min(f.example for f in found), advice,
     )  # fmt: skip
 
 
-_Found = tuple[np.ndarray, tuple[str, ...], np.ndarray]
+_Found = tuple[np.ndarray, tuple[str, ...], dict[str, np.ndarray]]
 
 
-def _labels(root: str, index: Index, on_error: str) -> _Found:
-  """The class of each image, the classes' names, and the position in `_SPLITS` of its split."""
-  if (index.code >= 0).any():
-    labels, classes = _of_texts(root, index, on_error)
-    return labels, classes, _splits(root, index)
-  parts = [folder.split('/') if folder else [] for folder in index.folders]
-  splits: list[str] = []
-  while all(len(part) > 1 for part in parts):
-    first = {part[0] for part in parts}
-    if not splits and all(canonical(name) in SPLITS for name in first):
-      splits = [canonical(part[0]) for part in parts]
-    elif len(first) > 1:
-      break
-    parts = [part[1:] for part in parts]
-  if not any(parts):
-    names, of_image = _stems(root, index), index.shard
-    of_split = _splits(root, index, by_folder_alone=True)
-  elif all(parts):
-    names, of_image = [part[0] for part in parts], index.folder
-    of_split = _numbers(splits)[index.folder] if splits else _splits(root, index)
-  else:
-    bare = index.id(int(np.argmin([bool(parts[k]) for k in index.folder])))
-    raise DatasetError(
-      f'dataset {root}: {bare} lies in no class folder, and others do; {_EXPECTED}'
-    )
-  used = [names[k] for k in np.unique(of_image)]
-  classes = tuple(sorted(set(used)))
-  problems = [f'dataset {root}: class {c!r} {why}' for c in classes if (why := unusable(c))]
-  if problems:
-    raise DatasetError(problems)
-  number = {name: label for label, name in enumerate(classes)}
-  return np.asarray([number.get(name, -1) for name in names], np.int32)[of_image], classes, of_split
+def _by_texts(root: str, index: Index, on_error: str) -> _Found:
+  """As `classes_by_folder`, by labels beside the images."""
+  labels, classes = _of_texts(root, index, on_error)
+  of_file = _splits(root, index)
+  rows = {}
+  for split in (*SPLITS, ''):
+    of_shard = np.asarray([its == split for its in of_file])
+    rows[split] = np.flatnonzero(of_shard[index.shard] & (labels != _EXCLUDED))
+  rows = {split: found for split, found in rows.items() if len(found)}
+  _warn_of_new(root, {split: labels[found] for split, found in rows.items()}, classes)
+  return labels, classes, rows
 
 
-def _stems(root: str, index: Index) -> list[str]:
-  """The tar files' names, which are classes.
-
-  Raises:
-    DatasetError: they are numbers, or name splits.
-  """
-  stems = [os.path.basename(file)[: -len(TAR)] for file in index.files]
-  used = {stems[k] for k in np.unique(index.shard)}
-  alike = len({re.sub(r'\d+', '', stem) for stem in used}) < len(used)
-  numbered = alike and not all(re.fullmatch(r'n\d{8}', stem) for stem in used)  # WordNet's
-  if len(used) < 2 or numbered or any(split_of(stem + TAR) for stem in used):
-    raise DatasetError(f'dataset {root}: {index.id(0)} has no label; {_EXPECTED}')
-  return stems
+def _splits(root: str, index: Index) -> list[str]:
+  """The split of each tar file; '' for those without images."""
+  used = np.unique(index.shard).tolist()
+  splits = splits_of(root, [index.files[k] for k in used])
+  return [dict(zip(used, splits, strict=True)).get(k, '') for k in range(len(index.files))]
 
 
 def _of_texts(root: str, index: Index, on_error: str) -> tuple[np.ndarray, tuple[str, ...]]:
@@ -147,14 +133,20 @@ def _of_texts(root: str, index: Index, on_error: str) -> tuple[np.ndarray, tuple
       f'{index.id(int(bare[0]))}'
     )
     if on_error != 'skip':
-      raise DatasetError(f'{problem}; {_EXPECTED}; {SKIPPING} leaves them out')
+      raise DatasetError(f'{problem}; {EXPECTED}; {SKIPPING} leaves them out')
     log.warning('%s; left out, as on_error=skip', problem)
-  names = _names_beside(root)
+  index = dataclasses.replace(index, texts=_composed(index.texts))
+  names = _composed(_names_beside(root))
   if all(map(_NUMBER.fullmatch, index.texts)):
     of_text, classes = _of_numbers(root, index, [int(text) for text in index.texts], names)
   else:
     of_text, classes = _of_words(root, index.texts, names)
   return np.asarray([*of_text, _EXCLUDED], np.int32)[index.code], classes
+
+
+def _composed(texts: Sequence[str]) -> tuple[str, ...]:
+  """In the form that is one for macOS and Linux."""
+  return tuple(unicodedata.normalize('NFC', text) for text in texts)
 
 
 def _names_beside(root: str) -> tuple[str, ...]:
@@ -173,6 +165,8 @@ def _of_numbers(
 ) -> tuple[list[int], tuple[str, ...]]:
   """Classes that are numbers; below 0 is no class, as in the test splits of contests."""
   used = sorted({number for number in numbers if number >= 0})
+  if not used:
+    raise DatasetError(f'dataset {root}: all labels are below 0, which is none; {EXPECTED}')
   if not names and _is_imagenet(root, index, used):
     names = class_names.wordnet_ids()
   if not names:
@@ -198,7 +192,7 @@ def _of_words(
   root: str, texts: Sequence[str], names: Sequence[str]
 ) -> tuple[list[int], tuple[str, ...]]:
   """Classes that are names, in the order of those that are listed, else of the alphabet."""
-  classes = tuple(names) or tuple(sorted(texts))
+  classes = tuple(names) or tuple(sorted(set(texts)))
   place = {name: label for label, name in enumerate(classes)}
   unknown = [text for text in texts if text not in place]
   if unknown:
@@ -209,36 +203,13 @@ def _of_words(
   return [place[text] for text in texts], classes
 
 
-def _splits(root: str, index: Index, by_folder_alone: bool = False) -> np.ndarray:
-  """The position in `_SPLITS` of each image's split, which its tar file names.
-
-  Raises:
-    DatasetError: some tar files name a split and others do not.
-  """
-  of_file = [split_of(file, by_folder_alone) for file in index.files]
-  used = np.unique(index.shard)
-  without = [index.files[k] for k in used if not of_file[k]]
-  if without and len(without) < len(used):
-    named = next(index.files[k] for k in used if of_file[k])
-    raise DatasetError(
-      f'dataset {root}: {named} names its split and {some(without, 3)} '
-      f'{"does" if len(without) == 1 else "do"} not; expected names such as train-0000.tar and '
-      'val-0000.tar, or the folders train/ and val/'
-    )
-  return _numbers(of_file)[index.shard]
-
-
-def _numbers(splits: Sequence[str]) -> np.ndarray:
-  return np.asarray([_SPLITS.index(split) for split in splits], np.int8)
-
-
-def _warn_of_new(root: str, records: Mapping[str, TarRecords], classes: Sequence[str]) -> None:
+def _warn_of_new(root: str, labels_of: Mapping[str, np.ndarray], classes: Sequence[str]) -> None:
   """Warns of classes of held-out splits that training lacks."""
-  if 'train' not in records:
+  if 'train' not in labels_of:
     return
-  trained = np.unique(records['train'].labels)
+  trained = np.unique(labels_of['train'])
   for split in ('val', 'test'):
-    labels = np.unique(records[split].labels) if split in records else np.zeros(0, np.int32)
+    labels = np.unique(labels_of.get(split, trained))
     new = np.setdiff1d(labels[labels >= 0], trained)
     if len(new):
       log.warning(
