@@ -9,6 +9,7 @@ import os
 import re
 import unicodedata
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -83,15 +84,29 @@ def classes_by_folder(
   Raises:
     DatasetError: no classes, or splits that are not clear.
   """
-  pair = index.shard.astype(np.int64) * len(index.folders) + index.folder
-  pairs, of_image, counts = np.unique(pair, return_inverse=True, return_counts=True)
-  shards, folders = np.divmod(pairs, len(index.folders))
-  inner = [_parts(index.folders[k]) for k in folders]
-  splits = [split_of_file[k] for k in shards]
-  stems = [os.path.basename(index.files[k])[: -len(TAR)] for k in shards]
-  inner = _without_split(inner, splits)
-  if by_file := _is_class_per_file(root, index, inner, stems, shards, folders):
-    inner = [[stem, *parts] for stem, parts in zip(stems, inner, strict=True)]
+  known = (*SPLITS, '')
+  of_shard = np.asarray([known.index(split) for split in split_of_file])
+  numbers, folders, of_image, counts = _grouped(index, of_shard)
+  splits = [known[k] for k in numbers]
+  inner = _without_split([_parts(index.folders[k]) for k in folders], splits)
+  flat = [not parts for parts in inner]
+  if any(flat) and not all(flat):
+    bare = index.id(int(np.argmax(of_image == flat.index(True))))
+    raise DatasetError(f'dataset {root}: {bare} lies in no class folder, and others do; {EXPECTED}')
+  stems = [os.path.basename(file)[: -len(TAR)] for file in index.files]
+  by_file = not _has_classes(inner)
+  problem = _why_no_classes([stems[k] for k in np.unique(index.shard)]) if by_file else ''
+  if problem and all(flat):
+    raise DatasetError(f'dataset {root}: {index.id(0)} has no label{problem}; {EXPECTED}')
+  by_file = by_file and not problem
+  if by_file:
+    below = {(split, k): parts for split, k, parts in zip(splits, folders, inner, strict=True)}
+    shards, folders, of_image, counts = _grouped(index, np.arange(len(stems)))
+    splits = [split_of_file[k] for k in shards]
+    inner = [
+      [stems[shard], *below[split, k]]
+      for shard, split, k in zip(shards, splits, folders, strict=True)
+    ]
   paths = [[split, *parts] if split else parts for split, parts in zip(splits, inner, strict=True)]
   found = _classes(root, paths, counts, 'tar file' if by_file else 'class folder')
   names = sorted({name for name, _ in found if name})
@@ -102,6 +117,18 @@ def classes_by_folder(
     of_pair = [bool(name) and split == its for name, its in found]
     rows[split] = np.flatnonzero(np.asarray(of_pair)[of_image])
   return labels, tuple(names), {split: r for split, r in rows.items() if len(r)}
+
+
+def _grouped(index: Index, of_shard: np.ndarray) -> tuple[list[int], list[int], np.ndarray, Any]:
+  """The groups that images make by a number of their tar file and by their folder in it.
+
+  Returns:
+    The number and the folder of each group; the group of each image; how many are in each group.
+  """
+  size = len(index.folders)
+  group = of_shard[index.shard].astype(np.int64) * size + index.folder
+  groups, of_image, counts = np.unique(group, return_inverse=True, return_counts=True)
+  return (groups // size).tolist(), (groups % size).tolist(), of_image, counts
 
 
 def _parts(folder: str) -> _Parts:
@@ -125,42 +152,19 @@ def _without_split(inner: list[_Parts], splits: Sequence[str]) -> list[_Parts]:
   return inner
 
 
-def _is_class_per_file(
-  root: str,
-  index: Index,
-  inner: Sequence[_Parts],
-  stems: Sequence[str],
-  shards: np.ndarray,
-  folders: np.ndarray,
-) -> bool:
-  """Whether the tar files are the classes: the folders in them tell none apart.
-
-  Raises:
-    DatasetError: there are no folders, and the files' names are no classes.
-  """
-  flat = [not parts for parts in inner]
-  if any(flat) and not all(flat):
-    pair = np.argmax((index.shard == shards[flat][0]) & (index.folder == folders[flat][0]))
-    raise DatasetError(
-      f'dataset {root}: {index.id(int(pair))} lies in no class folder, and others do; {EXPECTED}'
-    )
+def _has_classes(inner: Sequence[_Parts]) -> bool:
+  """Whether the folders in tar files tell images apart, by more than splits without classes."""
   rest = list(inner)
   while all(rest) and len({parts[0] for parts in rest}) == 1:
     rest = [parts[1:] for parts in rest]
-  within = all(len(parts) == 1 and canonical(parts[0]) in SPLITS for parts in rest)
-  if any(rest) and not within:
-    return False
-  problem = _why_no_classes(stems)
-  if problem and all(flat):
-    raise DatasetError(f'dataset {root}: {index.id(0)} has no label{problem}; {EXPECTED}')
-  return not problem
+  return any(rest) and not all(len(p) == 1 and canonical(p[0]) in SPLITS for p in rest)
 
 
 def _why_no_classes(stems: Sequence[str]) -> str:
   """Why names of tar files cannot be classes; '' where they can."""
   used = sorted(set(stems))
   if len(used) < 2:
-    return ''.join(', and one tar file is no classes' for _ in used)
+    return ', and one tar file is no classes'
   if all(re.fullmatch(r'n\d{8}', stem) for stem in used):  # WordNet's
     return ''
   alike = collections.Counter(re.sub(r'\d+', '#', stem) for stem in used)
